@@ -1,0 +1,188 @@
+"""The composition root: config → adapters → engine → RPC. The only module that knows every concrete class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import structlog
+
+from holdpay import __version__
+from holdpay.clock import SystemClock
+from holdpay.config import Settings
+from holdpay.engine.desk import Desk
+from holdpay.engine.engine import Engine
+from holdpay.lnd.node import LndNode
+from holdpay.lnd.settings import LndSettings
+from holdpay.lock import SocketClaim, StateLock
+from holdpay.log import configure
+from holdpay.notify import Notifier
+from holdpay.ports import CountryInfo, NodeState, ServiceInfo
+from holdpay.rpc.feed import Feed
+from holdpay.rpc.server import RpcServer
+from holdpay.rpc.service import About, HoldpayService
+from holdpay.sms4sats import catalog
+from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
+from holdpay.store.store import SqliteStore
+
+DATABASE = "holdpay.db"
+EXIT_SOFTWARE = 70
+PROVIDER_TIMEOUT_S = 15.0
+
+log = structlog.get_logger()
+
+
+class _Catalog:
+    """The provider's names, as the port wants them."""
+
+    def countries(self) -> Sequence[CountryInfo]:
+        return catalog.countries()
+
+    def resolve_country(self, text: str) -> CountryInfo:
+        return catalog.resolve_country(text)
+
+    def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
+        return catalog.resolve_service(text, services)
+
+
+def run(settings: Settings, config_path: Path) -> int:
+    """Serves until a signal. Returns the exit code; raises ConfigError, AlreadyRunning or StoreError at start."""
+    configure(settings.daemon.log_format, settings.daemon.log_level)
+    for warning in settings.warnings():
+        log.warning("configuration", warning=warning)
+    with StateLock(settings.daemon.state_dir), SocketClaim(settings.daemon.socket) as claim:
+        return asyncio.run(_Daemon(settings, config_path, claim).serve())
+
+
+class _Daemon:
+    def __init__(self, settings: Settings, config_path: Path, claim: SocketClaim) -> None:
+        self._settings = settings
+        self._config_path = config_path
+        self._claim = claim
+        self._clock = SystemClock()
+        self._notifier = Notifier.from_environment()
+        self._feed = Feed()
+        self._lnd_words = ""
+
+    async def serve(self) -> int:
+        stop = _stop_signal()
+        async with contextlib.AsyncExitStack() as stack:
+            engine, server = await self._build(stack)
+            engine.take_over()
+            await server.start(self._claim.binding())
+            engine.on_pass = self._notifier.watchdog
+            self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
+            log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
+            running = asyncio.create_task(engine.run(), name="engine")
+            telling = asyncio.create_task(self._tell_lnd_state(engine, server), name="lnd state")
+            try:
+                await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+                return self._verdict(running)
+            finally:
+                await self._leave(server, running, telling)
+
+    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, RpcServer]:
+        settings, rng = self._settings, Random()  # noqa: S311 - jitter
+        store = SqliteStore(settings.daemon.state_dir / DATABASE)
+        stack.callback(store.close)
+        store.on_commit = self._feed.committed
+        provider = Sms4Sats(_provider_settings(settings), self._clock, rng)
+        stack.push_async_callback(provider.aclose)
+        node = LndNode(_lnd_settings(settings), self._clock)
+        await node.start()
+        stack.push_async_callback(node.close)
+        engine = Engine(
+            store=store,
+            node=node,
+            provider=provider,
+            policy=settings.policy(),
+            limits=settings.order_limits(),
+            clock=self._clock,
+            rng=rng,
+        )
+        names = _Catalog()
+        about = About(
+            started_at_ms=self._clock.now_ms(),
+            state_dir=str(settings.daemon.state_dir),
+            config_path=str(self._config_path),
+        )
+        service = HoldpayService(
+            engine=engine,
+            desk=Desk(engine, names),
+            catalog=names,
+            feed=self._feed,
+            provider_health=lambda: provider.health,
+            about=about,
+        )
+        return engine, RpcServer(service)
+
+    async def _tell_lnd_state(self, engine: Engine, server: RpcServer) -> None:
+        """systemd's STATUS line, the health service and the log say what lnd's state is, when it changes."""
+        while True:
+            status = engine.node_status()
+            words = f"lnd {status.alias or status.address} is {status.state.value}. {status.detail}".strip()
+            if words != self._lnd_words:
+                self._lnd_words = words
+                log.info("lnd", state=status.state.value, detail=status.detail, version=status.version)
+                self._notifier.status(words)
+                await server.set_lnd_usable(status.state is NodeState.READY)
+            await self._clock.sleep(1)
+
+    def _verdict(self, running: asyncio.Task[None]) -> int:
+        if not running.done():
+            log.info("stopping", reason="signal")
+            return 0
+        error = running.exception()
+        log.critical("the daemon must end", error=str(error), exc_info=error)
+        return EXIT_SOFTWARE
+
+    async def _leave(self, server: RpcServer, running: asyncio.Task[None], telling: asyncio.Task[None]) -> None:
+        """Streams are told first. Nothing here touches an HTLC: what is in flight goes on, and is found again."""
+        self._notifier.stopping("stopping; payments in flight go on and are found again at the next start")
+        self._feed.stop()
+        await server.stop(self._settings.daemon.shutdown_wait_s)
+        for task in (running, telling):
+            task.cancel()
+        await asyncio.gather(running, telling, return_exceptions=True)
+        log.info("stopped")
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second leaves at once, which is as safe as a crash."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stopping() -> None:
+        if stop.is_set():
+            os._exit(128 + signal.SIGTERM)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping)
+    return stop
+
+
+def _lnd_settings(settings: Settings) -> LndSettings:
+    return LndSettings(
+        address=settings.lnd.address,
+        macaroon=settings.lnd.macaroon.read_bytes(),
+        tls_cert_path=settings.lnd.tls_cert,
+        tls_server_name=settings.lnd.tls_server_name,
+    )
+
+
+def _provider_settings(settings: Settings) -> Sms4SatsSettings:
+    return Sms4SatsSettings(
+        url=settings.provider.base_url,
+        proxy=settings.provider.proxy,
+        ca_file=None,
+        ref=None,
+        timeout_s=PROVIDER_TIMEOUT_S,
+        requests_per_s=settings.provider.requests_per_s,
+        burst=settings.provider.request_burst,
+    )

@@ -1,0 +1,111 @@
+"""The connection to the daemon, and what its answers mean for the exit code. Imports grpc: import this module late."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+from urllib.parse import quote
+
+# gRPC's C core writes to stderr unless told not to before its import.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import grpc
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay._pb.v1.holdpay_pb2_grpc import HoldpayStub
+from holdpay.cli.exit_codes import ExitCode, of_status
+from holdpay.cli.failure import Failure, Unreachable
+from holdpay.cli.sockets import check_socket
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 45.0
+"""For one question. The catalog asks the provider, who may be slow and far (Tor)."""
+
+REFUSED = "holdpay-refused"
+"""Trailing metadata of a status that the daemon chose itself. A broken transport says UNAVAILABLE or CANCELLED too: only
+this mark tells "not now, nothing was ordered" from "the answer was lost"."""
+
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit the backoff of the one before
+    ("grpc.primary_user_agent", "holdpay-cli"),
+)
+
+_Request = TypeVar("_Request", contravariant=True)
+_Reply = TypeVar("_Reply", covariant=True)
+
+
+class Method(Protocol[_Request, _Reply]):
+    """A unary call of the stub."""
+
+    def __call__(self, request: _Request, *, timeout: float) -> _Reply: ...
+
+
+class Client:
+    """One channel to the daemon, usable in a `with` block."""
+
+    def __init__(self, path: str, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Connects. Raises Unreachable: then nothing was sent."""
+        check_socket(path, connect_timeout_s)
+        self.path = path
+        self._channel = grpc.insecure_channel(f"unix:{quote(path)}", options=_OPTIONS)
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
+        except grpc.FutureTimeoutError as error:
+            self._channel.close()
+            raise Unreachable(
+                f"What answers at {path} is not holdpayd, or it hangs. See its log (journalctl -u holdpayd)."
+            ) from error
+        except BaseException:
+            self._channel.close()
+            raise
+        self.stub = HoldpayStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def ask(self, method: Method[_Request, _Reply], request: _Request, timeout_s: float = ANSWER_TIMEOUT_S) -> _Reply:
+        """One question and its answer. Raises Failure with the daemon's own sentence and the exit code for it."""
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            if is_lost(error):
+                raise Unreachable(
+                    f"The daemon at {self.path} did not answer ({details(error)}). Ask again, or see `holdpay status`."
+                ) from error
+            raise refusal(error) from error
+
+    def get_order(self, order_id: str) -> pb.Order:
+        return self.ask(self.stub.GetOrder, pb.GetOrderRequest(order_id=order_id))
+
+
+def is_lost(error: grpc.RpcError) -> bool:
+    """Whether this says nothing about what the daemon did: the connection or the time ended."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return True
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and not _is_marked(error)
+
+
+def _is_marked(error: grpc.RpcError) -> bool:
+    return any(entry.key == REFUSED for entry in error.trailing_metadata() or ())
+
+
+def details(error: grpc.RpcError) -> str:
+    return (error.details() or error.code().name).strip().rstrip(".")
+
+
+def refusal(error: grpc.RpcError) -> Failure:
+    """The daemon's own words, as they are."""
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return Failure(
+            "The daemon does not know this call: it is older than this command. Upgrade it and restart it "
+            "(systemctl restart holdpayd).",
+            ExitCode.UNEXPECTED,
+        )
+    return Failure(error.details() or f"The daemon said {error.code().name}.", of_status(error.code().name))

@@ -1,0 +1,33 @@
+"""What the daemon knows, for shell completion: quick, or nothing at all. Imports grpc: import this module late."""
+
+from __future__ import annotations
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import render
+from holdpay.cli.client import Client
+from holdpay.cli.failure import Failure
+from holdpay.cli.sockets import find_socket
+
+PATIENCE_S = 0.7
+"""A key was pressed: rather no completion than a shell that hangs."""
+
+
+def country_names(socket: str | None) -> list[str]:
+    """Names and aliases in lower case, sorted; empty if the daemon does not answer."""
+    try:
+        with Client(find_socket(socket), PATIENCE_S) as client:
+            reply = client.ask(client.stub.ListCountries, pb.ListCountriesRequest(), PATIENCE_S)
+    except Failure:
+        return []
+    names = (name for country in reply.countries for name in (country.name, *country.aliases))
+    return sorted({render.plain(name.lower()) for name in names})
+
+
+def order_ids(socket: str | None) -> list[tuple[str, str]]:
+    """The newest orders' ids, with a few words on each; empty if the daemon does not answer."""
+    try:
+        with Client(find_socket(socket), PATIENCE_S) as client:
+            reply = client.ask(client.stub.ListOrders, pb.ListOrdersRequest(page_size=50), PATIENCE_S)
+    except Failure:
+        return []
+    return [(order.id, render.plain(f"{order.service}, {order.country}: {order.phase}")) for order in reply.orders]

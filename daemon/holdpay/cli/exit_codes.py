@@ -1,0 +1,61 @@
+"""The exit codes of `holdpay`, in one place; `holdpay --help` prints this table."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a script may conclude. The docstring of each member is the text that users read."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> ExitCode:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "The code was received, or what was asked for was done."
+    UNEXPECTED = 1, "Something unexpected. If it was about an order, the message says how to look it up."
+    REFUSED_INPUT = 2, "The input was refused, by the command line or by the daemon. Nothing was ordered."
+    PRICE_TOO_HIGH = 3, "The price is over the limit. Nothing was ordered."
+    NOTHING_PAID = 4, "No payment got through, or the invoice or the order was refused. Nothing was spent."
+    NO_CODE = 5, "Refunded, or canceled before it was paid. No code, nothing was spent."
+    UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."
+    STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
+    REFUSED_NOW = 8, "Not now: a limit, no stock, or lnd or the provider cannot be used. Nothing was ordered."
+    CHARGED_WITHOUT_CODE = 9, "Paid, and no code came. The preimage in `holdpay orders show` is the proof."
+    INTERRUPTED = 130, "Interrupted with ^C where no order was waited for."
+
+
+_BY_STATUS = {
+    "INVALID_ARGUMENT": ExitCode.REFUSED_INPUT,
+    "ALREADY_EXISTS": ExitCode.REFUSED_INPUT,
+    "NOT_FOUND": ExitCode.REFUSED_INPUT,
+    "OUT_OF_RANGE": ExitCode.PRICE_TOO_HIGH,
+    "FAILED_PRECONDITION": ExitCode.REFUSED_NOW,
+    "RESOURCE_EXHAUSTED": ExitCode.REFUSED_NOW,
+    "UNAVAILABLE": ExitCode.REFUSED_NOW,
+}
+
+_BY_END = {
+    "code_received": ExitCode.DONE,
+    "code_free": ExitCode.DONE,
+    "refunded": ExitCode.NO_CODE,
+    "canceled_unpaid": ExitCode.NO_CODE,
+    "invoice_rejected": ExitCode.NOTHING_PAID,
+    "provider_refused": ExitCode.NOTHING_PAID,
+    "payment_failed": ExitCode.NOTHING_PAID,
+    "charged_without_code": ExitCode.CHARGED_WITHOUT_CODE,
+}
+
+
+def of_status(status: str) -> ExitCode:
+    """The code for a gRPC status (by name) with which the daemon itself refused a call."""
+    return _BY_STATUS.get(status, ExitCode.UNEXPECTED)
+
+
+def of_end(end: str | None) -> ExitCode:
+    """The code for a closed order's `end` (lower case, without prefix)."""
+    return _BY_END.get(end or "", ExitCode.UNEXPECTED)

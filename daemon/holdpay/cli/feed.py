@@ -1,0 +1,188 @@
+"""An order's updates across lost connections and daemon restarts. Imports grpc: import this module late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli.app import App
+from holdpay.cli.client import Client, details, is_lost, refusal
+from holdpay.cli.exit_codes import ExitCode
+from holdpay.cli.failure import Failure, Unreachable
+
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 2.0
+"""Between two tries to reach a daemon that went away. Looking at a local socket costs nothing."""
+
+
+class Stream(Protocol):
+    """A call of the stub that streams updates."""
+
+    def __iter__(self) -> Iterator[pb.OrderUpdate]: ...
+
+    def cancel(self) -> object: ...
+
+
+class TimedOut(Exception):
+    """The time given by the user is over; the order, if there is one, goes on."""
+
+
+class Lost(Exception):
+    """The stream ended before the order did. The message says how."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Feed:
+    """Updates of one order, or of all: each once, in their order, none left out.
+
+    It begins with `request` (a new order, or the one that its key belongs to) or as a watch on `order_id` ("" for all
+    orders) after `cursor`. Once an order is accepted only WatchOrders is used, so that no reconnect can order anything.
+    """
+
+    app: App
+    say: Callable[[str], None]
+    """Takes a sentence about the connection, for people."""
+    deadline_s: float | None = None
+    """On the app's monotonic clock. None: no end."""
+    request: pb.RequestCodeRequest | None = None
+    order_id: str = ""
+    cursor: int | None = None
+    is_sent: bool = field(default=False, init=False)
+    """The request may have reached the daemon."""
+    started_ms: int = field(init=False)
+    _has_connected: bool = field(default=False, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
+    """How the connection was lost since the last update: each is said once, lest a flapping daemon fill the screen."""
+    _owes_return: bool = field(default=False, init=False)
+    _wait_s: float = field(default=FIRST_WAIT_S, init=False)
+
+    def __post_init__(self) -> None:
+        self.started_ms = self.app.clock.now_ms()
+
+    @property
+    def is_accepted(self) -> bool:
+        """The daemon recorded the request: there is an order."""
+        return self.request is None or bool(self.order_id)
+
+    def updates(self) -> Generator[pb.OrderUpdate, None, None]:
+        """Goes on until the caller stops asking.
+
+        Raises Unreachable (only at first: nothing was sent), Failure (the daemon refused) and TimedOut.
+        """
+        while True:
+            try:
+                with self._connect() as client, closing(self._read(client)) as stream:
+                    yield from stream
+                raise Lost("the stream ended")
+            except Lost as lost:
+                self._note_loss(str(lost))
+            self._pause()
+
+    def current(self) -> pb.Order:
+        """The accepted order as it is now, however long the daemon is away. Raises TimedOut."""
+        while True:
+            try:
+                with self._connect() as client:
+                    return client.get_order(self.order_id)
+            except (Lost, Unreachable) as lost:
+                self._note_loss(str(lost))
+            self._pause()
+
+    def _connect(self) -> Client:
+        try:
+            client = self.app.connect()
+        except Unreachable:
+            if self._has_connected:
+                raise Lost("it is away") from None
+            raise
+        self._has_connected = True
+        if self._owes_return:
+            self._owes_return = False
+            self.say("The daemon is back.")
+        return client
+
+    def _read(self, client: Client) -> Generator[pb.OrderUpdate, None, None]:
+        call = self._open(client)
+        try:
+            for update in call:
+                if update.shutting_down:
+                    self._remember(update)
+                    raise Lost("it is stopping")
+                if self._is_new(update):
+                    self._remember(update)
+                    yield update
+        except grpc.RpcError as error:
+            raise self._judge(error) from error
+        finally:
+            call.cancel()
+
+    def _open(self, client: Client) -> Stream:
+        timeout_s = self._remaining_s()
+        if self.request is not None and not self.order_id:
+            self.is_sent = True
+            return client.stub.RequestCode(self.request, timeout=timeout_s)
+        after_cursor = self.cursor
+        if after_cursor is None and self.is_sent:
+            after_cursor = 0  # nothing came before the connection was lost: read all, and leave out what is older
+        self.is_sent = True
+        return client.stub.WatchOrders(
+            pb.WatchOrdersRequest(order_id=self.order_id, after_cursor=after_cursor), timeout=timeout_s
+        )
+
+    def _is_new(self, update: pb.OrderUpdate) -> bool:
+        if self.cursor is not None:
+            return update.cursor > self.cursor
+        return self.request is not None or update.at_ms >= self.started_ms
+
+    def _remember(self, update: pb.OrderUpdate) -> None:
+        self._wait_s = FIRST_WAIT_S
+        self._told.clear()
+        self.cursor = max(update.cursor, self.cursor or 0)
+        if self.request is not None and update.HasField("order"):
+            self.order_id = update.order.id
+
+    def _judge(self, error: grpc.RpcError) -> Exception:
+        """What a broken stream means. Once there is an order, only the daemon's clear no is not a lost stream."""
+        code = error.code()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TimedOut()
+        has_order = self.request is not None and self.is_accepted
+        if is_lost(error) or (has_order and code is not grpc.StatusCode.NOT_FOUND):
+            return Lost(details(error))
+        if has_order:
+            return Failure(
+                f"The daemon does not know order {self.order_id} any more ({details(error)}). "
+                "See whether it runs on another state directory: `holdpay status`.",
+                ExitCode.STILL_OPEN,
+            )
+        failure = refusal(error)
+        if self.request is not None and failure.exit_code is ExitCode.UNEXPECTED:
+            return Failure(
+                f"{failure} It is not known whether it was ordered: the same command with --key "
+                f"{self.request.idempotency_key} asks again and orders nothing twice.",
+                ExitCode.UNEXPECTED,
+            )
+        return failure
+
+    def _note_loss(self, how: str) -> None:
+        if how in self._told or self._owes_return:
+            return
+        self._told.add(how)
+        self._owes_return = True
+        subject = "The order goes on; connecting again" if self.is_accepted else "Asking again with the same key"
+        self.say(f"The connection to the daemon was lost ({how}). {subject} …")
+
+    def _pause(self) -> None:
+        remaining_s = self._remaining_s()
+        if remaining_s is not None and remaining_s <= 0:
+            raise TimedOut
+        self.app.clock.sleep(self._wait_s if remaining_s is None else min(self._wait_s, remaining_s))
+        self._wait_s = min(self._wait_s * 2, LONGEST_WAIT_S)
+
+    def _remaining_s(self) -> float | None:
+        return None if self.deadline_s is None else self.deadline_s - self.app.clock.monotonic_s()

@@ -1,0 +1,213 @@
+"""One order followed to what the user waits for (`holdpay code`, `holdpay orders wait`). Imports grpc: import it late."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from enum import StrEnum
+from typing import Protocol
+
+import click
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import progress, render
+from holdpay.cli.app import App
+from holdpay.cli.exit_codes import ExitCode, of_end
+from holdpay.cli.failure import Failure
+from holdpay.cli.feed import Feed, TimedOut
+
+
+class Until(StrEnum):
+    """What ends the wait."""
+
+    ACCEPTED = "accepted"
+    NUMBER = "number"
+    CODE = "code"
+    SETTLED = "settled"
+
+
+class View(Protocol):
+    """Where an order's story goes."""
+
+    def accepted(self, order: pb.Order) -> None:
+        """The daemon has the order: said once, first."""
+
+    def update(self, update: pb.OrderUpdate) -> None: ...
+
+    def answer(self, text: str, order: pb.Order) -> None:
+        """The number or the code that was waited for."""
+
+    def note(self, text: str) -> None:
+        """A sentence for people."""
+
+    def close(self) -> None: ...
+
+
+class TextView:
+    """For people: progress on stderr, and only the answer on stdout."""
+
+    def __init__(self, app: App) -> None:
+        self._screen = progress.Screen(sys.stderr, app.clock)
+        self._last: pb.Order | None = None
+
+    def accepted(self, order: pb.Order) -> None:
+        self._screen.line(
+            f"Order {order.id}, key {order.idempotency_key}: {order.service_name or order.service} in {order.country}, "
+            f"for up to {render.sat(order.max_price_sat)} and a fee of up to {render.sat(order.max_fee_sat)}."
+        )
+
+    def update(self, update: pb.OrderUpdate) -> None:
+        elapsed = render.span(update.at_ms - update.order.created_at_ms)
+        for text in progress.changes(self._last, update.order):
+            self._screen.line(f"{elapsed:>8}  {text}")
+        self._last = update.order
+        self._screen.live("" if update.order.terminal else update.order.phase, update.order.created_at_ms)
+
+    def answer(self, text: str, order: pb.Order) -> None:
+        self._screen.live_off()
+        click.echo(render.plain(text))
+        if order.HasField("code"):
+            self._screen.line(progress.cost(order))
+
+    def note(self, text: str) -> None:
+        self._screen.line(text)
+
+    def close(self) -> None:
+        self._screen.close()
+
+
+class JsonView:
+    """For programs: one JSON object per update on stdout, and nothing else there."""
+
+    def accepted(self, order: pb.Order) -> None:
+        click.echo(f"Order {order.id}, key {order.idempotency_key}.", err=True)
+
+    def update(self, update: pb.OrderUpdate) -> None:
+        render.echo_json(update)
+
+    def answer(self, text: str, order: pb.Order) -> None:
+        """It is in the update."""
+
+    def note(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def close(self) -> None: ...
+
+
+def make_view(app: App, *, as_json: bool) -> View:
+    return JsonView() if as_json else TextView(app)
+
+
+class Follower:
+    """One wait. `run` returns the exit code, and says on stderr how to go on where the order is not over."""
+
+    def __init__(self, app: App, feed: Feed, view: View, until: Until) -> None:
+        self._app = app
+        self._feed = feed
+        self._view = view
+        self._until = until
+        self._is_code_shown = False
+
+    def run(self, known: pb.Order | None = None) -> ExitCode:
+        """`known` is the order as it is now, where the caller has asked for it already."""
+        try:
+            return self._wait(known)
+        except TimedOut:
+            self._view.note(f"The time is over. {self._way_back()}")
+        except KeyboardInterrupt:
+            if not self._feed.is_sent:
+                raise
+            self._view.note(f"Interrupted. {self._way_back()}")
+        finally:
+            self._view.close()
+        return ExitCode.STILL_OPEN
+
+    def _wait(self, known: pb.Order | None) -> ExitCode:
+        verdict = self._begin(known) if known is not None else None
+        if verdict is not None:
+            return verdict
+        with closing(self._feed.updates()) as updates:
+            for update in updates:
+                if known is None:
+                    known = update.order if self._is_fresh(update.order) else self._feed.current()
+                    verdict = self._begin(known)
+                if verdict is None:
+                    self._view.update(update)
+                    verdict = self._judge(update.order)
+                if verdict is not None:
+                    return verdict
+        raise AssertionError("a feed has no end of its own")
+
+    def _is_fresh(self, order: pb.Order) -> bool:
+        """Made by this command: its updates are news, not a replay."""
+        return order.created_at_ms >= self._feed.started_ms
+
+    def _begin(self, order: pb.Order) -> ExitCode | None:
+        """Judges an older order as it is now before its past is replayed: a number from its past may be dead."""
+        self._view.accepted(order)
+        if self._is_fresh(order) or not (order.terminal or _has_reached(order, self._until)):
+            return None
+        self._view.update(pb.OrderUpdate(at_ms=self._app.clock.now_ms(), event="as_it_is_now", order=order))
+        return self._judge(order)
+
+    def _judge(self, order: pb.Order) -> ExitCode | None:
+        """The exit code if the wait is over, after the answer was given."""
+        if self._until is Until.SETTLED and order.HasField("code") and not self._is_code_shown:
+            self._is_code_shown = True
+            self._view.answer(order.code, order)
+        if _has_reached(order, self._until):
+            return self._give(order)
+        return self._conclude(order) if order.terminal else None
+
+    def _give(self, order: pb.Order) -> ExitCode:
+        if self._until is Until.ACCEPTED:
+            self._view.answer(order.id, order)
+            self._view.note(f"It goes on by itself. Wait on with: holdpay orders wait {order.id}")
+        elif self._until is Until.NUMBER:
+            self._view.answer(render.phone(order.number), order)
+            self._view.note(f"Then wait for its code with: holdpay orders wait {order.id}")
+        elif self._until is Until.CODE:
+            self._view.answer(order.code, order)
+        else:
+            return self._conclude(order)
+        return ExitCode.DONE
+
+    def _conclude(self, order: pb.Order) -> ExitCode:
+        """The order is closed: well, or without what was waited for."""
+        exit_code = of_end(render.enum_text(order, "end"))
+        if exit_code is ExitCode.DONE:
+            if self._is_code_shown:
+                return exit_code
+            missing = "number" if self._until is Until.NUMBER else "code"
+            raise Failure(
+                f"Order {order.id} ended well, but its {missing} is not stored any more. "
+                f"Read its story with: holdpay orders explain {order.id}",
+                ExitCode.UNEXPECTED,
+            )
+        self._view.note(f"Read what happened with: holdpay orders explain {order.id}")
+        return exit_code
+
+    def _way_back(self) -> str:
+        if self._feed.is_accepted:
+            order_id = self._feed.order_id
+            return (
+                f"The order goes on. Wait on with: holdpay orders wait {order_id}; end it with: "
+                f"holdpay orders cancel {order_id}"
+            )
+        assert self._feed.request is not None
+        key = self._feed.request.idempotency_key
+        return (
+            "The request was sent and no answer came, so it may have been ordered. The same command with "
+            f"--key {key} asks again and orders nothing twice; `holdpay orders list --open` shows what is open."
+        )
+
+
+def _has_reached(order: pb.Order, until: Until) -> bool:
+    if until is Until.ACCEPTED:
+        return True
+    if until is Until.NUMBER:  # a number of an order that ended without a code receives nothing any more
+        is_dead = order.terminal and of_end(render.enum_text(order, "end")) is not ExitCode.DONE
+        return order.HasField("number") and not is_dead
+    if until is Until.CODE:
+        return order.HasField("code")
+    return order.terminal

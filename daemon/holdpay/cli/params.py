@@ -1,0 +1,69 @@
+"""Values on the command line: lengths of time, points in time, and what completes countries and orders."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def parse_duration_s(text: str) -> float | None:
+    """Seconds of "90s", "10m", "1h30m" or "7d"; None if it is none of them. A number needs its unit."""
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """An option's callback: a length of time, in seconds."""
+    length_s = parse_duration_s(value)
+    if not length_s:
+        raise click.BadParameter(f"{value!r} is no length of time. Write it like 90s, 10m or 1h30m.")
+    return length_s
+
+
+def past_ms(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """An option's callback: Unix milliseconds of a date, a date with a time, or a length of time before now."""
+    if value is None:
+        return None
+    length_s = parse_duration_s(value)
+    if length_s is not None:
+        return int((time.time() - length_s) * 1000)
+    for pattern in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"):
+        with suppress(ValueError, OverflowError):
+            return int(time.mktime(time.strptime(value, pattern)) * 1000)
+    raise click.BadParameter(f"{value!r} is no time. Write it like 2h, 7d, 2026-01-31 or '2026-01-31 14:00'.")
+
+
+def complete_country(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Country names from the daemon, those of one word (a shell would split the others)."""
+    from click.shell_completion import CompletionItem
+
+    from holdpay.cli.complete import country_names
+
+    names = country_names(_socket_of(ctx))
+    return [CompletionItem(name) for name in names if " " not in name and name.startswith(incomplete.lower())]
+
+
+def complete_order(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The newest order ids, with what they are."""
+    from click.shell_completion import CompletionItem
+
+    from holdpay.cli.complete import order_ids
+
+    return [CompletionItem(id_, help=help_) for id_, help_ in order_ids(_socket_of(ctx)) if id_.startswith(incomplete)]
+
+
+def _socket_of(ctx: click.Context) -> str | None:
+    socket = ctx.find_root().params.get("socket")
+    return str(socket) if socket else None

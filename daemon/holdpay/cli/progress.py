@@ -1,0 +1,168 @@
+"""What a person reads while an order goes on: a line for each thing that changed, and on a terminal a live line."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from holdpay.cli import render
+from holdpay.cli.app import Clock
+
+if TYPE_CHECKING:
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+_ENDS = {
+    "code_received": "done: the code arrived and is paid",
+    "code_free": "done: the code arrived, and nothing was charged",
+    "refunded": "over: no code; the money is back",
+    "canceled_unpaid": "over: canceled before anything was paid",
+    "invoice_rejected": "over: the invoice broke our rules; nothing was paid",
+    "provider_refused": "over: the provider did not take the order; nothing was paid",
+    "payment_failed": "over: no payment got through; nothing was spent",
+    "charged_without_code": "over: paid, but no code came; the preimage is the proof for the provider's support",
+}
+
+
+def changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
+    """The lines for what is in `order` and was not in `before` (None: nothing was known)."""
+    yield from _phase_changes(before, order)
+    yield from _money_changes(before, order)
+    yield from _wish_changes(before, order)
+    if order.reason and (before is None or before.reason != order.reason):
+        yield order.reason
+    known = set(before.alarms) if before is not None else set()
+    yield from (f"ALARM: {alarm}" for alarm in order.alarms if alarm not in known)
+    if order.terminal and not (before is not None and before.terminal):
+        end = render.enum_text(order, "end")
+        yield _ENDS.get(end or "", f"over: {end}")
+
+
+def _phase_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
+    if order.phase and not order.terminal and (before is None or before.phase != order.phase):
+        yield order.phase
+    if _is_news(before, order, "number"):
+        yield f"the number is {render.phone(order.number)}"
+    if _is_news(before, order, "code"):
+        yield "the code arrived"
+        if order.code_may_lack_zeros:
+            yield "the provider sent the code as a number: zeros at its beginning may be missing"
+
+
+def _money_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
+    was_locked_msat = before.locked_msat if before is not None else 0
+    if order.locked_msat and (order.locked_msat != was_locked_msat or _is_news(before, order, "expiry_height")):
+        yield locked(order)
+    if order.spent_msat and (before is None or before.spent_msat != order.spent_msat):
+        yield spent(order)
+    if was_locked_msat and not order.locked_msat and not order.spent_msat:
+        yield "nothing is locked any more"
+    if order.dispatches > max(1, before.dispatches if before is not None else 1):
+        yield f"payment try {order.dispatches}"
+    if _is_news(before, order, "next_dispatch_at_ms") and order.dispatches:
+        yield f"the payment is tried again at {render.clock_time(order.next_dispatch_at_ms)}"
+
+
+def _wish_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
+    if not _is_news(before, order, "cancel_wanted_at_ms"):
+        return
+    when = f"; the provider can be asked from {render.clock_time(order.cancel_from_ms)} on"
+    yield f"a cancel is wanted{when if order.HasField('cancel_from_ms') and not order.terminal else ''}"
+
+
+def _is_news(before: pb.Order | None, order: pb.Order, name: str) -> bool:
+    """Whether an optional field is there now, and was absent or different before."""
+    if not order.HasField(name):  # type: ignore[arg-type]  # the stub lists the names one by one
+        return False
+    return before is None or getattr(before, name) != getattr(order, name) or not before.HasField(name)  # type: ignore[arg-type]
+
+
+def locked(order: pb.Order) -> str:
+    """What is out and how long it can stay out."""
+    parts = [f"{render.msat(order.locked_msat)} locked"]
+    if order.HasField("promise_until_ms"):
+        parts.append(f"the provider promises an end by {render.clock_time(order.promise_until_ms)}")
+    if order.HasField("expiry_height"):
+        parts.append(f"{render.height(order.expiry_height)} ends it at the latest")
+    return "; ".join(parts)
+
+
+def spent(order: pb.Order) -> str:
+    fee = f", {render.msat(order.fee_msat)} of it routing fee" if order.HasField("fee_msat") else ""
+    return f"spent {render.msat(order.spent_msat)}{fee}"
+
+
+def cost(order: pb.Order) -> str:
+    """What a code costs that has just arrived, settled or about to be."""
+    if order.spent_msat:
+        return f"Cost: {render.msat(order.spent_msat)}."
+    if order.locked_msat:
+        return f"Cost: {render.msat(order.locked_msat)}, locked until the HTLC settles."
+    return "Cost: nothing so far."
+
+
+class Screen:
+    """Lines on stderr; on a terminal the last line shows the present phase and the time since the order began."""
+
+    TICK_S = 1.0
+
+    def __init__(self, stream: TextIO, clock: Clock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._is_live = stream.isatty()
+        self._phase = ""
+        self._since_ms = clock.now_ms()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def line(self, text: str) -> None:
+        with self._lock:
+            self._erase()
+            click.echo(render.plain(text), file=self._stream)
+            self._draw()
+
+    def live(self, phase: str, since_ms: int) -> None:
+        """Sets the live line; "" removes it. Nothing where stderr is no terminal."""
+        if not self._is_live:
+            return
+        with self._lock:
+            self._phase, self._since_ms = render.plain(phase), since_ms
+            self._erase()
+            self._draw()
+        if self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._ticker is not None:
+            self._ticker.join()
+        self.live_off()
+
+    def live_off(self) -> None:
+        """Before something is written to stdout, which is often the same terminal."""
+        with self._lock:
+            self._phase = ""
+            self._erase()
+
+    def _tick(self) -> None:
+        while not self._closed.wait(self.TICK_S):
+            with self._lock:
+                self._draw()
+
+    def _erase(self) -> None:
+        if self._is_live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _draw(self) -> None:
+        if self._is_live and self._phase:
+            elapsed = render.span(self._clock.now_ms() - self._since_ms)
+            text = f"{elapsed:>8}  {self._phase} …"
+            # A line that wraps could not be erased.
+            self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+            self._stream.flush()

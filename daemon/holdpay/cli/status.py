@@ -1,0 +1,77 @@
+"""`holdpay status`: whether an order would be taken now, and if not, why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from holdpay.cli import render
+from holdpay.cli.app import App, pass_app
+from holdpay.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@pass_app
+@click.pass_context
+def status(ctx: click.Context, app: App, *, as_json: bool) -> None:
+    """Show lnd, the provider, the money and the alarms. Exits 0 when an order would be taken now, else 8."""
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+    with app.connect() as client:
+        reply = client.ask(client.stub.GetStatus, pb.GetStatusRequest())
+    if as_json:
+        render.echo_json(reply)
+    else:
+        click.echo(render.facts(_status_facts(reply, app.clock.now_ms())))
+    ctx.exit(ExitCode.DONE if reply.ready else ExitCode.REFUSED_NOW)
+
+
+def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, str]]:
+    running = render.span(now_ms - reply.started_at_ms)
+    return [
+        ("Orders", "taken" if reply.ready else f"not taken now: {reply.not_ready_reason}"),
+        *(("ALARM", alarm) for alarm in reply.alarms),
+        *_lnd_facts(reply.lnd),
+        *_provider_facts(reply.provider, now_ms),
+        *_money_facts(reply),
+        ("holdpayd", f"{reply.version}, running for {running}"),
+        ("Config", reply.config_path),
+        ("State", reply.state_dir),
+    ]
+
+
+def _lnd_facts(lnd: pb.LndStatus) -> list[tuple[str, str]]:
+    balance = render.sat(lnd.local_balance_sat) if lnd.HasField("local_balance_sat") else ""
+    chain = f"{render.height(lnd.block_height)}, {'' if lnd.synced_to_chain else 'not '}synced to chain"
+    return [
+        ("lnd", f"{lnd.state} at {lnd.address}" + (f": {lnd.detail}" if lnd.detail else "")),
+        ("Node", " ".join(part for part in (lnd.alias, lnd.identity_pubkey) if part)),
+        ("Version", f"{lnd.version} on {lnd.network}" if lnd.version else ""),
+        ("Chain", chain if lnd.block_height else ""),
+        ("Spendable", balance),
+    ]
+
+
+def _provider_facts(provider: pb.ProviderStatus, now_ms: int) -> list[tuple[str, str]]:
+    answered = "not asked yet"
+    if provider.HasField("answered_at_ms"):
+        answered = f"answered {render.span(now_ms - provider.answered_at_ms)} ago"
+    return [
+        ("Provider", f"{provider.url}, {answered}, {provider.requests:,} requests"),
+        ("Failing", provider.last_error),
+    ]
+
+
+def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
+    money = reply.money
+    return [
+        ("Open", f"{reply.open_orders} of {money.max_open_orders} orders"),
+        ("Pending", f"{money.pending_sat:,} of {render.sat(money.max_pending_sat)}"),
+        ("Last 24 h", f"{money.spent_day_sat:,} of {render.sat(money.max_spend_per_day_sat)}, spent or pending"),
+        ("Locked", render.msat(money.locked_msat)),
+    ]

@@ -1,0 +1,113 @@
+"""The configuration: TOML → frozen settings, checked as a whole; every problem at once, each one a sentence.
+
+``config.example.toml`` documents every key. A number's unit is the end of its name. A relative path starts at the
+folder of the configuration file, ``~`` is the user's home.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from holdpay.config.fields import read_bounded
+from holdpay.config.problems import sentences
+from holdpay.config.settings import Settings
+from holdpay.errors import ConfigError
+
+__all__ = ["SYSTEM_PATH", "USER_PATH", "Settings", "find", "load"]
+
+SYSTEM_PATH = Path("/etc/holdpay/config.toml")
+USER_PATH = Path("~/.config/holdpay/config.toml")
+
+
+def find(path: Path | None) -> Path:
+    """The configuration to load: ``path`` if given, else the first of /etc/holdpay and ~/.config/holdpay that exists.
+
+    Raises ConfigError if there is none.
+    """
+    if path is not None:
+        return path
+    candidates = [SYSTEM_PATH]
+    with contextlib.suppress(RuntimeError):  # no home directory, as for some system users
+        candidates.append(USER_PATH.expanduser())
+    for candidate in candidates:
+        if _is_there(candidate):
+            return candidate
+    names = " nor ".join(str(candidate) for candidate in candidates)
+    raise ConfigError([f"There is no configuration: neither {names} exists. Copy config.example.toml to one of them."])
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # loading it will say why it cannot be read
+    return True
+
+
+def load(path: Path) -> Settings:
+    """Reads and checks a configuration file and the files that it names. Raises ConfigError with every problem."""
+    data, is_public = _parse(path)
+    data.setdefault("lnd", {})
+    context = {"folder": path.absolute().parent}
+    problems: list[str] = []
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(data, context=context)
+    except ValidationError as error:
+        problems += sentences(error, Settings)
+        problems += _problems_behind_unknown_keys(data, error, context)
+    if is_public and _holds_password(data):
+        problems.append(f"provider.proxy holds a password, and everybody may read {path}: run `chmod o= {path}`.")
+    if settings is None or problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return settings
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], bool]:
+    """The file's content, and whether everybody may read it."""
+    try:
+        content, info = read_bounded(path)
+    except ValueError as error:
+        raise ConfigError([f"The configuration should be in {path}, {error}."]) from None
+    try:
+        data = tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path} is not UTF-8 text: save it as UTF-8."]) from None
+    except RecursionError:
+        raise ConfigError([f"{path} is nested too deeply: see config.example.toml."]) from None
+    except ValueError as error:
+        raise ConfigError([f"{path} is not valid TOML: {error}. Correct that line."]) from None
+    return data, bool(info.st_mode & stat.S_IROTH)
+
+
+def _problems_behind_unknown_keys(data: dict[str, Any], error: ValidationError, context: dict[str, Path]) -> list[str]:
+    """A section with an unknown key is not looked at as a whole: so look again without those keys."""
+    unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
+    if not unknown:
+        return []
+    known = {
+        section: {key: value for key, value in keys.items() if (section, key) not in unknown}
+        if isinstance(keys, dict)
+        else keys
+        for section, keys in data.items()
+        if (section,) not in unknown
+    }
+    try:
+        Settings.model_validate(known, context=context)
+    except ValidationError as second:
+        return sentences(second, Settings)
+    return []
+
+
+def _holds_password(data: dict[str, Any]) -> bool:
+    provider = data.get("provider")
+    proxy = provider.get("proxy") if isinstance(provider, dict) else None
+    return isinstance(proxy, str) and "@" in proxy

@@ -1,0 +1,203 @@
+"""The kinds of values in the configuration that a type alone cannot check.
+
+Each check raises ValueError with the end of a sentence that begins with the key: "names FILE, and ...: do this".
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+
+MAX_SOCKET_PATH_BYTES = 107
+"""What sockaddr_un holds, without the closing NUL (unix(7))."""
+MAX_FILE_BYTES = 64 * 1024
+CREDENTIAL = "credential:"
+
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_PUBKEY = re.compile(r"0[23][0-9a-f]{64}")
+_HEX_TEXT = re.compile(rb"\s*[0-9A-Fa-f]{64,}\s*")
+_CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
+    """A regular file's content and status. Raises ValueError, "and ..." what is wrong and what to do."""
+    try:
+        # Not blocking: opening a FIFO would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise ValueError("and that is not a regular file: correct the path")
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(_why_unreadable(error)) from None
+    if len(content) > max_bytes:
+        raise ValueError(f"and that is longer than {max_bytes} bytes: correct the path")
+    return content, info
+
+
+def _why_unreadable(error: OSError) -> str:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return "and there is no such file: put it there, or correct the path"
+    if error.errno == errno.EISDIR:
+        return "and that is a directory: name the file in it"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return "and holdpayd may not read it: let its user read the file and enter the directories above it"
+    return f"and it cannot be read ({error.strerror}): see to the file, or correct the path"
+
+
+def resolve(text: object, info: ValidationInfo) -> Path:
+    """A path from the configuration: ``~`` is the user's home; a relative path starts at the configuration's folder."""
+    if isinstance(text, Path):
+        return text
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("must be a path in quotes")
+    if "\0" in text or not text.isprintable():
+        raise ValueError("has a character that no path here may have: type it again")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~, and this user has no home directory: write the whole path") from None
+    folder: Path = (info.context or {}).get("folder", Path.cwd())
+    return folder / path
+
+
+def _check_socket(path: Path) -> Path:
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"is {length} bytes long, and a socket's path may have {MAX_SOCKET_PATH_BYTES}: shorten it")
+    if "%" in str(path):
+        raise ValueError("may not contain %, which gRPC reads as an escape: choose another path")
+    return path
+
+
+def _check_certificate(path: Path) -> Path:
+    content, _ = _read_named(path)
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ValueError(f"names {path}, and that holds no PEM certificate: name lnd's tls.cert")
+    return path
+
+
+def _resolve_macaroon(text: object, info: ValidationInfo) -> object:
+    if not isinstance(text, str):
+        return resolve(text, info)
+    if _HEX_TEXT.fullmatch(text.encode()):
+        raise ValueError("holds the macaroon itself: save the macaroon in a file (chmod 640) and name the file")
+    if not text.startswith(CREDENTIAL):
+        return resolve(text, info)
+    name = text.removeprefix(CREDENTIAL)
+    if not _CREDENTIAL_NAME.fullmatch(name):
+        raise ValueError(f"names no credential after {CREDENTIAL!r}: write {CREDENTIAL}macaroon, as in the unit")
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise ValueError(
+            f"names systemd's credential {name!r}, and CREDENTIALS_DIRECTORY is not set: start holdpayd by its unit,"
+            " or set it to the folder of the file to check by hand"
+        )
+    return Path(folder) / name
+
+
+def _check_macaroon(path: Path) -> Path:
+    content, info = _read_named(path)
+    if not content.strip():
+        # The unit hands over an empty credential where the file is missing.
+        raise ValueError(
+            f"names {path}, and that is empty: put lnd's macaroon there (for the unit: in /etc/holdpay/holdpay.macaroon)"
+        )
+    if info.st_mode & 0o007:
+        raise ValueError(f"names {path}, which everybody on this machine may use: run `chmod o= {path}`")
+    if _HEX_TEXT.fullmatch(content):
+        raise ValueError(f"names {path}, and that holds hex digits: name the file that `bakemacaroon --save_to` wrote")
+    return path
+
+
+def _read_named(path: Path) -> tuple[bytes, os.stat_result]:
+    try:
+        return read_bounded(path)
+    except ValueError as error:
+        raise ValueError(f"names {path}, {error}") from None
+
+
+def _check_address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ValueError('must be host:port without a scheme, like "127.0.0.1:10009" or "[::1]:10009"')
+    if match["v6"]:
+        try:
+            ipaddress.IPv6Address(match["v6"])
+        except ValueError:
+            raise ValueError("has no IPv6 address between its brackets: correct it") from None
+    return text
+
+
+def _check_host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError("must be a bare host name, as it stands in lnd's certificate")
+    return text
+
+
+def _check_base_url(text: str) -> str:
+    url = _split_url(text, ("https", "http"))
+    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+        raise ValueError("must begin with https://; plain http:// is for a server on this machine only")
+    if url.username is not None or url.query or url.fragment:
+        raise ValueError("must be the bare base URL: leave out user, query and fragment")
+    return text.rstrip("/")
+
+
+def _check_proxy(text: str) -> str:
+    # socks5:// would look names up outside the proxy, past Tor.
+    url = _split_url(text, ("http", "https", "socks5h"))
+    if url.port is None or url.path not in {"", "/"} or url.query or url.fragment:
+        raise ValueError("must be scheme, host and port only, like socks5h://127.0.0.1:9050")
+    return text.rstrip("/")
+
+
+def _split_url(text: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Never quotes the text: it may hold a password."""
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    if not text.isprintable() or " " in text:
+        raise ValueError("has a blank or an unprintable character: type it again")
+    try:
+        url = urlsplit(text)
+        has_host = bool(url.hostname) and url.port != 0
+    except ValueError:
+        raise ValueError(f"is not a URL: write it like {schemes[0]}://host:port") from None
+    if url.scheme not in schemes:
+        raise ValueError(f"must begin with {wanted}")
+    if not has_host:
+        raise ValueError(f"names no host: write it like {schemes[0]}://host:port")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_pubkey(text: object) -> object:
+    if isinstance(text, str) and not _PUBKEY.fullmatch(text.lower()):
+        raise ValueError("must be a node's public key: 66 hex digits that begin with 02 or 03")
+    return text.lower() if isinstance(text, str) else text
+
+
+AnyPath = Annotated[Path, BeforeValidator(resolve)]
+SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(_check_socket)]
+CertificateFile = Annotated[Path, BeforeValidator(resolve), AfterValidator(_check_certificate)]
+MacaroonFile = Annotated[Path, BeforeValidator(_resolve_macaroon), AfterValidator(_check_macaroon)]
+Address = Annotated[str, AfterValidator(_check_address)]
+HostName = Annotated[str, AfterValidator(_check_host)]
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+ProxyUrl = Annotated[str, AfterValidator(_check_proxy)]
+Pubkey = Annotated[str, BeforeValidator(_check_pubkey)]

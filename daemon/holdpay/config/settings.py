@@ -1,0 +1,249 @@
+"""The settings: every key with its type, bounds and default, and what the parts of the daemon get of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from holdpay.config.fields import (
+    Address,
+    AnyPath,
+    BaseUrl,
+    CertificateFile,
+    HostName,
+    MacaroonFile,
+    ProxyUrl,
+    Pubkey,
+    SocketPath,
+)
+from holdpay.core.policy import Policy, Strictness
+from holdpay.log import Format, Level
+from holdpay.ports import Limits
+
+SMS4SATS_NODE = "035b04e00521a8d50894e813c72576d2a03a09cd940be074b7f2e35e0a01d7d12d"
+"""The node id that sms4sats publishes; its own example invoice is signed by it."""
+
+_LEAST_PROOF_S = 30
+"""On real nodes a send arrived after a Track had said NOT_FOUND; 30 s apart is the shortest proof of absence."""
+_LEAST_CONFIRM_S = 10
+
+Network = Literal["mainnet", "testnet", "testnet4", "signet", "simnet", "regtest"]
+RetryDelay = Annotated[int, Field(ge=0, le=3600)]
+
+
+class _Section(BaseModel):
+    """Unknown keys and values of another type are errors; nothing is converted silently."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DaemonSection(_Section):
+    """The process itself."""
+
+    state_dir: AnyPath = Path("/var/lib/holdpay")
+    socket: SocketPath = Path("/run/holdpay/holdpay.sock")
+    log_format: Format = Field(default=Format.TEXT, strict=False)
+    log_level: Level = Field(default=Level.INFO, strict=False)
+    shutdown_wait_s: int = Field(default=5, ge=0, le=60)
+
+
+class LndSection(_Section):
+    """The node that pays."""
+
+    address: Address = "127.0.0.1:10009"
+    tls_cert: CertificateFile | None = None
+    """None: the system's roots."""
+    tls_server_name: HostName | None = None
+    """None: the host of ``address``."""
+    macaroon: MacaroonFile = Field(
+        description='name the file that `lncli bakemacaroon` wrote, or "credential:macaroon" under systemd'
+    )
+    network: Network | None = None
+    """None: whatever network the node is on."""
+
+
+class ProviderSection(_Section):
+    """sms4sats."""
+
+    base_url: BaseUrl = "https://api2.sms4sats.com"
+    proxy: ProxyUrl | None = Field(default=None, repr=False)
+    """May hold a password. None: a direct connection, whatever the environment says."""
+    requests_per_s: float = Field(default=2.0, ge=0.05, le=1000)
+    request_burst: int = Field(default=5, ge=1, le=1000)
+    cancel_after_s: int = Field(default=120, ge=0, le=3600)
+    cancel_retry_s: int = Field(default=30, ge=1, le=3600)
+    promise_s: int = Field(default=1260, ge=1, le=86_400)
+    place_attempts: int = Field(default=3, ge=1, le=10)
+    place_retry_s: int = Field(default=5, ge=1, le=300)
+    payee_pubkeys: tuple[Pubkey, ...] = Field(default=(SMS4SATS_NODE,), strict=False, max_length=16)
+    payee_check: Strictness = Field(default=Strictness.PIN, strict=False)
+    order_id_check: Strictness = Field(default=Strictness.WARN, strict=False)
+
+    @model_validator(mode="after")
+    def _has_a_payee_to_check(self) -> ProviderSection:
+        if not self.payee_pubkeys and self.payee_check is not Strictness.OFF:
+            raise ValueError(
+                f'payee_pubkeys is empty, and provider.payee_check is "{self.payee_check}":'
+                ' list the provider\'s node, or set provider.payee_check = "off"'
+            )
+        return self
+
+
+class PaymentSection(_Section):
+    """What may be paid, up to which fee, and when to try again."""
+
+    price_tolerance_percent: float = Field(default=2.0, ge=0, le=50)
+    max_price_sat: int = Field(default=10_000, ge=1, le=10_000_000)
+    fee_limit_percent: float = Field(default=1.0, ge=0, le=50)
+    fee_limit_floor_sat: int = Field(default=10, ge=0, le=10_000)
+    first_fee_limit_percent: float = Field(default=50.0, ge=0, le=100)
+    max_final_cltv_delta: int = Field(default=144, ge=18, le=2016)
+    route_cltv_delta: int = Field(default=432, ge=1, le=2016)
+    timeout_s: int = Field(default=1500, ge=1, le=86_400)
+    mpp_from_sat: int = Field(default=20_000, ge=0, le=10_000_000)
+    mpp_max_parts: int = Field(default=4, ge=1, le=16)
+    min_expiry_left_s: int = Field(default=60, ge=0, le=3600)
+    pay_within_s: int = Field(default=600, ge=1, le=3600)
+    close_unpaid_after_s: int = Field(default=120, ge=0, le=86_400)
+    retry_delays_s: tuple[RetryDelay, ...] = Field(default=(0, 60, 120, 180), strict=False, min_length=1, max_length=10)
+    max_dispatches: int = Field(default=6, ge=1, le=20)
+    prove_absent_s: int = Field(default=30, ge=1, le=600)
+    confirm_unpaid_s: int = Field(default=10, ge=0, le=600)
+    retrack_s: int = Field(default=300, ge=1, le=3600)
+    settled_grace_s: int = Field(default=172_800, ge=0, le=2_592_000)
+
+
+class PollingSection(_Section):
+    """How often the provider is asked about one order."""
+
+    min_s: float = Field(default=2.0, ge=0.01, le=60)
+    max_s: float = Field(default=15.0, ge=0.01, le=300)
+    fraction: float = Field(default=0.125, ge=0.01, le=1)
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> PollingSection:
+        if self.min_s > self.max_s:
+            raise ValueError(f"min_s is {self.min_s:g} and polling.max_s is {self.max_s:g}: make min_s the smaller one")
+        return self
+
+
+class AlarmsSection(_Section):
+    """How long a state may last before the log and `explain` call it late."""
+
+    in_transit_s: int = Field(default=180, ge=1, le=86_400)
+    refund_s: int = Field(default=120, ge=1, le=86_400)
+
+
+class LimitsSection(_Section):
+    """What all clients together may do; checked in the transaction that records a request."""
+
+    max_open_orders: int = Field(default=8, ge=1, le=10_000)
+    max_pending_sat: int = Field(default=50_000, ge=1, le=100_000_000)
+    max_spend_per_day_sat: int = Field(default=100_000, ge=1, le=1_000_000_000)
+
+
+class Settings(_Section):
+    """The whole configuration. Made by ``load``."""
+
+    daemon: DaemonSection = Field(default_factory=DaemonSection)
+    lnd: LndSection
+    provider: ProviderSection = Field(default_factory=ProviderSection)
+    payment: PaymentSection = Field(default_factory=PaymentSection)
+    polling: PollingSection = Field(default_factory=PollingSection)
+    alarms: AlarmsSection = Field(default_factory=AlarmsSection)
+    limits: LimitsSection = Field(default_factory=LimitsSection)
+
+    def policy(self) -> Policy:
+        """What the pure part needs."""
+        provider, payment = self.provider, self.payment
+        return Policy(
+            payee_pubkeys=frozenset(provider.payee_pubkeys),
+            payee_check=provider.payee_check,
+            order_id_check=provider.order_id_check,
+            network=self.lnd.network,
+            price_tolerance_percent=payment.price_tolerance_percent,
+            max_price_sat=payment.max_price_sat,
+            fee_limit_percent=payment.fee_limit_percent,
+            fee_limit_floor_sat=payment.fee_limit_floor_sat,
+            first_fee_limit_percent=payment.first_fee_limit_percent,
+            max_final_cltv_delta=payment.max_final_cltv_delta,
+            route_cltv_delta=payment.route_cltv_delta,
+            timeout_s=payment.timeout_s,
+            mpp_from_sat=payment.mpp_from_sat,
+            mpp_max_parts=payment.mpp_max_parts,
+            min_expiry_left_s=payment.min_expiry_left_s,
+            pay_within_s=payment.pay_within_s,
+            close_unpaid_after_s=payment.close_unpaid_after_s,
+            retry_delays_s=payment.retry_delays_s,
+            max_dispatches=payment.max_dispatches,
+            prove_absent_s=payment.prove_absent_s,
+            confirm_unpaid_s=payment.confirm_unpaid_s,
+            retrack_s=payment.retrack_s,
+            cancel_after_s=provider.cancel_after_s,
+            cancel_retry_s=provider.cancel_retry_s,
+            promise_s=provider.promise_s,
+            settled_grace_s=payment.settled_grace_s,
+            alarm_in_transit_s=self.alarms.in_transit_s,
+            alarm_refund_s=self.alarms.refund_s,
+            place_attempts=provider.place_attempts,
+            place_retry_s=provider.place_retry_s,
+            poll_min_s=self.polling.min_s,
+            poll_max_s=self.polling.max_s,
+            poll_fraction=self.polling.fraction,
+        )
+
+    def order_limits(self) -> Limits:
+        """What the store checks."""
+        return Limits(
+            max_open_orders=self.limits.max_open_orders,
+            max_pending_sat=self.limits.max_pending_sat,
+            max_spend_per_day_sat=self.limits.max_spend_per_day_sat,
+        )
+
+    def warnings(self) -> list[str]:
+        """What can be used and is probably not meant; a sentence each."""
+        return [*_warn_of_times(self), *_warn_of_sums(self), *_warn_of_checks(self)]
+
+
+def _warn_of_times(settings: Settings) -> list[str]:
+    payment, promise_s = settings.payment, settings.provider.promise_s
+    found = []
+    if payment.timeout_s <= promise_s:
+        found.append(
+            f"payment.timeout_s is {payment.timeout_s}, not above provider.promise_s ({promise_s}):"
+            " LND may then overwrite the reason of a failure; raise it."
+        )
+    if payment.prove_absent_s < _LEAST_PROOF_S:
+        found.append(
+            f"payment.prove_absent_s is {payment.prove_absent_s}: a payment may still arrive after LND said that it"
+            f" does not know it; use {_LEAST_PROOF_S} or more outside of tests."
+        )
+    if payment.confirm_unpaid_s < _LEAST_CONFIRM_S:
+        found.append(
+            f"payment.confirm_unpaid_s is {payment.confirm_unpaid_s}: the provider's word may lag behind the HTLC;"
+            f" use {_LEAST_CONFIRM_S} or more outside of tests."
+        )
+    return found
+
+
+def _warn_of_sums(settings: Settings) -> list[str]:
+    limits, max_price_sat = settings.limits, settings.payment.max_price_sat
+    most_sat = max_price_sat + settings.policy().fee_cap_sat(max_price_sat)
+    return [
+        f"{key} is {limit_sat}, under payment.max_price_sat with its fee limit ({most_sat}):"
+        " the dearest orders will always be refused; change one of them."
+        for key, limit_sat in (
+            ("limits.max_pending_sat", limits.max_pending_sat),
+            ("limits.max_spend_per_day_sat", limits.max_spend_per_day_sat),
+        )
+        if limit_sat < most_sat
+    ]
+
+
+def _warn_of_checks(settings: Settings) -> list[str]:
+    if settings.provider.payee_check is Strictness.PIN:
+        return []
+    check = f'provider.payee_check is "{settings.provider.payee_check}"'
+    return [f'{check}: an invoice of any node will be paid; use "pin" with the provider\'s node in payee_pubkeys.']

@@ -1,0 +1,1 @@
+"""The pure part: no clock, socket, random source, logger or thread (held by import-linter)."""

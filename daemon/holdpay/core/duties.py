@@ -1,0 +1,147 @@
+"""What must be running for an order, given what is on disk. Boot, steady state and recovery all ask here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdpay.core.lightning import DispatchSpec
+from holdpay.core.machine import is_dispatch_planned, may_dispatch
+from holdpay.core.model import FailureClass, HtlcState, Order, OrderState, Payment
+from holdpay.core.policy import Policy, dispatch_spec
+
+
+class Duty(StrEnum):
+    """One task each, at most, per order."""
+
+    PLACE = "place"
+    """Create the order at the provider."""
+    DECODE = "decode"
+    """Have LND decode the hold invoice, for vetting."""
+    PAY = "pay"
+    """Dispatch when it is licensed and due; follow the HTLC while money may be out."""
+    POLL = "poll"
+    """Ask the provider."""
+    CANCEL = "cancel"
+    """Ask the provider to cancel, as soon as it may be."""
+
+
+def duties(order: Order) -> frozenset[Duty]:
+    """The duties of an order now. They wait for their times themselves, so this does not depend on the clock."""
+    if order.is_closed:
+        return frozenset()
+    if order.state is OrderState.REQUESTED:
+        return frozenset({Duty.PLACE})
+    if order.payment is None:
+        return frozenset({Duty.DECODE})
+    wanted = set()
+    if order.is_money_out or is_dispatch_planned(order):
+        wanted.add(Duty.PAY)
+    if _needs_polling(order, order.payment):
+        wanted.add(Duty.POLL)
+    if order.cancel_at_ms is not None:
+        wanted.add(Duty.CANCEL)
+    return frozenset(wanted)
+
+
+def _needs_polling(order: Order, payment: Payment) -> bool:
+    if order.state is OrderState.DELIVERED:
+        return False
+    return order.state is not OrderState.AWAITING_PAYMENT or payment.dispatch_count > 0
+
+
+# --- the PAY duty: what to do next --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Commit the intent, then call SendPaymentV2 once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Ask LND by hash, not before ``at_ms``."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing before ``at_ms``, or before the order changes (None)."""
+
+    at_ms: int | None
+
+
+def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Dispatch | Track | Wait:
+    """What the PAY duty does next."""
+    payment = order.payment
+    if payment is None or not (order.is_money_out or is_dispatch_planned(order)):
+        return Wait(None)
+    if order.is_money_out:
+        since_ms = payment.absent_since_ms
+        # Asked too early, a second NOT_FOUND proves nothing: the send may still be on its way.
+        return Track(now_ms if since_ms is None else max(now_ms, since_ms + policy.prove_absent_s * 1000))
+    if may_dispatch(order, policy, now_ms):
+        return Dispatch()
+    assert payment.dispatch_at_ms is not None
+    return Wait(payment.dispatch_at_ms if payment.dispatch_at_ms > now_ms else None)
+
+
+def spec_of(order: Order, policy: Policy) -> DispatchSpec:
+    """The SendPaymentV2 call of an order whose intent is on disk."""
+    assert order.payment is not None
+    return dispatch_spec(order.payment, policy)
+
+
+# --- following a payment stream -------------------------------------------------------------------------------------
+
+_HUNG_AFTER_S = 2
+"""The provider says that it is over, and the stream says nothing: it is asked anew after this time."""
+
+
+def retrack_at_ms(order: Order, opened_at_ms: int, heard_at_ms: int, policy: Policy) -> int:
+    """When a silent payment stream is given up for a fresh Track: streams have hung for days (lnd issue 7727)."""
+    quiet_ms = heard_at_ms + policy.retrack_s * 1000
+    is_over = order.state in {OrderState.DELIVERED, OrderState.CANCELED}
+    if is_over and order.state_since_ms >= opened_at_ms:
+        return min(quiet_ms, order.state_since_ms + _HUNG_AFTER_S * 1000)
+    return quiet_ms
+
+
+# --- the POLL duty: how soon ----------------------------------------------------------------------------------------
+
+
+def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
+    """When to ask the provider next; ``asked_at_ms`` is the latest request (None: not asked by this process yet).
+
+    A poll comes after a fixed fraction of the time already waited. So what the provider has is seen late by at most
+    that fraction of the wait (with bounds), and the number of requests grows with the logarithm of the wait only.
+    When the HTLC ends the provider is asked at once: it knows why.
+    """
+    payment = order.payment
+    assert payment is not None
+    is_ended = payment.htlc in {HtlcState.SETTLED, HtlcState.FAILED}
+    if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
+        return now_ms
+    if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
+        return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
+    since_ms = max(order.state_since_ms, payment.htlc_since_ms)
+    latest_ms = max(since_ms, asked_at_ms or 0)
+    if order.state is OrderState.CANCELED:
+        delay_s = policy.poll_max_s
+    else:
+        delay_s = min(max((latest_ms - since_ms) / 1000 * policy.poll_fraction, policy.poll_min_s), policy.poll_max_s)
+    return latest_ms + int(delay_s * 1000)
+
+
+def _next_license_poll_at_ms(payment: Payment, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
+    """The money is back; one reply, or two, must say unpaid before the next dispatch, or the end."""
+    if payment.unpaid_since_ms is None or asked_at_ms is None:
+        return now_ms
+    is_sure = payment.failure is None or payment.failure.failure_class in {
+        FailureClass.ROUTING,
+        FailureClass.NO_ATTEMPT,
+    }
+    if is_sure or payment.unpaid_again_at_ms is not None:
+        return asked_at_ms + int(policy.poll_max_s * 1000)
+    return payment.unpaid_since_ms + policy.confirm_unpaid_s * 1000

@@ -1,0 +1,142 @@
+"""What can happen to an order, past tense. Nothing else changes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdpay.core.lightning import Invoice, NodeIdentity, PaymentUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """One ``/orderstatus`` body, made sense of. Absent means absent: ``0``, ``""`` and ``null`` were dropped."""
+
+    is_paid: bool
+    number: str | None = None
+    code: str | None = None
+    code_may_lack_zeros: bool = False
+    error: str | None = None
+    """The order is over and its invoice canceled, in the provider's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPlaced:
+    """The provider took the order."""
+
+    provider_order_id: str
+    payreq: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlacingFailed:
+    """The provider did not take the order; ``may_retry`` if asking again could help (nothing was paid, it is free)."""
+
+    text: str
+    may_retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceDecoded:
+    """LND decoded the hold invoice. ``seen_before`` if our journal already has its payment hash."""
+
+    invoice: Invoice
+    node: NodeIdentity
+    seen_before: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceUndecodable:
+    """LND refused to decode it: broken, or of another network."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchIntended:
+    """Committed right before SendPaymentV2, by the task that sends."""
+
+    node: NodeIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentReported:
+    """LND's snapshot of the payment; ``live`` if the stream had seen it run before."""
+
+    update: PaymentUpdate
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendRefused:
+    """LND answered SendPaymentV2 with an error. It proves nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingLost:
+    """A payment stream ended without a terminal message, or LND could not be asked."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentNotFound:
+    """TrackPaymentV2 said NOT_FOUND, right after GetInfo had answered. Once proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReplied:
+    """The provider answered a status request that was sent at ``asked_at_ms``."""
+
+    asked_at_ms: int
+    status: ProviderStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfused:
+    """The provider answered a status request with something that makes no sense, or with a refusal."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The client's durable wish."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAnswered:
+    """The answer to our request for a cancel. ``accepted`` None: the reply was lost, it may have been carried out."""
+
+    accepted: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRestarted:
+    """A new process took the order over: whatever was being sent may or may not have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The engine's periodic pass: deadlines are looked at."""
+
+
+Event = (
+    OrderPlaced
+    | PlacingFailed
+    | InvoiceDecoded
+    | InvoiceUndecodable
+    | DispatchIntended
+    | PaymentReported
+    | SendRefused
+    | TrackingLost
+    | PaymentNotFound
+    | ProviderReplied
+    | ProviderConfused
+    | CancelRequested
+    | CancelAnswered
+    | DaemonRestarted
+    | TimePassed
+)

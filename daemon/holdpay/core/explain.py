@@ -1,0 +1,249 @@
+"""An order in plain words: what happened, where the money is, until which block height, what happens next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdpay.core.machine import phase, promise_until_ms
+from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment
+from holdpay.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Three sentences or so each."""
+
+    summary: str
+    money: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One journal row, for the history: the event's name, and the order right after it."""
+
+    at_ms: int
+    event: str
+    order: Order
+    notes: tuple[str, ...]
+
+
+def sat(msat: int) -> str:
+    """``2001002`` → ``2,001.002 sat``."""
+    whole, rest = divmod(msat, 1000)
+    return f"{whole:,}.{rest:03d} sat" if rest else f"{whole:,} sat"
+
+
+def minutes(duration_ms: int) -> str:
+    """A rough duration for people."""
+    seconds = max(0, duration_ms) // 1000
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
+def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
+    """What an operator should look at now."""
+    payment = order.payment
+    if payment is None or order.is_closed:
+        return ()
+    age_ms = now_ms - max(order.state_since_ms, payment.htlc_since_ms)
+    found = []
+    if payment.htlc is HtlcState.SETTLED and order.state is not OrderState.DELIVERED:
+        found.append(f"order {order.id}: charged without a code; the preimage is the proof for the provider's support")
+    if order.is_money_out:
+        found += _alarms_of_money_out(order, payment, policy, age_ms, now_ms)
+    return tuple(found)
+
+
+def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms: int, now_ms: int) -> list[str]:
+    found = []
+    if order.state is OrderState.AWAITING_PAYMENT and age_ms > policy.alarm_in_transit_s * 1000:
+        found.append(f"order {order.id}: the payment is in flight and the provider still does not call it paid")
+    if order.state is OrderState.CANCELED and age_ms > policy.alarm_refund_s * 1000:
+        found.append(f"order {order.id}: canceled, and the money is still not back")
+    until_ms = promise_until_ms(order, policy)
+    if until_ms is not None and now_ms > until_ms:
+        found.append(f"order {order.id}: the provider's promise has passed and the money is still out")
+    if payment.htlc is HtlcState.UNKNOWN and age_ms > policy.alarm_refund_s * 1000:
+        found.append(f"order {order.id}: lnd still does not say what became of its payment")
+    return found
+
+
+def explain(order: Order, policy: Policy, now_ms: int) -> Explanation:
+    """The order as it stands."""
+    return Explanation(_summary(order), _money(order), _next(order, policy, now_ms))
+
+
+_ENDS = {
+    End.CODE_RECEIVED: "The code was received and paid for.",
+    End.CODE_FREE: "A code was received and nothing was charged.",
+    End.REFUNDED: "There was no code, and the money came back.",
+    End.CANCELED_UNPAID: "It was canceled before anything was paid.",
+    End.INVOICE_REJECTED: "The hold invoice was refused, so nothing was paid.",
+    End.PROVIDER_REFUSED: "The provider did not take the order, so nothing was paid.",
+    End.PAYMENT_FAILED: "No payment got through, so nothing was spent.",
+    End.CHARGED_WITHOUT_CODE: "It was charged, and no code ever came.",
+}
+
+
+def what(order: Order) -> str:
+    """What is bought, in words."""
+    params = order.params
+    service = params.get("service_name") or params.get("service", "?")
+    return f"an activation code for {service} in {params.get('country_name', '?')}"
+
+
+def _summary(order: Order) -> str:
+    head = f"Order {order.id} is for {what(order)}."
+    if order.end is not None:
+        because = f" Why: {order.reason}." if order.reason else ""
+        return f"{head} It is closed. {_ENDS[order.end]}{because}"
+    return f"{head} It is open: {phase(order)}."
+
+
+def _money(order: Order) -> str:
+    payment = order.payment
+    if payment is None:
+        return "No money was ever sent: there was no hold invoice to pay."
+    amount = sat(payment.amount_msat)
+    if payment.htlc is HtlcState.SETTLED:
+        return (
+            f"{sat(order.spent_msat)} were spent: {amount} for the order and {sat(payment.fee_msat)} routing fee."
+            f" The preimage that proves it is stored."
+        )
+    if payment.htlc is HtlcState.IN_FLIGHT:
+        height = (
+            f" at block height {payment.expiry_height}" if payment.expiry_height else " at the HTLC's expiry height"
+        )
+        fee = sat(payment.fee_msat or payment.fee_limit_msat)
+        return (
+            f"{amount} and up to {fee} fee are locked in an HTLC of your node. It ends when the provider settles or"
+            f" cancels the hold invoice, or{height}; nothing on your side can call it back earlier."
+        )
+    if order.is_money_out:
+        limit = sat(payment.amount_msat + payment.fee_limit_msat)
+        return f"Up to {limit} may be on their way; only lnd can say, and it is being asked."
+    if payment.htlc is HtlcState.FAILED:
+        return f"Nothing was spent: lnd reported the payment of {amount} as failed, so the whole sum is back."
+    if payment.dispatch_count:
+        return f"Nothing was spent: lnd twice knew nothing of the payment of {amount}, so it was never sent."
+    return f"Nothing was sent. The hold invoice asks {amount}."
+
+
+def _next(order: Order, policy: Policy, now_ms: int) -> str:
+    if order.is_closed:
+        return _after_the_end(order)
+    if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
+        wait = minutes(order.cancel_at_ms - now_ms)
+        return f"The provider is asked to cancel in {wait}; a code that comes first wins."
+    if order.payment is None:
+        return "The order is being placed; the hold invoice is checked before anything is paid."
+    until_ms = promise_until_ms(order, policy)
+    return {
+        HtlcState.NONE: _next_payment(order, order.payment, now_ms),
+        HtlcState.FAILED: _next_payment(order, order.payment, now_ms),
+        HtlcState.DISPATCHING: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
+        HtlcState.UNKNOWN: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
+        HtlcState.IN_FLIGHT: _next_in_flight(order, until_ms, now_ms),
+        HtlcState.SETTLED: (
+            "The provider is asked for the code for up to"
+            f" {minutes(policy.settled_grace_s * 1000)}. If none comes, write to its support with the preimage"
+            f" (`holdpay orders show {order.id}`)."
+        ),
+    }[order.payment.htlc]
+
+
+def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
+    if order.state is OrderState.CANCELED:
+        return "The HTLC comes back when the provider's node fails it, in seconds as a rule. Nothing needs to be done."
+    if order.state is OrderState.DELIVERED:
+        return "The provider settles the hold invoice, and the order closes."
+    if order.state is OrderState.NUMBER_ASSIGNED:
+        head = f"Have the SMS sent to +{order.number}: the code is handed over when it arrives."
+    else:
+        head = "A number comes next, then the code."
+    if until_ms is None or now_ms >= until_ms:
+        return f"{head} The provider's promise has passed: write to its support. At its expiry height the HTLC ends."
+    return f"{head} If none comes, the provider promises to return the money within {minutes(until_ms - now_ms)}."
+
+
+def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
+    if order.state is not OrderState.AWAITING_PAYMENT:
+        return "Nothing is paid again. The provider is asked until it says what became of the order."
+    if order.giving_up is not None:
+        return f"No further payment is tried ({order.giving_up}); the order closes once the provider confirms."
+    if payment.failure is None or payment.dispatch_at_ms is None:
+        return "The payment is sent next."
+    hint = ""
+    if payment.failure.failure_class is FailureClass.ROUTING:
+        hint = " lnd itself avoids a hop that failed for about three minutes."
+    wait = minutes(payment.dispatch_at_ms - now_ms)
+    return (
+        f"The payment is tried again in {wait}, with a fee limit of {sat(payment.fee_limit_msat)},"
+        f" once the provider confirms that it is unpaid.{hint}"
+    )
+
+
+def _after_the_end(order: Order) -> str:
+    if order.end in {End.CODE_RECEIVED, End.CODE_FREE}:
+        return "Nothing: the order is done."
+    if order.end is End.CHARGED_WITHOUT_CODE:
+        return f"Write to the provider's support with the preimage from `holdpay orders show {order.id}`."
+    if order.end is End.PAYMENT_FAILED:
+        return (
+            "See `holdpay status` for your outbound balance; a higher --max-fee, or a channel to the provider's node,"
+            " helps if it happens often. Then order again."
+        )
+    if order.end is End.INVOICE_REJECTED:
+        return "Look at the reason. If the provider's price rose, order again with a higher --max-price."
+    return "Nothing is owed either way. Order again if you still need a code."
+
+
+def history_line(moment: Moment, before: Order | None) -> str | None:
+    """One line of the history; None if there is nothing to tell a person."""
+    text = _EVENT_LINES.get(moment.event)
+    order, parts = moment.order, []
+    if text is not None and not (moment.event == "provider_replied" and _is_same_phase(before, order)):
+        parts.append(text.format(**_words(order)))
+    elif before is not None and not _is_same_phase(before, order):
+        parts.append(f"{phase(order)}")
+    parts += [f"noticed: {note}" for note in moment.notes]
+    if order.is_closed and not (before and before.is_closed) and order.end is not None:
+        parts.append(f"closed: {_ENDS[order.end]}")
+    return "; ".join(parts) or None
+
+
+def _is_same_phase(before: Order | None, after: Order) -> bool:
+    return before is not None and phase(before) == phase(after)
+
+
+_EVENT_LINES = {
+    "order_requested": "you asked for {what}, at most {max_price}",
+    "order_placed": "the provider took the order and sent a hold invoice",
+    "placing_failed": "the provider did not take the order: {provider_text}",
+    "invoice_decoded": "the hold invoice over {amount} was checked",
+    "dispatch_intended": "payment {dispatch_count} was sent, fee limit {fee_limit}",
+    "payment_reported": "lnd: {phase}{fee}",
+    "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
+    "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
+    "provider_replied": "provider: {phase}{number}",
+    "cancel_requested": "you asked to cancel",
+    "cancel_answered": "the provider answered the request to cancel: {provider_text}",
+    "daemon_restarted": "the daemon restarted; {phase}",
+}
+
+
+def _words(order: Order) -> dict[str, object]:
+    payment = order.payment
+    fee = f", fee {sat(payment.fee_msat)}" if payment and payment.fee_msat else ""
+    return {
+        "what": what(order),
+        "max_price": sat(order.max_price_sat * 1000),
+        "provider_text": order.provider_text,
+        "amount": sat(payment.amount_msat) if payment else "?",
+        "dispatch_count": payment.dispatch_count if payment else 0,
+        "fee_limit": sat(payment.fee_limit_msat) if payment else "?",
+        "refusal": payment.refusal if payment else "",
+        "phase": phase(order),
+        "fee": fee,
+        "number": f" on +{order.number}" if order.number else "",
+    }

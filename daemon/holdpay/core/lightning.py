@@ -1,0 +1,160 @@
+"""What LND said, as values. The wire's own types stay in ``holdpay.lnd``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+def preimage_fits(preimage_hex: str, payment_hash_hex: str) -> bool:
+    """Settled means exactly this (LND: a preimage of 64 zeros stands for "none")."""
+    return hashlib.sha256(bytes.fromhex(preimage_hex)).hexdigest() == payment_hash_hex
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Which node pays: identity pubkey (66 hex digits) and network ("mainnet", "simnet", ...)."""
+
+    pubkey: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """A decoded BOLT11 invoice (DecodePayReq). ``amount_msat`` 0 means that the invoice names no amount."""
+
+    payment_hash: str
+    payee: str
+    amount_msat: int
+    created_at_ms: int
+    expiry_s: int
+    final_cltv_delta: int
+    has_payment_address: bool
+    memo: str
+
+    @property
+    def expires_at_ms(self) -> int:
+        return self.created_at_ms + self.expiry_s * 1000
+
+
+class PaymentStatus(StrEnum):
+    """LND's Payment.status. Unknown numbers of later versions read as IN_FLIGHT: money may be out."""
+
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class AttemptStatus(StrEnum):
+    """LND's HTLCAttempt.status."""
+
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class FailureReason(StrEnum):
+    """LND's PaymentFailureReason. Read later than the live stream it may have been overwritten, by a time-out say."""
+
+    NONE = "none"
+    TIMEOUT = "timeout"
+    NO_ROUTE = "no_route"
+    ERROR = "error"
+    INCORRECT_PAYMENT_DETAILS = "incorrect_payment_details"
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+    CANCELED = "canceled"
+    OTHER = "other"
+
+
+class FailureCode(IntEnum):
+    """The BOLT4 failure codes, in LND's numbering, that decide something here (lnrpc Failure.FailureCode)."""
+
+    NO_FAILURE = 0
+    INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS = 1
+    PERMANENT_CHANNEL_FAILURE = 21
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One HTLC attempt (a shard, with MPP) inside a payment."""
+
+    attempt_id: int
+    status: AttemptStatus
+    amount_msat: int
+    """What reaches the payee."""
+    fee_msat: int
+    expiry_height: int
+    """Absolute height at which our own HTLC expires (route.total_time_lock)."""
+    hop_count: int
+    attempted_at_ms: int
+    resolved_at_ms: int | None = None
+    failure_code: int = 0
+    failure_source_index: int = 0
+    """0 is our node, ``hop_count`` the payee."""
+
+    @property
+    def failed_at_payee(self) -> bool:
+        return self.status is AttemptStatus.FAILED and self.failure_source_index >= self.hop_count > 0
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentUpdate:
+    """One snapshot of a payment, as SendPaymentV2 and TrackPaymentV2 stream them."""
+
+    status: PaymentStatus
+    failure_reason: FailureReason
+    attempts: tuple[Attempt, ...]
+    fee_msat: int
+    preimage: str | None
+    payment_index: int
+    """LND numbers each try of the same hash anew (lnd: payments/db, InitPayment)."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status is not PaymentStatus.IN_FLIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchSpec:
+    """Everything that one SendPaymentV2 call says, each option explicit (LND: an omitted fee limit means 0)."""
+
+    payreq: str
+    payment_hash: str
+    fee_limit_msat: int
+    timeout_s: int
+    max_parts: int
+    cltv_limit: int
+
+
+# What a payment stream can say. A failed payment, an unknown payment and a refusal are values, not errors.
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A snapshot; ``live`` if this stream saw the payment run before (so reasons and attempts are LND's first word)."""
+
+    update: PaymentUpdate
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """LND answered the call with an error. It says nothing about the money: track next."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotKnown:
+    """TrackPaymentV2 said NOT_FOUND. Once proves nothing: the send may still arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The stream ended, or never began, without a terminal message."""
+
+    text: str
+
+
+LndMessage = Reported | Refused | NotKnown | Lost

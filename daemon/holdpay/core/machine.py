@@ -1,0 +1,730 @@
+"""The life of an order.
+
+Theory of operation. Two parties that we do not control each know one half. The provider knows what became of the
+*order*, LND knows what became of the *HTLC*. Each half has a small state machine, driven only by what its owner said:
+``ORDER_TABLE`` and ``HTLC_TABLE``. What a situation *means* is read from the pair of both: ``PAIR_TABLE`` has all 42
+cells; some of them contradict ourselves, and reaching one ends the process (``InvariantViolation``).
+
+``decide(order, event, policy, now_ms)`` is the only way an order changes. It is pure and total: every event in every
+state gives a ``Step``; an event that contradicts what a party said before is an anomaly, noted and survived.
+
+The laws that hold in every step:
+
+- *The payer's law*: once dispatched, only the payee or the chain resolves an HTLC. No time-out, refusal, lost stream
+  or lost client ever makes it FAILED.
+- *An order is never closed while money may be out.*
+- *A payment that reached the payee, or that the provider called paid, is never dispatched again*, whatever LND's
+  reason says.
+- *Terminal words are sticky*: the first terminal message of LND is kept, a code is never forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum, auto
+from typing import Any
+
+from holdpay.core import events as ev
+from holdpay.core.lightning import Attempt, AttemptStatus, PaymentStatus, PaymentUpdate, preimage_fits
+from holdpay.core.model import (
+    MONEY_MAY_BE_OUT,
+    End,
+    FailureClass,
+    HtlcState,
+    Order,
+    OrderState,
+    Payment,
+    PaymentFailure,
+)
+from holdpay.core.policy import (
+    GiveUp,
+    Policy,
+    classify,
+    first_fee_limit_msat,
+    retry_decision,
+    vet,
+)
+from holdpay.errors import InvariantViolation
+
+MAX_ANOMALIES = 50
+"""Contradictions of a party that are journaled per order: a flipping provider must not fill the disk."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The two tables
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class OrderSignal(StrEnum):
+    """What a message says about the order."""
+
+    PLACED = auto()
+    UNPAID = auto()
+    PAID = auto()
+    NUMBER = auto()
+    CODE = auto()
+    OVER = auto()
+    ABANDON = auto()
+
+
+class HtlcSignal(StrEnum):
+    """What a message says about the HTLC."""
+
+    SEND = auto()
+    LOST = auto()
+    ABSENT = auto()
+    IN_FLIGHT = auto()
+    SETTLED = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """The next state; ``is_anomaly`` if the message contradicts what its sender said before."""
+
+    state: OrderState | HtlcState
+    is_anomaly: bool = False
+
+
+_R, _A, _P, _N, _D, _C, _X = OrderState
+_ORDER_SIGNALS = (OrderSignal.UNPAID, OrderSignal.PAID, OrderSignal.NUMBER, OrderSignal.CODE, OrderSignal.OVER)
+
+
+def _order_row(state: OrderState, *targets: To | OrderState) -> dict[tuple[OrderState, OrderSignal], To]:
+    return {
+        (state, signal): target if isinstance(target, To) else To(target)
+        for signal, target in zip(_ORDER_SIGNALS, targets, strict=True)
+    }
+
+
+ORDER_TABLE: dict[tuple[OrderState, OrderSignal], To] = {
+    (_R, OrderSignal.PLACED): To(_A),
+    # state          UNPAID        PAID          NUMBER        CODE   OVER
+    **_order_row(_A, _A, _P, _N, _D, _C),
+    **_order_row(_P, To(_P, True), _P, _N, _D, _C),
+    **_order_row(_N, To(_N, True), _N, _N, _D, _C),
+    **_order_row(_D, To(_D, True), _D, _D, _D, To(_D, True)),
+    **_order_row(_C, _C, _C, To(_C, True), To(_D, True), _C),
+    **{(state, OrderSignal.ABANDON): To(_X) for state in (_R, _A, _P, _N, _C)},
+}
+"""(state, signal) → next. A pair that is missing cannot happen: only our own code could ask for it."""
+
+_S, _L = HtlcSignal.SEND, HtlcSignal.LOST
+_NONE, _DISP, _UNKN, _FLY, _SETL, _FAIL = HtlcState
+_REPORTS = {HtlcSignal.IN_FLIGHT: _FLY, HtlcSignal.SETTLED: _SETL, HtlcSignal.FAILED: _FAIL}
+
+HTLC_TABLE: dict[tuple[HtlcState, HtlcSignal], To] = {
+    (_NONE, _S): To(_DISP),
+    (_FAIL, _S): To(_DISP),
+    **{(_DISP, s): To(t) for s, t in {**_REPORTS, _L: _UNKN, HtlcSignal.ABSENT: _NONE}.items()},
+    **{(_UNKN, s): To(t) for s, t in {**_REPORTS, _L: _UNKN, HtlcSignal.ABSENT: _NONE}.items()},
+    **{(_FLY, s): To(t) for s, t in {**_REPORTS, _L: _FLY}.items()},
+    (_FLY, HtlcSignal.ABSENT): To(_FLY, True),
+    # LND spoke of a payment that we believed absent, or ended: its word counts, except against a preimage.
+    **{(_NONE, s): To(t, True) for s, t in _REPORTS.items()},
+    (_FAIL, HtlcSignal.FAILED): To(_FAIL),
+    (_FAIL, HtlcSignal.IN_FLIGHT): To(_FLY, True),
+    (_FAIL, HtlcSignal.SETTLED): To(_SETL, True),
+    (_SETL, HtlcSignal.SETTLED): To(_SETL),
+    (_SETL, HtlcSignal.IN_FLIGHT): To(_SETL, True),
+    (_SETL, HtlcSignal.FAILED): To(_SETL, True),
+    **{(state, HtlcSignal.ABSENT): To(state, True) for state in (_NONE, _SETL, _FAIL)},
+    **{(state, _L): To(state) for state in (_NONE, _SETL, _FAIL)},
+}
+"""(state, signal) → next. Missing: SEND while money may be out or spent, which only our own code could ask for."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The pair: all 42 cells
+# --------------------------------------------------------------------------------------------------------------------
+
+IMPOSSIBLE = ""
+
+
+def _cells(state: OrderState, *phases: str) -> dict[tuple[OrderState, HtlcState], str]:
+    return {(state, htlc): phase for htlc, phase in zip(HtlcState, phases, strict=True)}
+
+
+_ASKING = "asking lnd what became of the payment"
+
+PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
+    # columns: NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED
+    **_cells(_R, "ordering at the provider", IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE),
+    **_cells(
+        _A,
+        "hold invoice received, not paid yet",
+        "sending the payment",
+        _ASKING,
+        "payment on its way",
+        "charged early, waiting for the number",
+        "payment failed, the money is back",
+    ),
+    **_cells(
+        _P,
+        "paid by somebody else, or the provider errs",
+        "held, says the provider; asking lnd",
+        "held, says the provider; asking lnd",
+        "held, a number is being found",
+        "charged without a code, waiting for it",
+        "the money is back, the provider does not say so yet",
+    ),
+    **_cells(
+        _N,
+        "paid by somebody else; waiting for the SMS",
+        "held, says the provider; asking lnd",
+        "held, says the provider; asking lnd",
+        "held, waiting for the SMS",
+        "charged without a code, waiting for it",
+        "the money is back; the number is probably dead",
+    ),
+    **_cells(
+        _D,
+        "code received, nothing charged",
+        "code received; asking lnd about the payment",
+        "code received; asking lnd about the payment",
+        "code received, settlement is coming",
+        "code received, settled",
+        "code received, nothing charged",
+    ),
+    **_cells(
+        _C,
+        "canceled, nothing was sent",
+        "canceled; asking lnd about the payment",
+        "canceled; asking lnd about the payment",
+        "canceled, the money is on its way back",
+        "charged although canceled",
+        "canceled, the money is back",
+    ),
+    **_cells(
+        _X,
+        "given up, nothing was spent",
+        IMPOSSIBLE,
+        IMPOSSIBLE,
+        IMPOSSIBLE,
+        "charged without a code",
+        "given up, the money is back",
+    ),
+}
+
+
+def phase(order: Order) -> str:
+    """The pair in a few words for people."""
+    return PAIR_TABLE[order.state, order.htlc]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One step
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one event made of an order. ``is_change`` False: nothing to store."""
+
+    order: Order
+    is_change: bool
+    notes: tuple[str, ...] = ()
+    """Anomalies and warnings, for the journal and the log."""
+    attempts: tuple[Attempt, ...] = ()
+    """LND's HTLC attempts as of this event, to be stored."""
+
+
+@dataclass(slots=True)
+class _Context:
+    policy: Policy
+    now_ms: int
+    notes: list[str] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
+
+
+def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
+    """What ``event`` makes of ``order``. Raises InvariantViolation if we contradict ourselves."""
+    if order.is_closed:
+        return Step(order, is_change=False)
+    ctx = _Context(policy, now_ms)
+    after = _HANDLERS[type(event)](order, event, ctx)
+    after = _give_up_in_time(after, ctx)
+    after = _close_if_over(after, ctx)
+    _assert_possible(after)
+    if ctx.notes and after.anomaly_count < MAX_ANOMALIES:
+        after = replace(after, anomaly_count=after.anomaly_count + len(ctx.notes))
+    return Step(after, is_change=after != order, notes=tuple(ctx.notes), attempts=ctx.attempts)
+
+
+def _assert_possible(order: Order) -> None:
+    if PAIR_TABLE[order.state, order.htlc] == IMPOSSIBLE:
+        raise InvariantViolation(f"Order {order.id} is {order.state.value} with its HTLC {order.htlc.value}.")
+    if order.is_closed and order.is_money_out:
+        raise InvariantViolation(f"Order {order.id} was closed while money may be out.")
+
+
+def _signal_order(order: Order, signal: OrderSignal, ctx: _Context) -> Order:
+    target = ORDER_TABLE.get((order.state, signal))
+    if target is None:
+        raise InvariantViolation(f"Order {order.id} is {order.state.value} and got {signal.value}.")
+    if target.is_anomaly:
+        ctx.notes.append(f"the provider says {signal.value} of an order that it had called {order.state.value}")
+    if target.state is order.state:
+        return order
+    assert isinstance(target.state, OrderState)
+    return replace(order, state=target.state, state_since_ms=ctx.now_ms)
+
+
+def _signal_htlc(payment: Payment, signal: HtlcSignal, ctx: _Context) -> Payment:
+    target = HTLC_TABLE.get((payment.htlc, signal))
+    if target is None:
+        raise InvariantViolation(f"A payment that is {payment.htlc.value} got {signal.value}.")
+    if target.is_anomaly:
+        ctx.notes.append(f"lnd says {signal.value} of a payment that was {payment.htlc.value}")
+    if target.state is payment.htlc:
+        return payment
+    assert isinstance(target.state, HtlcState)
+    return replace(payment, htlc=target.state, htlc_since_ms=ctx.now_ms)
+
+
+# --- the provider's words -------------------------------------------------------------------------------------------
+
+
+def _order_placed(order: Order, event: ev.OrderPlaced, ctx: _Context) -> Order:
+    if order.state is not OrderState.REQUESTED:
+        ctx.notes.append("the provider answered a second time to the same order; the first answer counts")
+        return order
+    placed = _signal_order(order, OrderSignal.PLACED, ctx)
+    return replace(placed, provider_order_id=event.provider_order_id, payreq=event.payreq)
+
+
+def _placing_failed(order: Order, event: ev.PlacingFailed, ctx: _Context) -> Order:
+    if order.state is not OrderState.REQUESTED:
+        return order
+    count = order.place_count + 1
+    order = replace(order, place_count=count, provider_text=event.text)
+    at_ms = ctx.now_ms + count * ctx.policy.place_retry_s * 1000
+    if event.may_retry and count < ctx.policy.place_attempts and at_ms < order.pay_by_ms:
+        return replace(order, place_at_ms=at_ms)
+    return _abandon(order, End.PROVIDER_REFUSED, f"the provider did not take the order: {event.text}", ctx)
+
+
+def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) -> Order:
+    status = event.status
+    if order.state is OrderState.REQUESTED:
+        return order
+    order = _keep_first_words(order, status, ctx)
+    order = _signal_order(order, _signal_of(status), ctx)
+    if order.payment is None:
+        return order
+    if status.is_paid:
+        order = replace(order, payment=replace(order.payment, reached_payee=True))
+    elif status.error is None:
+        order = _note_unpaid(order, event.asked_at_ms, ctx)
+    return order
+
+
+def _provider_confused(order: Order, event: ev.ProviderConfused, ctx: _Context) -> Order:
+    ctx.notes.append(event.text)
+    return order
+
+
+def _signal_of(status: ev.ProviderStatus) -> OrderSignal:
+    if status.code is not None:
+        return OrderSignal.CODE
+    if status.error is not None:
+        return OrderSignal.OVER
+    if status.number is not None:
+        return OrderSignal.NUMBER
+    return OrderSignal.PAID if status.is_paid else OrderSignal.UNPAID
+
+
+def _keep_first_words(order: Order, status: ev.ProviderStatus, ctx: _Context) -> Order:
+    """Number and code are kept as first said; another one later is an anomaly."""
+    for name, old, new in (("number", order.number, status.number), ("code", order.code, status.code)):
+        if old is not None and new is not None and old != new:
+            ctx.notes.append(f"the provider changed the {name}; the first one counts")
+    if order.number is None and status.number is not None:
+        order = replace(order, number=status.number)
+    if order.code is None and status.code is not None:
+        order = replace(order, code=status.code, code_may_lack_zeros=status.code_may_lack_zeros)
+    if status.error is not None and order.provider_text != status.error:
+        order = replace(order, provider_text=status.error)
+    return order
+
+
+def _note_unpaid(order: Order, asked_at_ms: int, ctx: _Context) -> Order:
+    """A reply, asked after the failure, that says unpaid and no error: it licenses the next rung (``may_dispatch``)."""
+    payment = order.payment
+    assert payment is not None
+    if payment.htlc not in {HtlcState.NONE, HtlcState.FAILED} or payment.dispatch_count == 0:
+        return order
+    if asked_at_ms <= payment.htlc_since_ms:
+        return order
+    if payment.unpaid_since_ms is None:
+        return replace(order, payment=replace(payment, unpaid_since_ms=ctx.now_ms))
+    is_confirmed = ctx.now_ms - payment.unpaid_since_ms >= ctx.policy.confirm_unpaid_s * 1000
+    if is_confirmed and payment.unpaid_again_at_ms is None:
+        return replace(order, payment=replace(payment, unpaid_again_at_ms=ctx.now_ms))
+    return order
+
+
+# --- the hold invoice -----------------------------------------------------------------------------------------------
+
+
+def _invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: _Context) -> Order:
+    if order.state is not OrderState.AWAITING_PAYMENT or order.payment is not None:
+        return order
+    assert order.payreq is not None
+    invoice = event.invoice
+    verdict = vet(order, invoice, event.node, event.seen_before, ctx.policy, ctx.now_ms)
+    ctx.notes.extend(verdict.warnings)
+    if verdict.reasons:
+        reason = "the hold invoice was refused: " + "; ".join(verdict.reasons)
+        return _abandon(order, End.INVOICE_REJECTED, reason, ctx)
+    payment = Payment(
+        payment_hash=invoice.payment_hash,
+        payreq=order.payreq,
+        payee=invoice.payee,
+        amount_msat=invoice.amount_msat,
+        expires_at_ms=invoice.expires_at_ms,
+        final_cltv_delta=invoice.final_cltv_delta,
+        node_pubkey=event.node.pubkey,
+        node_network=event.node.network,
+        htlc_since_ms=ctx.now_ms,
+        fee_limit_msat=first_fee_limit_msat(order.max_fee_sat, ctx.policy),
+        dispatch_at_ms=ctx.now_ms,
+    )
+    latest_ms = invoice.expires_at_ms - ctx.policy.min_expiry_left_s * 1000
+    return replace(order, payment=payment, pay_by_ms=min(order.pay_by_ms, latest_ms))
+
+
+def _invoice_undecodable(order: Order, event: ev.InvoiceUndecodable, ctx: _Context) -> Order:
+    if order.state is not OrderState.AWAITING_PAYMENT or order.payment is not None:
+        return order
+    reason = f"the hold invoice was refused: lnd cannot read it ({event.text})"
+    return _abandon(order, End.INVOICE_REJECTED, reason, ctx)
+
+
+# --- LND's words ----------------------------------------------------------------------------------------------------
+
+
+def may_dispatch(order: Order, policy: Policy, now_ms: int) -> bool:
+    """Whether SendPaymentV2 may be called for this order now."""
+    payment = order.payment
+    if payment is None or order.is_closed or not _is_dispatch_planned(order, payment):
+        return False
+    assert payment.dispatch_at_ms is not None
+    return payment.dispatch_at_ms <= now_ms < order.pay_by_ms and _is_licensed(payment)
+
+
+def is_dispatch_planned(order: Order) -> bool:
+    """Whether a dispatch may come, now or later."""
+    return order.payment is not None and not order.is_closed and _is_dispatch_planned(order, order.payment)
+
+
+def _is_dispatch_planned(order: Order, payment: Payment) -> bool:
+    return (
+        order.state is OrderState.AWAITING_PAYMENT
+        and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}
+        and payment.dispatch_at_ms is not None
+        and not payment.reached_payee
+        and order.giving_up is None
+        and order.cancel_wanted_at_ms is None
+    )
+
+
+def _is_licensed(payment: Payment) -> bool:
+    """A second dispatch needs the provider's word, asked after the failure, that nothing was paid."""
+    if payment.dispatch_count == 0:
+        return True
+    if payment.failure is not None and payment.failure.failure_class is FailureClass.READ_LATER:
+        return payment.unpaid_again_at_ms is not None
+    return payment.unpaid_since_ms is not None
+
+
+def _dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: _Context) -> Order:
+    payment = order.payment
+    if payment is None or not may_dispatch(order, ctx.policy, ctx.now_ms):
+        raise InvariantViolation(f"Order {order.id} was about to be paid without a license.")
+    if (event.node.pubkey, event.node.network) != (payment.node_pubkey, payment.node_network):
+        raise InvariantViolation(f"Order {order.id} was about to be paid from another node.")
+    payment = _signal_htlc(payment, HtlcSignal.SEND, ctx)
+    payment = replace(
+        payment,
+        dispatch_count=payment.dispatch_count + 1,
+        dispatch_at_ms=None,
+        money_out_since_ms=ctx.now_ms,
+        unpaid_since_ms=None,
+        unpaid_again_at_ms=None,
+        absent_since_ms=None,
+        refusal=None,
+        fee_msat=0,
+        expiry_height=None,
+    )
+    return replace(order, payment=payment)
+
+
+def _payment_reported(order: Order, event: ev.PaymentReported, ctx: _Context) -> Order:
+    payment = order.payment
+    if payment is None:
+        raise InvariantViolation(f"Order {order.id} got a payment report and has no payment.")
+    update = event.update
+    if _is_about_an_earlier_dispatch(payment, update):
+        return _never_arrived(order, payment, ctx)
+    ctx.attempts = update.attempts
+    payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None)
+    if update.status is PaymentStatus.SUCCEEDED:
+        return _succeeded(order, payment, update, ctx)
+    if update.status is PaymentStatus.FAILED:
+        return _failed(order, payment, update, event.live, ctx)
+    return _in_flight(order, payment, update, ctx)
+
+
+def _is_about_an_earlier_dispatch(payment: Payment, update: PaymentUpdate) -> bool:
+    return (
+        payment.htlc in {HtlcState.DISPATCHING, HtlcState.UNKNOWN}
+        and update.status is PaymentStatus.FAILED
+        and payment.failure is not None
+        and payment.failure.payment_index == update.payment_index
+    )
+
+
+def _in_flight(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Context) -> Order:
+    payment = _signal_htlc(payment, HtlcSignal.IN_FLIGHT, ctx)
+    if payment.htlc is not HtlcState.IN_FLIGHT:
+        return order
+    out = [a for a in update.attempts if a.status is not AttemptStatus.FAILED]
+    return replace(
+        order,
+        payment=replace(
+            payment,
+            attempt_count=max(payment.attempt_count, len(update.attempts)),
+            expiry_height=max((a.expiry_height for a in out), default=payment.expiry_height),
+            fee_msat=sum(a.fee_msat for a in out),
+        ),
+    )
+
+
+def _succeeded(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Context) -> Order:
+    if update.preimage is None or not preimage_fits(update.preimage, payment.payment_hash):
+        ctx.notes.append("lnd says succeeded, but its preimage does not fit the payment hash; not believed")
+        return order
+    payment = _signal_htlc(payment, HtlcSignal.SETTLED, ctx)
+    if payment.preimage is None:
+        payment = replace(
+            payment,
+            preimage=update.preimage,
+            fee_msat=update.fee_msat,
+            attempt_count=max(payment.attempt_count, len(update.attempts)),
+            reached_payee=True,
+            dispatch_at_ms=None,
+        )
+    return replace(order, payment=payment, cancel_at_ms=None)
+
+
+def _failed(order: Order, payment: Payment, update: PaymentUpdate, live: bool, ctx: _Context) -> Order:
+    if payment.htlc in {HtlcState.FAILED, HtlcState.SETTLED}:
+        return replace(order, payment=_signal_htlc(payment, HtlcSignal.FAILED, ctx))
+    failure = PaymentFailure(
+        reason=update.failure_reason,
+        failure_class=classify(update, live),
+        attempt_count=len(update.attempts),
+        payment_index=update.payment_index,
+        at_ms=ctx.now_ms,
+    )
+    payment = _signal_htlc(payment, HtlcSignal.FAILED, ctx)
+    payment = replace(
+        payment,
+        failure=failure,
+        attempt_count=max(payment.attempt_count, len(update.attempts)),
+        fee_msat=0,
+        unpaid_since_ms=None,
+        unpaid_again_at_ms=None,
+    )
+    if failure.failure_class in {FailureClass.PAYEE_REFUSED, FailureClass.ON_CHAIN}:
+        payment = replace(payment, reached_payee=True)
+    return _plan_retry(replace(order, payment=payment, cancel_at_ms=None), ctx)
+
+
+def _plan_retry(order: Order, ctx: _Context) -> Order:
+    payment = order.payment
+    assert payment is not None
+    if payment.reached_payee:
+        return replace(order, giving_up="the payment had reached the payee, and came back")
+    retry = retry_decision(order, payment, ctx.policy, ctx.now_ms)
+    if isinstance(retry, GiveUp):
+        return replace(order, giving_up=retry.reason)
+    return replace(order, payment=replace(payment, dispatch_at_ms=retry.at_ms, fee_limit_msat=retry.fee_limit_msat))
+
+
+def _send_refused(order: Order, event: ev.SendRefused, ctx: _Context) -> Order:
+    payment = order.payment
+    if payment is None or payment.htlc is not HtlcState.DISPATCHING:
+        return order
+    return replace(order, payment=replace(payment, refusal=event.text))
+
+
+def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:
+    if order.payment is None:
+        return order
+    return replace(order, payment=_signal_htlc(order.payment, HtlcSignal.LOST, ctx))
+
+
+def _payment_not_found(order: Order, event: ev.PaymentNotFound, ctx: _Context) -> Order:
+    payment = order.payment
+    if payment is None or payment.htlc not in MONEY_MAY_BE_OUT:
+        return order
+    if payment.is_known_to_lnd:
+        ctx.notes.append(
+            "lnd does not know a payment that it has spoken of: its record was deleted; asking the provider"
+        )
+        return order
+    return _never_arrived(order, payment, ctx)
+
+
+def _never_arrived(order: Order, payment: Payment, ctx: _Context) -> Order:
+    """LND says that the latest dispatch did not arrive (yet). Believed when said twice, ``prove_absent_s`` apart."""
+    if payment.absent_since_ms is None:
+        return replace(order, payment=replace(payment, absent_since_ms=ctx.now_ms))
+    if ctx.now_ms - payment.absent_since_ms < ctx.policy.prove_absent_s * 1000:
+        return order
+    refusal = payment.refusal
+    if payment.failure is not None:
+        # The dispatch before it is what LND knows: back to its failure, which is the truth about the money.
+        payment = replace(payment, htlc=HtlcState.FAILED, htlc_since_ms=ctx.now_ms, absent_since_ms=None)
+    else:
+        payment = replace(_signal_htlc(payment, HtlcSignal.ABSENT, ctx), absent_since_ms=None)
+    order = replace(order, payment=replace(payment, dispatch_at_ms=ctx.now_ms), cancel_at_ms=None)
+    if refusal is not None:
+        return replace(order, giving_up=f"lnd refused the payment: {refusal}")
+    if payment.dispatch_count >= ctx.policy.max_dispatches:
+        return replace(order, giving_up=f"{payment.dispatch_count} dispatches did not reach lnd")
+    return order
+
+
+# --- the client's wish, and time ------------------------------------------------------------------------------------
+
+
+def _cancel_requested(order: Order, event: ev.CancelRequested, ctx: _Context) -> Order:
+    if order.cancel_wanted_at_ms is not None or order.code is not None or order.htlc is HtlcState.SETTLED:
+        return order
+    order = replace(order, cancel_wanted_at_ms=ctx.now_ms)
+    if order.state is OrderState.CANCELED or order.provider_order_id is None:
+        return order
+    payment = order.payment
+    since_ms = (payment.money_out_since_ms if payment else None) or order.state_since_ms
+    return replace(order, cancel_at_ms=max(ctx.now_ms, since_ms + ctx.policy.cancel_after_s * 1000))
+
+
+def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: _Context) -> Order:
+    if order.state is OrderState.CANCELED or order.code is not None:
+        return replace(order, cancel_at_ms=None)
+    if event.accepted:
+        order = replace(order, cancel_at_ms=None, provider_text="canceled at your request")
+        return _signal_order(order, OrderSignal.OVER, ctx)
+    return replace(order, cancel_at_ms=ctx.now_ms + ctx.policy.cancel_retry_s * 1000, provider_text=event.text)
+
+
+def _time_passed(order: Order, event: ev.TimePassed, ctx: _Context) -> Order:
+    return order
+
+
+_HANDLERS: dict[type[ev.Event], Callable[[Order, Any, _Context], Order]] = {
+    ev.OrderPlaced: _order_placed,
+    ev.PlacingFailed: _placing_failed,
+    ev.InvoiceDecoded: _invoice_decoded,
+    ev.InvoiceUndecodable: _invoice_undecodable,
+    ev.DispatchIntended: _dispatch_intended,
+    ev.PaymentReported: _payment_reported,
+    ev.SendRefused: _send_refused,
+    ev.TrackingLost: _tracking_lost,
+    ev.PaymentNotFound: _payment_not_found,
+    ev.ProviderReplied: _provider_replied,
+    ev.ProviderConfused: _provider_confused,
+    ev.CancelRequested: _cancel_requested,
+    ev.CancelAnswered: _cancel_answered,
+    ev.DaemonRestarted: _tracking_lost,
+    ev.TimePassed: _time_passed,
+}
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def promise_until_ms(order: Order, policy: Policy) -> int | None:
+    """When the provider's promise (a code, or the money back) has passed. None: nothing was sent."""
+    if order.payment is None or order.payment.money_out_since_ms is None:
+        return None
+    return order.payment.money_out_since_ms + policy.promise_s * 1000
+
+
+def _give_up_in_time(order: Order, ctx: _Context) -> Order:
+    if order.giving_up is not None or ctx.now_ms < order.pay_by_ms or order.is_money_out:
+        return order
+    if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and order.htlc is not HtlcState.SETTLED:
+        return replace(order, giving_up="it was not paid in time")
+    return order
+
+
+def _close_if_over(order: Order, ctx: _Context) -> Order:
+    """Closes an order whose pair is final, or whose deadline has passed. Never while money may be out."""
+    if order.is_closed or order.is_money_out:
+        return order
+    if order.htlc is HtlcState.SETTLED:
+        return _close_settled(order, ctx)
+    if order.state is OrderState.DELIVERED:
+        return _close(order, End.CODE_FREE, "a code came although nothing was charged", ctx)
+    if order.state is OrderState.CANCELED:
+        return _close(order, _end_without_money(order), order.provider_text or "the provider canceled it", ctx)
+    if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT}:
+        return _close_unpaid(order, ctx)
+    return _close_after_promise(order, ctx)
+
+
+def _close_settled(order: Order, ctx: _Context) -> Order:
+    if order.state is OrderState.DELIVERED:
+        return _close(order, End.CODE_RECEIVED, "", ctx)
+    assert order.payment is not None
+    if ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
+        return order
+    reason = "it was charged and no code came; the preimage proves the payment to the provider's support"
+    return _abandon(order, End.CHARGED_WITHOUT_CODE, reason, ctx)
+
+
+def _end_without_money(order: Order) -> End:
+    payment = order.payment
+    if payment is None or payment.dispatch_count == 0:
+        return End.CANCELED_UNPAID
+    if payment.reached_payee and payment.htlc is HtlcState.FAILED:
+        return End.REFUNDED
+    return End.CANCELED_UNPAID if order.cancel_wanted_at_ms is not None else End.PAYMENT_FAILED
+
+
+def _close_unpaid(order: Order, ctx: _Context) -> Order:
+    if order.cancel_wanted_at_ms is not None:
+        return _abandon(order, _end_without_money(order), "canceled at your request before it was paid", ctx)
+    if order.giving_up is None:
+        return order
+    if order.payment is None or order.payment.dispatch_count == 0:
+        return _abandon(order, End.PAYMENT_FAILED, order.giving_up, ctx)
+    if _is_unpaid_for_sure(order.payment) or ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000:
+        return _abandon(order, _end_without_money(order), order.giving_up, ctx)
+    return order
+
+
+def _is_unpaid_for_sure(payment: Payment) -> bool:
+    if payment.failure is None or payment.failure.failure_class in {FailureClass.ROUTING, FailureClass.NO_ATTEMPT}:
+        return payment.unpaid_since_ms is not None
+    return payment.unpaid_again_at_ms is not None
+
+
+def _close_after_promise(order: Order, ctx: _Context) -> Order:
+    until_ms = promise_until_ms(order, ctx.policy) or order.created_at_ms + ctx.policy.promise_s * 1000
+    if ctx.now_ms < until_ms:
+        return order
+    return _abandon(order, _end_without_money(order), "the provider never said what became of it", ctx)
+
+
+def _abandon(order: Order, end: End, reason: str, ctx: _Context) -> Order:
+    return _close(_signal_order(order, OrderSignal.ABANDON, ctx), end, reason, ctx)
+
+
+def _close(order: Order, end: End, reason: str, ctx: _Context) -> Order:
+    return replace(order, closed_at_ms=ctx.now_ms, end=end, reason=reason, cancel_at_ms=None)

@@ -1,0 +1,211 @@
+"""Decisions about money that need no state: which invoice may be paid, up to which fee, and whether to try again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdpay.core.lightning import (
+    AttemptStatus,
+    DispatchSpec,
+    FailureCode,
+    FailureReason,
+    Invoice,
+    NodeIdentity,
+    PaymentUpdate,
+)
+from holdpay.core.model import FailureClass, Order, Payment
+
+CLTV_PADDING_DELTA = 3
+"""Blocks that LND adds to the final delta (lnd: routing/payment_session.go, BlockPadding)."""
+
+
+class Strictness(StrEnum):
+    """What a check of the hold invoice does when it fails."""
+
+    PIN = "pin"
+    """Refuse the invoice."""
+    WARN = "warn"
+    """Log it and pay."""
+    OFF = "off"
+    """Do not look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Every number of the configuration that the pure part needs."""
+
+    payee_pubkeys: frozenset[str]
+    payee_check: Strictness
+    order_id_check: Strictness
+    network: str | None
+    """None: whatever network the paying node is on."""
+    price_tolerance_percent: float
+    max_price_sat: int
+    fee_limit_percent: float
+    fee_limit_floor_sat: int
+    first_fee_limit_percent: float
+    """The first rung of the ladder, in percent of the last."""
+    max_final_cltv_delta: int
+    route_cltv_delta: int
+    timeout_s: int
+    mpp_from_sat: int
+    mpp_max_parts: int
+    min_expiry_left_s: int
+    pay_within_s: int
+    close_unpaid_after_s: int
+    retry_delays_s: tuple[int, ...]
+    """Waits before the second, third ... dispatch at the full fee limit; the last one repeats."""
+    max_dispatches: int
+    retrack_s: int
+    prove_absent_s: int
+    confirm_unpaid_s: int
+    cancel_after_s: int
+    cancel_retry_s: int
+    promise_s: int
+    settled_grace_s: int
+    alarm_in_transit_s: int
+    alarm_refund_s: int
+    place_attempts: int
+    place_retry_s: int
+    poll_min_s: float
+    poll_max_s: float
+    poll_fraction: float
+    """A poll comes after this fraction of the time already waited, between the two bounds."""
+
+    def fee_cap_sat(self, amount_sat: int) -> int:
+        """The fee limit of the last rung for an amount, where the client named none."""
+        return max(self.fee_limit_floor_sat, int(amount_sat * self.fee_limit_percent / 100))
+
+    def price_cap_sat(self, quote_sat: int | None, max_price_sat: int | None) -> int | None:
+        """What the invoice may ask at most; None where neither a quote nor the client's limit says anything."""
+        caps = [] if max_price_sat is None else [max_price_sat]
+        if quote_sat is not None:
+            caps.append(int(quote_sat * (1 + self.price_tolerance_percent / 100)))
+        return min([*caps, self.max_price_sat]) if caps else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All that is wrong with an invoice at once: ``reasons`` refuse it, ``warnings`` do not."""
+
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def vet(order: Order, invoice: Invoice, node: NodeIdentity, seen_before: bool, policy: Policy, now_ms: int) -> Verdict:
+    """Looks at a hold invoice from every side before anything is paid."""
+    reasons = [
+        *_vet_network(node, policy),
+        *_vet_amount(order, invoice),
+        *_vet_time(invoice, policy, now_ms),
+    ]
+    if seen_before:
+        reasons.append("its payment hash was already used by another order")
+    if not invoice.has_payment_address:
+        reasons.append("it has no payment address, so an old payee could take a second payment of the same hash")
+    warnings: list[str] = []
+    payee = f"its payee is {invoice.payee}, not the provider's known node"
+    order_id = "its payment hash differs from the provider's order id"
+    _judge(policy.payee_check, invoice.payee in policy.payee_pubkeys, payee, reasons, warnings)
+    _judge(policy.order_id_check, invoice.payment_hash == order.provider_order_id, order_id, reasons, warnings)
+    return Verdict(tuple(reasons), tuple(warnings))
+
+
+def _judge(check: Strictness, is_fine: bool, text: str, reasons: list[str], warnings: list[str]) -> None:
+    if check is Strictness.OFF or is_fine:
+        return
+    (reasons if check is Strictness.PIN else warnings).append(text)
+
+
+def _vet_network(node: NodeIdentity, policy: Policy) -> list[str]:
+    # LND refuses to decode an invoice of another network than its own, so the node's network is the invoice's.
+    if policy.network and node.network != policy.network:
+        return [f"it is for {node.network}, and lnd.network wants {policy.network}"]
+    return []
+
+
+def _vet_amount(order: Order, invoice: Invoice) -> list[str]:
+    if invoice.amount_msat <= 0:
+        return ["it names no amount"]
+    if invoice.amount_msat > order.max_price_sat * 1000:
+        asked_sat = -(-invoice.amount_msat // 1000)
+        return [f"it asks {asked_sat} sat, and at most {order.max_price_sat} sat were allowed"]
+    return []
+
+
+def _vet_time(invoice: Invoice, policy: Policy, now_ms: int) -> list[str]:
+    reasons = []
+    left_s = (invoice.expires_at_ms - now_ms) // 1000
+    if left_s < policy.min_expiry_left_s:
+        reasons.append(f"it expires in {left_s} s, and at least {policy.min_expiry_left_s} s must be left")
+    if invoice.final_cltv_delta > policy.max_final_cltv_delta:
+        reasons.append(
+            f"its final CLTV delta is {invoice.final_cltv_delta} blocks, and at most {policy.max_final_cltv_delta}"
+            " are allowed"
+        )
+    return reasons
+
+
+def dispatch_spec(payment: Payment, policy: Policy) -> DispatchSpec:
+    """The whole of one SendPaymentV2 call, from what is on disk."""
+    return DispatchSpec(
+        payreq=payment.payreq,
+        payment_hash=payment.payment_hash,
+        fee_limit_msat=payment.fee_limit_msat,
+        timeout_s=policy.timeout_s,
+        max_parts=policy.mpp_max_parts if payment.amount_msat > policy.mpp_from_sat * 1000 else 1,
+        cltv_limit=payment.final_cltv_delta + CLTV_PADDING_DELTA + policy.route_cltv_delta,
+    )
+
+
+def classify(update: PaymentUpdate, live: bool) -> FailureClass:
+    """What a terminal failure means. Only a failure seen live may license the next dispatch by itself."""
+    failed = [a for a in update.attempts if a.status is AttemptStatus.FAILED]
+    if any(a.failure_code == FailureCode.PERMANENT_CHANNEL_FAILURE for a in failed):
+        return FailureClass.ON_CHAIN
+    if update.failure_reason is FailureReason.INCORRECT_PAYMENT_DETAILS or any(a.failed_at_payee for a in failed):
+        return FailureClass.PAYEE_REFUSED
+    if not live:
+        return FailureClass.READ_LATER
+    return FailureClass.ROUTING if failed else FailureClass.NO_ATTEMPT
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Dispatch again, not before ``at_ms``, up to ``fee_limit_msat``."""
+
+    at_ms: int
+    fee_limit_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No further dispatch."""
+
+    reason: str
+
+
+def first_fee_limit_msat(max_fee_sat: int, policy: Policy) -> int:
+    """The first rung of the fee ladder: cheap routes first, and a client's limit of 0 stays 0."""
+    return int(max_fee_sat * 1000 * policy.first_fee_limit_percent / 100)
+
+
+def retry_decision(order: Order, payment: Payment, policy: Policy, now_ms: int) -> RetryAt | GiveUp:
+    """The next rung after a failure. ``payment.failure`` must be set, of a class that may be tried again.
+
+    A dispatch that found nothing within a lower rung is followed at once by the last rung: nothing was tried, so LND
+    learnt nothing. At the last rung LND itself avoids a failed hop for minutes (lnd semantics: mission control), so
+    the first retry comes at once and the others ``retry_delays_s`` apart.
+    """
+    assert payment.failure is not None
+    cap_msat = order.max_fee_sat * 1000
+    if payment.dispatch_count >= policy.max_dispatches:
+        return GiveUp(f"{payment.dispatch_count} dispatches failed, the last for {payment.failure.reason.value}")
+    if payment.failure.failure_class is FailureClass.NO_ATTEMPT and payment.fee_limit_msat < cap_msat:
+        return RetryAt(now_ms, cap_msat)
+    step = min(payment.dispatch_count - 1, len(policy.retry_delays_s) - 1)
+    at_ms = now_ms + policy.retry_delays_s[step] * 1000
+    if at_ms >= order.pay_by_ms:
+        return GiveUp(f"no time is left for another dispatch; the last failed for {payment.failure.reason.value}")
+    return RetryAt(at_ms, cap_msat)

@@ -1,0 +1,205 @@
+"""One step: decide → commit → reconcile, with no await inside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from random import Random
+
+import structlog
+
+from holdpay.core.duties import duties
+from holdpay.core.events import CancelRequested, DaemonRestarted, Event, TimePassed
+from holdpay.core.explain import alarms
+from holdpay.core.lightning import NodeIdentity
+from holdpay.core.machine import Step, decide, phase
+from holdpay.core.model import Order
+from holdpay.core.policy import Policy
+from holdpay.engine.performers import Performers
+from holdpay.engine.supervisor import Supervisor
+from holdpay.errors import InvariantViolation, StoreError
+from holdpay.ports import Clock, CodeProvider, LightningNode, Limits, NodeState, NodeStatus, OrderStore
+
+PASS_INTERVAL_S = 1.0
+"""Deadlines are seen within this time; a completed pass feeds the watchdog."""
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """Owns the open orders of this process. Used from the event loop only."""
+
+    def __init__(
+        self,
+        *,
+        store: OrderStore,
+        node: LightningNode,
+        provider: CodeProvider,
+        policy: Policy,
+        limits: Limits,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self.store = store
+        self.node = node
+        self.provider = provider
+        self.policy = policy
+        self.limits = limits
+        self.clock = clock
+        self.rng = rng
+        self.on_pass: Callable[[], None] = lambda: None
+        self._open: dict[str, Order] = {}
+        self._changes: dict[str, asyncio.Event] = {}
+        self._alarms: set[str] = set()
+        self._supervisor = Supervisor(Performers(self), clock)
+
+    # --- the life of the engine ---------------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Takes over every order that an earlier process left open."""
+        for order in self.store.open_orders():
+            self._open[order.id] = order
+            self.apply(order.id, DaemonRestarted())
+            self._reconcile(order.id)
+        log.info("open orders taken over", count=len(self._open))
+
+    async def run(self) -> None:
+        """Looks at deadlines and alarms until canceled.
+
+        Raises StoreError or InvariantViolation, also from any task: the process must end then.
+        """
+        try:
+            while True:
+                self._pass()
+                self.on_pass()
+                await self._supervisor.failure(PASS_INTERVAL_S)
+        finally:
+            # Stopping watches no more; it never touches an HTLC.
+            await self._supervisor.stop()
+
+    def _pass(self) -> None:
+        now_ms = self.clock.now_ms()
+        raised: set[str] = set()
+        for order_id in list(self._open):
+            order = self.apply(order_id, TimePassed())
+            self._reconcile(order_id)
+            raised.update(alarms(order, self.policy, now_ms))
+        for text in sorted(raised - self._alarms):
+            log.warning("alarm", text=text)
+        self._alarms = raised
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def apply(self, order_id: str, event: Event, raw: str | None = None) -> Order:
+        """Decides, commits, and starts or stops what follows. Returns the order as it is on disk now."""
+        order = self._open.get(order_id)
+        if order is None:
+            return self.store.get(order_id)
+        now_ms = self.clock.now_ms()
+        with self._ending_the_process():
+            step = decide(order, event, self.policy, now_ms)
+            if not step.is_change:
+                return order
+            self.store.commit(event, step, raw, now_ms)
+        self._open[order_id] = step.order
+        _log_step(order, event, step)
+        self._announce(order_id)
+        self._reconcile(order_id)
+        return step.order
+
+    @contextlib.contextmanager
+    def _ending_the_process(self) -> Iterator[None]:
+        """A failed commit, or a contradiction of our own, ends the process whoever the caller is (law 1)."""
+        try:
+            yield
+        except (StoreError, InvariantViolation) as error:
+            self._supervisor.fail(error)
+            raise
+
+    def _reconcile(self, order_id: str) -> None:
+        order = self._open.get(order_id)
+        if order is None:
+            return
+        self._supervisor.reconcile(order_id, duties(order))
+        if order.is_closed:
+            del self._open[order_id]
+            self._changes.pop(order_id, None)
+
+    def _announce(self, order_id: str) -> None:
+        change = self._changes.pop(order_id, None)
+        if change is not None:
+            change.set()
+
+    # --- what performers and the RPC ask ------------------------------------------------------------------------------
+
+    def order(self, order_id: str) -> Order | None:
+        """An open order; None once it is closed."""
+        return self._open.get(order_id)
+
+    def change(self, order_id: str) -> asyncio.Event:
+        """Set at the next change of the order."""
+        return self._changes.setdefault(order_id, asyncio.Event())
+
+    def request(self, order: Order) -> Order:
+        """Records a new order and begins it, or returns the first one of its key. Raises KeyTaken, LimitExceeded."""
+        with self._ending_the_process():
+            recorded = self.store.create(order, self.limits, self.clock.now_ms())
+        if recorded.id == order.id:
+            self._open[order.id] = recorded
+            log.info("order accepted", order_id=order.id, kind=order.kind, max_price_sat=order.max_price_sat)
+            self._reconcile(order.id)
+        return recorded
+
+    def cancel(self, order_id: str) -> Order:
+        """Records the wish to cancel. Raises OrderNotFound."""
+        return self.apply(self.store.get(order_id).id, CancelRequested())
+
+    def node_status(self) -> NodeStatus:
+        """LND's state as it concerns us: another node than the one that paid open orders is of no use."""
+        status = self.node.status
+        foreign = self._foreign_payer(status.identity)
+        if foreign is None or status.identity is None:
+            return status
+        return NodeStatus(
+            state=NodeState.WRONG_NODE,
+            detail=(
+                f"The node at lnd.address is {status.identity.pubkey[:16]}…, and open orders were paid from"
+                f" {foreign.pubkey[:16]}…. Point lnd.address at that node again; nothing is asked or paid until then."
+            ),
+            identity=status.identity,
+            alias=status.alias,
+            version=status.version,
+            block_height=status.block_height,
+            synced_to_chain=status.synced_to_chain,
+            address=status.address,
+            local_balance_sat=status.local_balance_sat,
+        )
+
+    def _foreign_payer(self, identity: NodeIdentity | None) -> NodeIdentity | None:
+        if identity is None:
+            return None
+        payers = (
+            NodeIdentity(order.payment.node_pubkey, order.payment.node_network)
+            for order in self._open.values()
+            if order.payment is not None and order.is_money_out
+        )
+        return next((payer for payer in payers if payer != identity), None)
+
+
+def _log_step(before: Order, event: Event, step: Step) -> None:
+    order = step.order
+    bound = log.bind(order_id=order.id)
+    if order.payment is not None:
+        bound = bound.bind(payment_hash=order.payment.payment_hash[:8])
+    for note in step.notes:
+        bound.warning("anomaly", note=note)
+    if (before.state, before.htlc, before.is_closed) != (order.state, order.htlc, order.is_closed):
+        bound.info(
+            "order closed" if order.is_closed else "order moved",
+            event_type=type(event).__name__,
+            state=order.state.value,
+            htlc=order.htlc.value,
+            phase=phase(order),
+            end=order.end and order.end.value,
+        )

@@ -1,0 +1,289 @@
+"""The duties: each does the I/O for one order and posts what happened as events. None of them decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from holdpay.core import events as ev
+from holdpay.core.duties import (
+    Dispatch,
+    Duty,
+    Track,
+    duties,
+    next_payment_action,
+    next_poll_at_ms,
+    retrack_at_ms,
+    spec_of,
+)
+from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
+from holdpay.core.model import Order, OrderState, Payment
+from holdpay.errors import (
+    LndError,
+    LndRefused,
+    ProviderError,
+    ProviderProtocolError,
+    ProviderRefused,
+    ProviderUnavailable,
+)
+from holdpay.ports import Urgency
+
+if TYPE_CHECKING:
+    from holdpay.engine.engine import Engine
+
+LND_RETRY_S = (1, 2, 4, 8, 15)
+PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
+JITTER = 0.1
+"""Polls come late by up to this fraction of their wait, so that orders do not march in step."""
+
+log = structlog.get_logger()
+
+
+class Backoff:
+    """Growing waits between failures of the same kind; the last one repeats."""
+
+    def __init__(self, delays_s: tuple[int, ...]) -> None:
+        self._delays_s = delays_s
+        self._failures = 0
+
+    def next_s(self) -> int:
+        self._failures += 1
+        return self._delays_s[min(self._failures, len(self._delays_s)) - 1]
+
+    def reset(self) -> None:
+        self._failures = 0
+
+
+class Performers:
+    """One coroutine per duty."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]:
+        """The coroutine that does a duty; it ends when the duty is over."""
+        table = {
+            Duty.PLACE: self._place,
+            Duty.DECODE: self._decode,
+            Duty.PAY: self._pay,
+            Duty.POLL: self._poll,
+            Duty.CANCEL: self._cancel,
+        }
+        return table[duty](order_id)
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    def _order(self, order_id: str, duty: Duty) -> Order | None:
+        """The order, as long as the duty is wanted."""
+        order = self._engine.order(order_id)
+        return order if order is not None and duty in duties(order) else None
+
+    def _now_ms(self) -> int:
+        return self._engine.clock.now_ms()
+
+    async def _until(self, order_id: str, at_ms: int | None) -> None:
+        """Waits for the time, or for any change of the order."""
+        change = self._engine.change(order_id)
+        timeout_s = None if at_ms is None else max(0, at_ms - self._now_ms()) / 1000
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await change.wait()
+
+    async def _pause(self, delay_s: float) -> None:
+        await self._engine.clock.sleep(delay_s)
+
+    # --- PLACE --------------------------------------------------------------------------------------------------------
+
+    async def _place(self, order_id: str) -> None:
+        while (order := self._order(order_id, Duty.PLACE)) is not None:
+            if order.place_at_ms > self._now_ms():
+                await self._until(order_id, order.place_at_ms)
+                continue
+            try:
+                reply = await self._engine.provider.place(order.kind, order.params)
+            except ProviderError as error:
+                event = ev.PlacingFailed(error.message, may_retry=not isinstance(error, ProviderRefused))
+                self._engine.apply(order_id, event, raw=_raw(error))
+            else:
+                placed = ev.OrderPlaced(reply.value.provider_order_id, reply.value.payreq)
+                self._engine.apply(order_id, placed, raw=reply.raw)
+
+    # --- DECODE -------------------------------------------------------------------------------------------------------
+
+    async def _decode(self, order_id: str) -> None:
+        backoff = Backoff(LND_RETRY_S)
+        while (order := self._order(order_id, Duty.DECODE)) is not None:
+            assert order.payreq is not None
+            try:
+                invoice, node = await self._engine.node.decode(order.payreq)
+            except LndRefused as error:
+                self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
+            except LndError as error:
+                log.warning("lnd cannot decode now", order_id=order_id, error=error.message)
+                await self._pause(backoff.next_s())
+            else:
+                seen = self._engine.store.has_payment_hash(invoice.payment_hash)
+                self._engine.apply(order_id, ev.InvoiceDecoded(invoice, node, seen_before=seen))
+
+    # --- PAY ----------------------------------------------------------------------------------------------------------
+
+    async def _pay(self, order_id: str) -> None:
+        backoff = Backoff(LND_RETRY_S)
+        while (order := self._order(order_id, Duty.PAY)) is not None:
+            assert order.payment is not None
+            action = next_payment_action(order, self._engine.policy, self._now_ms())
+            if isinstance(action, Dispatch):
+                has_ended = await self._dispatch(order, order.payment)
+            elif isinstance(action, Track) and action.at_ms <= self._now_ms():
+                stream = self._engine.node.track(order.payment.payment_hash, _payer(order.payment))
+                has_ended = await self._follow(order_id, stream)
+            else:
+                await self._until(order_id, action.at_ms)
+                continue
+            if has_ended:
+                backoff.reset()
+            else:
+                await self._pause(backoff.next_s())
+
+    async def _dispatch(self, order: Order, payment: Payment) -> bool:
+        """Commits the intent and sends, once. False: it could not be sent now, or the stream was lost."""
+        payer = _payer(payment)
+        if self._engine.node.identity != payer:
+            return False
+        order = self._engine.apply(order.id, ev.DispatchIntended(payer))
+        stream = self._engine.node.send(spec_of(order, self._engine.policy), payer)
+        return await self._follow(order.id, stream)
+
+    async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> bool:
+        """Posts what a payment stream says until it ends or is silent too long. False: better pause before the next."""
+        opened_at_ms = heard_at_ms = self._now_ms()
+        last: LndMessage | None = None
+        reading: asyncio.Task[LndMessage] | None = None
+        try:
+            while True:
+                reading = reading or asyncio.ensure_future(anext(stream))
+                order = self._engine.order(order_id)
+                if order is None:
+                    return True
+                until_ms = retrack_at_ms(order, opened_at_ms, heard_at_ms, self._engine.policy)
+                await self._until_read(order_id, reading, until_ms)
+                if not reading.done():
+                    if self._now_ms() >= until_ms:
+                        return True
+                    continue
+                last, reading = reading.result(), None
+                heard_at_ms = self._now_ms()
+                self._engine.apply(order_id, _event_of(last))
+        except StopAsyncIteration:
+            return not isinstance(last, Lost | NotKnown)
+        except LndError as error:
+            self._engine.apply(order_id, ev.TrackingLost(error.message))
+            return False
+        finally:
+            if reading is not None and not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+            await stream.aclose()
+
+    async def _until_read(self, order_id: str, reading: asyncio.Task[LndMessage], until_ms: int) -> None:
+        change = asyncio.ensure_future(self._engine.change(order_id).wait())
+        timeout_s = max(0, until_ms - self._now_ms()) / 1000
+        try:
+            await asyncio.wait({reading, change}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+
+    # --- POLL ---------------------------------------------------------------------------------------------------------
+
+    async def _poll(self, order_id: str) -> None:
+        backoff = Backoff(PROVIDER_RETRY_S)
+        asked_at_ms: int | None = None
+        while (order := self._order(order_id, Duty.POLL)) is not None:
+            at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, self._now_ms())
+            if at_ms > self._now_ms():
+                await self._until(order_id, self._jittered(at_ms))
+                if self._now_ms() < at_ms or self._engine.order(order_id) is not order:
+                    continue
+            asked_at_ms = self._now_ms()
+            retry_after_s = await self._ask(order)
+            if retry_after_s is None:
+                backoff.reset()
+            else:
+                await self._pause(max(retry_after_s, backoff.next_s()))
+
+    def _jittered(self, at_ms: int) -> int:
+        now_ms = self._now_ms()
+        return now_ms + int((at_ms - now_ms) * self._engine.rng.uniform(1, 1 + JITTER))
+
+    async def _ask(self, order: Order) -> float | None:
+        """One status request. Returns None if it was answered, else how long the provider wants to be left alone."""
+        assert order.provider_order_id is not None
+        asked_at_ms = self._now_ms()
+        try:
+            reply = await self._engine.provider.order_status(order.provider_order_id, _urgency(order))
+        except ProviderUnavailable as error:
+            log.warning("provider unavailable", order_id=order.id, error=error.message)
+            return error.retry_after_s or 0
+        except ProviderError as error:
+            self._engine.apply(order.id, ev.ProviderConfused(error.message), raw=_raw(error))
+            return 0
+        self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
+        return None
+
+    # --- CANCEL -------------------------------------------------------------------------------------------------------
+
+    async def _cancel(self, order_id: str) -> None:
+        while (order := self._order(order_id, Duty.CANCEL)) is not None:
+            assert order.cancel_at_ms is not None
+            if order.cancel_at_ms > self._now_ms():
+                await self._until(order_id, order.cancel_at_ms)
+                continue
+            # A code that came first wins: look before asking.
+            await self._ask(order)
+            if self._order(order_id, Duty.CANCEL) is None:
+                return
+            self._engine.apply(order_id, await self._ask_to_cancel(order))
+
+    async def _ask_to_cancel(self, order: Order) -> ev.CancelAnswered:
+        assert order.provider_order_id is not None
+        try:
+            await self._engine.provider.cancel(order.provider_order_id)
+        except ProviderRefused as error:
+            return ev.CancelAnswered(accepted=False, text=error.message)
+        except ProviderError as error:
+            return ev.CancelAnswered(accepted=None, text=error.message)
+        return ev.CancelAnswered(accepted=True, text="")
+
+
+def _payer(payment: Payment) -> NodeIdentity:
+    return NodeIdentity(payment.node_pubkey, payment.node_network)
+
+
+def _raw(error: ProviderError) -> str | None:
+    if isinstance(error, ProviderRefused | ProviderProtocolError | ProviderUnavailable):
+        return error.raw
+    return None
+
+
+def _event_of(message: LndMessage) -> ev.Event:
+    match message:
+        case Reported(update=update, live=live):
+            return ev.PaymentReported(update, live)
+        case Refused(text=text):
+            return ev.SendRefused(text)
+        case NotKnown():
+            return ev.PaymentNotFound()
+        case Lost(text=text):
+            return ev.TrackingLost(text)
+
+
+def _urgency(order: Order) -> Urgency:
+    if order.is_money_out and order.state in {OrderState.AWAITING_PAYMENT, OrderState.PAID}:
+        return Urgency.HELD_WITHOUT_NUMBER
+    if order.state is OrderState.NUMBER_ASSIGNED:
+        return Urgency.AWAITING_CODE
+    return Urgency.LICENSE if order.state is OrderState.AWAITING_PAYMENT else Urgency.REFUND

@@ -1,0 +1,102 @@
+"""At most one task per (order, duty), started and stopped by what is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import structlog
+
+from holdpay.core.duties import Duty
+from holdpay.errors import InvariantViolation, StoreError
+from holdpay.ports import Clock
+
+RESTART_AFTER_S = 30
+"""A duty that died of a defect of ours is started again after this time: a held payment must not stay unwatched."""
+
+log = structlog.get_logger()
+
+Key = tuple[str, Duty]
+
+
+class PerformerTable(Protocol):
+    """What does a duty."""
+
+    def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]: ...
+
+
+class Supervisor:
+    """Keeps exactly the wanted duties of each order running."""
+
+    def __init__(self, performers: PerformerTable, clock: Clock) -> None:
+        self._performers = performers
+        self._clock = clock
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._stopped: set[asyncio.Task[None]] = set()
+        self._not_before_ms: dict[Key, int] = {}
+        self._fatal: asyncio.Event = asyncio.Event()
+        self._fatal_error: BaseException | None = None
+
+    def reconcile(self, order_id: str, wanted: frozenset[Duty]) -> None:
+        """Starts what is missing, stops what is over. A performer that is over itself ends by itself."""
+        for duty in Duty:
+            key = (order_id, duty)
+            task = self._tasks.get(key)
+            if duty in wanted and task is None:
+                self._start(key)
+            elif duty not in wanted and task is not None and task is not _current_task():
+                self._forget(key)
+                self._stopped.add(task)
+                task.cancel()
+
+    def _start(self, key: Key) -> None:
+        if self._clock.now_ms() < self._not_before_ms.get(key, 0):
+            return
+        task = asyncio.create_task(self._performers.perform(*key), name=f"{key[1].value} {key[0]}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda ended: self._ended(key, ended))
+
+    def _forget(self, key: Key) -> None:
+        self._tasks.pop(key, None)
+        self._not_before_ms.pop(key, None)
+
+    def _ended(self, key: Key, task: asyncio.Task[None]) -> None:
+        self._stopped.discard(task)
+        if self._tasks.get(key) is task:
+            self._forget(key)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreError | InvariantViolation):
+            self.fail(error)
+        elif error is not None:
+            log.error("a task failed; it is started again", order_id=key[0], duty=key[1].value, exc_info=error)
+            self._not_before_ms[key] = self._clock.now_ms() + RESTART_AFTER_S * 1000
+
+    def fail(self, error: BaseException) -> None:
+        """The process must end: ``failure`` raises this error, or the first one given."""
+        self._fatal_error = self._fatal_error or error
+        self._fatal.set()
+
+    async def failure(self, timeout_s: float) -> None:
+        """Waits that long; raises what ended a task, if it must end the process."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._fatal.wait()
+        except TimeoutError:
+            return
+        assert self._fatal_error is not None
+        raise self._fatal_error
+
+    async def stop(self) -> None:
+        """Stops watching. Waits for every task."""
+        tasks = [*self._tasks.values(), *self._stopped]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

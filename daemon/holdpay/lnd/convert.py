@@ -1,0 +1,107 @@
+"""LND's messages as the core's values, and back. Pure. A number that a later LND may invent never fails here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay._pb.lnd import router_pb2 as routerrpc
+from holdpay.core.lightning import (
+    Attempt,
+    AttemptStatus,
+    DispatchSpec,
+    FailureReason,
+    Invoice,
+    NodeIdentity,
+    PaymentStatus,
+    PaymentUpdate,
+)
+
+_NS_PER_MS: Final = 1_000_000
+_NO_PREIMAGE: Final = "0" * 64
+
+# By number: an old stub cannot name a new member. Everything else (0 UNKNOWN, 4 INITIATED, ...) may have money out.
+_PAYMENT_STATUS: Final = {
+    int(lnrpc.Payment.SUCCEEDED): PaymentStatus.SUCCEEDED,
+    int(lnrpc.Payment.FAILED): PaymentStatus.FAILED,
+}
+_ATTEMPT_STATUS: Final = {
+    int(lnrpc.HTLCAttempt.SUCCEEDED): AttemptStatus.SUCCEEDED,
+    int(lnrpc.HTLCAttempt.FAILED): AttemptStatus.FAILED,
+}
+_FAILURE_REASON: Final = {
+    int(lnrpc.FAILURE_REASON_NONE): FailureReason.NONE,
+    int(lnrpc.FAILURE_REASON_TIMEOUT): FailureReason.TIMEOUT,
+    int(lnrpc.FAILURE_REASON_NO_ROUTE): FailureReason.NO_ROUTE,
+    int(lnrpc.FAILURE_REASON_ERROR): FailureReason.ERROR,
+    int(lnrpc.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS): FailureReason.INCORRECT_PAYMENT_DETAILS,
+    int(lnrpc.FAILURE_REASON_INSUFFICIENT_BALANCE): FailureReason.INSUFFICIENT_BALANCE,
+    int(lnrpc.FAILURE_REASON_CANCELED): FailureReason.CANCELED,
+}
+
+
+def to_identity(info: lnrpc.GetInfoResponse) -> NodeIdentity:
+    """Which node answered. The network is "" if it names no chain (no lnd does that)."""
+    return NodeIdentity(info.identity_pubkey, info.chains[0].network if info.chains else "")
+
+
+def to_invoice(payreq: lnrpc.PayReq) -> Invoice:
+    """A decoded BOLT11 invoice. LND shows a missing payment address as nothing, or as 32 zero bytes."""
+    return Invoice(
+        payment_hash=payreq.payment_hash,
+        payee=payreq.destination,
+        amount_msat=payreq.num_msat,
+        created_at_ms=payreq.timestamp * 1000,
+        expiry_s=payreq.expiry,
+        final_cltv_delta=payreq.cltv_expiry,
+        has_payment_address=any(payreq.payment_addr),
+        memo=payreq.description,
+    )
+
+
+def to_update(payment: lnrpc.Payment) -> PaymentUpdate:
+    """One snapshot of a payment stream. ``status`` alone decides: the other fields may be set early or overwritten."""
+    preimage = payment.payment_preimage
+    return PaymentUpdate(
+        status=_PAYMENT_STATUS.get(payment.status, PaymentStatus.IN_FLIGHT),
+        failure_reason=_FAILURE_REASON.get(payment.failure_reason, FailureReason.OTHER),
+        attempts=tuple(_to_attempt(htlc) for htlc in payment.htlcs),
+        fee_msat=payment.fee_msat,
+        preimage=None if preimage in {"", _NO_PREIMAGE} else preimage,
+        payment_index=payment.payment_index,
+    )
+
+
+def _to_attempt(htlc: lnrpc.HTLCAttempt) -> Attempt:
+    hops = htlc.route.hops
+    return Attempt(
+        attempt_id=htlc.attempt_id,
+        status=_ATTEMPT_STATUS.get(htlc.status, AttemptStatus.IN_FLIGHT),
+        amount_msat=hops[-1].amt_to_forward_msat if hops else 0,
+        fee_msat=htlc.route.total_fees_msat,
+        expiry_height=htlc.route.total_time_lock,
+        hop_count=len(hops),
+        attempted_at_ms=htlc.attempt_time_ns // _NS_PER_MS,
+        resolved_at_ms=htlc.resolve_time_ns // _NS_PER_MS or None,
+        failure_code=htlc.failure.code,
+        failure_source_index=htlc.failure.failure_source_index,
+    )
+
+
+def to_send_request(spec: DispatchSpec) -> routerrpc.SendPaymentRequest:
+    """SendPaymentV2 with every option said. The amount is the invoice's: LND refuses a second opinion."""
+    return routerrpc.SendPaymentRequest(
+        payment_request=spec.payreq,
+        timeout_seconds=spec.timeout_s,
+        fee_limit_msat=spec.fee_limit_msat,
+        cltv_limit=spec.cltv_limit,
+        max_parts=spec.max_parts,
+        no_inflight_updates=False,
+        time_pref=0.0,
+        cancelable=False,
+    )
+
+
+def to_track_request(payment_hash: str) -> routerrpc.TrackPaymentRequest:
+    """TrackPaymentV2 by hash (hex)."""
+    return routerrpc.TrackPaymentRequest(payment_hash=bytes.fromhex(payment_hash), no_inflight_updates=False)

@@ -1,0 +1,162 @@
+"""What an RPC error of LND means. Most arrive as code UNKNOWN, so the text decides as much as the code does.
+
+Texts: lnd rpcperms/interceptor.go, macaroons/service.go, server.go, lnrpc/routerrpc/router_server.go, and gRPC's core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import grpc
+from grpc import aio
+
+from holdpay.errors import LndDenied, LndError, LndRefused, LndUnavailable
+
+TEXT_MAX_CHARS = 300
+
+
+class FailureKind(Enum):
+    """What stands behind an error, as far as it changes what to do."""
+
+    UNREACHABLE = auto()
+    """No connection, or it broke: what was asked may or may not have arrived."""
+    UNTRUSTED = auto()
+    """The TLS handshake failed: nothing was asked."""
+    SLOW = auto()
+    """The deadline passed."""
+    LOCKED = auto()
+    NO_WALLET = auto()
+    STARTING = auto()
+    STOPPING = auto()
+    DENIED = auto()
+    """The macaroon is not good (enough)."""
+    NOT_FOUND = auto()
+    REFUSED = auto()
+    """LND looked at the request and said no."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One error; ``text`` is LND's or gRPC's own, cut to size."""
+
+    kind: FailureKind
+    text: str
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether LND itself judged the request, so that the same request would get the same answer."""
+        return self.kind in {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.REFUSED}
+
+
+_BY_CODE = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: FailureKind.SLOW,
+    grpc.StatusCode.NOT_FOUND: FailureKind.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED: FailureKind.DENIED,
+    grpc.StatusCode.UNAUTHENTICATED: FailureKind.DENIED,
+    # LND uses none of these for an answer of its own; a dying server, a proxy and gRPC itself do.
+    grpc.StatusCode.ABORTED: FailureKind.UNREACHABLE,
+    grpc.StatusCode.CANCELLED: FailureKind.UNREACHABLE,
+    grpc.StatusCode.DATA_LOSS: FailureKind.UNREACHABLE,
+    grpc.StatusCode.INTERNAL: FailureKind.UNREACHABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: FailureKind.UNREACHABLE,
+}
+
+# Compared in lower case; the first that fits decides.
+_BY_TEXT = (
+    ("wallet locked", FailureKind.LOCKED),
+    ("wallet not created", FailureKind.NO_WALLET),
+    ("waiting to start", FailureKind.STARTING),
+    ("in the process of starting", FailureKind.STARTING),
+    ("shutting down", FailureKind.STOPPING),
+    ("stream removed", FailureKind.UNREACHABLE),
+    ("context canceled", FailureKind.UNREACHABLE),
+    ("context deadline exceeded", FailureKind.SLOW),
+    ("permission denied", FailureKind.DENIED),
+    ("verification failed", FailureKind.DENIED),
+    ("macaroon", FailureKind.DENIED),
+    ("payment isn't initiated", FailureKind.NOT_FOUND),
+)
+
+# What gRPC says before it says why it could not connect.
+_CONNECT_PREFIX = re.compile(r"^failed to connect to all addresses; last error: \w+: (\S+: )?")
+
+_HANDSHAKE_TEXTS = ("certificate", "verification check failed", "security handshaker")
+
+
+def read_failure(code: grpc.StatusCode, text: str) -> Failure:
+    """Makes sense of a status. What nobody knows counts as LND's refusal: it answered, and did not do it."""
+    text = _CONNECT_PREFIX.sub("", " ".join(text.split()))[:TEXT_MAX_CHARS] or code.name
+    lower = text.lower()
+    if code is grpc.StatusCode.UNAVAILABLE:
+        is_handshake = any(part in lower for part in _HANDSHAKE_TEXTS)
+        return Failure(FailureKind.UNTRUSTED if is_handshake else FailureKind.UNREACHABLE, text)
+    if code is grpc.StatusCode.UNKNOWN:
+        return Failure(next((kind for part, kind in _BY_TEXT if part in lower), FailureKind.REFUSED), text)
+    return Failure(_BY_CODE.get(code, FailureKind.REFUSED), text)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The same for whatever a call raised. Of an exception that is not gRPC's only the type is told: nobody knows what
+    is in its text, and the macaroon is near.
+    """
+    if isinstance(error, aio.AioRpcError):
+        return read_failure(error.code(), error.details() or "")
+    if isinstance(error, asyncio.CancelledError):
+        return Failure(FailureKind.UNREACHABLE, "the connection was closed, or changed before lnd had answered")
+    return Failure(FailureKind.UNREACHABLE, type(error).__name__)
+
+
+def is_own_cancel(error: BaseException) -> bool:
+    """Whether the running task itself is to end, so that ``error`` must go on.
+
+    gRPC raises CancelledError in the readers of a channel that is closed, too: nobody cancelled the task then.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+
+
+class CallFailed(Exception):
+    """A call ended with a failure. Stays inside this package."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(failure.text)
+
+
+def explain(failure: Failure, address: str) -> str:
+    """One sentence what happened and one what to do next."""
+    template = _EXPLANATIONS.get(failure.kind, "lnd refused the call ({text}). See lnd's log.")
+    return template.format(address=address, text=failure.text)
+
+
+_EXPLANATIONS = {
+    FailureKind.UNREACHABLE: (
+        "lnd at {address} does not answer ({text}). See that it runs and that lnd.address is right."
+    ),
+    FailureKind.UNTRUSTED: (
+        "The certificate of lnd at {address} was not accepted ({text})."
+        " See that lnd.tls_cert is this node's tls.cert; if the address is none of its names, set lnd.tls_server_name."
+    ),
+    FailureKind.SLOW: "lnd at {address} took too long to answer ({text}). See lnd's log and its load.",
+    FailureKind.LOCKED: "lnd's wallet is locked. Unlock it with `lncli unlock`.",
+    FailureKind.NO_WALLET: "lnd has no wallet yet. Create one with `lncli create`.",
+    FailureKind.STARTING: "lnd is starting ({text}). Wait a little; lnd's log says how far it is.",
+    FailureKind.STOPPING: "lnd is shutting down ({text}). Start it again.",
+    FailureKind.DENIED: (
+        "lnd does not accept the macaroon ({text})."
+        " Bake it with the `lncli bakemacaroon` line of the README, then restart holdpayd."
+    ),
+}
+
+
+def to_error(failure: Failure, address: str) -> LndError:
+    """The error of ours that a failed unary call raises."""
+    message = explain(failure, address)
+    if failure.kind is FailureKind.DENIED:
+        return LndDenied(message)
+    if failure.is_answer:
+        return LndRefused(failure.text)
+    return LndUnavailable(message)

@@ -1,0 +1,122 @@
+"""The present connection to lnd: calls on it, retries, and a new one after lnd changed its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay.errors import ConfigError
+from holdpay.lnd.channel import CertificateUnusable, read_certificates
+from holdpay.lnd.connection import Connection
+from holdpay.lnd.failures import CallFailed, Failure, FailureKind, failure_of, is_own_cancel, to_error
+from holdpay.lnd.settings import LndSettings
+from holdpay.ports import Clock
+
+T = TypeVar("T")
+
+_CALL_ATTEMPTS: Final = 3
+_FIRST_WAIT_S: Final = 0.2
+# A new connection changes its state twice while it comes up, and each change calls for another look.
+_LOOK_ATTEMPTS: Final = 5
+
+
+class Link:
+    """Owns the connections: one takes the calls, older ones live on until their streams have ended."""
+
+    def __init__(self, settings: LndSettings, clock: Clock, on_break: Callable[[], None]) -> None:
+        """Raises ConfigError if the certificate cannot be used. ``on_break``: an established connection went away."""
+        self.settings = settings
+        self._clock = clock
+        self._on_break = on_break
+        try:
+            certificates = read_certificates(settings.tls_cert_path)
+        except CertificateUnusable as error:
+            raise ConfigError([f"lnd.tls_cert cannot be used: {error}. Name the tls.cert of your lnd."]) from error
+        self.current = Connection(settings, certificates, on_break)
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._retired: set[Connection] = set()
+
+    async def ask(self, call: Callable[[Connection], Awaitable[T]]) -> T:
+        """One unary call. Raises CallFailed."""
+        connection = self.current
+        with connection.in_use():
+            try:
+                return await call(connection)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_own_cancel(error):
+                    raise
+                failure = failure_of(error)
+        self.note(connection, failure)
+        raise CallFailed(failure)
+
+    async def look(self) -> lnrpc.GetInfoResponse:
+        """GetInfo of the node behind the present connection, whose ``identity`` is known then. Raises CallFailed."""
+        for _ in range(_LOOK_ATTEMPTS):
+            await self.ask(Connection.get_info)
+            if (info := self.current.info) is not None:
+                return info
+        raise CallFailed(Failure(FailureKind.UNREACHABLE, "the connection breaks again and again"))
+
+    async def verified(self, *, afresh: bool = False) -> Connection:
+        """The connection that takes the calls, ``identity`` known unless it broke this instant.
+
+        ``afresh``: only after lnd has answered just now. Raises LndError's children.
+        """
+        if afresh or self.current.identity is None:
+            await self._patiently(self.look)
+        return self.current
+
+    async def ask_patiently(self, call: Callable[[Connection], Awaitable[T]]) -> T:
+        """One unary call that may be repeated if the connection breaks. Raises LndError's children."""
+        return await self._patiently(partial(self.ask, call))
+
+    def note(self, connection: Connection, failure: Failure) -> None:
+        """Takes note of how a call ended. After a failed handshake lnd may have a new certificate."""
+        if failure.kind is FailureKind.UNTRUSTED and connection is self.current:
+            self._renew()
+
+    async def close(self) -> None:
+        """Ends every call on every connection."""
+        for task in self._retiring:
+            task.cancel()
+        for connection in [self.current, *self._retired]:
+            await connection.close()
+
+    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+        retrying = AsyncRetrying(
+            sleep=self._clock.sleep,
+            stop=stop_after_attempt(_CALL_ATTEMPTS),
+            wait=wait_exponential(_FIRST_WAIT_S, exp_base=3),
+            retry=retry_if_exception(_is_transport),
+            reraise=True,
+        )
+        try:
+            return await retrying(operation)
+        except CallFailed as error:
+            raise to_error(error.failure, self.settings.address) from error
+
+    def _renew(self) -> None:
+        try:
+            certificates = read_certificates(self.settings.tls_cert_path)
+        except CertificateUnusable:
+            return  # lnd is writing it; the next failed handshake looks again
+        if certificates == self.current.certificates:
+            return
+        old, self.current = self.current, Connection(self.settings, certificates, self._on_break)
+        self._retired.add(old)
+        task = asyncio.create_task(self._retire(old), name="lnd connection, retired")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, connection: Connection) -> None:
+        await connection.close_when_idle()
+        self._retired.discard(connection)
+
+
+def _is_transport(error: BaseException) -> bool:
+    return isinstance(error, CallFailed) and error.failure.kind in {FailureKind.UNREACHABLE, FailureKind.UNTRUSTED}

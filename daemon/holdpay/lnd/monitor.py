@@ -1,0 +1,165 @@
+"""Keeps ``NodeStatus`` fresh: asks lnd for its state, its identity and its balance, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay._pb.lnd import stateservice_pb2 as staterpc
+from holdpay.core.lightning import NodeIdentity
+from holdpay.lnd.connection import Connection
+from holdpay.lnd.convert import to_identity
+from holdpay.lnd.failures import CallFailed, Failure, FailureKind, explain
+from holdpay.lnd.link import Link
+from holdpay.lnd.settings import LndSettings
+from holdpay.lnd.version import OLDEST, parse_version, too_old_text, version_warning
+from holdpay.ports import Clock, NodeState, NodeStatus
+
+SYNCING_AFTER_S: Final = 600
+"""synced_to_chain turns false at every block, and while the tip is over two hours old: by itself it says little."""
+BREAK_LOOK_AFTER_S: Final = 0.2
+"""After a break; not at once, or a server that only accepts and hangs up would be asked without end."""
+
+_ANSWERING: Final = frozenset({NodeState.READY, NodeState.SYNCING, NodeState.TOO_OLD})
+
+_STATE_OF_FAILURE: Final = {
+    FailureKind.LOCKED: NodeState.LOCKED,
+    FailureKind.NO_WALLET: NodeState.LOCKED,
+    FailureKind.STARTING: NodeState.STARTING,
+    FailureKind.DENIED: NodeState.DENIED,
+}
+
+_FAILURE_OF_WALLET: Final = {
+    int(staterpc.NON_EXISTING): Failure(FailureKind.NO_WALLET, ""),
+    int(staterpc.LOCKED): Failure(FailureKind.LOCKED, ""),
+    int(staterpc.UNLOCKED): Failure(FailureKind.STARTING, "its calls are about to start"),
+    int(staterpc.WAITING_TO_START): Failure(FailureKind.STARTING, "it waits for its turn to start"),
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class Monitor:
+    """Looks at lnd now and then, and soon after the connection broke."""
+
+    def __init__(self, settings: LndSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._broke = asyncio.Event()
+        self._required: NodeIdentity | None = None
+        self._progress_at_ms: int | None = None
+        self._seen = NodeStatus(
+            state=NodeState.UNREACHABLE, detail="lnd was not asked yet. Wait a second.", address=settings.address
+        )
+
+    @property
+    def status(self) -> NodeStatus:
+        """The last look, measured against the node that the open payments need."""
+        seen = self._seen
+        if self._required in {None, seen.identity} or seen.state not in _ANSWERING:
+            return seen
+        return replace(seen, state=NodeState.WRONG_NODE, detail=_wrong_node_text(seen, self._required))
+
+    def require(self, identity: NodeIdentity | None) -> None:
+        """The node that the open payments were sent from; None: any will do."""
+        self._required = identity
+
+    def wake(self) -> None:
+        """The connection broke: look soon."""
+        self._broke.set()
+
+    async def run(self, link: Link) -> None:
+        """Looks until it is cancelled."""
+        while True:
+            await self.look(link)
+            await self._pause()
+
+    async def look(self, link: Link) -> None:
+        """One look. Raises nothing."""
+        try:
+            seen = await self._ask(link)
+        except CallFailed as error:
+            self._progress_at_ms = None
+            seen = replace(
+                self._seen,
+                state=_STATE_OF_FAILURE.get(error.failure.kind, NodeState.UNREACHABLE),
+                detail=explain(error.failure, self._settings.address),
+                local_balance_sat=None,
+            )
+        if (seen.state, seen.detail) != (self._seen.state, self._seen.detail):
+            _log.info("lnd", state=seen.state.value, detail=seen.detail, version=seen.version)
+        self._seen = seen
+
+    async def _ask(self, link: Link) -> NodeStatus:
+        try:
+            wallet = await link.ask(Connection.wallet_state)
+        except CallFailed as error:
+            if not error.failure.is_answer:
+                raise
+        else:  # a gateway may keep the state to itself; then GetInfo tells
+            if (failure := _FAILURE_OF_WALLET.get(wallet)) is not None:
+                raise CallFailed(failure)
+        info = await link.look()
+        state, detail = self._judge(info)
+        return NodeStatus(
+            state=state,
+            detail=detail,
+            identity=to_identity(info),
+            alias=info.alias,
+            version=info.version,
+            block_height=info.block_height,
+            synced_to_chain=info.synced_to_chain,
+            address=self._settings.address,
+            local_balance_sat=await _balance_sat(link),
+        )
+
+    def _judge(self, info: lnrpc.GetInfoResponse) -> tuple[NodeState, str]:
+        version = parse_version(info.version)
+        if version is not None and version < OLDEST:
+            return NodeState.TOO_OLD, too_old_text(version)
+        if self._is_stuck(info):
+            return NodeState.SYNCING, (
+                "lnd is not synced to the chain and has seen no new block for ten minutes."
+                " See lnd's log and its bitcoin backend."
+            )
+        return NodeState.READY, version_warning(info.version)
+
+    def _is_stuck(self, info: lnrpc.GetInfoResponse) -> bool:
+        now_ms = self._clock.now_ms()
+        if info.synced_to_chain or info.block_height != self._seen.block_height or self._progress_at_ms is None:
+            self._progress_at_ms = now_ms
+        return now_ms - self._progress_at_ms >= SYNCING_AFTER_S * 1000
+
+    async def _pause(self) -> None:
+        is_ready = self._seen.state is NodeState.READY
+        seconds = self._settings.look_every_ready_s if is_ready else self._settings.look_every_unready_s
+        sleeping = asyncio.create_task(self._clock.sleep(seconds))
+        breaking = asyncio.create_task(self._broke.wait())
+        try:
+            await asyncio.wait({sleeping, breaking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            breaking.cancel()
+        if self._broke.is_set():
+            await self._clock.sleep(BREAK_LOOK_AFTER_S)
+            self._broke.clear()
+
+
+async def _balance_sat(link: Link) -> int | None:
+    """What our channels hold; None if the macaroon keeps it to itself, or lnd just went away."""
+    try:
+        return (await link.ask(Connection.balance)).local_balance.sat
+    except CallFailed:
+        return None
+
+
+def _wrong_node_text(seen: NodeStatus, required: NodeIdentity) -> str:
+    assert seen.identity is not None
+    return (
+        f"The node at {seen.address} is {seen.identity.pubkey[:16]}… on {seen.identity.network}, and the open payments"
+        f" are on {required.pubkey[:16]}… on {required.network}. Point lnd.address at that node until they have ended."
+    )

@@ -1,0 +1,271 @@
+"""What the engine needs of the world: implemented by ``lnd``, ``sms4sats`` and ``store``, and by fakes in tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from holdpay.core.events import Event, ProviderStatus
+from holdpay.core.lightning import DispatchSpec, Invoice, LndMessage, NodeIdentity
+from holdpay.core.machine import Step
+from holdpay.core.model import End, Order
+
+
+class Clock(Protocol):
+    """Wall-clock time, and the only way to wait."""
+
+    def now_ms(self) -> int: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+# --- LND ------------------------------------------------------------------------------------------------------------
+
+
+class NodeState(StrEnum):
+    """How usable lnd is, as GetStatus shows it."""
+
+    READY = "ready"
+    UNREACHABLE = "unreachable"
+    LOCKED = "locked"
+    STARTING = "starting"
+    SYNCING = "syncing"
+    """synced_to_chain is false and no new height came for ten minutes: refuses new orders only."""
+    DENIED = "denied"
+    TOO_OLD = "too-old"
+    WRONG_NODE = "wrong-node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """What is known of lnd now. ``detail``: one sentence what is wrong and one what to do; empty when all is well."""
+
+    state: NodeState
+    detail: str = ""
+    identity: NodeIdentity | None = None
+    alias: str = ""
+    version: str = ""
+    block_height: int = 0
+    synced_to_chain: bool = False
+    address: str = ""
+    local_balance_sat: int | None = None
+
+
+class LightningNode(Protocol):
+    """The user's LND. Only ``LndError`` and its children are raised."""
+
+    @property
+    def status(self) -> NodeStatus:
+        """The latest look; kept fresh in the background."""
+        ...
+
+    @property
+    def identity(self) -> NodeIdentity | None:
+        """Of the node behind the present connection; None before the first GetInfo."""
+        ...
+
+    async def decode(self, payreq: str) -> tuple[Invoice, NodeIdentity]:
+        """DecodePayReq, and the node that did it. Raises LndRefused if the text is not an invoice of its network."""
+        ...
+
+    def send(self, spec: DispatchSpec, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
+        """SendPaymentV2 from the node ``payer`` and no other.
+
+        Yields messages up to exactly one last one: a terminal ``Reported``, ``Refused`` or ``Lost``. Never raises for
+        what LND or the network does. Raises LndWrongNode before anything is sent if another node answers.
+        """
+        ...
+
+    def track(self, payment_hash: str, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
+        """GetInfo, then TrackPaymentV2 on a fresh call; yields like ``send``, with ``NotKnown`` as a further last one.
+
+        Yields ``Lost`` if GetInfo does not answer or another node answers: then nothing was asked about the payment.
+        """
+        ...
+
+
+# --- the provider ---------------------------------------------------------------------------------------------------
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[T]):
+    """The provider's answer made sense of, with the raw body (bounded) for the journal."""
+
+    value: T
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An order that the provider took."""
+
+    provider_order_id: str
+    payreq: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountryInfo:
+    """A country of the provider's list. ``code`` 0 is a real country."""
+
+    code: int
+    name: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """What can be ordered in a country. ``stock`` None: the provider does not say."""
+
+    code: str
+    name: str
+    stock: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """In sat; None where the provider does not say. ``exact_sat`` is for the country and service asked for."""
+
+    receive_sat: int | None = None
+    send_sat: int | None = None
+    rent_from_sat: int | None = None
+    real_phone_sat: int | None = None
+    exact_sat: int | None = None
+    asked_at_ms: int
+
+
+class Urgency(StrEnum):
+    """Who goes first when the request rate is at its limit."""
+
+    HELD_WITHOUT_NUMBER = "0"
+    AWAITING_CODE = "1"
+    LICENSE = "2"
+    REFUND = "3"
+
+
+class Catalog(Protocol):
+    """What can be bought, by the names that people use."""
+
+    def countries(self) -> Sequence[CountryInfo]: ...
+
+    def resolve_country(self, text: str) -> CountryInfo:
+        """By number, name or alias. Raises InvalidRequest with the nearest matches."""
+        ...
+
+    def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
+        """By short code or name. Raises InvalidRequest with the nearest matches."""
+        ...
+
+
+class CodeProvider(Protocol):
+    """sms4sats. Raises ProviderUnavailable (with ``retry_after_s``), ProviderRefused or ProviderProtocolError only."""
+
+    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
+        """Creates an order. Not repeated inside: a lost reply leaves an order that nobody pays."""
+        ...
+
+    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        """Waits for its turn under the global request rate."""
+        ...
+
+    async def cancel(self, provider_order_id: str) -> Reply[None]:
+        """Asks once, never repeated inside. Returns if the provider accepted; ProviderRefused if it said no."""
+        ...
+
+    async def services(self, country_code: int) -> Sequence[ServiceInfo]: ...
+
+    async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderHealth:
+    """For GetStatus."""
+
+    url: str
+    answered_at_ms: int | None
+    last_error: str
+    request_count: int
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One row of the journal, as clients see it: the order as it was right after the event."""
+
+    cursor: int
+    at_ms: int
+    event: str
+    order: Order
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Checked in the transaction that records a request."""
+
+    max_open_orders: int
+    max_pending_sat: int
+    max_spend_per_day_sat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneyTotals:
+    """What the limits look at."""
+
+    open_orders: int
+    pending_msat: int
+    spent_day_msat: int
+    """Settled in the last 24 hours; pending is not in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    """``before`` pages through orders, newest first: the (created_at_ms, id) of the last one seen."""
+
+    open_only: bool = False
+    closed_only: bool = False
+    kind: str = ""
+    end: End | None = None
+    created_from_ms: int | None = None
+    created_before_ms: int | None = None
+    before: tuple[int, str] | None = None
+    limit: int = 50
+
+
+class OrderStore(Protocol):
+    """The database. Every write is one durable transaction; a failed one raises StoreError, which ends the process."""
+
+    def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
+        """Records a request, or returns the first order of its key.
+
+        Raises KeyTaken if the key has another fingerprint, LimitExceeded (naming the key of the configuration).
+        """
+        ...
+
+    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+        """Writes what an event changed: snapshot, payment, attempts and journal row. Returns the journal's cursor."""
+        ...
+
+    def find_key(self, key: str) -> Order | None: ...
+
+    def get(self, order_id: str) -> Order:
+        """By id or unique beginning of at least 4 characters. Raises OrderNotFound."""
+        ...
+
+    def open_orders(self) -> list[Order]: ...
+
+    def list_orders(self, wanted: OrderFilter) -> list[Order]: ...
+
+    def has_payment_hash(self, payment_hash: str) -> bool: ...
+
+    def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]: ...
+
+    def last_cursor(self) -> int: ...
+
+    def totals(self, now_ms: int) -> MoneyTotals: ...

@@ -1,0 +1,1 @@
+"""The local gRPC service on the Unix socket: thin."""

@@ -1,0 +1,114 @@
+"""Domain → protobuf. The only place that knows both."""
+
+from __future__ import annotations
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.core.explain import alarms
+from holdpay.core.machine import phase, promise_until_ms
+from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
+from holdpay.core.policy import Policy
+from holdpay.ports import CountryInfo, NodeStatus, Prices, ServiceInfo, Update
+
+_STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in OrderState}
+_HTLCS = {htlc: pb.HtlcState.Value(f"HTLC_STATE_{htlc.name}") for htlc in HtlcState}
+_ENDS = {end: pb.End.Value(f"END_{end.name}") for end in End}
+_ENDS_BACK = {number: end for end, number in _ENDS.items()}
+
+
+def end_from_pb(number: int) -> End | None:
+    """END_UNSPECIFIED, and a number of a later version, read as "any"."""
+    return _ENDS_BACK.get(pb.End.ValueType(number))
+
+
+def order_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Order:
+    """An order as it was, with what concerned an operator, at ``at_ms``."""
+    message = pb.Order(
+        id=order.id,
+        kind=order.kind,
+        idempotency_key=order.key,
+        country_code=int(order.params.get("country", 0)),
+        country=order.params.get("country_name", ""),
+        service=order.params.get("service", ""),
+        service_name=order.params.get("service_name", ""),
+        created_at_ms=order.created_at_ms,
+        state=_STATES[order.state],
+        htlc=_HTLCS[order.htlc],
+        phase=phase(order),
+        number=order.number,
+        code=order.code,
+        code_may_lack_zeros=order.code_may_lack_zeros,
+        quote_sat=order.quote_sat,
+        max_price_sat=order.max_price_sat,
+        max_fee_sat=order.max_fee_sat,
+        locked_msat=order.locked_msat,
+        spent_msat=order.spent_msat,
+        cancel_wanted_at_ms=order.cancel_wanted_at_ms,
+        cancel_from_ms=order.cancel_at_ms,
+        closed_at_ms=order.closed_at_ms,
+        end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
+        reason=order.reason or order.giving_up or "",
+        alarms=alarms(order, policy, at_ms),
+        terminal=order.is_closed,
+        promise_until_ms=promise_until_ms(order, policy) if order.is_money_out else None,
+    )
+    if order.payment is not None:
+        _add_payment(message, order, order.payment)
+    return message
+
+
+def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
+    message.amount_msat = payment.amount_msat
+    message.payment_hash = payment.payment_hash
+    message.dispatches = payment.dispatch_count
+    if payment.fee_msat:
+        message.fee_msat = payment.fee_msat
+    if payment.expiry_height is not None and order.is_money_out:
+        message.expiry_height = payment.expiry_height
+    if payment.preimage is not None:
+        message.preimage = payment.preimage
+    if payment.dispatch_at_ms is not None and not order.is_closed and order.giving_up is None:
+        message.next_dispatch_at_ms = payment.dispatch_at_ms
+
+
+def update_to_pb(update: Update, policy: Policy) -> pb.OrderUpdate:
+    """One journal row."""
+    return pb.OrderUpdate(
+        cursor=update.cursor,
+        at_ms=update.at_ms,
+        event=update.event,
+        order=order_to_pb(update.order, policy, update.at_ms),
+    )
+
+
+def country_to_pb(country: CountryInfo) -> pb.Country:
+    return pb.Country(code=country.code, name=country.name, aliases=country.aliases)
+
+
+def service_to_pb(service: ServiceInfo) -> pb.Service:
+    return pb.Service(code=service.code, name=service.name, stock=service.stock)
+
+
+def prices_to_pb(prices: Prices) -> pb.GetPricesResponse:
+    return pb.GetPricesResponse(
+        receive_sat=prices.receive_sat,
+        send_sat=prices.send_sat,
+        rent_from_sat=prices.rent_from_sat,
+        real_phone_sat=prices.real_phone_sat,
+        exact_sat=prices.exact_sat,
+        asked_at_ms=prices.asked_at_ms,
+    )
+
+
+def node_to_pb(status: NodeStatus) -> pb.LndStatus:
+    return pb.LndStatus(
+        state=status.state.value,
+        detail=status.detail,
+        version=status.version,
+        identity_pubkey=status.identity.pubkey if status.identity else "",
+        alias=status.alias,
+        network=status.identity.network if status.identity else "",
+        block_height=status.block_height,
+        synced_to_chain=status.synced_to_chain,
+        address=status.address,
+        local_balance_sat=status.local_balance_sat,
+    )

@@ -1,0 +1,56 @@
+"""The gRPC server on the Unix socket, with health and reflection."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
+from holdpay.rpc.service import HoldpayService
+
+MAX_REQUEST_BYTES = 64 * 1024
+MAX_CONCURRENT_RPCS = 1000
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Holdpay"].full_name
+LND_SERVICE = "lnd"
+"""The health service answers for "" and the service's name (the daemon serves), and for "lnd" (it can be used)."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class RpcServer:
+    """Serves on a socket that the caller has claimed (``lock.SocketClaim``)."""
+
+    def __init__(self, service: HoldpayService) -> None:
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+        pb_grpc.add_HoldpayServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, binding: AbstractContextManager[str]) -> None:
+        """Binds inside ``binding``, which gives the address and sees to the socket's mode, and serves."""
+        with binding as address:
+            self._server.add_insecure_port(address)
+        await self._server.start()
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self.set_lnd_usable(False)
+
+    async def set_lnd_usable(self, usable: bool) -> None:
+        """What the health service says of "lnd"."""
+        state = health_pb2.HealthCheckResponse.SERVING if usable else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(LND_SERVICE, state)
+
+    async def stop(self, grace_s: float) -> None:
+        """Ends what still runs after ``grace_s``. The streams must have been told before (``Feed.stop``)."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

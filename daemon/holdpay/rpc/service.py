@@ -1,0 +1,244 @@
+"""The Holdpay service: reads the request, asks the desk, the engine or the store, writes the answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from holdpay import __version__
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
+from holdpay.core.explain import Moment, alarms, explain, history_line
+from holdpay.core.model import Order
+from holdpay.engine.desk import CodeRequest, Desk
+from holdpay.engine.engine import Engine
+from holdpay.errors import InvalidRequest, NotReady
+from holdpay.ports import Catalog, OrderFilter, ProviderHealth
+from holdpay.rpc import convert
+from holdpay.rpc.feed import Feed
+from holdpay.rpc.status import Context, stream, unary
+
+BATCH = 100
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 500
+MAX_HISTORY = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What GetStatus says of the process itself."""
+
+    started_at_ms: int
+    state_dir: str
+    config_path: str
+
+
+class HoldpayService(pb_grpc.HoldpayServicer):
+    """See protos/holdpay/v1/holdpay.proto for the contract of each method."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        desk: Desk,
+        catalog: Catalog,
+        feed: Feed,
+        provider_health: Callable[[], ProviderHealth],
+        about: About,
+    ) -> None:
+        self._engine = engine
+        self._desk = desk
+        self._catalog = catalog
+        self._feed = feed
+        self._provider_health = provider_health
+        self._about = about
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    @stream
+    async def RequestCode(
+        self, request: pb.RequestCodeRequest, context: Context
+    ) -> AsyncGenerator[pb.OrderUpdate, None]:
+        order = await self._desk.request_code(
+            CodeRequest(
+                country=request.country,
+                service=request.service,
+                max_price_sat=request.max_price_sat if request.HasField("max_price_sat") else None,
+                max_fee_sat=request.max_fee_sat if request.HasField("max_fee_sat") else None,
+                key=request.idempotency_key,
+                force=request.force,
+            )
+        )
+        async for update in self._updates(0, order.id):
+            yield update
+
+    @unary
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
+        return self._to_pb(self._engine.store.get(request.order_id))
+
+    @unary
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+        page_size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        orders = self._engine.store.list_orders(
+            OrderFilter(
+                open_only=request.open_only,
+                closed_only=request.closed_only,
+                kind=request.kind,
+                end=convert.end_from_pb(request.end),
+                created_from_ms=request.created_from_ms if request.HasField("created_from_ms") else None,
+                created_before_ms=request.created_before_ms if request.HasField("created_before_ms") else None,
+                before=_read_token(request.page_token),
+                limit=page_size + 1,
+            )
+        )
+        page = orders[:page_size]
+        token = _write_token(page[-1]) if len(orders) > page_size else ""
+        return pb.ListOrdersResponse(orders=[self._to_pb(order) for order in page], next_page_token=token)
+
+    @stream
+    async def WatchOrders(
+        self, request: pb.WatchOrdersRequest, context: Context
+    ) -> AsyncGenerator[pb.OrderUpdate, None]:
+        store = self._engine.store
+        order_id = store.get(request.order_id).id if request.order_id else None
+        after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
+        if after < 0:
+            raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.")
+        async for update in self._updates(after, order_id):
+            yield update
+
+    async def _updates(self, after_cursor: int, order_id: str | None) -> AsyncGenerator[pb.OrderUpdate, None]:
+        """Journal rows, then new ones as they come; of one order up to its terminal one."""
+        cursor = after_cursor
+        while True:
+            commit = self._feed.next_commit(order_id)
+            updates = self._engine.store.updates(cursor, order_id, BATCH)
+            for update in updates:
+                cursor = update.cursor
+                yield convert.update_to_pb(update, self._engine.policy)
+                if order_id is not None and update.order.is_closed:
+                    return
+            if self._feed.is_stopping:
+                yield pb.OrderUpdate(cursor=cursor, at_ms=self._engine.clock.now_ms(), shutting_down=True)
+                return
+            if order_id is not None and not updates and self._engine.order(order_id) is None:
+                # Nothing more will come: the cursor lies at or behind the terminal update.
+                return
+            if len(updates) < BATCH:
+                await commit.wait()
+
+    @unary
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
+        order = self._engine.cancel(request.order_id)
+        return pb.CancelOrderResponse(order=self._to_pb(order), message=self._cancel_message(order))
+
+    def _cancel_message(self, order: Order) -> str:
+        words = explain(order, self._engine.policy, self._engine.clock.now_ms())
+        if order.is_closed:
+            return f"{words.summary} {words.money}"
+        if order.cancel_wanted_at_ms is None:
+            return f"It is too late to cancel. {words.summary} {words.next}"
+        return words.next
+
+    @unary
+    async def ExplainOrder(self, request: pb.ExplainOrderRequest, context: Context) -> pb.ExplainOrderResponse:
+        order = self._engine.store.get(request.order_id)
+        words = explain(order, self._engine.policy, self._engine.clock.now_ms())
+        response = pb.ExplainOrderResponse(
+            order=self._to_pb(order), summary=words.summary, money=words.money, next=words.next
+        )
+        before: Order | None = None
+        for update in self._engine.store.updates(0, order.id, MAX_HISTORY):
+            line = history_line(Moment(update.at_ms, update.event, update.order, update.notes), before)
+            if line is not None:
+                response.history.append(pb.HistoryEntry(at_ms=update.at_ms, text=line))
+            before = update.order
+        return response
+
+    # --- what can be bought -------------------------------------------------------------------------------------------
+
+    @unary
+    async def ListCountries(self, request: pb.ListCountriesRequest, context: Context) -> pb.ListCountriesResponse:
+        return pb.ListCountriesResponse(countries=[convert.country_to_pb(c) for c in self._catalog.countries()])
+
+    @unary
+    async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
+        country = self._catalog.resolve_country(request.country)
+        services = await self._engine.provider.services(country.code)
+        return pb.ListServicesResponse(
+            country=convert.country_to_pb(country), services=[convert.service_to_pb(s) for s in services]
+        )
+
+    @unary
+    async def GetPrices(self, request: pb.GetPricesRequest, context: Context) -> pb.GetPricesResponse:
+        if not request.country and not request.service:
+            return convert.prices_to_pb(await self._engine.provider.prices())
+        if not request.country or not request.service:
+            raise InvalidRequest("An exact price needs a country and a service. Give both, or neither.")
+        country = self._catalog.resolve_country(request.country)
+        service = self._catalog.resolve_service(request.service, await self._engine.provider.services(country.code))
+        return convert.prices_to_pb(await self._engine.provider.prices(country.code, service.code))
+
+    # --- the daemon ---------------------------------------------------------------------------------------------------
+
+    @unary
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        now_ms = self._engine.clock.now_ms()
+        health = self._provider_health()
+        open_orders = self._engine.store.open_orders()
+        reason = self._not_ready_reason()
+        return pb.GetStatusResponse(
+            version=__version__,
+            started_at_ms=self._about.started_at_ms,
+            lnd=convert.node_to_pb(self._engine.node_status()),
+            provider=pb.ProviderStatus(
+                url=health.url,
+                answered_at_ms=health.answered_at_ms,
+                last_error=health.last_error,
+                requests=health.request_count,
+            ),
+            money=self._money(open_orders, now_ms),
+            ready=not reason,
+            not_ready_reason=reason,
+            open_orders=len(open_orders),
+            alarms=[text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)],
+            state_dir=self._about.state_dir,
+            config_path=self._about.config_path,
+        )
+
+    def _money(self, open_orders: list[Order], now_ms: int) -> pb.Money:
+        totals, limits = self._engine.store.totals(now_ms), self._engine.limits
+        return pb.Money(
+            pending_sat=-(-totals.pending_msat // 1000),
+            max_pending_sat=limits.max_pending_sat,
+            spent_day_sat=-(-totals.spent_day_msat // 1000),
+            max_spend_per_day_sat=limits.max_spend_per_day_sat,
+            max_open_orders=limits.max_open_orders,
+            locked_msat=sum(order.locked_msat for order in open_orders),
+        )
+
+    def _not_ready_reason(self) -> str:
+        try:
+            self._desk.check_ready()
+        except NotReady as error:
+            return error.message
+        return ""
+
+    def _to_pb(self, order: Order) -> pb.Order:
+        return convert.order_to_pb(order, self._engine.policy, self._engine.clock.now_ms())
+
+
+def _write_token(order: Order) -> str:
+    return base64.urlsafe_b64encode(f"{order.created_at_ms}:{order.id}".encode()).decode()
+
+
+def _read_token(token: str) -> tuple[int, str] | None:
+    if not token:
+        return None
+    try:
+        created_at_ms, order_id = base64.urlsafe_b64decode(token.encode()).decode().split(":")
+        return int(created_at_ms), order_id
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest("This page token is not one of ours. Begin again with the first page.") from error

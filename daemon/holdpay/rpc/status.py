@@ -1,0 +1,74 @@
+"""Errors → gRPC status codes, in one table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+
+from holdpay import errors
+
+log = structlog.get_logger()
+
+_CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
+    (errors.OrderNotFound, grpc.StatusCode.NOT_FOUND),
+    (errors.KeyTaken, grpc.StatusCode.ALREADY_EXISTS),
+    (errors.OutOfStock, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.PriceTooHigh, grpc.StatusCode.OUT_OF_RANGE),
+    (errors.LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.NotReady, grpc.StatusCode.UNAVAILABLE),
+    (errors.ProviderError, grpc.StatusCode.UNAVAILABLE),
+    (errors.LndError, grpc.StatusCode.UNAVAILABLE),
+    (errors.StoreError, grpc.StatusCode.UNAVAILABLE),
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+S = TypeVar("S")
+R = TypeVar("R")
+A = TypeVar("A")
+
+
+def code_of(error: errors.HoldpayError) -> grpc.StatusCode:
+    """The status of an error; INTERNAL for a contradiction of our own."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    if isinstance(error, errors.HoldpayError):
+        await context.abort(code_of(error), error.message)
+    log.error("a request failed", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "holdpayd has a defect here. Its log says more; please report it.")
+
+
+def unary(method: Callable[[S, R, Context], Awaitable[A]]) -> Callable[[S, R, Context], Awaitable[A]]:
+    """Turns what a method raises into a status."""
+
+    @functools.wraps(method)
+    async def guarded(self: S, request: R, context: Context) -> A:
+        try:
+            return await method(self, request, context)
+        except Exception as error:
+            await _abort(context, error)
+            raise
+
+    return guarded
+
+
+def stream(
+    method: Callable[[S, R, Context], AsyncGenerator[A, None]],
+) -> Callable[[S, R, Context], AsyncGenerator[A, None]]:
+    """The same for a method that streams."""
+
+    @functools.wraps(method)
+    async def guarded(self: S, request: R, context: Context) -> AsyncGenerator[A, None]:
+        try:
+            async for message in method(self, request, context):
+                yield message
+        except Exception as error:  # noqa: BLE001 - this is the edge
+            await _abort(context, error)
+
+    return guarded

@@ -1,0 +1,266 @@
+"""The provider over HTTPS: requests out, ``parse`` makes sense of what comes back.
+
+No URL is ever logged or put into an error: the provider's order id is in it, it is the payment hash, and whoever has it
+can fetch the code or cancel the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+import socksio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
+from holdpay import __version__
+from holdpay.core.events import ProviderStatus
+from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
+from holdpay.ports import Clock, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.sms4sats import parse
+from holdpay.sms4sats.cache import FreshCache
+from holdpay.sms4sats.parse import Answer
+from holdpay.sms4sats.rate import RateLimiter
+
+T = TypeVar("T")
+
+MAX_ORDER_BYTES: Final = 64 * 1024
+MAX_LIST_BYTES: Final = 1024 * 1024
+GET_TRIES: Final = 3
+FRESH_S: Final = 10
+"""Stock and prices are looked up again after this: quotes are fresh by seconds."""
+PATIENCE_S: Final = 10
+"""A request that a person may be waiting for fails at once if the provider wants a longer pause than this."""
+MAX_RETRY_AFTER_S: Final = 3600
+
+_LOST_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+"""The answer never began, or was cut off: mostly a kept connection that the server had closed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sms4SatsSettings:
+    """How to reach the provider, and how often.
+
+    ``proxy``: http://, socks5:// or socks5h://; the environment's is never used. ``ca_file``: PEM, instead of the
+    usual roots. ``ref``: a Lightning Address that earns a share of each order. ``timeout_s``: for one request, from
+    connecting to the last byte. ``requests_per_s``: order status requests of all orders together; 0 means no limit.
+    """
+
+    url: str
+    proxy: str | None
+    ca_file: Path | None
+    ref: str | None
+    timeout_s: float
+    requests_per_s: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of order is placed: the endpoint, and the JSON body for an order's params."""
+
+    path: str
+    body: Callable[[Mapping[str, str]], dict[str, Any]]
+
+
+def _code_body(params: Mapping[str, str]) -> dict[str, Any]:
+    return {"country": int(params["country"]), "service": params["service"]}
+
+
+KINDS: Final[Mapping[str, Kind]] = {"code": Kind("/createorder", _code_body)}
+
+
+class Sms4Sats:
+    """``CodeProvider`` for the real sms4sats and for the sandbox's."""
+
+    def __init__(self, settings: Sms4SatsSettings, clock: Clock, rng: random.Random) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._limiter = RateLimiter(clock, settings.requests_per_s, settings.burst)
+        self._services: FreshCache[int, tuple[ServiceInfo, ...]] = FreshCache(clock, FRESH_S)
+        self._prices: FreshCache[tuple[int | None, str | None], Prices] = FreshCache(clock, FRESH_S)
+        self._answered_at_ms: int | None = None
+        self._last_error = ""
+        self._request_count = 0
+        self._http = httpx.AsyncClient(
+            base_url=settings.url,
+            proxy=settings.proxy,
+            verify=_tls(settings.ca_file),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=settings.timeout_s,
+            # Nothing that could link one order to the next, and nothing that a reply could make us keep.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={
+                "User-Agent": f"holdpay/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "Cache-Control": "no-cache",
+            },
+        )
+
+    @property
+    def health(self) -> ProviderHealth:
+        return ProviderHealth(
+            url=self._settings.url,
+            answered_at_ms=self._answered_at_ms,
+            last_error=self._last_error,
+            request_count=self._request_count,
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections. Orders go on at the provider; nothing is canceled."""
+        await self._services.aclose()
+        await self._prices.aclose()
+        await self._limiter.aclose()
+        await self._http.aclose()
+
+    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
+        """See ``CodeProvider``. ``kind`` is a key of KINDS."""
+        await self._pause_over()
+        wanted = KINDS[kind]
+        body = wanted.body(params)
+        if self._settings.ref:
+            body["ref"] = self._settings.ref
+        request = self._http.build_request("POST", wanted.path, json=body)
+        return await self._ask(request, parse.placed, MAX_ORDER_BYTES, tries=1)
+
+    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        """See ``CodeProvider``."""
+        await self._limiter.turn(urgency)
+        request = self._http.build_request("GET", "/orderstatus", params={"orderId": provider_order_id})
+        return await self._ask(request, parse.order_status, MAX_ORDER_BYTES, tries=GET_TRIES)
+
+    async def cancel(self, provider_order_id: str) -> Reply[None]:
+        """See ``CodeProvider``. Goes before all polls; waits for the end of a pause, since money is out."""
+        await self._limiter.unpaused()
+        request = self._http.build_request("GET", "/cancelorder", params={"orderId": provider_order_id})
+        return await self._ask(request, parse.cancel_accepted, MAX_ORDER_BYTES, tries=1)
+
+    async def services(self, country_code: int) -> Sequence[ServiceInfo]:
+        """See ``CodeProvider``. Up to FRESH_S old."""
+
+        async def ask() -> tuple[ServiceInfo, ...]:
+            await self._pause_over()
+            request = self._http.build_request("GET", "/getnumbersstatus", params={"country": country_code})
+            return (await self._ask(request, parse.services, MAX_LIST_BYTES, tries=GET_TRIES)).value
+
+        return await self._services.get(country_code, ask)
+
+    async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
+        """See ``CodeProvider``. Up to FRESH_S old."""
+        params = {"country": country_code, "service": service}
+        query = {name: value for name, value in params.items() if value is not None}
+
+        async def ask() -> Prices:
+            await self._pause_over()
+            asked_at_ms = self._clock.now_ms()
+            request = self._http.build_request("GET", "/price", params=query)
+            reply = await self._ask(
+                request, lambda answer: parse.prices(answer, asked_at_ms), MAX_ORDER_BYTES, tries=GET_TRIES
+            )
+            return reply.value
+
+        return await self._prices.get((country_code, service), ask)
+
+    async def _pause_over(self) -> None:
+        left_s = self._limiter.pause_left_s
+        if left_s > PATIENCE_S:
+            raise ProviderUnavailable(
+                f"sms4sats takes no requests for the next {left_s:.0f} s. Try again then.", retry_after_s=left_s
+            )
+        await self._limiter.unpaused()
+
+    async def _ask(
+        self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int, *, tries: int
+    ) -> Reply[T]:
+        try:
+            answer = await self._exchange(request, max_bytes, tries)
+            reply = Reply(read(answer), answer.raw)
+        except ProviderRefused:
+            self._last_error = ""
+            raise
+        except ProviderError as error:
+            now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+            self._last_error = f"{now:%Y-%m-%dT%H:%M:%SZ}: {error.message}"
+            if isinstance(error, ProviderUnavailable) and error.retry_after_s is not None:
+                self._limiter.pause(error.retry_after_s)
+            raise
+        self._last_error = ""
+        return reply
+
+    async def _exchange(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
+        """One answer, up to ``tries`` times if the connection fails. Raises ProviderError only."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(tries),
+            wait=self._backoff_s,
+            sleep=self._clock.sleep,
+            retry=retry_if_exception_type(_LOST_CONNECTION),
+            reraise=True,
+        )
+        try:
+            answer: Answer = await retrying(self._transfer, request, max_bytes)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise ProviderUnavailable(
+                f"sms4sats did not answer within {self._settings.timeout_s:g} s. Try again later."
+            ) from error
+        except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
+            why = f" ({error})" if str(error) else ""
+            raise ProviderUnavailable(
+                f"sms4sats cannot be reached{why}. See that the network, provider.url and provider.proxy are right."
+            ) from error
+        self._answered_at_ms = self._clock.now_ms()
+        return answer
+
+    def _backoff_s(self, state: RetryCallState) -> float:
+        return self._rng.uniform(0.2, 0.6) * state.attempt_number
+
+    async def _transfer(self, request: httpx.Request, max_bytes: int) -> Answer:
+        self._request_count += 1
+        async with asyncio.timeout(self._settings.timeout_s):
+            response = await self._http.send(request, stream=True)
+            try:
+                body = await _read(response, max_bytes)
+            finally:
+                await response.aclose()
+        retry_after_s = retry_after(response.headers.get("Retry-After", ""), self._clock.now_ms())
+        return Answer(response.status_code, body, retry_after_s)
+
+
+def retry_after(text: str, now_ms: int) -> float | None:
+    """What a Retry-After header asks for, seconds or an HTTP date, at most MAX_RETRY_AFTER_S. None: nothing usable."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(min(int(text[:9]), MAX_RETRY_AFTER_S))
+    try:
+        at = parsedate_to_datetime(text)
+        left_s = at.timestamp() - now_ms / 1000
+    except (ValueError, OverflowError):
+        return None
+    return min(max(left_s, 0.0), float(MAX_RETRY_AFTER_S))
+
+
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    # Raw, not decoded: we asked for no compression, and a few bytes of it can become gigabytes.
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > max_bytes:
+            raise ProviderProtocolError(
+                f"sms4sats answered with more than {max_bytes} bytes. See that provider.url is right.",
+                body[:max_bytes].decode("utf-8", errors="replace"),
+            )
+    return bytes(body)
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False) if ca_file is None else ssl.create_default_context(cafile=ca_file)

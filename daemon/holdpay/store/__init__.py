@@ -1,0 +1,1 @@
+"""SQLite through sqlite-utils: migrations, rows ⇄ model, the journal. One write path that proves its own commit."""

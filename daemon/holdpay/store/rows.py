@@ -1,0 +1,92 @@
+"""Dataclass ⇄ row. A column has its field's name; a nested dataclass's columns begin with its field's name."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Value = str | int | None
+Row = dict[str, Value]
+
+
+@cache
+def _field_types(cls: Any) -> dict[str, Any]:
+    """Field name → its type, without ``| None``."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: _bare(hints[f.name]) for f in fields(cls)}
+
+
+def _bare(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = (a for a in typing.get_args(hint) if a is not type(None))
+    return typing.get_origin(hint) or hint
+
+
+def to_row(obj: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> Row:
+    """One dataclass instance as column → value. A nested one that is None becomes a NULL in each of its columns."""
+    row: Row = {}
+    cls: Any = type(obj)
+    for name, kind in _field_types(cls).items():
+        if name in without:
+            continue
+        value = getattr(obj, name)
+        if is_dataclass(kind):
+            nested = dict.fromkeys(column_names(kind, prefix=f"{name}_")) if value is None else None
+            row.update(nested if nested is not None else to_row(value, prefix=f"{name}_"))
+        else:
+            row[prefix + name] = _to_value(value)
+    return row
+
+
+def _to_value(value: Any) -> Value:
+    if isinstance(value, Enum):
+        return typing.cast(str, value.value)
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value), sort_keys=True)
+    return typing.cast(Value, value)
+
+
+def column_names(cls: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> list[str]:
+    """All columns of a dataclass, in field order."""
+    names: list[str] = []
+    for name, kind in _field_types(cls).items():
+        if name not in without:
+            names += column_names(kind, prefix=f"{name}_") if is_dataclass(kind) else [prefix + name]
+    return names
+
+
+def from_row(cls: type[T], row: Mapping[str, Any], *, prefix: str = "", **given: Any) -> T:
+    """The inverse of ``to_row``; ``given`` are the fields that it left out."""
+    values: dict[str, Any] = dict(given)
+    hashable: Any = cls
+    for name, kind in _field_types(hashable).items():
+        if name in given:
+            continue
+        values[name] = _nested(kind, row, name) if is_dataclass(kind) else _from_value(kind, row[prefix + name])
+    return cls(**values)
+
+
+def _nested(kind: Any, row: Mapping[str, Any], name: str) -> Any:
+    prefix = f"{name}_"
+    if all(row[column] is None for column in column_names(kind, prefix=prefix)):
+        return None
+    return from_row(kind, row, prefix=prefix)
+
+
+def _from_value(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind is bool:
+        return bool(value)
+    if kind is Mapping:
+        return json.loads(value)
+    return kind(value)

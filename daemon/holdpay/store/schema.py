@@ -1,0 +1,126 @@
+"""The tables. They are made and changed in migrations only, so that a misspelt name can never create one."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("holdpay")
+
+
+@migrations(name="0001_first")
+def _first(db: Database) -> None:
+    for statement in _FIRST:
+        db.execute(statement)
+
+
+_FIRST = (
+    """
+    CREATE TABLE orders (
+      id TEXT PRIMARY KEY,
+      kind TEXT NOT NULL,
+      params TEXT NOT NULL,                -- JSON object, by kind
+      key TEXT NOT NULL UNIQUE,            -- the client's idempotency key
+      fingerprint TEXT NOT NULL,
+      created_at_ms INTEGER NOT NULL,
+      pay_by_ms INTEGER NOT NULL,
+      max_price_sat INTEGER NOT NULL,
+      max_fee_sat INTEGER NOT NULL,
+      quote_sat INTEGER,
+      state TEXT NOT NULL,
+      state_since_ms INTEGER NOT NULL,
+      place_count INTEGER NOT NULL,
+      place_at_ms INTEGER NOT NULL,
+      provider_order_id TEXT,
+      payreq TEXT,
+      number TEXT,
+      code TEXT,
+      code_may_lack_zeros INTEGER NOT NULL,
+      provider_text TEXT,
+      cancel_wanted_at_ms INTEGER,
+      cancel_at_ms INTEGER,
+      giving_up TEXT,
+      anomaly_count INTEGER NOT NULL,
+      closed_at_ms INTEGER,
+      "end" TEXT,
+      reason TEXT NOT NULL,
+      reserved_msat INTEGER NOT NULL,      -- what the limits count for this order now
+      CHECK ((closed_at_ms IS NULL) = ("end" IS NULL))
+    ) STRICT
+    """,
+    "CREATE INDEX orders_open ON orders (id) WHERE closed_at_ms IS NULL",
+    "CREATE INDEX orders_created ON orders (created_at_ms, id)",
+    """
+    CREATE TABLE payments (
+      payment_hash TEXT NOT NULL UNIQUE,   -- LND's own guard goes with DeleteAllPayments; ours stays
+      order_id TEXT PRIMARY KEY REFERENCES orders (id),
+      payreq TEXT NOT NULL,
+      payee TEXT NOT NULL,
+      amount_msat INTEGER NOT NULL,
+      expires_at_ms INTEGER NOT NULL,
+      final_cltv_delta INTEGER NOT NULL,
+      node_pubkey TEXT NOT NULL,
+      node_network TEXT NOT NULL,
+      htlc TEXT NOT NULL,
+      htlc_since_ms INTEGER NOT NULL,
+      dispatch_count INTEGER NOT NULL,
+      fee_limit_msat INTEGER NOT NULL,
+      dispatch_at_ms INTEGER,
+      is_known_to_lnd INTEGER NOT NULL,
+      reached_payee INTEGER NOT NULL,
+      money_out_since_ms INTEGER,
+      expiry_height INTEGER,
+      fee_msat INTEGER NOT NULL,
+      attempt_count INTEGER NOT NULL,
+      preimage TEXT,
+      failure_reason TEXT,
+      failure_failure_class TEXT,
+      failure_attempt_count INTEGER,
+      failure_payment_index INTEGER,
+      failure_at_ms INTEGER,
+      unpaid_since_ms INTEGER,
+      unpaid_again_at_ms INTEGER,
+      absent_since_ms INTEGER,
+      refusal TEXT
+    ) STRICT
+    """,
+    "CREATE INDEX payments_settled ON payments (htlc_since_ms) WHERE htlc = 'settled'",
+    """
+    CREATE TABLE htlc_attempts (
+      payment_hash TEXT NOT NULL REFERENCES payments (payment_hash),
+      dispatch INTEGER NOT NULL,           -- which of our SendPaymentV2 calls
+      attempt_id INTEGER NOT NULL,         -- LND's
+      status TEXT NOT NULL,
+      amount_msat INTEGER NOT NULL,
+      fee_msat INTEGER NOT NULL,
+      expiry_height INTEGER NOT NULL,
+      hop_count INTEGER NOT NULL,
+      attempted_at_ms INTEGER NOT NULL,
+      resolved_at_ms INTEGER,
+      failure_code INTEGER NOT NULL,
+      failure_source_index INTEGER NOT NULL,
+      PRIMARY KEY (payment_hash, attempt_id)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE journal (
+      cursor INTEGER PRIMARY KEY AUTOINCREMENT,
+      order_id TEXT NOT NULL REFERENCES orders (id),
+      at_ms INTEGER NOT NULL,
+      event TEXT NOT NULL,
+      data TEXT NOT NULL,                  -- JSON of the event
+      notes TEXT NOT NULL,                 -- JSON array: anomalies and warnings
+      snapshot TEXT NOT NULL,              -- JSON of the order right after the event
+      raw TEXT,                            -- the reply behind it, cut at 16 KiB
+      raw_sha256 TEXT                      -- of the whole reply
+    ) STRICT
+    """,
+    "CREATE INDEX journal_order ON journal (order_id, cursor)",
+    """
+    CREATE TRIGGER journal_is_append_only BEFORE UPDATE ON journal
+    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END
+    """,
+    """
+    CREATE TRIGGER journal_is_kept BEFORE DELETE ON journal
+    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END
+    """,
+)

@@ -1,0 +1,263 @@
+"""OrderStore on SQLite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from holdpay.core.events import Event
+from holdpay.core.lightning import Attempt
+from holdpay.core.machine import Step
+from holdpay.core.model import HtlcState, Order, Payment
+from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
+from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
+from holdpay.store.database import open_database, transaction
+from holdpay.store.rows import Row, column_names, from_row, to_row
+
+RAW_LIMIT_BYTES = 16 * 1024
+DAY_MS = 24 * 3600 * 1000
+MIN_ID_PREFIX = 4
+
+_ORDER = TypeAdapter(Order)
+_EVENTS: dict[type, TypeAdapter[Any]] = {}
+_WITHOUT_PAYMENT = frozenset({"payment"})
+
+_ORDER_COLUMNS = column_names(Order, without=_WITHOUT_PAYMENT)
+_PAYMENT_COLUMNS = column_names(Payment)
+_ATTEMPT_COLUMNS = column_names(Attempt)
+
+
+def _upsert_sql(table: str, columns: list[str], conflict: str) -> str:
+    names = ", ".join(f'"{c}"' for c in columns)
+    values = ", ".join(f":{c}" for c in columns)
+    changes = ", ".join(f'"{c}" = excluded."{c}"' for c in columns)
+    return f"INSERT INTO {table} ({names}) VALUES ({values}) ON CONFLICT ({conflict}) DO UPDATE SET {changes}"  # noqa: S608
+
+
+_UPSERT_ORDER = _upsert_sql("orders", [*_ORDER_COLUMNS, "reserved_msat"], "id")
+_UPSERT_PAYMENT = _upsert_sql("payments", ["order_id", *_PAYMENT_COLUMNS], "order_id")
+_UPSERT_ATTEMPT = _upsert_sql(
+    "htlc_attempts", ["payment_hash", "dispatch", *_ATTEMPT_COLUMNS], "payment_hash, attempt_id"
+)
+_INSERT_JOURNAL = """
+    INSERT INTO journal (order_id, at_ms, event, data, notes, snapshot, raw, raw_sha256)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SELECT_ORDERS = (
+    "SELECT "  # noqa: S608 - names of our own columns only
+    + ", ".join(f'o."{c}" AS "o.{c}"' for c in _ORDER_COLUMNS)
+    + ", "
+    + ", ".join(f'p."{c}" AS "p.{c}"' for c in _PAYMENT_COLUMNS)
+    + " FROM orders o LEFT JOIN payments p ON p.order_id = o.id "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Journaled:
+    event: str
+    data: str
+    notes: tuple[str, ...]
+    raw: str | None
+
+
+def event_name(event: Event) -> str:
+    """``OrderPlaced`` → ``order_placed``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+class SqliteStore:
+    """One connection, for one thread. ``on_commit`` is called after each commit with its cursor and order."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = open_database(path)
+        self._conn = self._db.conn
+        self._conn.row_factory = sqlite3.Row
+        self.on_commit: Callable[[int, str], None] = lambda cursor, order_id: None
+
+    def close(self) -> None:
+        self._conn.close()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
+        """See OrderStore."""
+        with transaction(self._conn):
+            first = self.find_key(order.key)
+            if first is not None:
+                if first.fingerprint != order.fingerprint:
+                    raise KeyTaken
+                return first
+            _check_limits(order, limits, self.totals(now_ms))
+            cursor = self._write(order, (), _Journaled("order_requested", "{}", (), None), now_ms)
+        self.on_commit(cursor, order.id)
+        return order
+
+    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+        """See OrderStore."""
+        adapter = _EVENTS.setdefault(type(event), TypeAdapter(type(event)))
+        data = adapter.dump_json(event).decode()
+        with transaction(self._conn):
+            cursor = self._write(
+                step.order, step.attempts, _Journaled(event_name(event), data, step.notes, raw), now_ms
+            )
+        self.on_commit(cursor, step.order.id)
+        return cursor
+
+    def _write(self, order: Order, attempts: Iterable[Attempt], entry: _Journaled, now_ms: int) -> int:
+        row = to_row(order, without=_WITHOUT_PAYMENT)
+        row["reserved_msat"] = order.reserved_msat
+        self._conn.execute(_UPSERT_ORDER, row)
+        if order.payment is not None:
+            self._write_payment(order.id, order.payment, attempts)
+        raw = entry.raw
+        cursor = self._conn.execute(
+            _INSERT_JOURNAL,
+            (
+                order.id,
+                now_ms,
+                entry.event,
+                entry.data,
+                json.dumps(entry.notes),
+                _ORDER.dump_json(order).decode(),
+                raw and raw.encode()[:RAW_LIMIT_BYTES].decode(errors="ignore"),
+                raw and hashlib.sha256(raw.encode()).hexdigest(),
+            ),
+        ).lastrowid
+        assert cursor is not None
+        return cursor
+
+    def _write_payment(self, order_id: str, payment: Payment, attempts: Iterable[Attempt]) -> None:
+        self._conn.execute(_UPSERT_PAYMENT, {"order_id": order_id, **to_row(payment)})
+        given: Row = {"payment_hash": payment.payment_hash, "dispatch": payment.dispatch_count}
+        for attempt in attempts:
+            self._conn.execute(_UPSERT_ATTEMPT, {**given, **to_row(attempt)})
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def find_key(self, key: str) -> Order | None:
+        """The order of an idempotency key."""
+        return next(iter(self._select("WHERE o.key = ?", key)), None)
+
+    def get(self, order_id: str) -> Order:
+        """See OrderStore."""
+        found = self._select("WHERE o.id = ?", order_id)
+        if not found and len(order_id) >= MIN_ID_PREFIX:
+            found = self._select("WHERE substr(o.id, 1, ?) = ? LIMIT 2", len(order_id), order_id)
+        if not found:
+            raise OrderNotFound
+        if len(found) > 1:
+            raise OrderNotFound(f"More than one order begins with {order_id}. Give more of its id.")
+        return found[0]
+
+    def open_orders(self) -> list[Order]:
+        """Oldest first."""
+        return self._select("WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id")
+
+    def list_orders(self, wanted: OrderFilter) -> list[Order]:
+        """Newest first."""
+        conditions: list[tuple[str, tuple[Any, ...]]] = [("1", ())]
+        if wanted.open_only:
+            conditions.append(("o.closed_at_ms IS NULL", ()))
+        if wanted.closed_only:
+            conditions.append(("o.closed_at_ms IS NOT NULL", ()))
+        if wanted.kind:
+            conditions.append(("o.kind = ?", (wanted.kind,)))
+        if wanted.end is not None:
+            conditions.append(('o."end" = ?', (wanted.end.value,)))
+        if wanted.created_from_ms is not None:
+            conditions.append(("o.created_at_ms >= ?", (wanted.created_from_ms,)))
+        if wanted.created_before_ms is not None:
+            conditions.append(("o.created_at_ms < ?", (wanted.created_before_ms,)))
+        if wanted.before is not None:
+            conditions.append(("(o.created_at_ms, o.id) < (?, ?)", wanted.before))
+        where = " AND ".join(text for text, _ in conditions)
+        values = [value for _, given in conditions for value in given]
+        return self._select(f"WHERE {where} ORDER BY o.created_at_ms DESC, o.id DESC LIMIT ?", *values, wanted.limit)
+
+    def has_payment_hash(self, payment_hash: str) -> bool:
+        """Whether any order, also a closed one, has it."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM payments WHERE payment_hash = ?)", payment_hash))
+
+    def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:
+        """Journal rows after a cursor, oldest first, of one order or of all."""
+        where, given = ("AND order_id = ?", (order_id,)) if order_id else ("", ())
+        sql = f"SELECT * FROM journal WHERE cursor > ? {where} ORDER BY cursor LIMIT ?"  # noqa: S608 - fixed text
+        return [
+            Update(
+                cursor=row["cursor"],
+                at_ms=row["at_ms"],
+                event=row["event"],
+                order=_ORDER.validate_json(row["snapshot"]),
+                notes=tuple(json.loads(row["notes"])),
+            )
+            for row in self._rows(sql, after_cursor, *given, limit)
+        ]
+
+    def last_cursor(self) -> int:
+        """0 before the first order."""
+        return int(self._one("SELECT coalesce(max(cursor), 0) FROM journal"))
+
+    def totals(self, now_ms: int) -> MoneyTotals:
+        """See MoneyTotals."""
+        # An open order that is settled already counts as spent, not as pending.
+        (row,) = self._rows(
+            "SELECT count(*) AS open_orders, coalesce(sum(iif(p.htlc = ?, 0, o.reserved_msat)), 0) AS pending_msat"
+            " FROM orders o LEFT JOIN payments p ON p.order_id = o.id WHERE o.closed_at_ms IS NULL",
+            HtlcState.SETTLED.value,
+        )
+        spent_msat = self._one(
+            "SELECT coalesce(sum(amount_msat + fee_msat), 0) FROM payments WHERE htlc = ? AND htlc_since_ms > ?",
+            HtlcState.SETTLED.value,
+            now_ms - DAY_MS,
+        )
+        return MoneyTotals(open_orders=row["open_orders"], pending_msat=row["pending_msat"], spent_day_msat=spent_msat)
+
+    def _select(self, where: str, *values: Any) -> list[Order]:
+        return [_to_order(row) for row in self._rows(_SELECT_ORDERS + where, *values)]
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        return self._rows(sql, *values)[0][0]
+
+    def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        try:
+            return self._conn.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"The database could not be read: {error}. Run `holdpayd --check-config`.") from error
+
+
+def _to_order(row: sqlite3.Row) -> Order:
+    plain = {key[2:]: row[key] for key in row.keys() if key.startswith("o.")}  # noqa: SIM118 - a Row is no dict
+    payment = None
+    if row["p.payment_hash"] is not None:
+        columns = {key[2:]: row[key] for key in row.keys() if key.startswith("p.")}  # noqa: SIM118
+        payment = from_row(Payment, columns)
+    return from_row(Order, plain, payment=payment)
+
+
+def _check_limits(order: Order, limits: Limits, totals: MoneyTotals) -> None:
+    """Raises LimitExceeded, naming the key."""
+    if totals.open_orders >= limits.max_open_orders:
+        raise LimitExceeded(
+            f"{totals.open_orders} orders are open and limits.max_open_orders is {limits.max_open_orders}."
+            " Wait for one to end, or raise the limit."
+        )
+    pending_sat = -(-(totals.pending_msat + order.reserved_msat) // 1000)
+    if pending_sat > limits.max_pending_sat:
+        raise LimitExceeded(
+            f"With this order {pending_sat} sat would be pending and limits.max_pending_sat is"
+            f" {limits.max_pending_sat}. Wait for an order to end, or raise the limit."
+        )
+    day_sat = pending_sat + -(-totals.spent_day_msat // 1000)
+    if day_sat > limits.max_spend_per_day_sat:
+        raise LimitExceeded(
+            f"With this order {day_sat} sat would be spent within a day and limits.max_spend_per_day_sat is"
+            f" {limits.max_spend_per_day_sat}. Wait, or raise the limit."
+        )

@@ -1,0 +1,158 @@
+"""The worlds that the contract suite runs in: the sandbox here, real nodes in real_world.py.
+
+A world has one payer (an lnd under test), one peer that forwards, and one payee that issues hold invoices. The suite
+talks to the payer over gRPC (client.py) and to everything else through `World`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from holdpay.sandbox.clock import WallClock
+from holdpay.sandbox.lnd import SandboxLnd
+from holdpay.sandbox.lnd_model import InTransition, NotInitiated
+from holdpay.sandbox.lnd_rpc import WalletState
+from holdpay.sandbox.payee import HoldInvoices, Payee
+
+from tests.contract.client import Client, client
+
+ADMIN = "admin"
+
+
+class World(Protocol):
+    """The surroundings of the payer, and control over it."""
+
+    @property
+    def invoices(self) -> HoldInvoices: ...
+
+    # Ordinary seconds for which lnd avoids a hop that failed; None: too long to wait for.
+    mission_control_s: float | None
+
+    def connect(self, macaroon_hex: str | None = ADMIN) -> AbstractAsyncContextManager[Client]:
+        """Async context manager: a Client; ADMIN is the admin macaroon, None is none at all."""
+        ...
+
+    async def pass_s(self, seconds: float) -> None:
+        """Let time pass, for invoices and time-outs."""
+        ...
+
+    async def stop_payer(self) -> None: ...
+
+    async def kill_payer(self) -> None: ...
+
+    async def start_payer(self) -> None:
+        """Returns when the payer answers; its channels may still be coming up."""
+        ...
+
+    async def set_online(self, who: str, *, online: bool) -> None:
+        """Let the "peer" or the "payee" go, or come back and be reachable."""
+        ...
+
+    async def mine(self, blocks: int) -> None: ...
+
+    async def payer_invoice(self) -> str:
+        """An invoice of the payer itself."""
+        ...
+
+    async def delete_payment(self, payment_hash: bytes) -> str:
+        """What the operator can do; "" or the text of the refusal."""
+        ...
+
+    async def bake(self, methods: Sequence[str]) -> str:
+        """A macaroon for these methods, with a root key of its own; hex."""
+        ...
+
+    async def revoke(self, macaroon_hex: str) -> None:
+        """Delete the root key of a baked macaroon."""
+        ...
+
+    def wallet(self, state: int) -> AbstractAsyncContextManager[Client]:
+        """Async context manager: a Client of some lnd whose wallet is not there (0) or locked (1)."""
+        ...
+
+
+class SkippingClock(WallClock):
+    """The machine's clock, which a test can put forward."""
+
+    skipped_s = 0.0
+
+    def now_s(self) -> float:
+        return super().now_s() + self.skipped_s
+
+
+class SandboxWorld:
+    def __init__(self, directory: Path, pace: float = 180.0) -> None:
+        self._clock = SkippingClock(pace)
+        self._directory = directory
+        self._payee = Payee(self._clock)
+        self._baked: dict[str, Path] = {}
+        self.lnd = SandboxLnd(self._payee, directory, clock=self._clock)
+        self.mission_control_s: float | None = 180.0 / pace
+
+    @property
+    def invoices(self) -> HoldInvoices:
+        return self._payee
+
+    def connect(self, macaroon_hex: str | None = ADMIN) -> AbstractAsyncContextManager[Client]:
+        return client(
+            self.lnd.target, self.lnd.tls_cert, macaroon_hex if macaroon_hex != ADMIN else self.lnd.macaroon_hex
+        )
+
+    async def pass_s(self, seconds: float) -> None:
+        self._clock.skipped_s += seconds
+        await asyncio.sleep(0)
+
+    async def stop_payer(self) -> None:
+        await self.lnd.stop()
+
+    async def kill_payer(self) -> None:
+        await self.lnd.kill()
+
+    async def start_payer(self) -> None:
+        await self.lnd.start()
+
+    async def set_online(self, who: str, *, online: bool) -> None:
+        self.lnd.set_online(who, online=online)
+
+    async def mine(self, blocks: int) -> None:
+        await self.lnd.mine(blocks)
+
+    async def payer_invoice(self) -> str:
+        own = Payee(self._clock, key=self.lnd.node.key)
+        return await own.add(payment_hash=bytes(31) + b"\1", value_sat=1000, memo="", expiry_s=600, cltv_delta=80)
+
+    async def delete_payment(self, payment_hash: bytes) -> str:
+        try:
+            self.lnd.delete_payment(payment_hash)
+        except (InTransition, NotInitiated) as error:
+            return str(error)
+        return ""
+
+    async def bake(self, methods: Sequence[str]) -> str:
+        path = self.lnd.bake(f"baked-{len(self._baked)}.macaroon", methods)
+        baked = path.read_bytes().hex()
+        self._baked[baked] = path
+        return baked
+
+    async def revoke(self, macaroon_hex: str) -> None:
+        self.lnd.revoke(self._baked[macaroon_hex])
+
+    @asynccontextmanager
+    async def wallet(self, state: int) -> AsyncIterator[Client]:
+        other = SandboxLnd(self._payee, self._directory / "other")
+        await other.start(WalletState(state))
+        async with client(other.target, other.tls_cert, other.macaroon_hex) as connected:
+            yield connected
+        await other.stop()
+
+
+@asynccontextmanager
+async def sandbox_world(directory: Path) -> AsyncIterator[SandboxWorld]:
+    world = SandboxWorld(directory)
+    await world.lnd.start()
+    yield world
+    await world.lnd.stop()

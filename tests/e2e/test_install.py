@@ -1,0 +1,181 @@
+"""scripts/install, run for real below a folder of its own (`--root`): install, upgrade, refusals, uninstall.
+
+What needs root and systemd (user, ownership, the running unit) is beyond these tests; see the README, what was tried.
+"""
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import make_venv
+
+ROOT = Path(__file__).parents[2]
+INSTALL = ROOT / "scripts" / "install"
+# An index that refuses, and no cache, for pip and for uv.
+NOWHERE = "http://127.0.0.1:9/simple"
+OFFLINE = {"PIP_INDEX_URL": NOWHERE, "UV_DEFAULT_INDEX": NOWHERE, "PIP_NO_CACHE_DIR": "1", "UV_NO_CACHE": "1"}
+
+
+def install(*options: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [INSTALL, *options], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def versions(below: Path) -> list[str]:
+    return sorted(path.name for path in (below / "opt/holdpay/versions").iterdir())
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(scope="module")
+def below(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished installation; tests that change it take a copy of what they change back."""
+    try:
+        make_venv.fetch(make_venv.index() + "pip/")
+    except make_venv.SetupError as error:
+        pytest.skip(f"needs the package index: {error}")
+    folder = tmp_path_factory.mktemp("machine")
+    done = install("--root", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_both_commands_start_from_where_the_links_lead(below: Path) -> None:
+    for name in ("holdpay", "holdpayd"):
+        assert (below / "usr/local/bin" / name).readlink() == Path("/opt/holdpay/bin") / name
+        done = subprocess.run(
+            [below / "opt/holdpay/bin" / name, "--help"], capture_output=True, text=True, check=False, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage: " in done.stdout or "usage: " in done.stdout
+
+
+def test_the_program_stands_alone_without_the_checkout_and_without_the_build_tools(below: Path) -> None:
+    code = "import holdpay, importlib.util as u; print(holdpay.__file__, u.find_spec('hatchling'))"
+    python = below / "opt/holdpay/bin/python"
+    said = subprocess.run([python, "-Ic", code], capture_output=True, text=True, check=True, cwd="/").stdout.split()
+    assert Path(said[0]).is_relative_to(below)
+    assert said[1] == "None"
+
+
+def test_the_configuration_is_the_documented_example_and_not_for_everybody(below: Path) -> None:
+    configuration = below / "etc/holdpay/config.toml"
+    assert configuration.read_text() == (ROOT / "config.example.toml").read_text()
+    assert mode(configuration) == 0o640
+    assert mode(configuration.parent) == 0o750
+    assert mode(below / "var/lib/holdpay") == 0o700
+
+
+def test_the_unit_runs_the_program_of_the_prefix(below: Path) -> None:
+    unit = (below / "etc/systemd/system/holdpayd.service").read_text()
+    assert unit == (ROOT / "systemd/holdpayd.service").read_text()
+
+
+def test_completion_is_there_for_three_shells(below: Path) -> None:
+    share = below / "usr/local/share"
+    completions = {
+        "bash": share / "bash-completion/completions/holdpay",
+        "zsh": share / "zsh/site-functions/_holdpay",
+        "fish": share / "fish/vendor_completions.d/holdpay.fish",
+    }
+    for shell, completion in completions.items():
+        assert f"_HOLDPAY_COMPLETE={shell}_complete" in completion.read_text()
+
+
+def test_an_upgrade_keeps_the_configuration_and_the_environment_that_may_still_run(below: Path) -> None:
+    configuration = below / "etc/holdpay/config.toml"
+    mine = configuration.read_text() + "# mine\n"
+    configuration.write_text(mine)
+    before = (below / "opt/holdpay/current").readlink().name
+    done = install("--root", below)
+    assert done.returncode == 0, done.stderr
+    after = (below / "opt/holdpay/current").readlink().name
+    assert configuration.read_text() == mine
+    assert versions(below) == [before, after]
+    assert (below / "etc/holdpay/config.example.toml").read_text() == (ROOT / "config.example.toml").read_text()
+    configuration.write_text(mine.removesuffix("# mine\n"))
+
+
+def test_an_upgrade_that_fails_leaves_the_installed_version_at_work(below: Path) -> None:
+    before = ((below / "opt/holdpay/current").readlink(), versions(below))
+    done = install("--root", below, **OFFLINE)
+    assert done.returncode != 0
+    assert "cannot be reached" in done.stderr
+    assert done.stderr.endswith("scripts/install: stopped; the version installed before is as it was.\n")
+    assert ((below / "opt/holdpay/current").readlink(), versions(below)) == before
+
+
+def test_a_first_install_that_fails_leaves_no_program_behind(tmp_path: Path) -> None:
+    done = install("--root", tmp_path, **OFFLINE)
+    assert done.returncode != 0
+    assert done.stderr.endswith("scripts/install: stopped; no program was installed.\n")
+    assert not (tmp_path / "opt/holdpay").exists()
+    assert not (tmp_path / "etc").exists()
+
+
+def test_another_prefix_beside_an_installation_is_refused(below: Path) -> None:
+    done = install("--root", below, "--prefix", "/srv/holdpay")
+    assert done.returncode != 0
+    assert "already there (/opt/holdpay/bin/holdpay), not from /srv/holdpay." in done.stderr
+    assert not (below / "srv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--prefix"], "--prefix needs a folder"),
+        (["--prefix", "/"], "absolute folder of its own"),
+        (["--prefix", "/holdpay"], "absolute folder of its own"),
+        (["--prefix", "opt/holdpay"], "absolute folder of its own"),
+        (["--prefix", "/opt/hold pay"], "characters that a unit file would misread"),
+        (["--prefix", "/opt/../usr"], "characters that a unit file would misread"),
+        (["--root", "here"], "--root must be an absolute folder"),
+        (["--remove"], "--remove is not an option"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(options: list[str], said: str) -> None:
+    done = install(*options)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_a_folder_with_something_else_in_it_is_not_taken_as_prefix(tmp_path: Path) -> None:
+    (tmp_path / "opt/holdpay").mkdir(parents=True)
+    (tmp_path / "opt/holdpay/letter.txt").write_text("keep me")
+    done = install("--root", tmp_path)
+    assert done.returncode == 1
+    assert "holds something else" in done.stderr
+    assert (tmp_path / "opt/holdpay/letter.txt").read_text() == "keep me"
+
+
+def test_without_root_the_machine_itself_is_refused(tmp_path: Path) -> None:
+    somebody = tmp_path / "id"
+    somebody.write_text("#!/bin/sh\necho 1000\n")
+    somebody.chmod(0o755)
+    done = install(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "this needs root: sudo scripts/install" in done.stderr
+
+
+def test_uninstalling_where_nothing_is_says_so(tmp_path: Path) -> None:
+    done = install("--root", tmp_path, "--uninstall")
+    assert done.returncode == 1
+    assert "there is no holdpay at" in done.stderr
+
+
+def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(below: Path) -> None:
+    database = below / "var/lib/holdpay/holdpay.db"
+    database.write_text("orders")
+    done = install("--root", below, "--uninstall")
+    assert done.returncode == 0, done.stderr
+    left = {str(path.relative_to(below)) for path in below.rglob("*") if not path.is_dir()}
+    assert left == {"etc/holdpay/config.toml", "etc/holdpay/config.example.toml", "var/lib/holdpay/holdpay.db"}
+    for kept in ("etc/holdpay", "var/lib/holdpay"):
+        assert re.search(rf"^  {below / kept} ", done.stdout, re.MULTILINE)
