@@ -157,10 +157,9 @@ class Walletless:
                 return False
             async with client(self.rpc_address, self.tls_cert_path, None) as connected:
                 try:
-                    await connected.state()
+                    return await connected.state() != WalletState.WAITING_TO_START
                 except grpc.aio.AioRpcError:
                     return False
-            return True
 
         await until("an lnd without a wallet", answers, within_s=PATIENCE_S)
 

@@ -30,6 +30,7 @@ VALUE_SAT = 2_000
 VALUE_MSAT = VALUE_SAT * 1000
 PEER_FEE_MSAT = 1_002  # LND's defaults: 1,000 msat and one millionth
 HOP_DELTA = 80  # LND's default for forwarding
+SHORT_DELTA = 24  # the least final delta that LND's invoices may ask for
 PADDING = 3  # blocks that LND adds to the final delta
 
 UNKNOWN, ALREADY_EXISTS, NOT_FOUND = (
@@ -794,9 +795,9 @@ async def test_info_names_the_node_its_network_and_its_height(world: World, lnd:
 
 
 async def test_a_silent_payees_lnd_cancels_twelve_blocks_before_its_htlc_expires(world: World, lnd: Client) -> None:
-    asked = await order(world, cltv_delta=20)
+    asked = await order(world, cltv_delta=SHORT_DELTA)
     stream = await hold(world, lnd, asked)
-    await world.mine(20 + PADDING - 13)
+    await world.mine(SHORT_DELTA + PADDING - 13)
     await asyncio.sleep(0.3)
     assert (await stream.out()).status == stream.messages[-1].status == Payment.IN_FLIGHT
     await world.mine(1)
@@ -807,11 +808,11 @@ async def test_a_silent_payees_lnd_cancels_twelve_blocks_before_its_htlc_expires
 
 
 async def test_a_payee_that_never_comes_back_ends_in_no_route(mortal_world: World) -> None:
-    asked = await order(mortal_world, cltv_delta=20)
+    asked = await order(mortal_world, cltv_delta=SHORT_DELTA)
     async with mortal_world.connect() as lnd:
         stream = await hold(mortal_world, lnd, asked)
         await mortal_world.set_online("payee", online=False)
-        await mine_until(mortal_world, stream, blocks=20 + PADDING + HOP_DELTA - 1)
+        await mine_until(mortal_world, stream, blocks=SHORT_DELTA + PADDING + HOP_DELTA - 1)
         last = await stream.end()
 
     assert outcome(last) == (Payment.FAILED, NO_ROUTE)
@@ -819,11 +820,11 @@ async def test_a_payee_that_never_comes_back_ends_in_no_route(mortal_world: Worl
 
 
 async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world: World) -> None:
-    asked = await order(mortal_world, cltv_delta=20)
+    asked = await order(mortal_world, cltv_delta=SHORT_DELTA)
     async with mortal_world.connect() as lnd:
         stream = await hold(mortal_world, lnd, asked)
         await mortal_world.set_online("peer", online=False)
-        await mortal_world.mine(20 + PADDING + HOP_DELTA - 1)
+        await mortal_world.mine(SHORT_DELTA + PADDING + HOP_DELTA - 1)
         assert len(await lnd.channels()) == 1
         await mortal_world.mine(1)
         async with asyncio.timeout(20):

@@ -23,8 +23,8 @@ ANSWER_TIMEOUT_S = 45.0
 """For one question. The catalog asks the provider, who may be slow and far (Tor)."""
 
 REFUSED = "holdpay-refused"
-"""Trailing metadata of a status that the daemon chose itself. A broken transport says UNAVAILABLE or CANCELLED too: only
-this mark tells "not now, nothing was ordered" from "the answer was lost"."""
+"""Trailing metadata of a status that the daemon chose itself. A broken transport says UNAVAILABLE or CANCELLED too:
+this mark alone tells "not now, nothing was ordered" from "the answer was lost"."""
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),

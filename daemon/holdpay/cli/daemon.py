@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdpay import __version__
+from holdpay.cli.sandbox import sandbox
 from holdpay.errors import ConfigError, HoldpayError, InvariantViolation, StoreError
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def cli(context: click.Context, config_path: Path | None, check_config: bool) ->
     """Buys from sms4sats with hold invoices, through your own LND node. Clients use `holdpay`."""
     if context.invoked_subcommand is None:
         context.exit(_check(config_path) if check_config else _serve(config_path))
+
+
+cli.add_command(sandbox)
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ class Feed:
     """The request may have reached the daemon."""
     started_ms: int = field(init=False)
     _has_connected: bool = field(default=False, init=False)
+    _has_news: bool = field(default=False, init=False)
     _told: set[str] = field(default_factory=set, init=False)
     """How the connection was lost since the last update: each is said once, lest a flapping daemon fill the screen."""
     _owes_return: bool = field(default=False, init=False)
@@ -111,9 +112,8 @@ class Feed:
         try:
             for update in call:
                 if update.shutting_down:
-                    self._remember(update)
                     raise Lost("it is stopping")
-                if self._is_new(update):
+                if update.HasField("order") and self._is_new(update):
                     self._remember(update)
                     yield update
         except grpc.RpcError as error:
@@ -124,6 +124,8 @@ class Feed:
     def _open(self, client: Client) -> Stream:
         timeout_s = self._remaining_s()
         if self.request is not None and not self.order_id:
+            if not self.is_sent:
+                self.say(f"Key {self.request.idempotency_key}.")
             self.is_sent = True
             return client.stub.RequestCode(self.request, timeout=timeout_s)
         after_cursor = self.cursor
@@ -142,19 +144,19 @@ class Feed:
     def _remember(self, update: pb.OrderUpdate) -> None:
         self._wait_s = FIRST_WAIT_S
         self._told.clear()
+        self._has_news = True
         self.cursor = max(update.cursor, self.cursor or 0)
-        if self.request is not None and update.HasField("order"):
+        if self.request is not None:
             self.order_id = update.order.id
 
     def _judge(self, error: grpc.RpcError) -> Exception:
-        """What a broken stream means. Once there is an order, only the daemon's clear no is not a lost stream."""
+        """What a broken stream means. Once something came, all but an unknown order is a lost stream."""
         code = error.code()
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and self.deadline_s is not None:
             return TimedOut()
-        has_order = self.request is not None and self.is_accepted
-        if is_lost(error) or (has_order and code is not grpc.StatusCode.NOT_FOUND):
+        if is_lost(error) or (self._has_news and code is not grpc.StatusCode.NOT_FOUND):
             return Lost(details(error))
-        if has_order:
+        if self._has_news:
             return Failure(
                 f"The daemon does not know order {self.order_id} any more ({details(error)}). "
                 "See whether it runs on another state directory: `holdpay status`.",

@@ -1,4 +1,4 @@
-"""One order followed to what the user waits for (`holdpay code`, `holdpay orders wait`). Imports grpc: import it late."""
+"""One order followed to what the user waits for (`code`, `orders wait`). Imports grpc: import this module late."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TextView:
 
     def accepted(self, order: pb.Order) -> None:
         self._screen.line(
-            f"Order {order.id}, key {order.idempotency_key}: {order.service_name or order.service} in {order.country}, "
+            f"Order {order.id}: {order.service_name or order.service} in {order.country}, "
             f"for up to {render.sat(order.max_price_sat)} and a fee of up to {render.sat(order.max_fee_sat)}."
         )
 
@@ -80,7 +80,7 @@ class JsonView:
     """For programs: one JSON object per update on stdout, and nothing else there."""
 
     def accepted(self, order: pb.Order) -> None:
-        click.echo(f"Order {order.id}, key {order.idempotency_key}.", err=True)
+        click.echo(f"Order {order.id}.", err=True)
 
     def update(self, update: pb.OrderUpdate) -> None:
         render.echo_json(update)

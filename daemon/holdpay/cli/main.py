@@ -60,3 +60,7 @@ for command in (code, orders, countries, services, prices, status, completion):
 
 def main() -> None:
     cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,7 @@ def _check_macaroon(path: Path) -> Path:
     if not content.strip():
         # The unit hands over an empty credential where the file is missing.
         raise ValueError(
-            f"names {path}, and that is empty: put lnd's macaroon there (for the unit: in /etc/holdpay/holdpay.macaroon)"
+            f"names {path}, and that is empty: put lnd's macaroon there (for the unit: /etc/holdpay/holdpay.macaroon)"
         )
     if info.st_mode & 0o007:
         raise ValueError(f"names {path}, which everybody on this machine may use: run `chmod o= {path}`")

@@ -47,7 +47,8 @@ def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
         return ()
     age_ms = now_ms - max(order.state_since_ms, payment.htlc_since_ms)
     found = []
-    if payment.htlc is HtlcState.SETTLED and order.state is not OrderState.DELIVERED:
+    is_charged_without_code = payment.htlc is HtlcState.SETTLED and order.state is not OrderState.DELIVERED
+    if is_charged_without_code and age_ms > policy.alarm_refund_s * 1000:
         found.append(f"order {order.id}: charged without a code; the preimage is the proof for the provider's support")
     if order.is_money_out:
         found += _alarms_of_money_out(order, payment, policy, age_ms, now_ms)
@@ -95,7 +96,7 @@ def what(order: Order) -> str:
 def _summary(order: Order) -> str:
     head = f"Order {order.id} is for {what(order)}."
     if order.end is not None:
-        because = f" Why: {order.reason}." if order.reason else ""
+        because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
         return f"{head} It is closed. {_ENDS[order.end]}{because}"
     return f"{head} It is open: {phase(order)}."
 
@@ -245,5 +246,5 @@ def _words(order: Order) -> dict[str, object]:
         "refusal": payment.refusal if payment else "",
         "phase": phase(order),
         "fee": fee,
-        "number": f" on +{order.number}" if order.number else "",
+        "number": f" on +{order.number}" if order.state is OrderState.NUMBER_ASSIGNED else "",
     }

@@ -157,7 +157,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "sending the payment",
         _ASKING,
         "payment on its way",
-        "charged early, waiting for the number",
+        "charged early, the code is due",
         "payment failed, the money is back",
     ),
     **_cells(
@@ -166,7 +166,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "held, says the provider; asking lnd",
         "held, says the provider; asking lnd",
         "held, a number is being found",
-        "charged without a code, waiting for it",
+        "charged, the code is due",
         "the money is back, the provider does not say so yet",
     ),
     **_cells(
@@ -175,7 +175,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "held, says the provider; asking lnd",
         "held, says the provider; asking lnd",
         "held, waiting for the SMS",
-        "charged without a code, waiting for it",
+        "charged, the code is due",
         "the money is back; the number is probably dead",
     ),
     **_cells(

@@ -9,13 +9,14 @@ import asyncio
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 import grpc
 from grpc import aio
 
 from holdpay.errors import LndDenied, LndError, LndRefused, LndUnavailable
 
-TEXT_MAX_CHARS = 300
+TEXT_MAX_CHARS: Final = 300
 
 
 class FailureKind(Enum):
@@ -51,7 +52,7 @@ class Failure:
         return self.kind in {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.REFUSED}
 
 
-_BY_CODE = {
+_BY_CODE: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: FailureKind.SLOW,
     grpc.StatusCode.NOT_FOUND: FailureKind.NOT_FOUND,
     grpc.StatusCode.PERMISSION_DENIED: FailureKind.DENIED,
@@ -65,7 +66,7 @@ _BY_CODE = {
 }
 
 # Compared in lower case; the first that fits decides.
-_BY_TEXT = (
+_BY_TEXT: Final = (
     ("wallet locked", FailureKind.LOCKED),
     ("wallet not created", FailureKind.NO_WALLET),
     ("waiting to start", FailureKind.STARTING),
@@ -81,9 +82,9 @@ _BY_TEXT = (
 )
 
 # What gRPC says before it says why it could not connect.
-_CONNECT_PREFIX = re.compile(r"^failed to connect to all addresses; last error: \w+: (\S+: )?")
+_CONNECT_PREFIX: Final = re.compile(r"^failed to connect to all addresses; last error: \w+: (\S+: )?")
 
-_HANDSHAKE_TEXTS = ("certificate", "verification check failed", "security handshaker")
+_HANDSHAKE_TEXTS: Final = ("certificate", "verification check failed", "security handshaker")
 
 
 def read_failure(code: grpc.StatusCode, text: str) -> Failure:
@@ -99,8 +100,9 @@ def read_failure(code: grpc.StatusCode, text: str) -> Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The same for whatever a call raised. Of an exception that is not gRPC's only the type is told: nobody knows what
-    is in its text, and the macaroon is near.
+    """The same for whatever a call raised.
+
+    Of an exception that is not gRPC's only the type is told: the macaroon is near, and could be in its text.
     """
     if isinstance(error, aio.AioRpcError):
         return read_failure(error.code(), error.details() or "")
@@ -132,7 +134,7 @@ def explain(failure: Failure, address: str) -> str:
     return template.format(address=address, text=failure.text)
 
 
-_EXPLANATIONS = {
+_EXPLANATIONS: Final = {
     FailureKind.UNREACHABLE: (
         "lnd at {address} does not answer ({text}). See that it runs and that lnd.address is right."
     ),

@@ -91,7 +91,7 @@ class Monitor:
                 local_balance_sat=None,
             )
         if (seen.state, seen.detail) != (self._seen.state, self._seen.detail):
-            _log.info("lnd", state=seen.state.value, detail=seen.detail, version=seen.version)
+            _log.info("lnd state", state=seen.state.value, detail=seen.detail, version=seen.version)
         self._seen = seen
 
     async def _ask(self, link: Link) -> NodeStatus:

@@ -37,9 +37,15 @@ def code_of(error: errors.HoldpayError) -> grpc.StatusCode:
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
+REFUSED = (("holdpay-refused", "1"),)
+"""Trailing metadata of a refusal: nothing was recorded or ordered. A broken transport knows no such mark."""
+
+
 async def _abort(context: Context, error: Exception) -> None:
-    if isinstance(error, errors.HoldpayError):
+    if isinstance(error, errors.StoreError | errors.InvariantViolation):
         await context.abort(code_of(error), error.message)
+    if isinstance(error, errors.HoldpayError):
+        await context.abort(code_of(error), error.message, REFUSED)
     log.error("a request failed", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "holdpayd has a defect here. Its log says more; please report it.")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdpay.sandbox.clock import WallClock
+from holdpay.sandbox.control import ControlServer
 from holdpay.sandbox.files import write_private
 from holdpay.sandbox.lnd import SandboxLnd
 from holdpay.sandbox.payee import Payee
@@ -70,24 +71,26 @@ class SandboxWorld:
 
     def __init__(self, directory: Path, *, pace: float = 1.0, extra_config: str = "") -> None:
         clock = WallClock(pace)
-        self.payee = Payee(clock)
-        self.lnd = SandboxLnd(self.payee, directory / "lnd", clock=clock)
-        self.provider = SimulatedSms4Sats(self.payee, clock)
-        self._directory = directory
+        self.payee: Payee = Payee(clock)
+        self.lnd: SandboxLnd = SandboxLnd(self.payee, directory / "lnd", clock=clock)
+        self.provider: SimulatedSms4Sats = SimulatedSms4Sats(self.payee, clock)
+        self.directory: Path = directory
+        self._control = ControlServer(self, directory)
         self._pace = pace
         self._extra = extra_config
 
     @property
     def config(self) -> Path:
-        return self._directory / "config.toml"
+        return self.directory / "config.toml"
 
     @property
     def socket(self) -> Path:
-        return self._directory / "holdpay.sock"
+        return self.directory / "holdpay.sock"
 
     async def __aenter__(self) -> SandboxWorld:
         await self.lnd.start()
         await self.provider.start()
+        await self._control.start()
         endpoints = Endpoints(
             lnd_address=self.lnd.target,
             tls_cert=self.lnd.tls_cert,
@@ -95,10 +98,10 @@ class SandboxWorld:
             provider_url=self.provider.url,
             payee_pubkey=await self.payee.pubkey(),
         )
-        daemon_config(self._directory, endpoints, self._pace, self._extra)
+        daemon_config(self.directory, endpoints, self._pace, self._extra)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._control.stop()
         await self.provider.stop()
         await self.lnd.stop()
-

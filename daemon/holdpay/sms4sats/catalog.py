@@ -38,8 +38,9 @@ def resolve_country(text: str) -> CountryInfo:
 
     Raises InvalidRequest with the nearest names.
     """
-    by_word = _countries_by_word()
-    country = by_word.get(_word(text))
+    # Only a number has digits, and then nothing else: "-1" is not country 1.
+    is_sound = text.strip().isdecimal() or not any(char.isdigit() for char in text)
+    country = _countries_by_word().get(_word(text)) if is_sound else None
     if country is None:
         names = ((found.code, name) for found in countries() for name in (found.name, *found.aliases))
         nearest = _nearest(_word(text), {_word(name): (code, name) for code, name in names})

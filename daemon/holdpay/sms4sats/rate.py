@@ -33,9 +33,10 @@ class RateLimiter:
     @property
     def pause_left_s(self) -> float:
         """How long the provider still wants to be left alone."""
-        left_ms = self._pause_until_ms - self._clock.now_ms()
-        # A wall clock that is set back must not make the pause longer than it was.
-        return max(0.0, min(left_ms, self._pause_ms)) / 1000
+        now_ms = self._clock.now_ms()
+        # A wall clock that was set back must not make the pause longer than it was.
+        self._pause_until_ms = min(self._pause_until_ms, now_ms + self._pause_ms)
+        return max(0.0, self._pause_until_ms - now_ms) / 1000
 
     def pause(self, seconds: float) -> None:
         """Nobody sends anything for this long. A shorter pause does not end a longer one."""

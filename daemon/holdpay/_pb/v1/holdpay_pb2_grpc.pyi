@@ -7,6 +7,7 @@ Units are in the names: _sat, _msat, _s, _ms (Unix time in milliseconds where th
 height). A field marked `optional` may be absent; absent means "not known (yet)" unless its comment says otherwise.
 
 Refusal or order: before a request is durable it may be refused with a status code and nothing was recorded or ordered.
+A refusal carries the trailing metadata `holdpay-refused: 1`, so that it cannot be mistaken for a broken connection.
 After that it is an order, which always ends in an update with `terminal` set, replayed alike for the same idempotency key.
 """
 

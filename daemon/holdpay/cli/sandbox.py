@@ -1,0 +1,88 @@
+"""`holdpayd sandbox`: both simulated servers, for trying holdpay without a node and without money."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+DEFAULT_DIRECTORY = Path("holdpay-sandbox")
+
+_directory = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Where its files are.",
+)
+
+
+@click.group()
+def sandbox() -> None:
+    """A simulated lnd and a simulated sms4sats, to try holdpay without a node and without money."""
+
+
+@sandbox.command()
+@_directory
+@click.option(
+    "--pace",
+    type=click.FloatRange(0.1, 1000),
+    default=1.0,
+    show_default=True,
+    help="How much faster the provider's clock runs.",
+)
+@click.option("--trick", "tricks", multiple=True, metavar="NAME[=VALUE]", help="Play it at the start; can be repeated.")
+def run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
+    """Start both servers and serve until ^C."""
+    from holdpay.sandbox.tricks import UnknownTrick
+
+    try:
+        asyncio.run(_run(directory.absolute(), pace, tricks))
+    except (UnknownTrick, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
+    from holdpay.sandbox.tricks import play
+    from holdpay.sandbox.world import SandboxWorld
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with SandboxWorld(directory, pace=pace) as world:
+        for trick in tricks:
+            click.echo(f"trick: {await play(world, trick)}")
+        click.echo(
+            f"A simulated lnd serves at {world.lnd.target}, a simulated sms4sats at {world.provider.url}.\n"
+            f"Start the daemon:   holdpayd --config {world.config}\n"
+            f"Order a code:       holdpay --socket {world.socket} code usa openai\n"
+            f"Play a trick:       holdpayd sandbox play --dir {directory} no-number\n"
+            "^C ends it."
+        )
+        await stop.wait()
+
+
+@sandbox.command()
+@_directory
+@click.argument("trick", metavar="NAME[=VALUE]")
+def play(directory: Path, trick: str) -> None:
+    """Make something go wrong in a running sandbox."""
+    from holdpay.sandbox.control import NoSandbox, play_remotely
+    from holdpay.sandbox.tricks import UnknownTrick
+
+    try:
+        click.echo(play_remotely(directory.absolute(), trick))
+    except (NoSandbox, UnknownTrick) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@sandbox.command()
+def tricks() -> None:
+    """List what can go wrong."""
+    from holdpay.sandbox.tricks import TRICKS
+
+    for name, trick in TRICKS.items():
+        click.echo(f"{name + (f'={trick.value}' if trick.value else ''):26}{trick.help}")

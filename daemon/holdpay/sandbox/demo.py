@@ -1,0 +1,125 @@
+"""The main job on the sandbox, as a story: an order that gets its code, one that is refunded, what explain says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from holdpay.sandbox.tricks import play
+from holdpay.sandbox.world import SandboxWorld
+
+PACE = 10.0
+"""The provider's clock runs this much faster, so that the story takes seconds."""
+PRICE_SAT = 2000
+START_TIMEOUT_S = 20.0
+
+EXIT_CODE_RECEIVED = 0
+EXIT_REFUNDED = 5
+
+
+class DemoFailed(Exception):
+    """The story went otherwise than it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cli:
+    socket: Path
+
+    async def run(self, *arguments: str, expect: int = 0, show: bool = True) -> str:
+        """Runs `holdpay`; its progress goes to the terminal. Returns its stdout."""
+        if show:
+            click.secho(f"\n$ holdpay {' '.join(arguments)}", bold=True)
+        command = (sys.executable, "-m", "holdpay.cli.main", "--socket", str(self.socket), *arguments)
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        stdout, _ = await process.communicate()
+        if show:
+            click.echo(stdout.decode(), nl=False)
+            sys.stdout.flush()
+        if process.returncode != expect:
+            raise DemoFailed(f"`holdpay {arguments[0]}` ended with {process.returncode}, not with {expect}.")
+        return stdout.decode()
+
+
+async def tell() -> None:
+    """The whole story. Raises DemoFailed."""
+    with tempfile.TemporaryDirectory(prefix="holdpay-demo-") as name:
+        directory = Path(name)
+        async with SandboxWorld(directory, pace=PACE) as world, _daemon(world):
+            click.secho("A simulated lnd and a simulated sms4sats run, and the real daemon between them.", fg="cyan")
+            world.provider.knobs.price_sat = PRICE_SAT
+            cli = _Cli(world.socket)
+            await cli.run("status")
+
+            click.secho("\n1. An order that gets its code. Only the code itself goes to stdout.", fg="cyan")
+            await cli.run("code", "usa", "openai", "--until", "settled", expect=EXIT_CODE_RECEIVED)
+
+            click.secho(
+                "\n2. An order whose SMS never comes: the hold invoice is canceled, the money is back.", fg="cyan"
+            )
+            await play(world, "gives-up=60")
+            await cli.run("code", "germany", "telegram", "--until", "settled", expect=EXIT_REFUNDED)
+
+            click.secho("\n3. What the daemon says of both.", fg="cyan")
+            for order_id in await _order_ids(cli):
+                await cli.run("orders", "explain", order_id)
+
+
+async def _order_ids(cli: _Cli) -> list[str]:
+    answer = await cli.run("orders", "list", "--json", show=False)
+    return [order["id"] for order in reversed(json.loads(answer)["orders"])]
+
+
+@contextlib.asynccontextmanager
+async def _daemon(world: SandboxWorld) -> AsyncIterator[None]:
+    """The real daemon as a process of its own; its log is shown only if it fails."""
+    log_path = world.directory / "daemon.log"
+    with log_path.open("wb") as log:
+        command = (sys.executable, "-m", "holdpay.cli.daemon", "--config", str(world.config))
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+    try:
+        await _until_ready(world, process)
+        yield
+    except DemoFailed:
+        click.echo(log_path.read_text(), err=True)
+        raise
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _until_ready(world: SandboxWorld, process: asyncio.subprocess.Process) -> None:
+    """Asks the daemon itself, as a user would."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    cli = _Cli(world.socket)
+    while process.returncode is None and time.monotonic() < deadline:
+        if world.socket.exists():
+            with contextlib.suppress(DemoFailed):
+                await cli.run("status", show=False)
+                return
+        await asyncio.sleep(0.1)
+    raise DemoFailed("The daemon did not come up.")
+
+
+def main() -> None:
+    """Exits 0 if the story went as told."""
+    began = time.monotonic()
+    try:
+        asyncio.run(tell())
+    except DemoFailed as error:
+        click.secho(f"The demo failed: {error}", fg="red", err=True)
+        sys.exit(1)
+    click.secho(f"\nAll as it should be, in {time.monotonic() - began:.0f} s. Nothing is left behind.", fg="cyan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""A daemon from a script: each call of a streaming method plays the next script, on a real Unix socket."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import grpc
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay._pb.v1 import holdpay_pb2_grpc as rpc
+from holdpay.cli.app import Clock
+from holdpay.cli.client import REFUSED
+
+NOW_MS = 1_790_000_000_000
+ORDER_ID = "ord-7f3a9c"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The daemon's own no."""
+
+    code: grpc.StatusCode
+    details: str = "No. Do something else."
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """What a client sees of a transport that broke."""
+
+    code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+
+
+class Hang:
+    """Nothing more comes."""
+
+
+class Interrupt:
+    """The user presses ^C."""
+
+
+class Die:
+    """The daemon goes away, its socket with it."""
+
+
+Step = pb.OrderUpdate | Refuse | Break | Hang | Interrupt | Die
+Script = Sequence[Step]
+
+
+class FakeClock(Clock):
+    """Stands still but for sleeps; `on_sleep` is played one by one."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+        self.on_sleep: list[Callable[[], None]] = []
+
+    def now_ms(self) -> int:
+        return NOW_MS + int(self.elapsed_s * 1000)
+
+    def monotonic_s(self) -> float:
+        return self.elapsed_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.elapsed_s += duration_s
+        if self.on_sleep:
+            self.on_sleep.pop(0)()
+
+
+def an_order(**changes: Any) -> pb.Order:
+    """An order just accepted, with these fields changed."""
+    order = pb.Order(
+        id=ORDER_ID,
+        kind="code",
+        idempotency_key="cli-test",
+        country_code=187,
+        country="USA",
+        service="oi",
+        service_name="OpenAI",
+        created_at_ms=NOW_MS,
+        state=pb.ORDER_STATE_REQUESTED,
+        htlc=pb.HTLC_STATE_NONE,
+        phase="asking the provider",
+        max_price_sat=3060,
+        max_fee_sat=31,
+    )
+    order.MergeFrom(pb.Order(**changes))
+    return order
+
+
+ACCEPTED: dict[str, Any] = {}
+HELD = {
+    "state": pb.ORDER_STATE_PAID,
+    "htlc": pb.HTLC_STATE_IN_FLIGHT,
+    "phase": "held, a number is being found",
+    "amount_msat": 3_000_000,
+    "fee_msat": 3_512,
+    "locked_msat": 3_003_512,
+    "expiry_height": 871_234,
+    "promise_until_ms": NOW_MS + 1_260_000,
+    "dispatches": 1,
+}
+NUMBERED = HELD | {
+    "state": pb.ORDER_STATE_NUMBER_ASSIGNED,
+    "number": "15550001111",
+    "phase": "held, waiting for the SMS",
+}
+DELIVERED = NUMBERED | {"state": pb.ORDER_STATE_DELIVERED, "code": "004211", "phase": "the code is here, settling"}
+_OVER = {"terminal": True, "closed_at_ms": NOW_MS + 60_000, "phase": "over"}
+SETTLED = (
+    DELIVERED
+    | _OVER
+    | {
+        "htlc": pb.HTLC_STATE_SETTLED,
+        "end": pb.END_CODE_RECEIVED,
+        "locked_msat": 0,
+        "spent_msat": 3_003_512,
+        "preimage": "ab" * 32,
+    }
+)
+
+
+def ended(end: pb.End.ValueType, **changes: Any) -> dict[str, Any]:
+    """The fields of an order that closed so."""
+    return _OVER | {"state": pb.ORDER_STATE_CANCELED, "end": end, "reason": "It ended for a reason."} | changes
+
+
+def updates(*stages: dict[str, Any], first_cursor: int = 1) -> list[Step]:
+    """One update per stage, a second apart, with cursors from `first_cursor` on."""
+    return [
+        pb.OrderUpdate(
+            cursor=first_cursor + index,
+            at_ms=NOW_MS + (first_cursor + index) * 1000,
+            event=f"event_{first_cursor + index}",
+            order=an_order(**stage),
+        )
+        for index, stage in enumerate(stages)
+    ]
+
+
+@dataclass(slots=True)
+class FakeDaemon(rpc.HoldpayServicer):
+    """`answers` are by method name: a message, or a Refuse. `orders` is what GetOrder and ListOrders know."""
+
+    path: str
+    request_scripts: list[Script] = field(default_factory=list)
+    watch_scripts: list[Script] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
+    orders: list[pb.Order] = field(default_factory=list)
+    received: list[Any] = field(default_factory=list)
+    _server: grpc.Server | None = None
+    _stopped: threading.Event | None = None
+
+    def start(self) -> None:
+        if self._stopped is not None:
+            self._stopped.wait()
+        self._server = grpc.server(ThreadPoolExecutor(max_workers=8))
+        rpc.add_HoldpayServicer_to_server(self, self._server)
+        self._server.add_insecure_port(f"unix:{self.path}")
+        self._server.start()
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._stopped = self._server.stop(None)
+
+    def received_of(self, kind: type[Any]) -> list[Any]:
+        return [request for request in self.received if isinstance(request, kind)]
+
+    def RequestCode(  # noqa: N802
+        self, request: pb.RequestCodeRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.OrderUpdate]:
+        self.received.append(request)
+        yield from self._play(self.request_scripts.pop(0), context)
+
+    def WatchOrders(  # noqa: N802
+        self, request: pb.WatchOrdersRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.OrderUpdate]:
+        self.received.append(request)
+        yield from self._play(self.watch_scripts.pop(0), context)
+
+    def _play(self, script: Script, context: grpc.ServicerContext) -> Iterator[pb.OrderUpdate]:
+        over = threading.Event()
+        context.add_callback(over.set)
+        for step in script:
+            if isinstance(step, pb.OrderUpdate):
+                yield step
+            elif isinstance(step, Refuse):
+                refuse(context, step)
+            elif isinstance(step, Break):
+                context.abort(step.code, "Socket closed")
+            elif isinstance(step, Interrupt):
+                _thread.interrupt_main()
+            elif isinstance(step, Die):
+                self.stop()
+            else:
+                over.wait()
+
+    def _answer(self, name: str, request: Any, context: grpc.ServicerContext) -> Any:
+        self.received.append(request)
+        answer = self.answers[name]
+        if isinstance(answer, Refuse):
+            refuse(context, answer)
+        return answer
+
+    def GetOrder(self, request: pb.GetOrderRequest, context: grpc.ServicerContext) -> pb.Order:  # noqa: N802
+        self.received.append(request)
+        for order in self.orders:
+            if order.id.startswith(request.order_id):
+                return order
+        refuse(context, Refuse(grpc.StatusCode.NOT_FOUND, "There is no such order. `holdpay orders list` shows all."))
+
+    def ListOrders(  # noqa: N802
+        self, request: pb.ListOrdersRequest, context: grpc.ServicerContext
+    ) -> pb.ListOrdersResponse:
+        self.received.append(request)
+        start = int(request.page_token or 0)
+        end = start + request.page_size
+        return pb.ListOrdersResponse(
+            orders=self.orders[start:end], next_page_token=str(end) if end < len(self.orders) else ""
+        )
+
+    def CancelOrder(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("CancelOrder", request, context)
+
+    def ExplainOrder(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ExplainOrder", request, context)
+
+    def ListCountries(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ListCountries", request, context)
+
+    def ListServices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ListServices", request, context)
+
+    def GetPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("GetPrices", request, context)
+
+    def GetStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("GetStatus", request, context)
+
+
+def refuse(context: grpc.ServicerContext, refusal: Refuse) -> NoReturn:
+    context.set_trailing_metadata(((REFUSED, "1"),))
+    context.abort(refusal.code, refusal.details)

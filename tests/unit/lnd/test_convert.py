@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay.core.lightning import (
+    Attempt,
+    AttemptStatus,
+    DispatchSpec,
+    FailureReason,
+    Invoice,
+    NodeIdentity,
+    PaymentStatus,
+)
+from holdpay.lnd.convert import to_identity, to_invoice, to_send_request, to_track_request, to_update
+
+ZEROS = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (0, PaymentStatus.IN_FLIGHT),
+        (1, PaymentStatus.IN_FLIGHT),
+        (2, PaymentStatus.SUCCEEDED),
+        (3, PaymentStatus.FAILED),
+        (4, PaymentStatus.IN_FLIGHT),
+        (77, PaymentStatus.IN_FLIGHT),
+    ],
+)
+def test_only_succeeded_and_failed_end_a_payment(number: int, status: PaymentStatus) -> None:
+    assert to_update(lnrpc.Payment(status=number)).status is status  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (0, FailureReason.NONE),
+        (1, FailureReason.TIMEOUT),
+        (2, FailureReason.NO_ROUTE),
+        (3, FailureReason.ERROR),
+        (4, FailureReason.INCORRECT_PAYMENT_DETAILS),
+        (5, FailureReason.INSUFFICIENT_BALANCE),
+        (6, FailureReason.CANCELED),
+        (7, FailureReason.OTHER),
+    ],
+)
+def test_each_failure_reason_has_its_name_and_a_new_one_is_other(number: int, reason: FailureReason) -> None:
+    assert to_update(lnrpc.Payment(failure_reason=number)).failure_reason is reason  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (0, AttemptStatus.IN_FLIGHT),
+        (1, AttemptStatus.SUCCEEDED),
+        (2, AttemptStatus.FAILED),
+        (9, AttemptStatus.IN_FLIGHT),
+    ],
+)
+def test_an_attempt_of_unknown_status_counts_as_out(number: int, status: AttemptStatus) -> None:
+    payment = lnrpc.Payment(htlcs=[lnrpc.HTLCAttempt(status=number)])  # type: ignore[arg-type]
+    assert to_update(payment).attempts[0].status is status
+
+
+def test_a_failed_attempt_is_read_whole() -> None:
+    htlc = lnrpc.HTLCAttempt(
+        attempt_id=7,
+        status=lnrpc.HTLCAttempt.FAILED,
+        route=lnrpc.Route(
+            total_time_lock=663,
+            total_fees_msat=1_002,
+            total_amt_msat=2_001_002,
+            hops=[lnrpc.Hop(amt_to_forward_msat=2_000_500), lnrpc.Hop(amt_to_forward_msat=2_000_000)],
+        ),
+        attempt_time_ns=1_700_000_000_123_456_789,
+        resolve_time_ns=1_700_000_001_987_654_321,
+        failure=lnrpc.Failure(code=lnrpc.Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS, failure_source_index=2),
+    )
+    (attempt,) = to_update(lnrpc.Payment(status=lnrpc.Payment.FAILED, htlcs=[htlc])).attempts
+    assert attempt == Attempt(
+        attempt_id=7,
+        status=AttemptStatus.FAILED,
+        amount_msat=2_000_000,
+        fee_msat=1_002,
+        expiry_height=663,
+        hop_count=2,
+        attempted_at_ms=1_700_000_000_123,
+        resolved_at_ms=1_700_000_001_987,
+        failure_code=1,
+        failure_source_index=2,
+    )
+    assert attempt.failed_at_payee
+
+
+def test_an_attempt_that_is_out_has_no_time_of_resolution() -> None:
+    (attempt,) = to_update(lnrpc.Payment(htlcs=[lnrpc.HTLCAttempt(attempt_time_ns=5_000_000)])).attempts
+    assert (attempt.attempted_at_ms, attempt.resolved_at_ms) == (5, None)
+
+
+@pytest.mark.parametrize("nothing", ["", ZEROS])
+def test_a_preimage_of_zeros_is_none(nothing: str) -> None:
+    assert to_update(lnrpc.Payment(payment_preimage=nothing)).preimage is None
+
+
+def test_a_settled_payment_keeps_its_preimage_fee_and_index() -> None:
+    update = to_update(lnrpc.Payment(status=2, payment_preimage="ab" * 32, fee_msat=1002, payment_index=1041))  # type: ignore[arg-type]
+    assert (update.preimage, update.fee_msat, update.payment_index) == ("ab" * 32, 1002, 1041)
+
+
+def test_a_send_request_says_every_option() -> None:
+    spec = DispatchSpec(
+        payreq="lnsb1", payment_hash="ab" * 32, fee_limit_msat=10_500, timeout_s=1500, max_parts=4, cltv_limit=515
+    )
+    request = to_send_request(spec)
+    said = {field.name: value for field, value in request.ListFields()}
+    assert said == {
+        "payment_request": "lnsb1",
+        "timeout_seconds": 1500,
+        "fee_limit_msat": 10_500,
+        "cltv_limit": 515,
+        "max_parts": 4,
+    }
+    assert (request.cancelable, request.no_inflight_updates, request.time_pref, request.amt_msat) == (False, False, 0, 0)
+
+
+def test_a_track_request_has_the_hash_as_bytes_and_wants_every_update() -> None:
+    request = to_track_request("ab" * 32)
+    assert (request.payment_hash, request.no_inflight_updates) == (b"\xab" * 32, False)
+
+
+@pytest.mark.parametrize(("address", "has_one"), [(b"", False), (bytes(32), False), (bytes(31) + b"\1", True)])
+def test_an_invoice_without_a_payment_address_is_seen_as_such(address: bytes, has_one: bool) -> None:
+    assert to_invoice(lnrpc.PayReq(payment_addr=address)).has_payment_address is has_one
+
+
+def test_an_invoice_is_read_whole() -> None:
+    payreq = lnrpc.PayReq(
+        destination="02" + "cc" * 32,
+        payment_hash="ab" * 32,
+        num_satoshis=2_000,
+        num_msat=2_000_001,
+        timestamp=1_700_000_000,
+        expiry=1_200,
+        description="a code",
+        cltv_expiry=40,
+        payment_addr=b"\1" * 32,
+    )
+    invoice = to_invoice(payreq)
+    assert invoice == Invoice(
+        payment_hash="ab" * 32,
+        payee="02" + "cc" * 32,
+        amount_msat=2_000_001,
+        created_at_ms=1_700_000_000_000,
+        expiry_s=1_200,
+        final_cltv_delta=40,
+        has_payment_address=True,
+        memo="a code",
+    )
+    assert invoice.expires_at_ms == 1_700_001_200_000
+
+
+def test_a_node_is_known_by_pubkey_and_network() -> None:
+    info = lnrpc.GetInfoResponse(identity_pubkey="02aa", chains=[lnrpc.Chain(network="simnet")])
+    assert to_identity(info) == NodeIdentity("02aa", "simnet")
+    assert to_identity(lnrpc.GetInfoResponse(identity_pubkey="02aa")) == NodeIdentity("02aa", "")

@@ -1,0 +1,230 @@
+"""SendPaymentV2 and TrackPaymentV2 as the engine sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import grpc
+import pytest
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Refused, Reported
+from holdpay.errors import LndWrongNode
+from holdpay.lnd.node import LndNode
+
+from tests.unit.lnd.fakes import ALICE, MALLORY, PATIENCE_S, SPEC, FakeLnd, collect
+
+HASH = SPEC.payment_hash
+OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT, htlcs=[lnrpc.HTLCAttempt(attempt_id=1)])
+PAID = lnrpc.Payment(status=lnrpc.Payment.SUCCEEDED, payment_preimage="cd" * 32)
+BACK = lnrpc.Payment(
+    status=lnrpc.Payment.FAILED, failure_reason=lnrpc.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS
+)
+
+IN_FLIGHT, SUCCEEDED, FAILED = PaymentStatus.IN_FLIGHT, PaymentStatus.SUCCEEDED, PaymentStatus.FAILED
+CODE = grpc.StatusCode
+
+
+def told(messages: list[LndMessage]) -> list[tuple[PaymentStatus, bool]]:
+    return [(m.update.status, m.live) for m in messages if isinstance(m, Reported)]
+
+
+async def first(messages: asyncio.Queue[LndMessage]) -> LndMessage:
+    async with asyncio.timeout(PATIENCE_S):
+        return await messages.get()
+
+
+# --- sending ---
+
+
+async def test_a_send_reports_live_up_to_the_terminal_message(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    (await lnd.next_stream()).say(OUT, OUT, PAID)
+    messages = await reading
+    assert told(messages) == [(IN_FLIGHT, True), (IN_FLIGHT, True), (SUCCEEDED, True)]
+    assert len(messages) == 3
+
+
+async def test_a_send_carries_spec_and_macaroon_and_no_deadline(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    stream = await lnd.next_stream()
+    stream.say(BACK)
+    await reading
+    assert (stream.request.payment_request, stream.request.cltv_limit) == (SPEC.payreq, SPEC.cltv_limit)
+    assert lnd.macaroons["SendPaymentV2"] == ["02736563726574"]
+
+
+async def test_a_burst_that_is_read_late_is_read_whole(node: LndNode, lnd: FakeLnd) -> None:
+    async with aclosing(node.send(SPEC, ALICE)) as messages:
+        reading = asyncio.ensure_future(anext(messages))
+        stream = await lnd.next_stream()
+        stream.say(OUT, OUT, OUT, PAID)
+        stream.end()
+        seen = [await reading]
+        async with asyncio.timeout(PATIENCE_S):
+            await stream.gone.wait()
+        seen += [message async for message in messages]
+    assert told(seen) == [(IN_FLIGHT, True)] * 3 + [(SUCCEEDED, True)]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (CODE.ALREADY_EXISTS, "payment is in transition"),
+        (CODE.UNKNOWN, "invoice expired. Valid until 2026-11-22 04:59:01 +0000 UTC"),
+        (CODE.UNKNOWN, "permission denied"),
+    ],
+)
+async def test_what_lnd_refuses_is_refused_in_its_words(
+    node: LndNode, lnd: FakeLnd, code: grpc.StatusCode, text: str
+) -> None:
+    lnd.errors["SendPaymentV2"] = (code, text)
+    assert await collect(node.send(SPEC, ALICE)) == [Refused(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wallet locked, unlock it to enable full RPC access",
+        "the RPC server is in the process of starting up, but not yet ready to accept calls",
+        "routerrpc server shutting down",
+    ],
+)
+async def test_an_lnd_that_is_not_up_did_not_refuse(node: LndNode, lnd: FakeLnd, text: str) -> None:
+    lnd.errors["SendPaymentV2"] = (CODE.UNKNOWN, text)
+    assert [type(message) for message in await collect(node.send(SPEC, ALICE))] == [Lost]
+
+
+async def test_an_error_after_the_first_message_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    stream = await lnd.next_stream()
+    stream.say(OUT)
+    stream.fail(CODE.UNKNOWN, "invoice expired")
+    messages = await reading
+    assert [type(message) for message in messages] == [Reported, Lost]
+
+
+async def test_a_stream_that_ends_without_a_result_is_lost(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    stream = await lnd.next_stream()
+    stream.say(OUT)
+    stream.end()
+    assert [type(message) for message in await reading] == [Reported, Lost]
+
+
+async def test_an_lnd_that_goes_away_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    (await lnd.next_stream()).say(OUT)
+    await lnd.stop()
+    last = (await reading)[-1]
+    assert isinstance(last, Lost)
+
+
+async def test_a_send_to_an_lnd_that_is_down_is_lost_before_it_began(node: LndNode, lnd: FakeLnd) -> None:
+    await lnd.stop()
+    messages = await collect(node.send(SPEC, ALICE))
+    assert [type(message) for message in messages] == [Lost]
+    assert "does not answer" in messages[0].text  # type: ignore[union-attr]
+
+
+async def test_another_node_is_not_paid_from(node: LndNode, lnd: FakeLnd) -> None:
+    with pytest.raises(LndWrongNode):
+        await collect(node.send(SPEC, MALLORY))
+    assert "SendPaymentV2" not in lnd.calls
+
+
+async def test_the_same_pubkey_on_another_network_is_another_node(node: LndNode, lnd: FakeLnd) -> None:
+    with pytest.raises(LndWrongNode):
+        await collect(node.send(SPEC, type(ALICE)(ALICE.pubkey, "mainnet")))
+    assert "SendPaymentV2" not in lnd.calls
+
+
+# --- tracking ---
+
+
+async def test_a_track_asks_who_answers_and_its_first_message_is_not_live(node: LndNode, lnd: FakeLnd) -> None:
+    before = lnd.calls.count("GetInfo")
+    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    stream = await lnd.next_stream()
+    stream.say(OUT, BACK)
+    assert told(await reading) == [(IN_FLIGHT, False), (FAILED, True)]
+    assert stream.request.payment_hash.hex() == HASH
+    assert lnd.calls.count("GetInfo") == before + 1
+    assert lnd.calls[-2:] == ["GetInfo", "TrackPaymentV2"]
+
+
+async def test_a_track_of_an_ended_payment_is_one_message(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    (await lnd.next_stream()).say(BACK)
+    assert told(await reading) == [(FAILED, False)]
+
+
+async def test_a_payment_that_lnd_does_not_know_is_not_known(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.errors["TrackPaymentV2"] = (CODE.NOT_FOUND, "payment isn't initiated")
+    assert await collect(node.track(HASH, ALICE)) == [NotKnown()]
+
+
+async def test_not_found_in_the_middle_of_a_stream_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    stream = await lnd.next_stream()
+    stream.say(OUT)
+    stream.fail(CODE.NOT_FOUND, "payment isn't initiated")
+    assert [type(message) for message in await reading] == [Reported, Lost]
+
+
+async def test_a_macaroon_that_may_not_track_is_a_lost_stream_that_says_so(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.errors["TrackPaymentV2"] = (CODE.UNKNOWN, "permission denied")
+    (message,) = await collect(node.track(HASH, ALICE))
+    assert isinstance(message, Lost)
+    assert "bakemacaroon" in message.text
+
+
+async def test_without_getinfo_nothing_is_asked_about_a_payment(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.errors["GetInfo"] = (CODE.UNKNOWN, "wallet locked, unlock it to enable full RPC access")
+    assert [type(message) for message in await collect(node.track(HASH, ALICE))] == [Lost]
+    assert "TrackPaymentV2" not in lnd.calls
+
+
+async def test_another_node_is_not_asked_about_a_payment(node: LndNode, lnd: FakeLnd) -> None:
+    (message,) = await collect(node.track(HASH, MALLORY))
+    assert isinstance(message, Lost)
+    assert "Another node" in message.text
+    assert "TrackPaymentV2" not in lnd.calls
+
+
+# --- leaving ---
+
+
+async def test_leaving_a_stream_ends_the_call(node: LndNode, lnd: FakeLnd) -> None:
+    async with aclosing(node.send(SPEC, ALICE)) as messages:
+        reading = asyncio.ensure_future(anext(messages))
+        stream = await lnd.next_stream()
+        stream.say(OUT)
+        await reading
+    async with asyncio.timeout(PATIENCE_S):
+        await stream.gone.wait()
+
+
+async def test_a_cancel_of_the_reading_task_goes_through_and_ends_the_call(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    stream = await lnd.next_stream()
+    reading.cancel()
+    await asyncio.wait({reading}, timeout=PATIENCE_S)
+    assert reading.cancelled()
+    async with asyncio.timeout(PATIENCE_S):
+        await stream.gone.wait()
+
+
+async def test_closing_the_channel_under_a_reader_is_a_lost_stream_and_no_cancel(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    (await lnd.next_stream()).say(OUT)
+    await node.close()
+    messages = await reading
+    assert [type(message) for message in messages] == [Reported, Lost]
+    assert not reading.cancelled()
+
+
+async def test_after_close_every_stream_is_lost_at_once(node: LndNode, lnd: FakeLnd) -> None:
+    await node.close()
+    assert [type(message) for message in await collect(node.send(SPEC, ALICE))] == [Lost]
+    assert [type(message) for message in await collect(node.track(HASH, ALICE))] == [Lost]

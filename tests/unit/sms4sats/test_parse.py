@@ -1,0 +1,339 @@
+"""Every reply of the reference, every variant of the public clients, and what nobody should ever send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
+from holdpay.ports import Prices, ServiceInfo
+from holdpay.sms4sats import parse
+from holdpay.sms4sats.parse import Answer
+from hypothesis import given
+from hypothesis import strategies as st
+
+EXAMPLES = Path(__file__).parents[2] / "fixtures" / "sms4sats"
+NOW_MS = 1_790_000_000_000
+
+
+def example(name: str, http_status: int = 200) -> Answer:
+    return Answer(http_status, (EXAMPLES / f"{name}.json").read_bytes())
+
+
+def answer(body: object, http_status: int = 200) -> Answer:
+    return Answer(http_status, body.encode() if isinstance(body, str) else json.dumps(body).encode())
+
+
+def status(**fields: object) -> Answer:
+    return answer({"status": "OK", "paid": True, **fields})
+
+
+def prices(given: Answer) -> Prices:
+    return parse.prices(given, NOW_MS)
+
+
+ALL: list[Callable[[Answer], object]] = [
+    parse.placed,
+    parse.order_status,
+    parse.cancel_accepted,
+    parse.services,
+    prices,
+]
+
+
+# --- placing --------------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_order_has_its_id_and_invoice() -> None:
+    placed = parse.placed(example("createorder"))
+    assert placed.provider_order_id == "7dc6e6b61d8c54dff6b8d6ea2e3f08b018e57963df81d493a6f9728c4dc83318"
+    assert placed.payreq.startswith("lnbc30u1p34yef6pp5")
+
+
+def test_an_order_paid_from_a_prepaid_account_is_not_an_order() -> None:
+    with pytest.raises(ProviderProtocolError, match="without an invoice"):
+        parse.placed(example("createorder_immediate"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "error", "reason": "no numbers"},
+        {"reason": "no numbers"},
+        {"status": "OK", "reason": "no numbers"},
+        {"status": "OK", "error": "no numbers", "payreq": ""},
+    ],
+)
+def test_a_no_with_http_200_and_no_invoice_is_a_refusal(body: dict[str, str]) -> None:
+    with pytest.raises(ProviderRefused, match="no numbers") as caught:
+        parse.placed(answer(body))
+    assert caught.value.raw == json.dumps(body)
+
+
+@pytest.mark.parametrize("order_id", [None, "", 0, "../x", "a b", "x" * 129, ["a"], "ä"])
+def test_an_order_id_that_could_break_a_url_is_refused(order_id: object) -> None:
+    with pytest.raises(ProviderProtocolError, match="without a usable id"):
+        parse.placed(answer({"status": "OK", "orderId": order_id, "payreq": "lnbc1abc"}))
+
+
+@pytest.mark.parametrize("payreq", [None, "", "paid", 5, "lnbc1 abc", "ln" + "q" * parse.MAX_PAYREQ_CHARS, {"a": 1}])
+def test_what_is_not_an_invoice_is_refused(payreq: object) -> None:
+    with pytest.raises(ProviderProtocolError, match="without an invoice"):
+        parse.placed(answer({"status": "OK", "orderId": "abc", "payreq": payreq}))
+
+
+def test_an_order_id_may_be_a_number() -> None:
+    assert parse.placed(answer({"orderId": 17, "payreq": "LNBC1ABC"})).provider_order_id == "17"
+
+
+# --- order status ---------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_status_has_number_and_code_that_may_lack_zeros() -> None:
+    got = parse.order_status(example("orderstatus_receive"))
+    assert (got.is_paid, got.number, got.code, got.code_may_lack_zeros, got.error) == (
+        True,
+        "12345678901",
+        "48010",
+        True,
+        None,
+    )
+
+
+def test_no_number_is_an_error_of_a_paid_order() -> None:
+    got = parse.order_status(example("orderstatus_no_number"))
+    assert got.is_paid
+    assert got.error is not None
+    assert got.error.startswith("No available number")
+    assert got.code is None
+    assert got.number is None
+
+
+def test_the_status_of_a_sent_message_reads_as_paid_without_a_number() -> None:
+    got = parse.order_status(example("orderstatus_send"))
+    assert (got.is_paid, got.number, got.code) == (True, None, None)
+
+
+@pytest.mark.parametrize("absent", [0, "0", "", None, False])
+def test_zero_empty_and_null_mean_absent(absent: object) -> None:
+    got = parse.order_status(status(code=absent, number=absent, error=absent))
+    assert (got.number, got.code, got.code_may_lack_zeros, got.error) == (None, None, False, None)
+
+
+def test_a_code_that_is_a_string_keeps_its_zeros() -> None:
+    got = parse.order_status(status(code="004801"))
+    assert (got.code, got.code_may_lack_zeros) == ("004801", False)
+
+
+@pytest.mark.parametrize("code", ["G-482 103", "abc", "000000"])
+def test_a_code_need_not_be_digits(code: str) -> None:
+    assert parse.order_status(status(code=code)).code == code
+
+
+def test_no_digit_of_a_long_number_is_lost() -> None:
+    digits = "12345678901234567890123456789012"
+    got = parse.order_status(answer(f'{{"status":"OK","paid":true,"number":{digits},"code":{digits}}}'))
+    assert (got.number, got.code) == (digits, digits)
+
+
+def test_a_number_is_digits_whatever_it_was_written_with() -> None:
+    assert parse.order_status(status(number="+1 (234) 567-8901")).number == "12345678901"
+
+
+@pytest.mark.parametrize("code", ["1" * 65, "12\n34", "\x1b[31m5", "\ud800", [1], {"a": 1}, True, -5, 1.5, "1\u202e2"])
+def test_a_code_that_cannot_be_one_is_refused_with_its_body(code: object) -> None:
+    given = status(code=code)
+    with pytest.raises(ProviderProtocolError, match="code that cannot be one") as caught:
+        parse.order_status(given)
+    assert caught.value.raw == given.raw
+
+
+@pytest.mark.parametrize("number", ["1" * 33, "abc", "12;34", [1], True, "+", -5])
+def test_a_number_that_cannot_be_one_is_refused(number: object) -> None:
+    with pytest.raises(ProviderProtocolError, match="phone number"):
+        parse.order_status(status(number=number))
+
+
+def test_a_broken_number_does_not_hide_a_code() -> None:
+    got = parse.order_status(status(number="abc", code="1234"))
+    assert (got.number, got.code) == (None, "1234")
+
+
+@pytest.mark.parametrize(("said", "is_paid"), [(True, True), ("true", True), (1, True), (False, False), ("0", False)])
+def test_paid_is_read_in_every_spelling(said: object, is_paid: bool) -> None:
+    assert parse.order_status(status(paid=said)).is_paid is is_paid
+
+
+@pytest.mark.parametrize("body", [{}, {"status": "OK"}, {"status": "OK", "paid": None}, {"status": "OK", "paid": "x"}])
+def test_a_reply_that_does_not_say_whether_it_was_paid_never_reads_as_unpaid(body: dict[str, object]) -> None:
+    with pytest.raises(ProviderProtocolError, match="whether it was paid"):
+        parse.order_status(answer(body))
+
+
+def test_a_code_without_a_word_about_payment_was_paid_for() -> None:
+    assert parse.order_status(answer({"status": "OK", "code": "1234"})).is_paid
+
+
+def test_any_other_error_text_is_taken_the_same_way_and_shortened() -> None:
+    got = parse.order_status(status(error="sorry\n" + "x" * 1000))
+    assert got.error is not None
+    assert got.error.startswith("sorry xxx")
+    assert len(got.error) == parse.MAX_TEXT_CHARS
+
+
+def test_an_error_that_is_not_text_is_still_an_error() -> None:
+    assert parse.order_status(status(error={"why": 5})).error == '{"why": "5"}'
+
+
+def test_the_order_id_is_cut_out_of_texts() -> None:
+    with pytest.raises(ProviderRefused) as caught:
+        parse.order_status(answer({"status": "error", "reason": f"order {'ab' * 32} not found"}))
+    assert "order abababab… not found" in caught.value.message
+
+
+def test_unknown_fields_are_normal() -> None:
+    assert parse.order_status(status(number=1, somethingNew={"a": [1]}, id=None)).number == "1"
+
+
+# --- cancel, services, prices ---------------------------------------------------------------------------------------
+
+
+def test_a_cancel_is_accepted_by_ok_only() -> None:
+    parse.cancel_accepted(example("cancelorder"))
+    for neither in ({}, {"paid": True}, {"status": None}):
+        with pytest.raises(ProviderProtocolError):
+            parse.cancel_accepted(answer(neither))
+    for no in ({"status": "error", "reason": "too early"}, {"status": "OK", "error": "too early"}):
+        with pytest.raises(ProviderRefused, match="too early"):
+            parse.cancel_accepted(answer(no))
+
+
+def test_the_reference_services_have_a_stock() -> None:
+    assert parse.services(example("getnumbersstatus")) == (ServiceInfo("vk", "vk.com", 28),)
+
+
+def test_services_are_known_by_value_or_key_with_any_kind_of_count() -> None:
+    rows = [
+        {"key": "go", "text": "Google", "count": 5},
+        {"key": "x", "value": "wa", "count": "many"},
+        {"value": "tg", "text": "Tele\ngram", "count": "0"},
+        {"text": "no code"},
+        "no row",
+        {"value": "a/b"},
+    ]
+    assert parse.services(answer(rows)) == (
+        ServiceInfo("go", "Google", 5),
+        ServiceInfo("wa", "wa", None),
+        ServiceInfo("tg", "Tele gram", 0),
+    )
+
+
+def test_no_services_are_an_empty_list_and_nonsense_is_not() -> None:
+    assert parse.services(answer([])) == ()
+    for body in ([1, 2], {"a": 1}, "null", "5"):
+        with pytest.raises(ProviderProtocolError):
+            parse.services(answer(body))
+
+
+def test_prices_are_read_with_and_without_a_query() -> None:
+    assert prices(example("price")) == Prices(
+        receive_sat=3000, send_sat=1000, rent_from_sat=15_000, real_phone_sat=5000, asked_at_ms=NOW_MS
+    )
+    assert prices(example("price_query")) == Prices(
+        receive_sat=1500,
+        send_sat=3000,
+        rent_from_sat=15_000,
+        real_phone_sat=4000,
+        exact_sat=1500,
+        asked_at_ms=NOW_MS,
+    )
+
+
+@pytest.mark.parametrize("price", ["", None, 0, "0"])
+def test_a_price_that_is_not_said_is_unknown(price: object) -> None:
+    assert prices(answer({"receive": price, "computed": {"price": price}})) == Prices(asked_at_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("price", [-1, 1.5, "abc", "9" * 11, "9" * 400, [1], True, "1e5"])
+def test_a_price_that_cannot_be_one_is_refused(price: object) -> None:
+    with pytest.raises(ProviderProtocolError, match="price that cannot be one"):
+        prices(answer({"receive": price}))
+
+
+# --- the answer as a whole ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", ALL)
+def test_a_server_error_is_a_passing_problem_with_the_providers_words(read: Callable[[Answer], object]) -> None:
+    with pytest.raises(ProviderUnavailable, match="unable to save data") as caught:
+        read(example("error_500", 500))
+    assert caught.value.retryable
+    assert caught.value.retry_after_s is None
+
+
+@pytest.mark.parametrize("read", ALL)
+def test_the_same_words_with_http_200_or_400_are_a_refusal(read: Callable[[Answer], object]) -> None:
+    for http_status in (200, 400):
+        with pytest.raises(ProviderRefused, match="unable to save data"):
+            read(example("error_500", http_status))
+
+
+def test_a_missing_key_is_a_refusal() -> None:
+    with pytest.raises(ProviderRefused, match="X-API-Key"):
+        parse.order_status(example("balance_no_key", 400))
+
+
+@pytest.mark.parametrize("read", ALL)
+def test_a_429_says_when_to_come_back(read: Callable[[Answer], object]) -> None:
+    for said_s, meant_s in ((None, parse.DEFAULT_PAUSE_S), (17.0, 17.0), (0.0, 0.0)):
+        with pytest.raises(ProviderUnavailable) as caught:
+            read(Answer(429, b"<html>", said_s))
+        assert caught.value.retry_after_s == meant_s
+
+
+@pytest.mark.parametrize("read", ALL)
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer(""),
+        answer("<html>Welcome"),
+        Answer(200, b"\xff\xfe{}"),
+        answer("NaN"),
+        answer('{"status": "OK", "price": Infinity}'),
+        answer("[" * 100_000),
+        answer('"OK"'),
+        answer({"status": "maybe", "paid": True}),
+        answer("moved", 302),
+        answer("not here", 404),
+        Answer(204, b""),
+    ],
+)
+def test_garbage_is_a_protocol_error_that_keeps_the_body(read: Callable[[Answer], object], given: Answer) -> None:
+    with pytest.raises(ProviderProtocolError) as caught:
+        read(given)
+    assert caught.value.raw == given.raw
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ["status", "paid", "code", "number", "error", "reason", "orderId", "payreq", "computed", "receive", "value"]
+
+
+@given(
+    st.sampled_from([200, 400, 404, 429, 500, 302]),
+    st.dictionaries(st.sampled_from(FIELDS), JSON) | st.lists(JSON) | st.binary(max_size=50),
+)
+def test_whatever_comes_is_understood_or_an_error_of_the_provider(http_status: int, body: object) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    messages = []
+    for read in ALL:
+        try:
+            read(Answer(http_status, raw))
+        except ProviderError as error:
+            messages.append(error.message)
+    assert all(message.isprintable() and len(message) < 600 for message in messages)

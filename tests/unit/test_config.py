@@ -1,0 +1,550 @@
+"""The configuration: what is refused, in which words, and that config.example.toml tells the truth."""
+
+import errno
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import holdpay.config
+import pytest
+from holdpay.config import Settings, find, load
+from holdpay.config.problems import UNITS, keys_of, unit_of
+from holdpay.core.policy import Policy, Strictness
+from holdpay.errors import ConfigError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic_core import PydanticUndefined
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+WITHOUT_DEFAULT = {"lnd.tls_cert", "lnd.tls_server_name", "lnd.macaroon", "lnd.network", "provider.proxy"}
+MACAROON = b"\x02\x01\x03lnd"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+Load = Callable[[str], Settings]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a macaroon and a certificate, as a configuration may name them."""
+    (tmp_path / "a.macaroon").write_bytes(MACAROON)
+    (tmp_path / "a.macaroon").chmod(0o640)
+    (tmp_path / "tls.cert").write_text(CERTIFICATE)
+    return tmp_path
+
+
+@pytest.fixture
+def read(folder: Path) -> Load:
+    """Loads a text, with lnd.macaroon added unless the text has an [lnd] of its own."""
+
+    def read(text: str) -> Settings:
+        if "[lnd]" not in text:
+            text += '\n[lnd]\nmacaroon = "a.macaroon"\n'
+        path = folder / "config.toml"
+        path.write_text(text)
+        path.chmod(0o640)
+        return load(path)
+
+    return read
+
+
+def problems(read: Load, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return caught.value.problems
+
+
+def problem(read: Load, text: str) -> str:
+    found = problems(read, text)
+    assert len(found) == 1, found
+    return found[0]
+
+
+# --- what is loaded ---
+
+
+def test_a_macaroon_is_all_that_must_be_given(read: Load, folder: Path) -> None:
+    loaded = read("")
+    assert loaded.lnd.macaroon == folder / "a.macaroon"
+    assert loaded.lnd.address == "127.0.0.1:10009"
+    assert loaded.daemon.socket == Path("/run/holdpay/holdpay.sock")
+    assert loaded.warnings() == []
+
+
+def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
+    # Other keys than those that the policy calls alike, and a value of its own for every one.
+    elsewhere = {
+        "network": "lnd.network",
+        "payee_pubkeys": "provider.payee_pubkeys",
+        "payee_check": "provider.payee_check",
+        "order_id_check": "provider.order_id_check",
+        "cancel_after_s": "provider.cancel_after_s",
+        "cancel_retry_s": "provider.cancel_retry_s",
+        "promise_s": "provider.promise_s",
+        "place_attempts": "provider.place_attempts",
+        "place_retry_s": "provider.place_retry_s",
+        "poll_min_s": "polling.min_s",
+        "poll_max_s": "polling.max_s",
+        "poll_fraction": "polling.fraction",
+        "alarm_in_transit_s": "alarms.in_transit_s",
+        "alarm_refund_s": "alarms.refund_s",
+    }
+    values: dict[str, Any] = {"network": "regtest", "payee_check": "warn", "order_id_check": "pin"}
+    values |= {"payee_pubkeys": ["02" + "ab" * 32], "poll_fraction": 0.3, "retry_delays_s": [7, 8]}
+    values |= {"mpp_max_parts": 2, "max_dispatches": 3, "place_attempts": 4}
+    values |= {field.name: 20 + i for i, field in enumerate(fields(Policy)) if field.name not in values}
+    sections: dict[str, list[str]] = {"lnd": ['macaroon = "a.macaroon"']}
+    for name, value in values.items():
+        section, _, key = elsewhere.get(name, f"payment.{name}").partition(".")
+        sections.setdefault(section, []).append(f"{key} = {value!r}")
+    policy = read("\n".join(f"[{section}]\n" + "\n".join(lines) for section, lines in sections.items())).policy()
+
+    wanted = values | {
+        "payee_pubkeys": frozenset(values["payee_pubkeys"]),
+        "payee_check": Strictness.WARN,
+        "order_id_check": Strictness.PIN,
+        "retry_delays_s": (7, 8),
+    }
+    assert {field.name: getattr(policy, field.name) for field in fields(Policy)} == wanted
+
+
+def test_the_limits_reach_the_store(read: Load) -> None:
+    limits = read(
+        "[limits]\nmax_open_orders = 3\nmax_pending_sat = 20001\nmax_spend_per_day_sat = 20002"
+    ).order_limits()
+    assert (limits.max_open_orders, limits.max_pending_sat, limits.max_spend_per_day_sat) == (3, 20001, 20002)
+
+
+def test_settings_cannot_be_changed(read: Load) -> None:
+    loaded = read("")
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.limits.max_open_orders = 5000
+
+
+def test_a_relative_path_starts_at_the_folder_of_the_configuration(
+    read: Load, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    loaded = read('[daemon]\nstate_dir = "state"\nsocket = "run/s.sock"')
+    assert loaded.daemon.state_dir == folder / "state"
+    assert loaded.daemon.socket == folder / "run" / "s.sock"
+
+
+def test_a_tilde_is_the_home_of_the_user(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert read('[daemon]\nstate_dir = "~/holdpay"').daemon.state_dir == Path("/home/ann/holdpay")
+
+
+def test_a_credential_is_a_file_in_the_directory_that_systemd_names(
+    read: Load, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    assert read('[lnd]\nmacaroon = "credential:a.macaroon"').lnd.macaroon == folder / "a.macaroon"
+
+
+def test_a_credential_without_systemd_is_told_how_to_be_checked(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    text = problem(read, '[lnd]\nmacaroon = "credential:macaroon"')
+    assert text.startswith("lnd.macaroon names systemd's credential 'macaroon', and CREDENTIALS_DIRECTORY is not set:")
+
+
+def test_a_credential_cannot_leave_its_directory(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials")
+    assert "names no credential" in problem(read, '[lnd]\nmacaroon = "credential:../../etc/passwd"')
+
+
+# --- what is refused, and how it is said ---
+
+
+def test_all_problems_are_told_at_once_even_behind_an_unknown_key(read: Load) -> None:
+    text = """
+        [daemon]
+        sokcet = "/run/x"
+        [lnd]
+        macaroon = "gone.macaroon"
+        [payment]
+        timeout_s = "25m"
+        [polling]
+        foo = 1
+        min_s = 5
+        max_s = 4
+    """
+    found = problems(read, text)
+    starts = ["daemon.sokcet ", "lnd.macaroon ", "payment.timeout_s ", "polling.foo ", "polling.min_s "]
+    assert [[text for text in found if text.startswith(start)] for start in starts] == [[text] for text in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[daemon]\nsokcet = 1", "daemon.sokcet is not a known key: did you mean daemon.socket? Rename it"),
+        ("[payment]\nmax_price_msat = 1", "did you mean payment.max_price_sat? Rename it"),
+        ("[payment]\ntimeout = 1", "did you mean payment.timeout_s? Rename it"),
+        ("[payment]\npromise_s = 1", "did you mean provider.promise_s? Move it there"),
+        ("socket = '/x'", "socket is not a known section: did you mean daemon.socket? Move it there"),
+        ("[limit]", "limit is not a known section: did you mean limits? Rename it"),
+        ("[daemon]\nxyzzy = 1", "daemon.xyzzy is not a known key: delete it, or see config.example.toml"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_known_one(read: Load, text: str, wanted: str) -> None:
+    assert wanted in problem(read, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            '[payment]\ntimeout_s = "25m"',
+            "timeout_s must be a whole number from 1 to 86400 (seconds), not the text '25m'; 1500 is the default.",
+        ),
+        ("[payment]\ntimeout_s = 1500.0", "must be a whole number from 1 to 86400 (seconds), not 1500.0"),
+        ("[payment]\ntimeout_s = true", "not true"),
+        ("[payment]\nfee_limit_percent = 51", "must be a number from 0 to 50 (percent), not 51; 1 is the default."),
+        ("[payment]\nfirst_fee_limit_percent = 100.5", "from 0 to 100 (percent), not 100.5"),
+        ("[payment]\nmax_price_sat = 0", "from 1 to 10000000 (sat), not 0; 10000 is the default."),
+        ("[payment]\nmax_final_cltv_delta = 2017", "from 18 to 2016 (blocks), not 2017"),
+        ("[payment]\nretry_delays_s = [0, 3601]", "payment.retry_delays_s[2] must be a whole number from 0 to 3600"),
+        ("[payment]\nretry_delays_s = []", "must be a list in brackets, 1 to 10 long, not a list of 0"),
+        ("[payment]\nretry_delays_s = 60", "must be a list in brackets, 1 to 10 long, not 60"),
+        ("[provider]\nrequests_per_s = nan", "from 0.05 to 1000 (requests a second), not nan"),
+        (f"[limits]\nmax_open_orders = {10**30}", "from 1 to 10000 (orders), not a huge number"),
+        ("[limits]\nmax_open_orders = 1979-05-27", "(orders), not a date"),
+        ("[limits]\nmax_open_orders = {a = 1}", "(orders), not a section"),
+        ('[daemon]\nlog_format = "xml"', """must be one of "json", "text", not the text 'xml'"""),
+        ("[daemon]\nlog_level = 3", 'must be one of "debug", "info", "warning", "error", not 3'),
+        ("[daemon]\nstate_dir = 3", "daemon.state_dir must be a path in quotes"),
+        ('[lnd]\nmacaroon = "a.macaroon"\nnetwork = "main"', 'must be one of "mainnet", "testnet"'),
+        ("limits = 3", "limits must be a section: write [limits] on a line of its own"),
+        ("[polling]\nmin_s = 3\nmax_s = 2.5", "polling.min_s is 3 and polling.max_s is 2.5: make min_s the smaller"),
+        ("[provider]\npayee_pubkeys = []", "provider.payee_pubkeys is empty, and provider.payee_check is"),
+        ('[provider]\npayee_pubkeys = ["04ab"]', "provider.payee_pubkeys[1] must be a node's public key"),
+        ("[provider]\npayee_pubkeys = [3]", "provider.payee_pubkeys[1] must be text in quotes, not 3"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_wanted(read: Load, text: str, wanted: str) -> None:
+    assert wanted in problem(read, text)
+
+
+def test_a_missing_macaroon_key_says_what_to_name(read: Load) -> None:
+    assert problem(read, "[lnd]").startswith("lnd.macaroon is missing: name the file that `lncli bakemacaroon` wrote")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_fine"),
+    [
+        ("127.0.0.1:10009", True),
+        ("[::1]:10009", True),
+        ("node.example.org:443", True),
+        ("node.example.org", False),
+        ("https://node.example.org:443", False),
+        ("::1:10009", False),
+        ("[:::1]:10009", False),
+        ("node:0", False),
+        ("node:65536", False),
+    ],
+)
+def test_the_address_of_lnd_is_a_host_and_a_port(read: Load, address: str, is_fine: bool) -> None:
+    text = f'[lnd]\nmacaroon = "a.macaroon"\naddress = "{address}"'
+    if is_fine:
+        assert read(text).lnd.address == address
+    else:
+        assert problem(read, text).startswith("lnd.address ")
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("https://api.example.org/v1/", None),
+        ("http://127.0.0.1:8080", None),
+        ("http://localhost:8080", None),
+        ("http://[::1]:8080", None),
+        ("http://10.0.0.1", "must begin with https://"),
+        ("http://localhost.example.org", "must begin with https://"),
+        ("ftp://127.0.0.1", "must begin with https:// or http://"),
+        ("https://", "names no host"),
+        ("https://user@api.example.org", "must be the bare base URL: leave out"),
+        ("https://api.example.org/?x=1", "must be the bare base URL: leave out"),
+        ("https://[::1", "is not a URL"),
+        ("https://api example", "has a blank"),
+    ],
+)
+def test_the_provider_is_spoken_to_over_tls_unless_it_is_on_this_machine(
+    read: Load, url: str, wanted: str | None
+) -> None:
+    text = f'[provider]\nbase_url = "{url}"'
+    if wanted is None:
+        assert read(text).provider.base_url == url.rstrip("/")
+    else:
+        assert problem(read, text).startswith(f"provider.base_url {wanted}")
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:3128", "socks5h://127.0.0.1:9050", "https://u:pw@proxy.example:1"])
+def test_a_proxy_may_speak_http_or_socks_with_names_resolved_there(read: Load, proxy: str) -> None:
+    assert read(f'[provider]\nproxy = "{proxy}"').provider.proxy == proxy
+
+
+@pytest.mark.parametrize("proxy", ["socks5://u:sesame@127.0.0.1:9050", "socks5h://u:sesame@tor", "u:sesame@host:1"])
+def test_a_refused_proxy_is_not_quoted_because_it_may_hold_a_password(read: Load, proxy: str) -> None:
+    text = problem(read, f'[provider]\nproxy = "{proxy}"')
+    assert text.startswith("provider.proxy must ")
+    assert "sesame" not in text
+
+
+def test_a_password_in_a_file_that_everybody_may_read_is_refused(read: Load, folder: Path) -> None:
+    read('[provider]\nproxy = "socks5h://u:sesame@127.0.0.1:9050"')
+    path = folder / "config.toml"
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match=re.escape(f"run `chmod o= {path}`")):
+        load(path)
+
+
+def test_a_socket_path_that_the_kernel_cannot_take_is_refused(read: Load) -> None:
+    fits = "/" + "s" * 106
+    assert read(f'[daemon]\nsocket = "{fits}"').daemon.socket == Path(fits)
+    text = problem(read, f'[daemon]\nsocket = "{fits}s"')
+    assert text == "daemon.socket is 108 bytes long, and a socket's path may have 107: shorten it."
+    # Bytes count, not characters.
+    assert "is 213 bytes long" in problem(read, f'[daemon]\nsocket = "/{"ü" * 106}"')
+
+
+@pytest.mark.parametrize(("path", "wanted"), [("/a\\u0000b", "character"), ("/a%20b", "%"), ("", "path in quotes")])
+def test_a_socket_path_that_would_be_read_otherwise_is_refused(read: Load, path: str, wanted: str) -> None:
+    assert wanted in problem(read, f'[daemon]\nsocket = "{path}"')
+
+
+# --- the files it names ---
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o641, 0o602])
+def test_a_macaroon_that_everybody_may_use_is_refused_with_the_remedy(read: Load, folder: Path, mode: int) -> None:
+    (folder / "a.macaroon").chmod(mode)
+    assert problem(read, "").endswith(f"run `chmod o= {folder}/a.macaroon`.")
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "and that is empty"),
+        (b"\n", "and that is empty"),
+        (b"0201036c6e64" * 20 + b"\n", "and that holds hex digits"),
+        (b"\x02" * 70_000, "and that is longer than 65536"),
+    ],
+)
+def test_a_file_that_is_no_macaroon_is_told(read: Load, folder: Path, content: bytes, wanted: str) -> None:
+    (folder / "a.macaroon").write_bytes(content)
+    text = problem(read, "")
+    assert text.startswith(f"lnd.macaroon names {folder}/a.macaroon, {wanted}"), text
+
+
+def test_a_macaroon_in_the_place_of_its_file_name_is_not_repeated(read: Load) -> None:
+    secret = "0201036c6e64" * 20
+    text = problem(read, f'[lnd]\nmacaroon = "{secret}"')
+    assert "holds the macaroon itself" in text
+    assert secret[:20] not in text
+
+
+def test_a_missing_file_and_a_directory_are_told_apart(read: Load, folder: Path) -> None:
+    assert "and there is no such file" in problem(read, '[lnd]\nmacaroon = "gone"')
+    assert "and that is a directory" in problem(read, '[lnd]\nmacaroon = "."')
+
+
+def test_a_fifo_is_refused_and_not_waited_for(read: Load, folder: Path) -> None:
+    os.mkfifo(folder / "pipe", 0o600)
+    assert "not a regular file" in problem(read, '[lnd]\nmacaroon = "pipe"')
+
+
+def test_a_file_that_may_not_be_read_says_whose_right_is_missing(
+    read: Load, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = os.open
+
+    def refuse(path: Path | str, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith("a.macaroon"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything, so the mode alone would prove nothing
+    assert "holdpayd may not read it: let its user read the file" in problem(read, "")
+
+
+def test_a_certificate_must_be_one(read: Load, folder: Path) -> None:
+    text = '[lnd]\nmacaroon = "a.macaroon"\ntls_cert = "{}"'
+    assert read(text.format("tls.cert")).lnd.tls_cert == folder / "tls.cert"
+    assert "holds no PEM certificate" in problem(read, text.format("a.macaroon"))
+
+
+# --- the file itself ---
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"[lnd\n", "is not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 5)"),
+        (b"a = 1\na = 2\n", "is not valid TOML: Cannot overwrite a value (at line 2"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"x = " + b"[" * 30_000, "is nested too deeply"),
+        (b"#" * 70_000, "longer than 65536"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_told_with_its_line(tmp_path: Path, content: bytes, wanted: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert wanted in caught.value.message
+    assert str(path) in caught.value.message
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"should be in .*/gone\.toml, and there is no such file"):
+        load(tmp_path / "gone.toml")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from([*(key.split(".")[0] for key in keys_of(Settings)), "other", ""]),
+        st.one_of(
+            st.integers(),
+            st.dictionaries(
+                st.one_of(st.sampled_from([key.split(".")[1] for key in keys_of(Settings)]), st.text(max_size=5)),
+                st.recursive(
+                    st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=80), st.dates()),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+                    max_leaves=4,
+                ),
+                max_size=4,
+            ),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_the_file_holds_it_is_settings_or_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.touch()
+    monkeypatch.setattr(tomllib, "loads", lambda _text: data)
+    with pytest.raises(ConfigError) as caught:  # never complete: no macaroon can be named by chance
+        load(path)
+    assert caught.value.problems
+    assert all(text.endswith(".") and "\n" not in text for text in caught.value.problems), caught.value.problems
+
+
+# --- where it is ---
+
+
+def test_the_system_file_comes_before_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, home = tmp_path / "etc.toml", tmp_path / "home"
+    user = home / ".config" / "holdpay" / "config.toml"
+    monkeypatch.setattr(holdpay.config, "SYSTEM_PATH", system)
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(ConfigError) as caught:
+        find(None)
+    assert str(system) in caught.value.message
+    assert str(user) in caught.value.message
+    user.parent.mkdir(parents=True)
+    user.touch()
+    assert find(None) == user
+    system.touch()
+    assert find(None) == system
+    assert find(tmp_path / "given") == tmp_path / "given"
+
+
+def test_a_system_file_in_a_closed_folder_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert find(None) == Path("/etc/holdpay/config.toml")
+
+
+# --- warnings ---
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[payment]\ntimeout_s = 1260", "payment.timeout_s"),
+        ("[payment]\nprove_absent_s = 29", "payment.prove_absent_s"),
+        ("[payment]\nconfirm_unpaid_s = 9", "payment.confirm_unpaid_s"),
+        ("[limits]\nmax_pending_sat = 10099", "limits.max_pending_sat"),
+        ("[limits]\nmax_spend_per_day_sat = 10099", "limits.max_spend_per_day_sat"),
+        ('[provider]\npayee_check = "warn"', "provider.payee_check"),
+    ],
+)
+def test_what_is_probably_not_meant_is_warned_about(read: Load, text: str, key: str) -> None:
+    assert [warning.split()[0] for warning in read(text).warnings()] == [key]
+
+
+# --- names ---
+
+
+def test_every_number_ends_in_its_unit() -> None:
+    for key in keys_of(Settings):
+        default = default_of(key)
+        if isinstance(default, int | float) or (isinstance(default, tuple) and isinstance(default[0], int)):
+            assert unit_of(key) in UNITS.values()
+
+
+# --- config.example.toml ---
+
+
+def default_of(key: str) -> Any:
+    section, _, name = key.partition(".")
+    model: Any = Settings.model_fields[section].annotation
+    return model.model_fields[name].get_default()
+
+
+def shown_in_example() -> dict[str, Any]:
+    """Every key of the example, those too that are commented out to show a default."""
+    text = re.sub(r"^#(?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    return {f"{section}.{key}": value for section, keys in tomllib.loads(text).items() for key, value in keys.items()}
+
+
+def test_the_example_names_every_key_and_no_other() -> None:
+    assert sorted(shown_in_example()) == sorted(keys_of(Settings))
+
+
+def test_the_values_that_the_example_shows_are_the_defaults() -> None:
+    for key, shown in shown_in_example().items():
+        default = default_of(key)
+        if key in WITHOUT_DEFAULT:
+            assert default in {None, PydanticUndefined}, key
+        else:
+            value = tuple(shown) if isinstance(shown, list) else shown
+            assert value == (str(default) if isinstance(default, Path) else default), key
+            assert isinstance(value, float) == isinstance(default, float), key
+
+
+@pytest.mark.parametrize("uncomment", [False, True])
+def test_the_example_loads_once_its_files_are_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, uncomment: bool
+) -> None:
+    text = EXAMPLE.read_text()
+    if uncomment:
+        text = re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE)
+    assert text.count("/etc/holdpay/tls.cert") == 1
+    path = folder / "config.toml"
+    path.write_text(text.replace("/etc/holdpay/tls.cert", str(folder / "tls.cert")))
+    (folder / "a.macaroon").rename(folder / "macaroon")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    loaded = load(path)
+    assert loaded.lnd.macaroon == folder / "macaroon"
+    assert loaded.lnd.network == ("mainnet" if uncomment else None)
+    assert loaded.warnings() == []
+
+
+@pytest.mark.parametrize("key", keys_of(Settings))
+def test_the_example_explains_every_key_with_its_unit_and_says_where_there_is_no_default(key: str) -> None:
+    name = key.partition(".")[2]
+    found = re.findall(rf"((?:^# .*\n)+)#?{name} = ", EXAMPLE.read_text(), re.MULTILINE)
+    assert len(found) == 1
+    comment = found[0].lower()
+    assert ("no default:" in comment) == (key in WITHOUT_DEFAULT)
+    if isinstance(default_of(key), int | float):
+        unit = unit_of(key)
+        assert ("fraction of the time" if name == "fraction" else unit) in comment
