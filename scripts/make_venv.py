@@ -215,7 +215,7 @@ class Installer:
         run(command, backend)
 
 
-PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--retries", "2")
+PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-warn-script-location")
 
 
 def locked(lock: str) -> list[str | Path]:
@@ -226,6 +226,7 @@ def run(command: list[str | Path], backend: Path | None = None) -> None:
     """Run an installer. `backend` holds the build backends that an unisolated build may import. Raises SetupError."""
     environment = {name: value for name, value in os.environ.items() if name not in SCRUBBED}
     environment["PIP_ROOT_USER_ACTION"] = "ignore"
+    environment.setdefault("PIP_RETRIES", "2")  # pip's five keep a person without network waiting for a minute
     if "PIP_INDEX_URL" in environment:
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     if backend is not None:

@@ -76,7 +76,8 @@ def configure(format: Format, level: Level) -> None:  # noqa: A002  (the key's n
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        cache_logger_on_first_use=True,
+        # Not cached: a logger that was used before another configuration would keep the old one.
+        cache_logger_on_first_use=False,
     )
     _catch_uncaught()
 
@@ -105,7 +106,7 @@ def _formatter(form: Format) -> logging.Formatter:
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return redact_mapping(cast("dict[object, object]", event))
+    return redact_mapping(event)
 
 
 def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

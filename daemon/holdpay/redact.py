@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePath
+from typing import Any
 
 SECRET_KEYS = frozenset(
     {
@@ -48,7 +49,7 @@ def redact_text(text: str) -> str:
     return _PASSWORD.sub(r"\1…@", text)
 
 
-def redact_mapping(values: Mapping[object, object], depth: int = 0) -> dict[str, object]:
+def redact_mapping(values: Mapping[Any, object], depth: int = 0) -> dict[str, object]:
     """A copy without secret keys, with every value redacted."""
     kept = {redact_text(str(key)): value for key, value in values.items() if str(key).lower() not in SECRET_KEYS}
     return {key: redact_value(value, depth + 1) for key, value in kept.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+
 from holdpay._pb.lnd import (
     lightning_pb2,
     lightning_pb2_grpc,

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.payee import HoldInvoiceError, HoldInvoices, InvoiceState
-
 from tests.contract.client import PATIENCE_S, Client, client
 from tests.contract.worlds import ADMIN
 from tests.regtest.net import Net

@@ -19,10 +19,10 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 from coincurve import PrivateKey
+
 from holdpay.sandbox.bolt11 import Terms, decode, encode, payment_hash_of
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.payee import InvoiceState
-
 from tests.contract.client import Client, Payment, Watch
 from tests.contract.worlds import World
 
@@ -147,6 +147,7 @@ async def test_a_cancel_first_names_the_reason_and_then_fails(world: World, lnd:
     assert [htlc.status for htlc in stream.messages[-2].htlcs] == [0]
     assert outcome(last) == (Payment.FAILED, INCORRECT_DETAILS)
     assert failures(last) == [(1, len(last.htlcs[0].route.hops))]
+    assert last.htlcs[0].failure.height == (await lnd.info()).block_height
 
 
 async def test_after_a_cancel_the_attempt_is_gone(world: World, lnd: Client) -> None:
@@ -794,12 +795,13 @@ async def test_info_names_the_node_its_network_and_its_height(world: World, lnd:
 # --- time runs out ---
 
 
-async def test_a_silent_payees_lnd_cancels_twelve_blocks_before_its_htlc_expires(world: World, lnd: Client) -> None:
+async def test_a_silent_payees_lnd_cancels_some_blocks_before_its_htlc_expires(world: World, lnd: Client) -> None:
     asked = await order(world, cltv_delta=SHORT_DELTA)
     stream = await hold(world, lnd, asked)
-    await world.mine(SHORT_DELTA + PADDING - 13)
+    early_blocks = auto_cancel_blocks((await lnd.info()).version)
+    await world.mine(SHORT_DELTA + PADDING - early_blocks - 1)
     await asyncio.sleep(0.3)
-    assert (await stream.out()).status == stream.messages[-1].status == Payment.IN_FLIGHT
+    assert stream.messages[-1].status == Payment.IN_FLIGHT
     await world.mine(1)
     last = await stream.end()
 
@@ -807,12 +809,17 @@ async def test_a_silent_payees_lnd_cancels_twelve_blocks_before_its_htlc_expires
     assert failures(last) == [(1, 2)]
 
 
+def auto_cancel_blocks(version: str) -> int:
+    """LND's default of invoices.holdexpirydelta; the nodes of a world all run one version."""
+    return 18 if version >= "0.21" else 12
+
+
 async def test_a_payee_that_never_comes_back_ends_in_no_route(mortal_world: World) -> None:
     asked = await order(mortal_world, cltv_delta=SHORT_DELTA)
     async with mortal_world.connect() as lnd:
         stream = await hold(mortal_world, lnd, asked)
         await mortal_world.set_online("payee", online=False)
-        await mine_until(mortal_world, stream, blocks=SHORT_DELTA + PADDING + HOP_DELTA - 1)
+        await mine_until(mortal_world, stream, blocks=SHORT_DELTA + PADDING + HOP_DELTA - 1, pause_s=0.1)
         last = await stream.end()
 
     assert outcome(last) == (Payment.FAILED, NO_ROUTE)
@@ -830,17 +837,18 @@ async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world
         async with asyncio.timeout(20):
             while await lnd.channels():
                 await asyncio.sleep(0.05)
-        await mine_until(mortal_world, stream, blocks=10)
+        await mine_until(mortal_world, stream, blocks=10, pause_s=1.5)
         last = await stream.end()
 
     assert outcome(last) == (Payment.FAILED, INSUFFICIENT_BALANCE)
     assert failures(last) == [(21, 0)]
 
 
-async def mine_until(world: World, stream: Watch, *, blocks: int) -> None:
-    """Mine until the payment has ended; a real node needs a moment after each block to publish and sweep."""
+async def mine_until(world: World, stream: Watch, *, blocks: int, pause_s: float) -> None:
+    """Mine until the payment has ended; a real node needs a moment after each block to publish and to sweep."""
     for _ in range(blocks):
-        if stream.messages[-1].status == Payment.FAILED:
-            return
         await world.mine(1)
-        await asyncio.sleep(0.1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stream.end()
+                return

@@ -17,7 +17,6 @@ from holdpay.sandbox.lnd import SandboxLnd
 from holdpay.sandbox.lnd_model import InTransition, NotInitiated
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.payee import HoldInvoices, Payee
-
 from tests.contract.client import Client, client
 
 ADMIN = "admin"

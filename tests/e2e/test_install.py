@@ -15,9 +15,15 @@ from scripts import make_venv
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "scripts" / "install"
-# An index that refuses, and no cache, for pip and for uv.
-NOWHERE = "http://127.0.0.1:9/simple"
-OFFLINE = {"PIP_INDEX_URL": NOWHERE, "UV_DEFAULT_INDEX": NOWHERE, "PIP_NO_CACHE_DIR": "1", "UV_NO_CACHE": "1"}
+# For pip and for uv: an index that refuses, and neither cache nor patience.
+OFFLINE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_NO_CACHE_DIR": "1",
+    "PIP_RETRIES": "0",
+    "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple",
+    "UV_HTTP_RETRIES": "0",
+    "UV_NO_CACHE": "1",
+}
 
 
 def install(*options: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,15 +9,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import holdpay.config
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic_core import PydanticUndefined
+
+import holdpay.config
 from holdpay.config import Settings, find, load
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.core.policy import Policy, Strictness
 from holdpay.errors import ConfigError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pydantic_core import PydanticUndefined
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 WITHOUT_DEFAULT = {"lnd.tls_cert", "lnd.tls_server_name", "lnd.macaroon", "lnd.network", "provider.proxy"}

@@ -116,8 +116,9 @@ class _Connection:
     async def _serve_one(self) -> None:
         try:
             request = await self._receive()
-        except h11.RemoteProtocolError as error:
-            await self._send(Response(b"bad request", error.error_status_hint, {"Connection": "close"}))
+        except (h11.RemoteProtocolError, ValueError) as error:
+            status = getattr(error, "error_status_hint", 400)
+            await self._send(Response(b"bad request", status, {"Connection": "close"}))
             return
         except _TooLarge:
             await self._send(Response(b"request too large", 413, {"Connection": "close"}))
@@ -154,7 +155,7 @@ class _Connection:
     async def _next_event(self) -> object:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
             async with asyncio.timeout(IDLE_S):
-                self._h11.receive_data(await self._reader.read(64 * 1024))
+                self._h11.receive_data(await self._reader.read(MAX_HEAD_BYTES))
         return event
 
     async def _send(self, response: Response) -> None:

@@ -65,6 +65,7 @@ class Knobs:
 
 def changed_scenario(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
     """Raises ValueError for an unknown field or a wrong type."""
+    _check_is_object(changes)
     _check(Scenario(), changes)
     return replace(scenario, **changes)
 
@@ -74,6 +75,7 @@ def change_knobs(knobs: Knobs, changes: Mapping[str, Any]) -> None:
 
     Raises ValueError for an unknown field or a wrong type; then nothing is changed.
     """
+    _check_is_object(changes)
     simple = {name: value for name, value in changes.items() if name not in {"scenario", "queue"}}
     _check(Knobs(), simple)
     scenario = changed_scenario(knobs.scenario, changes.get("scenario", {}))
@@ -86,9 +88,12 @@ def change_knobs(knobs: Knobs, changes: Mapping[str, Any]) -> None:
         setattr(knobs, name, value)
 
 
-def _check(defaults: object, changes: Mapping[str, Any]) -> None:
+def _check_is_object(changes: object) -> None:
     if not isinstance(changes, Mapping):
         raise ValueError("Knobs are given as an object: names and values.")
+
+
+def _check(defaults: object, changes: Mapping[str, Any]) -> None:
     known = {each.name: getattr(defaults, each.name) for each in fields(defaults)}  # type: ignore[arg-type]
     for name, value in changes.items():
         if name not in known:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from holdpay.lnd.node import LndNode
 from holdpay.sandbox.tls import Certificate, write_certificate
-
 from tests.unit.lnd.fakes import FakeClock, FakeLnd, settings_for
 
 

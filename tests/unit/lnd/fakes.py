@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 from grpc import aio
+
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay._pb.lnd import lightning_pb2_grpc, router_pb2_grpc, stateservice_pb2_grpc
 from holdpay._pb.lnd import router_pb2 as routerrpc
@@ -257,8 +258,26 @@ async def collect(messages: AsyncGenerator[LndMessage, None]) -> list[LndMessage
         return [message async for message in messages]
 
 
-async def condition(is_met: Callable[[], bool], wait: Callable[[], Awaitable[object]]) -> None:
-    """Waits, as often as needed, until something is so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_met():
-            await wait()
+class Reading:
+    """Reads a stream in a task of its own."""
+
+    def __init__(self, messages: AsyncGenerator[LndMessage, None]) -> None:
+        self.messages: list[LndMessage] = []
+        self._begun = asyncio.Event()
+        self.task = asyncio.create_task(self._read(messages))
+
+    async def begun(self) -> None:
+        """Returns when the first message was read."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._begun.wait()
+
+    async def ended(self) -> list[type[LndMessage]]:
+        """The types of all messages, at the end."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.task
+        return [type(message) for message in self.messages]
+
+    async def _read(self, messages: AsyncGenerator[LndMessage, None]) -> None:
+        async for message in messages:
+            self.messages.append(message)
+            self._begun.set()

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from holdpay.lnd import channel
 from holdpay.lnd.channel import CertificateUnusable, macaroon_metadata, read_certificates
 from holdpay.sandbox.tls import Certificate
-
 from tests.unit.lnd.fakes import settings_for
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import (
     Attempt,
@@ -120,7 +121,12 @@ def test_a_send_request_says_every_option() -> None:
         "cltv_limit": 515,
         "max_parts": 4,
     }
-    assert (request.cancelable, request.no_inflight_updates, request.time_pref, request.amt_msat) == (False, False, 0, 0)
+    assert (request.cancelable, request.no_inflight_updates, request.time_pref, request.amt_msat) == (
+        False,
+        False,
+        0,
+        0,
+    )
 
 
 def test_a_track_request_has_the_hash_as_bytes_and_wants_every_update() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+
 from holdpay.errors import LndDenied, LndRefused, LndUnavailable
 from holdpay.lnd.failures import Failure, FailureKind, explain, failure_of, is_own_cancel, read_failure, to_error
 

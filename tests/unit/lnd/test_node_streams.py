@@ -7,19 +7,17 @@ from contextlib import aclosing
 
 import grpc
 import pytest
+
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Refused, Reported
 from holdpay.errors import LndWrongNode
 from holdpay.lnd.node import LndNode
-
-from tests.unit.lnd.fakes import ALICE, MALLORY, PATIENCE_S, SPEC, FakeLnd, collect
+from tests.unit.lnd.fakes import ALICE, MALLORY, PATIENCE_S, SPEC, FakeLnd, Reading, collect
 
 HASH = SPEC.payment_hash
 OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT, htlcs=[lnrpc.HTLCAttempt(attempt_id=1)])
 PAID = lnrpc.Payment(status=lnrpc.Payment.SUCCEEDED, payment_preimage="cd" * 32)
-BACK = lnrpc.Payment(
-    status=lnrpc.Payment.FAILED, failure_reason=lnrpc.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS
-)
+BACK = lnrpc.Payment(status=lnrpc.Payment.FAILED, failure_reason=lnrpc.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS)
 
 IN_FLIGHT, SUCCEEDED, FAILED = PaymentStatus.IN_FLIGHT, PaymentStatus.SUCCEEDED, PaymentStatus.FAILED
 CODE = grpc.StatusCode
@@ -27,11 +25,6 @@ CODE = grpc.StatusCode
 
 def told(messages: list[LndMessage]) -> list[tuple[PaymentStatus, bool]]:
     return [(m.update.status, m.live) for m in messages if isinstance(m, Reported)]
-
-
-async def first(messages: asyncio.Queue[LndMessage]) -> LndMessage:
-    async with asyncio.timeout(PATIENCE_S):
-        return await messages.get()
 
 
 # --- sending ---
@@ -113,11 +106,11 @@ async def test_a_stream_that_ends_without_a_result_is_lost(node: LndNode, lnd: F
 
 
 async def test_an_lnd_that_goes_away_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
-    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    reading = Reading(node.send(SPEC, ALICE))
     (await lnd.next_stream()).say(OUT)
+    await reading.begun()
     await lnd.stop()
-    last = (await reading)[-1]
-    assert isinstance(last, Lost)
+    assert await reading.ended() == [Reported, Lost]
 
 
 async def test_a_send_to_an_lnd_that_is_down_is_lost_before_it_began(node: LndNode, lnd: FakeLnd) -> None:
@@ -206,22 +199,24 @@ async def test_leaving_a_stream_ends_the_call(node: LndNode, lnd: FakeLnd) -> No
 
 
 async def test_a_cancel_of_the_reading_task_goes_through_and_ends_the_call(node: LndNode, lnd: FakeLnd) -> None:
-    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    reading = Reading(node.track(HASH, ALICE))
     stream = await lnd.next_stream()
-    reading.cancel()
-    await asyncio.wait({reading}, timeout=PATIENCE_S)
-    assert reading.cancelled()
+    stream.say(OUT)
+    await reading.begun()
+    reading.task.cancel()
+    await asyncio.wait({reading.task}, timeout=PATIENCE_S)
+    assert reading.task.cancelled()
+    assert [type(message) for message in reading.messages] == [Reported]
     async with asyncio.timeout(PATIENCE_S):
         await stream.gone.wait()
 
 
 async def test_closing_the_channel_under_a_reader_is_a_lost_stream_and_no_cancel(node: LndNode, lnd: FakeLnd) -> None:
-    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
+    reading = Reading(node.track(HASH, ALICE))
     (await lnd.next_stream()).say(OUT)
+    await reading.begun()
     await node.close()
-    messages = await reading
-    assert [type(message) for message in messages] == [Reported, Lost]
-    assert not reading.cancelled()
+    assert await reading.ended() == [Reported, Lost]
 
 
 async def test_after_close_every_stream_is_lost_at_once(node: LndNode, lnd: FakeLnd) -> None:

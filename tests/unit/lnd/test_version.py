@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from holdpay.lnd.version import OLDEST, parse_version, version_warning
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from holdpay.errors import ProviderUnavailable
 from holdpay.sms4sats.cache import FreshCache
-
 from tests.unit.sms4sats.clock import ManualClock, settle
 
 

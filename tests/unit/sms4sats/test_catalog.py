@@ -4,6 +4,7 @@ import json
 from importlib.resources import files
 
 import pytest
+
 from holdpay.errors import InvalidRequest
 from holdpay.ports import ServiceInfo
 from holdpay.sms4sats import catalog

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
 from holdpay.ports import Prices, ServiceInfo
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXAMPLES = Path(__file__).parents[2] / "fixtures" / "sms4sats"
 NOW_MS = 1_790_000_000_000

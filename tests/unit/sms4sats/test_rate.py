@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
+
 from holdpay.ports import Urgency
 from holdpay.sms4sats.rate import RateLimiter
-
 from tests.unit.sms4sats.clock import ManualClock, settle
 
 HELD, CODE, REFUND = Urgency.HELD_WITHOUT_NUMBER, Urgency.AWAITING_CODE, Urgency.REFUND
@@ -105,12 +106,13 @@ async def test_a_turn_given_to_a_task_canceled_at_that_moment_goes_back(clock: M
     late = asyncio.create_task(limiter.turn(CODE))
     next_one = asyncio.create_task(limiter.turn(CODE))
     await settle()
-    late_turn = limiter._waiting[0][2]
-    late_turn.add_done_callback(lambda _: late.cancel())
-    await clock.advance(1.001)
-    assert late.cancelled()
-    assert not next_one.done()
-    await clock.advance(0.001)
+    turn = heapq.heappop(limiter._waiting)[2]
+    limiter._take()
+    turn.set_result(None)
+    late.cancel()
+    await clock.advance(0.999)
+    assert (late.cancelled(), next_one.done()) == (True, False)
+    await clock.advance(0.002)
     assert next_one.done()
 
 

@@ -1,0 +1,95 @@
+"""What scripts/test says at its end, and when it fails."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scripts import run_tests
+from scripts.run_tests import NO_TESTS, Outcome, Suite
+from tests.regtest import binaries
+
+PYTHON = Suite("Python alone", "not real")
+REAL = Suite("real lnd 0.21.0", "real")
+AWAY = Suite("real lnd 0.21.0", "real", missing="There is no Go.", refusal=True)
+
+
+def outcome(suite: Suite, exit_code: int = 0, *, passed: int = 1, needs: str | None = None) -> Outcome:
+    return Outcome(suite, exit_code, Counter(passed=passed), Counter([needs] if needs else []))
+
+
+def problems(*outcomes: Outcome, chosen: list[str] | None = None, ci: bool = False) -> list[str]:
+    return run_tests.find_problems([ran.suite for ran in outcomes], list(outcomes), chosen or [], ci=ci)
+
+
+def test_suites_that_passed_are_no_problem() -> None:
+    assert problems(outcome(PYTHON), outcome(REAL), ci=True) == []
+
+
+def test_a_failed_suite_fails_the_run() -> None:
+    assert problems(outcome(PYTHON), outcome(REAL, 1)) == ["real lnd 0.21.0 (pytest ended with 1)"]
+
+
+def test_a_suite_that_was_asked_for_and_cannot_run_fails_the_run() -> None:
+    assert run_tests.find_problems([PYTHON, AWAY], [outcome(PYTHON)], [], ci=False) == [
+        "real lnd 0.21.0 was asked for and could not run"
+    ]
+
+
+def test_what_the_machine_lacks_fails_the_run_in_ci_only() -> None:
+    lacking = outcome(PYTHON, needs="needs systemd-analyze")
+    assert problems(lacking) == []
+    assert problems(lacking, ci=True) == ["Python alone lacks something on this machine, and CI must not skip it"]
+
+
+def test_a_suite_without_tests_fails_the_run_unless_the_choice_left_others() -> None:
+    empty = outcome(REAL, NO_TESTS, passed=0)
+    assert problems(outcome(PYTHON), empty) == ["real lnd 0.21.0 has no tests to run"]
+    assert problems(outcome(PYTHON), empty, chosen=["-k", "lock"]) == []
+    assert problems(empty, chosen=["-k", "misspelt"]) == ["real lnd 0.21.0 has no tests to run"]
+
+
+def test_the_report_tells_outcomes_and_what_was_needed(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        """<testsuites><testsuite>
+        <testcase name="a"/><testcase name="b"><failure message="no"/></testcase><testcase name="c"><error/></testcase>
+        <testcase name="d"><skipped message="needs Go"/></testcase>
+        <testcase name="e"><skipped message="Linux"/></testcase>
+        </testsuite></testsuites>"""
+    )
+    counts, needs = run_tests.read_report(report)
+    assert run_tests.totals(counts) == "1 failed, 1 passed, 2 skipped, 1 errors"
+    assert needs == Counter({"needs Go": 1})
+
+
+def test_the_end_names_each_suite_and_why_it_did_not_run() -> None:
+    ran = outcome(PYTHON, passed=7, needs="needs Go")
+    assert run_tests.describe(PYTHON, [ran]) == "ran: 7 passed\n    1 not run: needs Go"
+    assert run_tests.describe(AWAY, [ran]) == "not run: There is no Go."
+
+
+def test_the_real_suite_names_the_command_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOLDPAY_LND_VERSION", raising=False)
+    (suite,) = run_tests.real_suites({}, asked=False, both=False)
+    assert suite.missing is not None
+    assert "scripts/test --real" in suite.missing
+    assert not suite.refusal
+
+
+def test_ci_runs_the_newest_and_the_oldest_tested_lnd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOLDPAY_LND_VERSION", raising=False)
+    monkeypatch.setattr(binaries, "ensure", lambda version: None)
+    suites = run_tests.real_suites({"A": "1"}, asked=True, both=True)
+    assert [suite.environment for suite in suites] == [
+        {"A": "1", "HOLDPAY_REAL": "1", "HOLDPAY_LND_VERSION": version} for version in ("0.21.0", "0.18.5")
+    ]
+
+
+def test_an_lnd_that_can_neither_be_found_nor_built_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(version: str) -> None:
+        raise binaries.Unavailable(f"There is no lnd {version} here and no Go to build it.")
+
+    monkeypatch.setattr(binaries, "ensure", unavailable)
+    suite = run_tests.real_suite("0.18.5", {}, asked=True)
+    assert (suite.missing, suite.refusal) == ("There is no lnd 0.18.5 here and no Go to build it.", True)

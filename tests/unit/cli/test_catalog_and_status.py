@@ -1,0 +1,140 @@
+"""`holdpay countries`, `services`, `prices` and `status`."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import pytest
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli.exit_codes import ExitCode
+from tests.unit.cli.conftest import Terminal
+from tests.unit.cli.fake_daemon import NOW_MS, FakeDaemon, Refuse
+
+COUNTRIES = pb.ListCountriesResponse(
+    countries=[
+        pb.Country(code=0, name="Russia", aliases=["Russian"]),
+        pb.Country(code=187, name="USA", aliases=["United States", "United States of America"]),
+    ]
+)
+SERVICES = pb.ListServicesResponse(
+    country=COUNTRIES.countries[1],
+    services=[pb.Service(code="oi", name="OpenAI", stock=1234), pb.Service(code="tg", name="Telegram")],
+)
+PRICES = pb.GetPricesResponse(receive_sat=3000, exact_sat=2500, asked_at_ms=NOW_MS)
+STATUS = pb.GetStatusResponse(
+    version="0.1.0",
+    started_at_ms=NOW_MS - 65_000,
+    lnd=pb.LndStatus(
+        state="ready",
+        version="0.21.0-beta",
+        identity_pubkey="02" + "ab" * 32,
+        alias="alice",
+        network="regtest",
+        block_height=871_000,
+        synced_to_chain=True,
+        address="127.0.0.1:10009",
+        local_balance_sat=1_000_000,
+    ),
+    provider=pb.ProviderStatus(url="https://api2.sms4sats.com", answered_at_ms=NOW_MS - 3000, requests=12),
+    money=pb.Money(
+        pending_sat=3091,
+        max_pending_sat=50_000,
+        spent_day_sat=6000,
+        max_spend_per_day_sat=100_000,
+        max_open_orders=8,
+        locked_msat=3_003_512,
+    ),
+    ready=True,
+    open_orders=1,
+    state_dir="/var/lib/holdpay",
+)
+
+
+@pytest.fixture(autouse=True)
+def answers(daemon: FakeDaemon) -> None:
+    daemon.answers |= {
+        "ListCountries": COUNTRIES,
+        "ListServices": SERVICES,
+        "GetPrices": PRICES,
+        "GetStatus": STATUS,
+    }
+
+
+@pytest.mark.parametrize("filter_", ["states", "USA", "187"])
+def test_a_country_is_found_by_name_alias_and_number(terminal: Terminal, filter_: str) -> None:
+    heading, row = terminal.run("countries", filter_).stdout.splitlines()
+    assert row.split()[:2] == ["187", "USA"]
+
+
+def test_country_zero_is_a_country(terminal: Terminal) -> None:
+    assert json.loads(terminal.run("countries", "--json").stdout)["countries"][0]["code"] == 0
+
+
+def test_a_filter_that_matches_nothing_says_so(terminal: Terminal) -> None:
+    result = terminal.run("countries", "atlantis")
+    assert (result.stdout, result.stderr) == ("", "No country with 'atlantis' in it.\n")
+
+
+def test_services_show_their_stock_or_that_it_is_unknown(terminal: Terminal) -> None:
+    rows = [line.split() for line in terminal.run("services", "usa").stdout.splitlines()]
+    assert rows[1:] == [["oi", "1,234", "OpenAI"], ["tg", "?", "Telegram"]]
+
+
+def test_services_json_keeps_an_unknown_stock_apart_from_none(terminal: Terminal) -> None:
+    found = json.loads(terminal.run("services", "usa", "tele", "--json").stdout)
+    assert found["services"] == [{"code": "tg", "name": "Telegram", "stock": None}]
+
+
+def test_a_typo_in_a_country_shows_the_daemons_words(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.answers["ListServices"] = Refuse(grpc.StatusCode.INVALID_ARGUMENT, "Did you mean usa?")
+    result = terminal.run("services", "uda")
+    assert (result.exit_code, result.stderr) == (ExitCode.REFUSED_INPUT, "Error: Did you mean usa?\n")
+
+
+def test_a_silent_provider_is_not_a_missing_daemon(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.answers["ListServices"] = Refuse(grpc.StatusCode.UNAVAILABLE, "The provider does not answer.")
+    assert terminal.run("services", "usa").exit_code == ExitCode.REFUSED_NOW
+
+
+def test_prices_show_the_exact_one_first(terminal: Terminal) -> None:
+    first, second, *_ = terminal.run("prices", "usa", "openai").stdout.splitlines()
+    assert first.endswith("2,500 sat")
+    assert second.endswith("3,000 sat")
+
+
+def test_prices_need_both_or_neither(terminal: Terminal) -> None:
+    assert terminal.run("prices", "usa").exit_code == ExitCode.REFUSED_INPUT
+    assert "exact" not in terminal.run("prices").stdout
+
+
+def test_a_ready_daemon_exits_0_and_shows_its_money(terminal: Terminal) -> None:
+    result = terminal.run("status")
+    assert result.exit_code == ExitCode.DONE
+    for expected in (
+        "ready at 127.0.0.1:10009",
+        "block 871,000, synced",
+        "3,091 of 50,000 sat",
+        "3,003.512 sat",
+        "1m05s",
+    ):
+        assert expected in result.stdout
+
+
+def test_a_daemon_that_takes_no_orders_exits_8_and_says_why(daemon: FakeDaemon, terminal: Terminal) -> None:
+    lnd = pb.LndStatus(state="locked", detail="lnd is locked. Unlock it: lncli unlock.", address="127.0.0.1:10009")
+    daemon.answers["GetStatus"] = pb.GetStatusResponse(
+        lnd=lnd, not_ready_reason="lnd is locked.", alarms=["Order 1 is stuck."]
+    )
+    result = terminal.run("status")
+    assert result.exit_code == ExitCode.REFUSED_NOW
+    assert "not taken now: lnd is locked." in result.stdout
+    assert "lncli unlock" in result.stdout
+    assert "Order 1 is stuck." in result.stdout
+
+
+def test_status_json_has_the_names_of_the_interface(terminal: Terminal) -> None:
+    found = json.loads(terminal.run("status", "--json").stdout)
+    assert set(found) == set(pb.GetStatusResponse.DESCRIPTOR.fields_by_name)
+    assert found["lnd"]["local_balance_sat"] == 1_000_000

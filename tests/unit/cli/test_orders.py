@@ -1,0 +1,202 @@
+"""`holdpay orders`: list, show, wait, watch, cancel, explain."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import pytest
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli.exit_codes import ExitCode
+from tests.unit.cli.conftest import Terminal
+from tests.unit.cli.fake_daemon import (
+    ACCEPTED,
+    DELIVERED,
+    HELD,
+    NOW_MS,
+    NUMBERED,
+    ORDER_ID,
+    SETTLED,
+    FakeDaemon,
+    Hang,
+    Interrupt,
+    Refuse,
+    an_order,
+    ended,
+    updates,
+)
+
+OLD = {"created_at_ms": NOW_MS - 3_600_000}
+
+
+def test_orders_alone_lists_them(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**NUMBERED), an_order(**SETTLED | {"id": "ord-2"})]
+    result = terminal.run("orders")
+    heading, first, second = result.stdout.splitlines()
+    assert heading.split() == ["ORDER", "CREATED", "COUNTRY", "SERVICE", "NUMBER", "MONEY", "STATE"]
+    assert first.startswith(ORDER_ID)
+    assert "+15550001111" in first
+    assert first.endswith("3,003.512 sat locked  held, waiting for the SMS")
+    assert second.endswith("3,003.512 sat spent   code received")
+
+
+def test_list_passes_its_filters_on(daemon: FakeDaemon, terminal: Terminal) -> None:
+    terminal.run("orders", "list", "--open", "--limit", "7", "--page", "3")
+    (request,) = daemon.received
+    assert (request.open_only, request.closed_only, request.page_size, request.page_token) == (True, False, 7, "3")
+    assert not request.HasField("created_from_ms")
+
+
+def test_list_since_a_date_is_passed_on(
+    daemon: FakeDaemon, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal.run("orders", "list", "--closed", "--since", "2026-01-31")
+    (request,) = daemon.received
+    assert request.closed_only
+    assert abs(request.created_from_ms - 1_769_817_600_000) <= 14 * 3_600_000  # local midnight
+
+
+def test_list_fetches_as_many_pages_as_the_limit_asks_for(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(id=f"ord-{index}") for index in range(1200)]
+    result = terminal.run("orders", "list", "--limit", "1100", "--json")
+    found = json.loads(result.stdout)
+    assert len(found["orders"]) == 1100
+    assert found["next_page_token"] == "1100"
+    assert [request.page_size for request in daemon.received] == [500, 500, 100]
+
+
+def test_a_list_that_was_cut_off_says_how_to_go_on(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(id=f"ord-{index}") for index in range(3)]
+    assert "--page 2" in terminal.run("orders", "list", "--limit", "2").stderr
+    assert terminal.run("orders", "list", "--page", "2").stdout.count("ord-") == 1
+
+
+def test_an_empty_list_has_an_empty_stdout(terminal: Terminal) -> None:
+    result = terminal.run("orders", "list")
+    assert (result.exit_code, result.stdout, result.stderr) == (ExitCode.DONE, "", "No orders.\n")
+
+
+def test_open_and_closed_exclude_each_other(terminal: Terminal) -> None:
+    assert terminal.run("orders", "list", "--open", "--closed").exit_code == ExitCode.REFUSED_INPUT
+
+
+def test_show_tells_all(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED)]
+    stdout = terminal.run("orders", "show", "ord-7").stdout
+    for expected in (
+        ORDER_ID,
+        "+15550001111",
+        "004211",
+        "3,003.512 sat",
+        "871,234",
+        "delivered, HTLC settled",
+        "ab" * 32,
+    ):
+        assert expected in stdout
+
+
+def test_show_json_is_the_order(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED)]
+    found = json.loads(terminal.run("orders", "show", ORDER_ID, "--json").stdout)
+    assert (found["id"], found["end"], found["htlc"], found["payment_hash"]) == (
+        ORDER_ID,
+        "code_received",
+        "settled",
+        None,
+    )
+
+
+@pytest.mark.parametrize("command", ["show", "wait", "watch"])
+def test_an_unknown_order_is_refused_input(terminal: Terminal, command: str) -> None:
+    result = terminal.run("orders", command, "nope")
+    assert result.exit_code == ExitCode.REFUSED_INPUT
+    assert result.stderr == "Error: There is no such order. `holdpay orders list` shows all.\n"
+
+
+def test_wait_goes_on_to_the_code(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**NUMBERED | OLD)]
+    daemon.watch_scripts = [[*updates(ACCEPTED | OLD, NUMBERED | OLD, DELIVERED | OLD), Hang()]]
+    result = terminal.run("orders", "wait", "ord-")
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
+    assert daemon.received_of(pb.WatchOrdersRequest) == [pb.WatchOrdersRequest(order_id=ORDER_ID, after_cursor=0)]
+
+
+def test_wait_for_what_is_there_needs_no_stream(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**NUMBERED | OLD)]
+    result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "+15550001111\n")
+
+
+def test_wait_on_a_refunded_order_ends_at_once(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**ended(pb.END_REFUNDED, number="15550001111") | OLD)]
+    result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
+    assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
+
+
+def test_wait_until_settled_on_a_closed_order_prints_its_code(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED | OLD)]
+    result = terminal.run("orders", "wait", ORDER_ID, "--until", "settled")
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
+
+
+def test_wait_json_on_a_closed_order_prints_it_as_it_is(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED | OLD)]
+    (line,) = terminal.run("orders", "wait", ORDER_ID, "--json").stdout.splitlines()
+    assert json.loads(line)["order"]["code"] == "004211"
+
+
+def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**HELD | OLD)]
+    daemon.watch_scripts = [[*updates(HELD | OLD), Interrupt(), Hang()]]
+    result = terminal.run("orders", "wait", ORDER_ID)
+    assert result.exit_code == ExitCode.STILL_OPEN
+    assert f"holdpay orders wait {ORDER_ID}" in result.stderr
+
+
+def test_watch_one_order_ends_with_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**HELD)]
+    daemon.watch_scripts = [[*updates(HELD, DELIVERED, SETTLED), Hang()]]
+    result = terminal.run("orders", "watch", ORDER_ID, "--after", "0")
+    assert result.exit_code == ExitCode.DONE
+    assert result.stdout.splitlines()[-1].endswith("event_3  closed: code received")
+
+
+def test_watch_a_closed_order_does_not_wait_for_ever(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED)]
+    result = terminal.run("orders", "watch", ORDER_ID)
+    assert result.exit_code == ExitCode.DONE
+    assert "--after 0" in result.stderr
+
+
+def test_watch_json_lines_parse(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.watch_scripts = [[*updates(HELD, DELIVERED), Interrupt(), Hang()]]
+    result = terminal.run("orders", "watch", "--json", "--after", "0")
+    assert [json.loads(line)["event"] for line in result.stdout.splitlines()] == ["event_1", "event_2"]
+
+
+def test_cancel_prints_the_daemons_message(daemon: FakeDaemon, terminal: Terminal) -> None:
+    message = "The provider is asked at 14:32."
+    daemon.answers["CancelOrder"] = pb.CancelOrderResponse(order=an_order(), message=message)
+    result = terminal.run("orders", "cancel", ORDER_ID)
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, f"{message}\n")
+
+
+def test_explain_prints_story_money_and_next_step(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.answers["ExplainOrder"] = pb.ExplainOrderResponse(
+        order=an_order(),
+        summary="It waits for the SMS.",
+        money="3,000 sat are held until block 871,234.",
+        next="Nothing to do.",
+        history=[pb.HistoryEntry(at_ms=NOW_MS, text="The order was placed.")],
+    )
+    stdout = terminal.run("orders", "explain", ORDER_ID).stdout
+    for expected in ("It waits for the SMS.", "held until block 871,234.", "Nothing to do.", "The order was placed."):
+        assert expected in stdout
+
+
+def test_a_daemon_that_does_not_know_a_call_is_older(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.answers["ExplainOrder"] = Refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    result = terminal.run("orders", "explain", ORDER_ID)
+    assert result.exit_code == ExitCode.UNEXPECTED
+    assert "older than this command" in result.stderr

@@ -1,0 +1,220 @@
+"""What GetStatus shows of lnd."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from structlog.testing import capture_logs
+
+from holdpay._pb.lnd import stateservice_pb2 as staterpc
+from holdpay.lnd.node import LndNode
+from holdpay.ports import NodeState
+from holdpay.sandbox.tls import Certificate
+from tests.unit.lnd.fakes import ALICE, MALLORY, FakeClock, FakeLnd, settings_for
+
+CODE = grpc.StatusCode
+UNREADY_S, READY_S = 5, 15
+
+
+@pytest_asyncio.fixture
+async def started(lnd: FakeLnd, clock: FakeClock, tmp_path: Path) -> AsyncIterator[LndNode]:
+    """Started, but nobody has waited for its first look."""
+    node = LndNode(settings_for(lnd.port, tmp_path / "tls.cert"), clock)
+    await node.start()
+    yield node
+    await node.close()
+
+
+def state_of(node: LndNode) -> NodeState:
+    """For a second look: the type checker thinks that a status once compared stays as it was."""
+    return node.status.state
+
+
+async def test_a_usable_lnd_is_ready_with_all_that_is_known_of_it(node: LndNode, lnd: FakeLnd) -> None:
+    status = node.status
+    assert (status.state, status.detail, status.identity) == (NodeState.READY, "", ALICE)
+    assert (status.alias, status.version) == ("alice", "0.21.0-beta commit=v0.21.0-beta")
+    assert (status.block_height, status.synced_to_chain, status.local_balance_sat) == (500, True, 1234)
+    assert status.address == f"127.0.0.1:{lnd.port}"
+
+
+async def test_before_the_first_look_lnd_is_unreachable(
+    certificate: Certificate, clock: FakeClock, tmp_path: Path
+) -> None:
+    node = LndNode(settings_for(10009, tmp_path / "tls.cert"), clock)
+    assert (node.status.state, node.status.address) == (NodeState.UNREACHABLE, "127.0.0.1:10009")
+
+
+@pytest.mark.parametrize(
+    ("wallet", "state", "words"),
+    [
+        (staterpc.NON_EXISTING, NodeState.LOCKED, "lncli create"),
+        (staterpc.LOCKED, NodeState.LOCKED, "lncli unlock"),
+        (staterpc.UNLOCKED, NodeState.STARTING, "starting"),
+        (staterpc.WAITING_TO_START, NodeState.STARTING, "starting"),
+    ],
+)
+async def test_lnds_own_state_is_told_without_a_macaroon(
+    started: LndNode,
+    lnd: FakeLnd,
+    clock: FakeClock,
+    wallet: staterpc.WalletState.ValueType,
+    state: NodeState,
+    words: str,
+) -> None:
+    lnd.wallet = wallet
+    await clock.until_asleep()
+    assert started.status.state is state
+    assert words in started.status.detail
+    assert lnd.calls == ["GetState"]
+    assert lnd.macaroons["GetState"] == []
+
+
+async def test_lnd_is_usable_from_rpc_active_on(started: LndNode, lnd: FakeLnd, clock: FakeClock) -> None:
+    lnd.wallet = staterpc.RPC_ACTIVE
+    await clock.until_asleep()
+    assert started.status.state is NodeState.READY
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "state"),
+    [
+        (CODE.UNKNOWN, "permission denied", NodeState.DENIED),
+        (CODE.UNKNOWN, "server is still in the process of starting", NodeState.STARTING),
+        (CODE.UNKNOWN, "wallet locked, unlock it to enable full RPC access", NodeState.LOCKED),
+        (CODE.UNIMPLEMENTED, "unknown service lnrpc.Lightning", NodeState.UNREACHABLE),
+    ],
+)
+async def test_what_getinfo_says_counts_when_the_state_is_fine(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock, code: grpc.StatusCode, text: str, state: NodeState
+) -> None:
+    lnd.errors["GetInfo"] = (code, text)
+    await clock.until_asleep()
+    assert started.status.state is state
+
+
+async def test_a_gateway_that_hides_the_state_is_asked_with_getinfo(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    lnd.errors["GetState"] = (CODE.UNIMPLEMENTED, "unknown service lnrpc.State")
+    await clock.until_asleep()
+    assert started.status.state is NodeState.READY
+
+
+async def test_a_macaroon_without_the_balance_costs_only_the_balance(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    lnd.errors["ChannelBalance"] = (CODE.UNKNOWN, "permission denied")
+    await clock.until_asleep()
+    assert (started.status.state, started.status.local_balance_sat) == (NodeState.READY, None)
+
+
+async def test_an_lnd_that_goes_away_is_noticed_at_once_and_its_name_is_kept(
+    node: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    clock.wake_at(clock.ms)
+    await lnd.stop()
+    await clock.until_asleep()
+    assert node.status.state is NodeState.UNREACHABLE
+    assert "Connection refused" in node.status.detail
+    assert (node.status.alias, node.status.local_balance_sat) == ("alice", None)
+
+
+async def test_an_unusable_lnd_is_looked_at_every_five_seconds_and_a_usable_one_every_fifteen(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    lnd.wallet = staterpc.LOCKED
+    await clock.until_asleep()
+    lnd.wallet = staterpc.SERVER_ACTIVE
+    await clock.advance(UNREADY_S)
+    assert started.status.state is NodeState.READY
+    assert [seconds for seconds in clock.slept_s if seconds >= 1] == [UNREADY_S, READY_S]
+
+
+# --- versions ---
+
+
+async def test_an_old_lnd_is_too_old(started: LndNode, lnd: FakeLnd, clock: FakeClock) -> None:
+    lnd.info.version = "0.18.2-beta"
+    await clock.until_asleep()
+    assert started.status.state is NodeState.TOO_OLD
+    assert "0.18.2 is too old" in started.status.detail
+
+
+async def test_a_doubtful_version_is_ready_with_a_warning(started: LndNode, lnd: FakeLnd, clock: FakeClock) -> None:
+    lnd.info.version = "0.19.1-beta"
+    await clock.until_asleep()
+    assert started.status.state is NodeState.READY
+    assert "0.19.3" in started.status.detail
+
+
+# --- the chain ---
+
+
+async def test_an_unsynced_lnd_counts_as_syncing_after_ten_minutes_without_a_block(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    lnd.info.synced_to_chain = False
+    await clock.until_asleep()
+    await clock.advance(599)
+    assert (started.status.state, started.status.synced_to_chain) == (NodeState.READY, False)
+    await clock.advance(READY_S)
+    assert started.status.state is NodeState.SYNCING
+    lnd.info.block_height += 1
+    await clock.advance(UNREADY_S)
+    assert state_of(started) is NodeState.READY
+
+
+async def test_a_synced_lnd_may_wait_long_for_a_block(started: LndNode, clock: FakeClock) -> None:
+    await clock.until_asleep()
+    await clock.advance(7_200)
+    assert started.status.state is NodeState.READY
+
+
+async def test_the_ten_minutes_begin_anew_when_lnd_was_away(started: LndNode, lnd: FakeLnd, clock: FakeClock) -> None:
+    lnd.info.synced_to_chain = False
+    await clock.until_asleep()
+    lnd.wallet = staterpc.LOCKED
+    await clock.advance(400)
+    lnd.wallet = staterpc.SERVER_ACTIVE
+    await clock.advance(400)
+    assert started.status.state is NodeState.READY
+
+
+# --- the node that the open payments need ---
+
+
+async def test_a_node_that_the_open_payments_do_not_need_is_the_wrong_one(node: LndNode) -> None:
+    node.require(MALLORY)
+    assert node.status.state is NodeState.WRONG_NODE
+    assert MALLORY.pubkey[:16] in node.status.detail
+    for harmless in (ALICE, None):
+        node.require(harmless)
+        assert state_of(node) is NodeState.READY
+
+
+async def test_an_lnd_that_is_away_is_unreachable_and_not_wrong(node: LndNode, lnd: FakeLnd, clock: FakeClock) -> None:
+    node.require(MALLORY)
+    clock.wake_at(clock.ms)
+    await lnd.stop()
+    await clock.until_asleep()
+    assert node.status.state is NodeState.UNREACHABLE
+
+
+# --- the log ---
+
+
+async def test_only_a_changed_state_is_logged_and_never_the_macaroon(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    with capture_logs() as logs:
+        await clock.until_asleep()
+        await clock.advance(READY_S)
+        lnd.wallet = staterpc.LOCKED
+        await clock.advance(READY_S)
+    assert [entry["state"] for entry in logs] == ["ready", "locked"]
+    assert "736563726574" not in repr(logs)

@@ -1,0 +1,267 @@
+"""One daemon for one state directory and one socket, and nothing harmed by the second."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdpay.errors import ConfigError
+from holdpay.lock import AlreadyRunning, SocketClaim, StateLock
+
+HOLD = """
+import sys
+from pathlib import Path
+from holdpay.lock import SocketClaim, StateLock
+with {"state": StateLock, "socket": SocketClaim}[sys.argv[1]](Path(sys.argv[2])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Holder:
+    """Another process that holds a lock until it is told otherwise."""
+
+    def __init__(self, kind: str, path: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, kind, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"held\n"
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.sock"
+
+
+@pytest.fixture
+def server(path: Path) -> Iterator[socket.socket]:
+    """Somebody who listens at the path."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield listening
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+# --- the state directory ---
+
+
+def test_the_directory_is_made_for_its_owner_only_and_the_lock_names_him(state_dir: Path) -> None:
+    with StateLock(state_dir):
+        assert mode_of(state_dir) == 0o700
+        assert mode_of(state_dir / "lock") == 0o600
+        assert (state_dir / "lock").read_text() == str(os.getpid())
+    assert (state_dir / "lock").read_text() == ""
+
+
+def test_a_second_daemon_is_refused_and_told_who_runs(state_dir: Path) -> None:
+    holder = Holder("state", state_dir)
+    try:
+        with pytest.raises(AlreadyRunning, match=rf"\(pid {holder.process.pid}\) uses the state directory"):
+            StateLock(state_dir).__enter__()
+        assert (state_dir / "lock").read_text() == str(holder.process.pid)
+    finally:
+        holder.kill()
+
+
+def test_the_lock_of_a_killed_daemon_is_free(state_dir: Path) -> None:
+    holder = Holder("state", state_dir)
+    holder.kill()
+    assert (state_dir / "lock").read_text() == str(holder.process.pid)
+    with StateLock(state_dir):
+        assert (state_dir / "lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_is_free_after_the_block_even_if_it_failed(state_dir: Path) -> None:
+    with pytest.raises(ZeroDivisionError), StateLock(state_dir):
+        raise ZeroDivisionError
+    with StateLock(state_dir):
+        pass
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o770])
+def test_a_directory_that_others_may_enter_is_refused_with_the_remedy(state_dir: Path, mode: int) -> None:
+    state_dir.mkdir()
+    state_dir.chmod(mode)
+    with pytest.raises(ConfigError, match=rf"\(mode {mode:04o}\); run `chmod 700 {re.escape(str(state_dir))}`"):
+        StateLock(state_dir).__enter__()
+    assert list(state_dir.iterdir()) == []
+
+
+def test_a_directory_of_another_user_is_refused(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state_dir.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(ConfigError, match="and holdpayd runs as 4711; start it as that user"):
+        StateLock(state_dir).__enter__()
+
+
+def test_a_state_directory_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(ConfigError, match=r"^daemon\.state_dir: .*cannot be used"):
+        StateLock(tmp_path / "state").__enter__()
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(state_dir: Path, tmp_path: Path) -> None:
+    state_dir.mkdir(mode=0o700)
+    (tmp_path / "precious").write_text("x")
+    (state_dir / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError):
+        StateLock(state_dir).__enter__()
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+# --- the socket ---
+
+
+def test_a_socket_that_answers_is_left_alone(path: Path, server: socket.socket) -> None:
+    inode = path.lstat().st_ino
+    with pytest.raises(AlreadyRunning, match=r"serves .*s\.sock\. Stop it first"):
+        SocketClaim(path).__enter__()
+    assert path.lstat().st_ino == inode
+
+
+def test_a_socket_with_a_full_backlog_is_not_stale(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdpay.lock._CONNECT_TIMEOUT_S", 0.01)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(str(path))
+        with pytest.raises(AlreadyRunning):
+            SocketClaim(path).__enter__()
+    for client in clients:
+        client.close()
+
+
+def test_a_stale_socket_is_removed(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    with SocketClaim(path):
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_is_not_a_socket_is_left_alone(path: Path, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "t.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(target))
+    if kind == "link":
+        path.symlink_to(target)
+    else:
+        path.touch() if kind == "file" else path.mkdir()
+    with pytest.raises(ConfigError, match="exists and is not a socket; move it away"):
+        SocketClaim(path).__enter__()
+    assert path.exists()
+    assert target.exists()
+
+
+def test_a_second_claim_is_refused_before_the_first_one_has_bound(path: Path) -> None:
+    holder = Holder("socket", path)
+    try:
+        with pytest.raises(AlreadyRunning, match=rf"\(pid {holder.process.pid}\) serves"):
+            SocketClaim(path).__enter__()
+    finally:
+        holder.kill()
+    with SocketClaim(path):
+        pass
+
+
+def test_a_refused_claim_can_be_made_again(path: Path) -> None:
+    path.touch()
+    with pytest.raises(ConfigError):
+        SocketClaim(path).__enter__()
+    path.unlink()
+    with SocketClaim(path):
+        pass
+
+
+def test_a_missing_folder_of_the_socket_is_made_and_no_more_than_one(tmp_path: Path) -> None:
+    with SocketClaim(tmp_path / "run" / "s.sock"):
+        assert not mode_of(tmp_path / "run") & 0o027
+    with pytest.raises(ConfigError, match=f"make the directory {re.escape(str(tmp_path / 'a' / 'b'))}"):
+        SocketClaim(tmp_path / "a" / "b" / "s.sock").__enter__()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_socket_is_for_user_and_group_from_its_first_moment(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with socket.socket(socket.AF_UNIX) as bound, SocketClaim(path) as claim, claim.binding() as address:
+            bound.bind(address.removeprefix("unix:"))
+            assert mode_of(path) == 0o660
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+def test_a_failed_bind_gives_the_umask_back(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with pytest.raises(ZeroDivisionError), SocketClaim(path) as claim, claim.binding():
+            raise ZeroDivisionError
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+
+
+def test_grpc_binds_there_and_a_second_server_cannot_take_it_over(path: Path) -> None:
+    """gRPC itself would unlink the live socket. In a process of its own: grpc keeps threads."""
+    code = """
+import asyncio, os, sys
+os.environ["GRPC_VERBOSITY"] = "NONE"
+import grpc
+from pathlib import Path
+from holdpay.lock import AlreadyRunning, SocketClaim
+async def serve(path):
+    server = grpc.aio.server()
+    with SocketClaim(path) as claim:
+        with claim.binding() as address:
+            server.add_insecure_port(address)
+        await server.start()
+        print(oct(path.lstat().st_mode & 0o777))
+        try:
+            SocketClaim(path).__enter__()
+        except AlreadyRunning:
+            print("refused")
+        await server.stop(0)
+asyncio.run(serve(Path(sys.argv[1])))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=30)
+    assert (done.stdout.split(), done.stderr) == (["0o660", "refused"], "")
+
+
+def test_the_lock_lives_as_long_as_its_owner_and_not_as_long_as_a_program_it_started(state_dir: Path) -> None:
+    async def run() -> None:
+        with StateLock(state_dir):
+            child = await asyncio.create_subprocess_exec("sleep", "60")
+        try:
+            with StateLock(state_dir):
+                pass
+        finally:
+            child.kill()
+            await child.wait()
+
+    asyncio.run(run())
