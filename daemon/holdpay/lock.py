@@ -36,7 +36,7 @@ class _FileLock:
 
     def acquire(self) -> None:
         """Raises BlockingIOError with the owner's pid ("" if unknown) as its message; OSError otherwise."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         fd = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,7 +127,7 @@ class SocketClaim:
         before = os.umask(0o777 & ~SOCKET_MODE)
         try:
             yield f"unix:{self._path}"
-            self._path.chmod(SOCKET_MODE)
+            self._path.chmod(SOCKET_MODE)  # where a default ACL of the folder overrides the umask
         finally:
             os.umask(before)
 
@@ -158,7 +158,7 @@ class SocketClaim:
 
 def _answers(path: Path) -> bool:
     """Does somebody listen there? A full backlog or a slow answer is somebody."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_CONNECT_TIMEOUT_S)
         try:
             sock.connect(str(path))

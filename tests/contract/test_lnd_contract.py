@@ -827,7 +827,8 @@ async def test_a_payee_that_never_comes_back_ends_in_no_route(mortal_world: Worl
 
 
 async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world: World) -> None:
-    asked = await order(mortal_world, cltv_delta=SHORT_DELTA)
+    # Large enough for lnd to find its on-chain claim worth the fee; a small one stays IN_FLIGHT for weeks.
+    asked = await order(mortal_world, value_sat=200_000, cltv_delta=SHORT_DELTA)
     async with mortal_world.connect() as lnd:
         stream = await hold(mortal_world, lnd, asked)
         await mortal_world.set_online("peer", online=False)

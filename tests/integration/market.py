@@ -23,7 +23,7 @@ URIS = Path(__file__).parents[2] / "systemd" / "macaroon-uris"
 
 FAST = """
 [payment]
-pay_within_s = 20
+pay_within_s = 10
 close_unpaid_after_s = 5
 retry_delays_s = [0, 4]
 confirm_unpaid_s = 1

@@ -152,9 +152,10 @@ def test_a_credential_without_systemd_is_told_how_to_be_checked(read: Load, monk
     assert text.startswith("lnd.macaroon names systemd's credential 'macaroon', and CREDENTIALS_DIRECTORY is not set:")
 
 
-def test_a_credential_cannot_leave_its_directory(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/../../b", "", "/etc/passwd"])
+def test_a_credential_cannot_leave_its_directory(read: Load, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials")
-    assert "names no credential" in problem(read, '[lnd]\nmacaroon = "credential:../../etc/passwd"')
+    assert "names no credential" in problem(read, f'[lnd]\nmacaroon = "credential:{name}"')
 
 
 # --- what is refused, and how it is said ---

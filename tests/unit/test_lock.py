@@ -212,6 +212,8 @@ def test_the_socket_is_for_user_and_group_from_its_first_moment(path: Path, umas
         with socket.socket(socket.AF_UNIX) as bound, SocketClaim(path) as claim, claim.binding() as address:
             bound.bind(address.removeprefix("unix:"))
             assert mode_of(path) == 0o660
+            path.chmod(0o777)  # as a default ACL would have it
+        assert mode_of(path) == 0o660
         assert os.umask(umask) == umask
     finally:
         os.umask(before)

@@ -134,9 +134,10 @@ def _summary(path: Path, settings: Settings) -> Iterable[str]:
 
 
 def _complain(problems: Iterable[str]) -> None:
+    from holdpay.redact import redact_text
 
     for problem in problems:
-        click.echo(f"holdpayd: {problem}", file=sys.stderr)
+        click.echo(f"holdpayd: {redact_text(problem)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os
     """A regular file's content and status. Raises ValueError, "and ..." what is wrong and what to do."""
     try:
         # Not blocking: opening a FIFO would wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):

@@ -68,6 +68,7 @@ def attempt(model: Attempt) -> lightning_pb2.HTLCAttempt:
     if model.failure is not None:
         message.failure.code = lightning_pb2.Failure.FailureCode.ValueType(model.failure.code)
         message.failure.failure_source_index = model.failure.source_index
+        message.failure.height = model.failure.height
     return message
 
 

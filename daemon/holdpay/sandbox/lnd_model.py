@@ -101,6 +101,7 @@ class Route:
 class Failure:
     code: FailureCode
     source_index: int  # 0: ourselves; the number of hops: the payee
+    height: int = 0  # block height that the failing node named; 0: none
 
 
 @dataclass(frozen=True, slots=True)

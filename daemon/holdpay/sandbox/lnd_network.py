@@ -217,8 +217,9 @@ class Network:
 def _as_result(answer: Answer) -> Result:
     if isinstance(answer, Settled):
         return answer
-    details = FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
-    return Failure(FailureCode.MPP_TIMEOUT if answer.mpp_timeout else details, PAYEE_INDEX)
+    if answer.is_mpp_timeout:
+        return Failure(FailureCode.MPP_TIMEOUT, PAYEE_INDEX)
+    return Failure(FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS, PAYEE_INDEX, answer.height)
 
 
 def short_channel_id(block_height: int, transaction: int) -> int:

@@ -18,8 +18,10 @@ from coincurve import PrivateKey
 from holdpay.sandbox.bolt11 import Terms, encode, payment_hash_of
 from holdpay.sandbox.clock import Clock, scaled_s
 
-# lnd: lncfg DefaultHoldInvoiceExpiryDelta, invoices DefaultHtlcHoldDuration.
-AUTO_CANCEL_BLOCKS = 12
+# lnd: lncfg DefaultHoldInvoiceExpiryDelta, DefaultFinalCltvRejectDelta (0.21; up to 0.20 they were 12 and 13).
+AUTO_CANCEL_BLOCKS = 18
+REJECT_BLOCKS = 19
+# lnd: invoices DefaultHtlcHoldDuration.
 MPP_HOLD_S = 120.0
 
 
@@ -70,9 +72,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """BOLT4 failure: `mpp_timeout` if the other shards never came, else "incorrect or unknown payment details"."""
+    """BOLT4 failure: "mpp timeout" if the other shards never came, else "incorrect or unknown payment details"."""
 
-    mpp_timeout: bool = False
+    # At which the HTLC came in; a time-out names none. Two refusals are alike whatever their height.
+    height: int = field(default=0, compare=False)
+    is_mpp_timeout: bool = False
 
 
 Answer = Settled | Refused
@@ -90,11 +94,17 @@ class IncomingHtlc:
     answer: Callable[[Answer], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _HeldHtlc:
+    htlc: IncomingHtlc
+    accept_height: int
+
+
 @dataclass(slots=True)
 class _Held:
     terms: Terms
     state: InvoiceState = InvoiceState.OPEN
-    htlcs: list[IncomingHtlc] = field(default_factory=list)
+    htlcs: list[_HeldHtlc] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -145,22 +155,23 @@ class Payee:
             raise HoldInvoiceError("invoice still open")
         if invoice.state is InvoiceState.CANCELED:
             raise HoldInvoiceError("invoice already canceled")
-        self._finish(invoice, InvoiceState.SETTLED, Settled(preimage))
+        for held in self._finish(invoice, InvoiceState.SETTLED):
+            held.htlc.answer(Settled(preimage))
 
     async def cancel(self, payment_hash: bytes) -> None:
         invoice = self._current(payment_hash)
         if invoice.state is InvoiceState.SETTLED:
             raise HoldInvoiceError("invoice already settled")
-        self._finish(invoice, InvoiceState.CANCELED, Refused())
+        self._cancel(invoice)
 
     def receive(self, htlc: IncomingHtlc, height: int) -> None:
         """Hold an HTLC, or answer it at once. Called by the network at this block height."""
         invoice = self._invoices.get(htlc.payment_hash)
         if invoice is None or not self._is_acceptable(self._current(htlc.payment_hash), htlc, height):
-            htlc.answer(Refused())
+            htlc.answer(Refused(height))
             return
-        invoice.htlcs.append(htlc)
-        if sum(held.amount_msat for held in invoice.htlcs) >= htlc.total_msat:
+        invoice.htlcs.append(_HeldHtlc(htlc, height))
+        if sum(held.htlc.amount_msat for held in invoice.htlcs) >= htlc.total_msat:
             self._change(invoice, InvoiceState.ACCEPTED)
         elif len(invoice.htlcs) == 1:
             timer = asyncio.create_task(self._drop_incomplete_set(invoice))
@@ -170,8 +181,8 @@ class Payee:
     def on_block(self, height: int) -> None:
         """Cancel what is held too close to its expiry, as LND does (lnd: invoices.holdexpirydelta)."""
         for invoice in self._invoices.values():
-            if any(htlc.expiry_height - height <= AUTO_CANCEL_BLOCKS for htlc in invoice.htlcs):
-                self._finish(invoice, InvoiceState.CANCELED, Refused())
+            if any(held.htlc.expiry_height - height <= AUTO_CANCEL_BLOCKS for held in invoice.htlcs):
+                self._cancel(invoice)
 
     def _is_acceptable(self, invoice: _Held, htlc: IncomingHtlc, height: int) -> bool:
         terms = invoice.terms
@@ -179,7 +190,7 @@ class Payee:
             invoice.state is InvoiceState.OPEN
             and htlc.payment_secret == terms.payment_secret
             and htlc.total_msat >= (terms.amount_msat or 0)
-            and htlc.expiry_height >= height + terms.min_final_cltv_delta
+            and htlc.expiry_height >= height + max(terms.min_final_cltv_delta, REJECT_BLOCKS)
         )
 
     def _current(self, payment_hash: bytes) -> _Held:
@@ -206,18 +217,20 @@ class Payee:
     async def _drop_incomplete_set(self, invoice: _Held) -> None:
         await self._clock.sleep_s(scaled_s(self._clock, MPP_HOLD_S))
         if invoice.state is InvoiceState.OPEN:
-            self._answer_all(invoice, Refused(mpp_timeout=True))
+            dropped, invoice.htlcs = invoice.htlcs, []
+            for held in dropped:
+                held.htlc.answer(Refused(is_mpp_timeout=True))
 
-    def _finish(self, invoice: _Held, state: InvoiceState, answer: Answer) -> None:
-        if invoice.state is state:
-            return
-        self._change(invoice, state)
-        self._answer_all(invoice, answer)
+    def _cancel(self, invoice: _Held) -> None:
+        for held in self._finish(invoice, InvoiceState.CANCELED):
+            held.htlc.answer(Refused(held.accept_height))
 
-    def _answer_all(self, invoice: _Held, answer: Answer) -> None:
+    def _finish(self, invoice: _Held, state: InvoiceState) -> list[_HeldHtlc]:
+        """The HTLCs that were held, for the caller to answer; none if it was so already."""
         htlcs, invoice.htlcs = invoice.htlcs, []
-        for htlc in htlcs:
-            htlc.answer(answer)
+        if invoice.state is not state:
+            self._change(invoice, state)
+        return htlcs
 
     def _change(self, invoice: _Held, state: InvoiceState) -> None:
         invoice.state = state
