@@ -126,6 +126,8 @@ def read_report(report: Path) -> tuple[Counter[str], Counter[str]]:
 
 def describe(suite: Suite, outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
+        if outcome.suite is suite and outcome.exit_code == NO_TESTS:
+            return "not run: it has no such test"
         if outcome.suite is suite:
             lacking = "".join(f"\n    {count} not run: {why}" for why, count in outcome.needs.items())
             return f"ran: {totals(outcome.counts)}{lacking}"

@@ -67,6 +67,7 @@ def test_the_end_names_each_suite_and_why_it_did_not_run() -> None:
     ran = outcome(PYTHON, passed=7, needs="needs Go")
     assert run_tests.describe(PYTHON, [ran]) == "ran: 7 passed\n    1 not run: needs Go"
     assert run_tests.describe(AWAY, [ran]) == "not run: There is no Go."
+    assert run_tests.describe(PYTHON, [outcome(PYTHON, NO_TESTS, passed=0)]) == "not run: it has no such test"
 
 
 def test_the_real_suite_names_the_command_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:

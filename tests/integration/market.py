@@ -50,12 +50,13 @@ class Market:
 
 
 @contextlib.asynccontextmanager
-async def open_market(net: Net, directory: Path, extra_config: str = FAST) -> AsyncIterator[Market]:
-    """From the first look at lnd to a daemon that takes orders."""
-    clock = WallClock(PACE)
+async def open_shop(
+    net: Net, directory: Path, *, pace: float = PACE, extra_config: str = ""
+) -> AsyncIterator[tuple[SimulatedSms4Sats, Path]]:
+    """The provider alone, and the path of a config.toml for a daemon beside alice."""
     carol_node, alice = net["carol"], net["alice"]
     carol = Carol(f"https://{carol_node.rest_address}", carol_node.tls_cert_path, carol_node.admin_macaroon_path)
-    provider = SimulatedSms4Sats(carol, clock)
+    provider = SimulatedSms4Sats(carol, WallClock(pace))
     provider.knobs.price_sat = PRICE_SAT
     await provider.start()
     macaroon = directory / "holdpay.macaroon"
@@ -67,15 +68,23 @@ async def open_market(net: Net, directory: Path, extra_config: str = FAST) -> As
         provider_url=provider.url,
         payee_pubkey=carol_node.pubkey,
     )
-    config = daemon_config(directory, endpoints, PACE, extra_config)
-    daemon = Daemon(config, directory / "holdpay.sock")
     try:
-        await daemon.start_ready()
-        yield Market(net, provider, daemon)
+        yield provider, daemon_config(directory, endpoints, pace, extra_config)
     finally:
-        await daemon.stop()
         await provider.stop()
         await carol.aclose()
+
+
+@contextlib.asynccontextmanager
+async def open_market(net: Net, directory: Path, extra_config: str = FAST) -> AsyncIterator[Market]:
+    """From the first look at lnd to a daemon that takes orders."""
+    async with open_shop(net, directory, extra_config=extra_config) as (provider, config):
+        daemon = Daemon(config, directory / "holdpay.sock")
+        try:
+            await daemon.start_ready()
+            yield Market(net, provider, daemon)
+        finally:
+            await daemon.stop()
 
 
 def documented_uris() -> list[str]:

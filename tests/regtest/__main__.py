@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests.integration.market import open_shop
 from tests.regtest import binaries
 from tests.regtest.binaries import ACCEPTED_ON_PATH, DEFAULT_VERSION, Binaries
 from tests.regtest.net import Net
@@ -17,6 +18,7 @@ from tests.regtest.process import StartFailed
 
 # Two hours without a block, and lnd takes itself for not synced.
 BLOCK_EVERY_S: Final = 120
+SHOP_PACE: Final = 5.0
 
 EXAMPLES: Final = """
 A payment that carol holds, and then settles:
@@ -74,11 +76,12 @@ async def stay_up(lnd_version: str, programs: Binaries) -> None:
         print(f"Starting btcd and three lnd {lnd_version} nodes (about 15 s).", flush=True)
         net = await Net.start(lnd_version, directory=Path(directory))
         try:
-            # The sandbox sms4sats, whose invoices are hold invoices of net["carol"], joins here.
-            print(described(net, programs), flush=True)
-            while True:
-                await asyncio.sleep(BLOCK_EVERY_S)
-                await net.mine(1)
+            async with open_shop(net, Path(directory), pace=SHOP_PACE) as (provider, config):
+                print(described(net, programs), flush=True)
+                print(described_shop(provider.url, config), flush=True)
+                while True:
+                    await asyncio.sleep(BLOCK_EVERY_S)
+                    await net.mine(1)
         finally:
             await net.stop()
 
@@ -97,6 +100,16 @@ def described(net: Net, programs: Binaries) -> str:
         parts += [EXAMPLES.rstrip()]
     parts += [f"\nA block is mined every {BLOCK_EVERY_S} s. ^C stops everything and removes the files."]
     return "\n".join(parts)
+
+
+def described_shop(url: str, config: Path) -> str:
+    """How to try the real daemon on this net."""
+    programs = Path(sys.executable).parent
+    return f"""
+A simulated sms4sats at {url} sells carol's hold invoices, its clock {SHOP_PACE:g} times faster.
+The real daemon beside alice:
+  {programs}/holdpayd --config {config}
+  {programs}/holdpay --socket {config.with_name("holdpay.sock")} code usa openai"""
 
 
 def described_node(node: Node) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -12,6 +13,9 @@ from holdpay.cli.sockets import find_socket
 
 if TYPE_CHECKING:
     from holdpay.cli.client import Client
+
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -34,11 +38,17 @@ class App:
     """As given with --socket or HOLDPAY_SOCKET; None: look at the default places."""
     clock: Clock
 
-    def connect(self) -> Client:
-        """A connection to the daemon, for a `with` block. Raises Unreachable."""
-        from holdpay.cli.client import Client  # late: grpc takes longer to import than --help may take
+    def call(self, question: Callable[[Client], T]) -> T:
+        """What `question` gets from a connection of its own. Raises Unreachable, and Failure as the daemon refuses."""
+        # late: grpc takes longer to import than --help may take
+        from holdpay.cli.background import once
+        from holdpay.cli.client import Client
 
-        return Client(find_socket(self.socket))
+        def ask() -> T:
+            with Client(find_socket(self.socket)) as client:
+                return question(client)
+
+        return once(ask)
 
 
 pass_app = click.make_pass_decorator(App)

@@ -24,8 +24,7 @@ def countries(app: App, *, filter_: str, as_json: bool) -> None:
     """List the countries, or those with FILTER in a name, an alias or the number."""
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    with app.connect() as client:
-        reply = client.ask(client.stub.ListCountries, pb.ListCountriesRequest())
+    reply = app.call(lambda client: client.ask(client.stub.ListCountries, pb.ListCountriesRequest()))
     found = [
         country for country in reply.countries if _matches(filter_, country.name, *country.aliases, str(country.code))
     ]
@@ -47,8 +46,7 @@ def services(app: App, *, country: str, filter_: str, as_json: bool) -> None:
     """List what can be ordered in COUNTRY now, or what has FILTER in its short code or name."""
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    with app.connect() as client:
-        reply = client.ask(client.stub.ListServices, pb.ListServicesRequest(country=country))
+    reply = app.call(lambda client: client.ask(client.stub.ListServices, pb.ListServicesRequest(country=country)))
     found = [service for service in reply.services if _matches(filter_, service.code, service.name)]
     if as_json:
         render.echo_json(pb.ListServicesResponse(country=reply.country, services=found))
@@ -82,8 +80,9 @@ def prices(app: App, *, country: str, service: str, as_json: bool) -> None:
 
     if country and not service:
         raise click.UsageError("Give COUNTRY and SERVICE, or neither.")
-    with app.connect() as client:
-        reply = client.ask(client.stub.GetPrices, pb.GetPricesRequest(country=country, service=service))
+    reply = app.call(
+        lambda client: client.ask(client.stub.GetPrices, pb.GetPricesRequest(country=country, service=service))
+    )
     if as_json:
         render.echo_json(reply)
     else:

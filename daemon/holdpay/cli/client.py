@@ -26,6 +26,9 @@ REFUSED = "holdpay-refused"
 """Trailing metadata of a status that the daemon chose itself. A broken transport says UNAVAILABLE or CANCELLED too:
 this mark alone tells "not now, nothing was ordered" from "the answer was lost"."""
 
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+"""Of the standard health service, whose empty request is zero bytes."""
+
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit the backoff of the one before
@@ -50,17 +53,27 @@ class Client:
         check_socket(path, connect_timeout_s)
         self.path = path
         self._channel = grpc.insecure_channel(f"unix:{quote(path)}", options=_OPTIONS)
+        self.stub = HoldpayStub(self._channel)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
-        except grpc.FutureTimeoutError as error:
-            self._channel.close()
-            raise Unreachable(
-                f"What answers at {path} is not holdpayd, or it hangs. See its log (journalctl -u holdpayd)."
-            ) from error
+            self._greet(connect_timeout_s)
         except BaseException:
             self._channel.close()
             raise
-        self.stub = HoldpayStub(self._channel)
+
+    def _greet(self, timeout_s: float) -> None:
+        """Any answer will do, be it that there is no such service: from now on a lost call may have been received.
+
+        channel_ready_future would tell too, but its poller holds up the closing of the channel by 0.2 s.
+        """
+        try:
+            check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(HEALTH_CHECK)
+            check(b"", timeout=timeout_s)
+        except grpc.RpcError as error:
+            if is_lost(error):
+                raise Unreachable(
+                    f"What answers at {self.path} is not holdpayd, or it hangs ({details(error)}). "
+                    "See its log (journalctl -u holdpayd), or give another --socket."
+                ) from error
 
     def __enter__(self) -> Self:
         return self

@@ -10,10 +10,12 @@ from typing import Protocol
 import grpc
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import background
 from holdpay.cli.app import App
 from holdpay.cli.client import Client, details, is_lost, refusal
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.failure import Failure, Unreachable
+from holdpay.cli.sockets import find_socket
 
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 2.0
@@ -52,9 +54,13 @@ class Feed:
     request: pb.RequestCodeRequest | None = None
     order_id: str = ""
     cursor: int | None = None
+    known: pb.Order | None = None
+    """The order as it was when this feed met it: its first updates may be older."""
     is_sent: bool = field(default=False, init=False)
     """The request may have reached the daemon."""
     started_ms: int = field(init=False)
+    _call: Stream | None = field(default=None, init=False)
+    _is_stopped: bool = field(default=False, init=False)
     _has_connected: bool = field(default=False, init=False)
     _has_news: bool = field(default=False, init=False)
     _told: set[str] = field(default_factory=set, init=False)
@@ -71,11 +77,14 @@ class Feed:
         return self.request is None or bool(self.order_id)
 
     def updates(self) -> Generator[pb.OrderUpdate, None, None]:
-        """Goes on until the caller stops asking.
+        """Goes on until the caller closes it.
 
         Raises Unreachable (only at first: nothing was sent), Failure (the daemon refused) and TimedOut.
         """
-        while True:
+        return background.stream(self._produce, self._stop)
+
+    def _produce(self) -> Generator[pb.OrderUpdate, None, None]:
+        while not self._is_stopped:
             try:
                 with self._connect() as client, closing(self._read(client)) as stream:
                     yield from stream
@@ -84,19 +93,14 @@ class Feed:
                 self._note_loss(str(lost))
             self._pause()
 
-    def current(self) -> pb.Order:
-        """The accepted order as it is now, however long the daemon is away. Raises TimedOut."""
-        while True:
-            try:
-                with self._connect() as client:
-                    return client.get_order(self.order_id)
-            except (Lost, Unreachable) as lost:
-                self._note_loss(str(lost))
-            self._pause()
+    def _stop(self) -> None:
+        self._is_stopped = True
+        if self._call is not None:
+            self._call.cancel()
 
     def _connect(self) -> Client:
         try:
-            client = self.app.connect()
+            client = Client(find_socket(self.app.socket))
         except Unreachable:
             if self._has_connected:
                 raise Lost("it is away") from None
@@ -108,18 +112,28 @@ class Feed:
         return client
 
     def _read(self, client: Client) -> Generator[pb.OrderUpdate, None, None]:
-        call = self._open(client)
+        self._call = self._open(client)
         try:
-            for update in call:
+            for update in self._call:
                 if update.shutting_down:
                     raise Lost("it is stopping")
                 if update.HasField("order") and self._is_new(update):
+                    self.known = self.known or self._as_it_is_now(client, update.order)
                     self._remember(update)
                     yield update
         except grpc.RpcError as error:
             raise self._judge(error) from error
         finally:
-            call.cancel()
+            self._call.cancel()
+
+    def _as_it_is_now(self, client: Client, order: pb.Order) -> pb.Order:
+        """An order that was there before this command replays its past."""
+        if order.created_at_ms >= self.started_ms or self.request is None:
+            return order
+        try:
+            return client.get_order(order.id)
+        except Unreachable as lost:
+            raise Lost(str(lost)) from lost
 
     def _open(self, client: Client) -> Stream:
         timeout_s = self._remaining_s()
@@ -172,7 +186,7 @@ class Feed:
         return failure
 
     def _note_loss(self, how: str) -> None:
-        if how in self._told or self._owes_return:
+        if self._is_stopped or how in self._told or self._owes_return:
             return
         self._told.add(how)
         self._owes_return = True
@@ -180,6 +194,8 @@ class Feed:
         self.say(f"The connection to the daemon was lost ({how}). {subject} …")
 
     def _pause(self) -> None:
+        if self._is_stopped:
+            return
         remaining_s = self._remaining_s()
         if remaining_s is not None and remaining_s <= 0:
             raise TimedOut

@@ -108,10 +108,9 @@ class Follower:
         self._until = until
         self._is_code_shown = False
 
-    def run(self, known: pb.Order | None = None) -> ExitCode:
-        """`known` is the order as it is now, where the caller has asked for it already."""
+    def run(self) -> ExitCode:
         try:
-            return self._wait(known)
+            return self._wait()
         except TimedOut:
             self._view.note(f"The time is over. {self._way_back()}")
         except KeyboardInterrupt:
@@ -122,14 +121,15 @@ class Follower:
             self._view.close()
         return ExitCode.STILL_OPEN
 
-    def _wait(self, known: pb.Order | None) -> ExitCode:
+    def _wait(self) -> ExitCode:
+        known = self._feed.known
         verdict = self._begin(known) if known is not None else None
         if verdict is not None:
             return verdict
         with closing(self._feed.updates()) as updates:
             for update in updates:
                 if known is None:
-                    known = update.order if self._is_fresh(update.order) else self._feed.current()
+                    known = self._feed.known or update.order
                     verdict = self._begin(known)
                 if verdict is None:
                     self._view.update(update)

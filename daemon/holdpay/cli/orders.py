@@ -14,6 +14,7 @@ from holdpay.cli.params import complete_order, duration_s, past_ms
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
+    from holdpay.cli.client import Client
 
 LARGEST_PAGE = 500
 
@@ -55,27 +56,27 @@ def list_(
 
     if open_only and closed_only:
         raise click.UsageError("--open and --closed exclude each other.")
-    found = pb.ListOrdersResponse()
-    with app.connect() as client:
-        while len(found.orders) < limit:
-            page = client.ask(
-                client.stub.ListOrders,
-                pb.ListOrdersRequest(
-                    open_only=open_only,
-                    closed_only=closed_only,
-                    created_from_ms=since_ms,
-                    page_size=min(limit - len(found.orders), LARGEST_PAGE),
-                    page_token=found.next_page_token or page_token,
-                ),
-            )
-            found.orders.extend(page.orders)
-            found.next_page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+    request = pb.ListOrdersRequest(
+        open_only=open_only, closed_only=closed_only, created_from_ms=since_ms, page_token=page_token
+    )
+    found = app.call(lambda client: _fetch(client, request, limit))
     if as_json:
         render.echo_json(found)
     else:
         _echo_list(found)
+
+
+def _fetch(client: Client, request: pb.ListOrdersRequest, limit: int) -> pb.ListOrdersResponse:
+    """As many pages as it takes, in one answer."""
+    request.page_size = min(limit, LARGEST_PAGE)
+    found = client.ask(client.stub.ListOrders, request)
+    while found.next_page_token and len(found.orders) < limit:
+        request.page_token = found.next_page_token
+        request.page_size = min(limit - len(found.orders), LARGEST_PAGE)
+        page = client.ask(client.stub.ListOrders, request)
+        found.orders.extend(page.orders)
+        found.next_page_token = page.next_page_token
+    return found
 
 
 def _echo_list(found: pb.ListOrdersResponse) -> None:
@@ -115,8 +116,7 @@ def _money(order: pb.Order) -> str:
 @pass_app
 def show(app: App, *, order: str, as_json: bool) -> None:
     """Show all that is known of ORDER, its code and its preimage too."""
-    with app.connect() as client:
-        found = client.get_order(order)
+    found = app.call(lambda client: client.get_order(order))
     if as_json:
         render.echo_json(found)
     else:
@@ -184,11 +184,10 @@ def wait(ctx: click.Context, app: App, *, order: str, until: str, timeout_s: flo
     from holdpay.cli.follow import Follower, Until, make_view
 
     deadline_s = app.clock.monotonic_s() + timeout_s
-    with app.connect() as client:
-        known = client.get_order(order)
+    known = app.call(lambda client: client.get_order(order))
     view = make_view(app, as_json=as_json)
-    feed = Feed(app=app, say=view.note, order_id=known.id, cursor=0, deadline_s=deadline_s)
-    ctx.exit(Follower(app, feed, view, Until(until)).run(known))
+    feed = Feed(app=app, say=view.note, order_id=known.id, cursor=0, known=known, deadline_s=deadline_s)
+    ctx.exit(Follower(app, feed, view, Until(until)).run())
 
 
 @orders.command()
@@ -207,8 +206,7 @@ def watch(app: App, *, order: str, after_cursor: int | None, as_json: bool) -> N
     from holdpay.cli.feed import Feed
 
     if order:
-        with app.connect() as client:
-            known = client.get_order(order)
+        known = app.call(lambda client: client.get_order(order))
         if known.terminal and after_cursor is None:
             click.echo("The order is over: nothing more will come. Add --after 0 to see what came.", err=True)
             return
@@ -240,8 +238,7 @@ def cancel(app: App, *, order: str, as_json: bool) -> None:
     """Ask for ORDER to be canceled. The wish is kept; a code that comes first wins."""
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    with app.connect() as client:
-        reply = client.ask(client.stub.CancelOrder, pb.CancelOrderRequest(order_id=order))
+    reply = app.call(lambda client: client.ask(client.stub.CancelOrder, pb.CancelOrderRequest(order_id=order)))
     if as_json:
         render.echo_json(reply)
     else:
@@ -256,8 +253,7 @@ def explain(app: App, *, order: str, as_json: bool) -> None:
     """Say in plain words what happened to ORDER, where the money is, and what happens next."""
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    with app.connect() as client:
-        reply = client.ask(client.stub.ExplainOrder, pb.ExplainOrderRequest(order_id=order))
+    reply = app.call(lambda client: client.ask(client.stub.ExplainOrder, pb.ExplainOrderRequest(order_id=order)))
     if as_json:
         render.echo_json(reply)
         return

@@ -22,8 +22,7 @@ def status(ctx: click.Context, app: App, *, as_json: bool) -> None:
     """Show lnd, the provider, the money and the alarms. Exits 0 when an order would be taken now, else 8."""
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    with app.connect() as client:
-        reply = client.ask(client.stub.GetStatus, pb.GetStatusRequest())
+    reply = app.call(lambda client: client.ask(client.stub.GetStatus, pb.GetStatusRequest()))
     if as_json:
         render.echo_json(reply)
     else:

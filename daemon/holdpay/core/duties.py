@@ -79,8 +79,11 @@ def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Dispatch |
         return Wait(None)
     if order.is_money_out:
         since_ms = payment.absent_since_ms
+        if since_ms is None:
+            return Track(now_ms)
         # Asked too early, a second NOT_FOUND proves nothing: the send may still be on its way.
-        return Track(now_ms if since_ms is None else max(now_ms, since_ms + policy.prove_absent_s * 1000))
+        # A wall clock that was set back must not make the wait longer than it is.
+        return Track(max(now_ms, min(since_ms, now_ms) + policy.prove_absent_s * 1000))
     if may_dispatch(order, policy, now_ms):
         return Dispatch()
     assert payment.dispatch_at_ms is not None
@@ -96,19 +99,28 @@ def spec_of(order: Order, policy: Policy) -> DispatchSpec:
 # --- following a payment stream -------------------------------------------------------------------------------------
 
 _HUNG_AFTER_S = 2
-"""The provider says that it is over, and the stream says nothing: it is asked anew after this time."""
+"""The provider is ahead of the stream, and the stream says nothing: lnd is asked anew after this time."""
+_FIRST_WORD_S = 30
+"""lnd's first word comes within milliseconds. Without one in this time it is asked anew."""
 
 
 def retrack_at_ms(order: Order, opened_at_ms: int, heard_at_ms: int, policy: Policy) -> int:
     """When a silent payment stream is given up for a fresh Track: streams have hung for days (lnd issue 7727)."""
-    quiet_ms = heard_at_ms + policy.retrack_s * 1000
+    is_sending = order.htlc is HtlcState.DISPATCHING
+    quiet_s = min(policy.retrack_s, _FIRST_WORD_S) if is_sending else policy.retrack_s
+    quiet_ms = heard_at_ms + quiet_s * 1000
     is_over = order.state in {OrderState.DELIVERED, OrderState.CANCELED}
-    if is_over and order.state_since_ms >= opened_at_ms:
+    is_ahead = is_over or (is_sending and order.state is not OrderState.AWAITING_PAYMENT)
+    if is_ahead and order.state_since_ms >= opened_at_ms:
         return min(quiet_ms, order.state_since_ms + _HUNG_AFTER_S * 1000)
     return quiet_ms
 
 
 # --- the POLL duty: how soon ----------------------------------------------------------------------------------------
+
+
+_AGAIN_S = 0.5
+"""Two requests for one order are never closer than this, or than ``poll_min_s``, whatever the clocks say."""
 
 
 def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
@@ -122,11 +134,12 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     assert payment is not None
     is_ended = payment.htlc in {HtlcState.SETTLED, HtlcState.FAILED}
     if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
-        return now_ms
+        return _at_once_ms(asked_at_ms, policy, now_ms)
     if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
         return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
     since_ms = max(order.state_since_ms, payment.htlc_since_ms)
-    latest_ms = max(since_ms, asked_at_ms or 0)
+    # Nothing of the past lies ahead, also when the wall clock was set back.
+    latest_ms = min(max(since_ms, asked_at_ms or 0), now_ms)
     if order.state is OrderState.CANCELED:
         delay_s = policy.poll_max_s
     else:
@@ -134,14 +147,22 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     return latest_ms + int(delay_s * 1000)
 
 
+def _at_once_ms(asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
+    if asked_at_ms is None:
+        return now_ms
+    return max(now_ms, min(asked_at_ms, now_ms) + int(min(_AGAIN_S, policy.poll_min_s) * 1000))
+
+
 def _next_license_poll_at_ms(payment: Payment, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
     """The money is back; one reply, or two, must say unpaid before the next dispatch, or the end."""
     if payment.unpaid_since_ms is None or asked_at_ms is None:
-        return now_ms
+        return _at_once_ms(asked_at_ms, policy, now_ms)
     is_sure = payment.failure is None or payment.failure.failure_class in {
         FailureClass.ROUTING,
         FailureClass.NO_ATTEMPT,
     }
     if is_sure or payment.unpaid_again_at_ms is not None:
-        return asked_at_ms + int(policy.poll_max_s * 1000)
-    return payment.unpaid_since_ms + policy.confirm_unpaid_s * 1000
+        return min(asked_at_ms, now_ms) + int(policy.poll_max_s * 1000)
+    return max(
+        _at_once_ms(asked_at_ms, policy, now_ms), min(payment.unpaid_since_ms, now_ms) + policy.confirm_unpaid_s * 1000
+    )

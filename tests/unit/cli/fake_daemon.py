@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import grpc
 
@@ -18,6 +18,7 @@ from holdpay.cli.client import REFUSED
 
 NOW_MS = 1_790_000_000_000
 ORDER_ID = "ord-7f3a9c"
+NOT_FOUND = "There is no such order. `holdpay orders list` shows them all."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,11 @@ class Hang:
     """Nothing more comes."""
 
 
-class Interrupt:
-    """The user presses ^C."""
-
-
 class Die:
     """The daemon goes away, its socket with it."""
 
 
-Step = pb.OrderUpdate | Refuse | Break | Hang | Interrupt | Die
+Step = pb.OrderUpdate | Refuse | Break | Hang | Die
 Script = Sequence[Step]
 
 
@@ -68,6 +65,11 @@ class FakeClock(Clock):
         self.elapsed_s += duration_s
         if self.on_sleep:
             self.on_sleep.pop(0)()
+
+
+def interrupt() -> None:
+    """The user presses ^C."""
+    raise KeyboardInterrupt
 
 
 def an_order(**changes: Any) -> pb.Order:
@@ -159,7 +161,7 @@ class FakeDaemon(rpc.HoldpayServicer):
             self._stopped.wait()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=8))
         rpc.add_HoldpayServicer_to_server(self, self._server)
-        self._server.add_insecure_port(f"unix:{self.path}")
+        self._server.add_insecure_port(f"unix:{quote(self.path)}")
         self._server.start()
 
     def stop(self) -> None:
@@ -191,8 +193,6 @@ class FakeDaemon(rpc.HoldpayServicer):
                 refuse(context, step)
             elif isinstance(step, Break):
                 context.abort(step.code, "Socket closed")
-            elif isinstance(step, Interrupt):
-                _thread.interrupt_main()
             elif isinstance(step, Die):
                 self.stop()
             else:
@@ -207,10 +207,10 @@ class FakeDaemon(rpc.HoldpayServicer):
 
     def GetOrder(self, request: pb.GetOrderRequest, context: grpc.ServicerContext) -> pb.Order:  # noqa: N802
         self.received.append(request)
-        for order in self.orders:
-            if order.id.startswith(request.order_id):
-                return order
-        refuse(context, Refuse(grpc.StatusCode.NOT_FOUND, "There is no such order. `holdpay orders list` shows all."))
+        found = [order for order in self.orders if order.id.startswith(request.order_id)]
+        if found:
+            return found[0]
+        return refuse(context, Refuse(grpc.StatusCode.NOT_FOUND, NOT_FOUND))
 
     def ListOrders(  # noqa: N802
         self, request: pb.ListOrdersRequest, context: grpc.ServicerContext

@@ -64,7 +64,7 @@ def answers(daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize("filter_", ["states", "USA", "187"])
 def test_a_country_is_found_by_name_alias_and_number(terminal: Terminal, filter_: str) -> None:
-    heading, row = terminal.run("countries", filter_).stdout.splitlines()
+    _heading, row = terminal.run("countries", filter_).stdout.splitlines()
     assert row.split()[:2] == ["187", "USA"]
 
 

@@ -22,10 +22,10 @@ from tests.unit.cli.fake_daemon import (
     Break,
     FakeDaemon,
     Hang,
-    Interrupt,
     Refuse,
     an_order,
     ended,
+    interrupt,
     updates,
 )
 
@@ -193,14 +193,16 @@ def test_no_answer_in_time_is_possibly_ordered_and_the_key_is_told(daemon: FakeD
 
 
 def test_an_interrupt_says_that_the_order_goes_on(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD), Interrupt(), Hang()]]
+    daemon.request_scripts = [[*updates(ACCEPTED, HELD), Break()]]
+    terminal.clock.on_sleep = [interrupt]
     result = terminal.run("code", "usa", "openai")
     assert (result.exit_code, result.stdout) == (ExitCode.STILL_OPEN, "")
     assert f"The order goes on. Wait on with: holdpay orders wait {ORDER_ID}" in result.stderr
 
 
 def test_an_interrupt_before_the_answer_tells_the_key(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[Interrupt(), Hang()]]
+    daemon.request_scripts = [[Break()]]
+    terminal.clock.on_sleep = [interrupt]
     result = terminal.run("code", "usa", "openai", "--key", "k1")
     assert result.exit_code == ExitCode.STILL_OPEN
     assert "--key k1" in result.stderr

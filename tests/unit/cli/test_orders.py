@@ -14,16 +14,18 @@ from tests.unit.cli.fake_daemon import (
     ACCEPTED,
     DELIVERED,
     HELD,
+    NOT_FOUND,
     NOW_MS,
     NUMBERED,
     ORDER_ID,
     SETTLED,
+    Break,
     FakeDaemon,
     Hang,
-    Interrupt,
     Refuse,
     an_order,
     ended,
+    interrupt,
     updates,
 )
 
@@ -111,7 +113,7 @@ def test_show_json_is_the_order(daemon: FakeDaemon, terminal: Terminal) -> None:
 def test_an_unknown_order_is_refused_input(terminal: Terminal, command: str) -> None:
     result = terminal.run("orders", command, "nope")
     assert result.exit_code == ExitCode.REFUSED_INPUT
-    assert result.stderr == "Error: There is no such order. `holdpay orders list` shows all.\n"
+    assert result.stderr == f"Error: {NOT_FOUND}\n"
 
 
 def test_wait_goes_on_to_the_code(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -148,7 +150,8 @@ def test_wait_json_on_a_closed_order_prints_it_as_it_is(daemon: FakeDaemon, term
 
 def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**HELD | OLD)]
-    daemon.watch_scripts = [[*updates(HELD | OLD), Interrupt(), Hang()]]
+    daemon.watch_scripts = [[*updates(HELD | OLD), Break()]]
+    terminal.clock.on_sleep = [interrupt]
     result = terminal.run("orders", "wait", ORDER_ID)
     assert result.exit_code == ExitCode.STILL_OPEN
     assert f"holdpay orders wait {ORDER_ID}" in result.stderr
@@ -170,7 +173,8 @@ def test_watch_a_closed_order_does_not_wait_for_ever(daemon: FakeDaemon, termina
 
 
 def test_watch_json_lines_parse(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.watch_scripts = [[*updates(HELD, DELIVERED), Interrupt(), Hang()]]
+    daemon.watch_scripts = [[*updates(HELD, DELIVERED), Break()]]
+    terminal.clock.on_sleep = [interrupt]
     result = terminal.run("orders", "watch", "--json", "--after", "0")
     assert [json.loads(line)["event"] for line in result.stdout.splitlines()] == ["event_1", "event_2"]
 

@@ -18,9 +18,8 @@ from tests.unit.cli.fake_daemon import (
     Break,
     Die,
     FakeDaemon,
-    Hang,
-    Interrupt,
     Refuse,
+    interrupt,
     updates,
 )
 
@@ -120,8 +119,9 @@ def test_another_state_directory_is_noticed_and_nothing_is_ordered_again(
 def test_watch_goes_on_from_its_cursor(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.watch_scripts = [
         [*updates(ACCEPTED, HELD), Break()],
-        [*updates(NUMBERED, first_cursor=3), Interrupt(), Hang()],
+        [*updates(NUMBERED, first_cursor=3), Break()],
     ]
+    terminal.clock.on_sleep = [lambda: None, interrupt]
     result = terminal.run("orders", "watch")
     assert result.exit_code == ExitCode.INTERRUPTED
     assert [line.split("  ")[1] for line in result.stdout.splitlines()] == ["1", "2", "3"]
@@ -133,7 +133,8 @@ def test_watch_that_saw_nothing_yet_misses_nothing_and_shows_nothing_old(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
     old = pb.OrderUpdate(cursor=1, at_ms=NOW_MS - 1, order=pb.Order(id="old"))
-    daemon.watch_scripts = [[Break()], [old, *updates(HELD, first_cursor=2), Interrupt(), Hang()]]
+    daemon.watch_scripts = [[Break()], [old, *updates(HELD, first_cursor=2), Break()]]
+    terminal.clock.on_sleep = [lambda: None, interrupt]
     result = terminal.run("orders", "watch")
     assert daemon.received[1].after_cursor == 0
     assert [line.split("  ")[1] for line in result.stdout.splitlines()] == ["2"]

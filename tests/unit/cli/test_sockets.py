@@ -99,8 +99,8 @@ def test_a_proxy_of_the_environment_is_not_used(
     assert terminal.run("code", "usa", "openai").stdout == "1\n"
 
 
-def test_a_path_with_odd_characters_works(tmp_path: Path) -> None:
-    path = Path(os.path.relpath(tmp_path)) / "a b%20?#.sock"
+def test_a_path_with_odd_characters_works(daemon: FakeDaemon) -> None:
+    path = Path(daemon.path).parent / "a b%20?#.sock"
     fake = FakeDaemon(str(path))
     fake.request_scripts = [updates({"code": "1"})]
     fake.start()
