@@ -33,6 +33,7 @@ from holdpay.store.store import SqliteStore
 DATABASE = "holdpay.db"
 EXIT_SOFTWARE = 70
 PROVIDER_TIMEOUT_S = 15.0
+CLOCK_SET_S = 60
 
 log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ class _Daemon:
         self._notifier = Notifier.from_environment()
         self._feed = Feed()
         self._lnd_words = ""
+        self._is_clock_set = False
 
     async def serve(self) -> int:
         stop = _stop_signal()
@@ -131,7 +133,14 @@ class _Daemon:
                 log.info("lnd", state=status.state.value, detail=status.detail, version=status.version)
                 self._notifier.status(words)
                 await server.set_lnd_usable(status.state is NodeState.READY)
+            self._look_at_wall_clock()
             await self._clock.sleep(1)
+
+    def _look_at_wall_clock(self) -> None:
+        is_set = abs(self._clock.behind_wall_s()) > CLOCK_SET_S
+        if is_set and not self._is_clock_set:
+            log.warning("the wall clock was set; times go on as before. Restart holdpayd at leisure to take it over")
+        self._is_clock_set = is_set
 
     def _verdict(self, running: asyncio.Task[None]) -> int:
         if not running.done():

@@ -61,6 +61,7 @@ class RealWorld:
     """alice pays, bob forwards, carol is paid."""
 
     mission_control_s: float | None = None
+    block_pause_s = 1.5
 
     def __init__(self, net: Net) -> None:
         self._net = net

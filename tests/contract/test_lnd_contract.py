@@ -280,7 +280,6 @@ async def test_an_expired_invoice_is_refused(world: World, lnd: Client) -> None:
         ({"amt_msat": 1}, "amount must not be specified when paying a non-zero amount invoice"),
         ({"amt": 1, "amt_msat": 1}, "sat and msat arguments are mutually exclusive"),
         ({"fee_limit_sat": 1, "fee_limit_msat": 1}, "sat and msat arguments are mutually exclusive"),
-        ({"fee_limit_msat": -1}, "amount cannot be negative"),
         ({"cltv_limit": 20}, "cltv limit 20 should be greater than 83"),
         ({"cltv_limit": 83}, "cltv limit 83 should be greater than 83"),
         ({"cltv_limit": 2017}, "total time lock of 2017 exceeds max allowed 2016"),
@@ -290,7 +289,20 @@ async def test_an_expired_invoice_is_refused(world: World, lnd: Client) -> None:
 async def test_a_wrong_option_is_refused(world: World, lnd: Client, options: dict[str, object], text: str) -> None:
     asked = await order(world)
 
-    assert await refused_without_a_record(lnd, asked.payreq, asked.payment_hash, **options) == text
+    refusal = await refused_without_a_record(lnd, asked.payreq, asked.payment_hash, **options)
+
+    # lnd 0.18 has a space too many in one of them.
+    assert " ".join(refusal.split()) == text
+
+
+async def test_a_negative_limit_is_refused(world: World, lnd: Client) -> None:
+    if (version := (await lnd.info()).version) < "0.19":
+        pytest.skip(f"lnd {version} takes it for no limit; the check came with 0.19")
+    asked = await order(world)
+
+    text = await refused_without_a_record(lnd, asked.payreq, asked.payment_hash, fee_limit_msat=-1)
+
+    assert text == "amount cannot be negative"
 
 
 async def test_paying_oneself_is_refused(world: World, lnd: Client) -> None:
@@ -794,6 +806,9 @@ async def test_info_names_the_node_its_network_and_its_height(world: World, lnd:
 
 # --- time runs out ---
 
+# Large enough for lnd to find its claim on chain worth the fee; with a small HTLC the payment stays IN_FLIGHT for long.
+WORTH_A_CLAIM_SAT = 200_000
+
 
 async def test_a_silent_payees_lnd_cancels_some_blocks_before_its_htlc_expires(world: World, lnd: Client) -> None:
     asked = await order(world, cltv_delta=SHORT_DELTA)
@@ -815,11 +830,12 @@ def auto_cancel_blocks(version: str) -> int:
 
 
 async def test_a_payee_that_never_comes_back_ends_in_no_route(mortal_world: World) -> None:
-    asked = await order(mortal_world, cltv_delta=SHORT_DELTA)
+    asked = await order(mortal_world, value_sat=WORTH_A_CLAIM_SAT, cltv_delta=SHORT_DELTA)
     async with mortal_world.connect() as lnd:
         stream = await hold(mortal_world, lnd, asked)
         await mortal_world.set_online("payee", online=False)
-        await mine_until(mortal_world, stream, blocks=SHORT_DELTA + PADDING + HOP_DELTA - 1, pause_s=0.1)
+        await mortal_world.mine(SHORT_DELTA + PADDING)
+        await mine_until(mortal_world, stream, blocks=HOP_DELTA - 1)
         last = await stream.end()
 
     assert outcome(last) == (Payment.FAILED, NO_ROUTE)
@@ -827,8 +843,7 @@ async def test_a_payee_that_never_comes_back_ends_in_no_route(mortal_world: Worl
 
 
 async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world: World) -> None:
-    # Large enough for lnd to find its on-chain claim worth the fee; a small one stays IN_FLIGHT for weeks.
-    asked = await order(mortal_world, value_sat=200_000, cltv_delta=SHORT_DELTA)
+    asked = await order(mortal_world, value_sat=WORTH_A_CLAIM_SAT, cltv_delta=SHORT_DELTA)
     async with mortal_world.connect() as lnd:
         stream = await hold(mortal_world, lnd, asked)
         await mortal_world.set_online("peer", online=False)
@@ -838,18 +853,18 @@ async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world
         async with asyncio.timeout(20):
             while await lnd.channels():
                 await asyncio.sleep(0.05)
-        await mine_until(mortal_world, stream, blocks=10, pause_s=1.5)
+        await mine_until(mortal_world, stream, blocks=10)
         last = await stream.end()
 
     assert outcome(last) == (Payment.FAILED, INSUFFICIENT_BALANCE)
     assert failures(last) == [(21, 0)]
 
 
-async def mine_until(world: World, stream: Watch, *, blocks: int, pause_s: float) -> None:
+async def mine_until(world: World, stream: Watch, *, blocks: int) -> None:
     """Mine until the payment has ended; a real node needs a moment after each block to publish and to sweep."""
     for _ in range(blocks):
         await world.mine(1)
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout(world.block_pause_s):
                 await stream.end()
                 return

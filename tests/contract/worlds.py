@@ -30,6 +30,8 @@ class World(Protocol):
 
     # Ordinary seconds for which lnd avoids a hop that failed; None: too long to wait for.
     mission_control_s: float | None
+    # What every node needs after a block to publish and to sweep.
+    block_pause_s: float
 
     def connect(self, macaroon_hex: str | None = ADMIN) -> AbstractAsyncContextManager[Client]:
         """Async context manager: a Client; ADMIN is the admin macaroon, None is none at all."""
@@ -84,6 +86,8 @@ class SkippingClock(WallClock):
 
 
 class SandboxWorld:
+    block_pause_s = 0.02
+
     def __init__(self, directory: Path, pace: float = 180.0) -> None:
         self._clock = SkippingClock(pace)
         self._directory = directory

@@ -6,9 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+
+from holdpay._pb.lnd import lightning_pb2, router_pb2
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "holdpayd.service"
+LIGHTNING = lightning_pb2.DESCRIPTOR.services_by_name["Lightning"]
+ROUTER = router_pb2.DESCRIPTOR.services_by_name["Router"]
 # systemd-analyze security: 0 is sealed, 10 is open. What is left: the network, the host's root, reading below /home.
 MAX_EXPOSURE_TENTHS = 12
 FIRST_WITH_OFFLINE_SECURITY = 250
@@ -103,8 +108,16 @@ def test_stopping_leaves_the_daemon_longer_than_its_own_wait() -> None:
     assert int(settings("Service")["TimeoutStopSec"][0]) >= 2 * int(found[1])
 
 
-def test_every_right_of_the_macaroon_is_one_of_lnds_uris() -> None:
+def rights() -> list[str]:
     lines = (ROOT / "systemd" / "macaroon-uris").read_text().splitlines()
-    rights = [line for line in lines if not line.startswith("#")]
-    assert all(re.fullmatch(r"uri:/(lnrpc\.Lightning|routerrpc\.Router)/[A-Z]\w+", right) for right in rights)
-    assert len(set(rights)) == len(rights)
+    return [line for line in lines if not line.startswith("#")]
+
+
+def test_every_right_of_the_macaroon_is_one_of_lnds_uris() -> None:
+    assert all(re.fullmatch(r"uri:/(lnrpc\.Lightning|routerrpc\.Router)/[A-Z]\w+", right) for right in rights())
+    assert len(set(rights())) == len(rights())
+
+
+@pytest.mark.parametrize("service", [LIGHTNING, ROUTER], ids=["lnrpc.Lightning", "routerrpc.Router"])
+def test_the_macaroon_allows_every_call_of_the_slice_that_the_daemon_uses(service: ServiceDescriptor) -> None:
+    assert {f"uri:/{service.full_name}/{method.name}" for method in service.methods} <= set(rights())

@@ -30,7 +30,7 @@ class _End:
 
 
 def stream(produce: Callable[[], Generator[T, None, None]], stop: Callable[[], None]) -> Generator[T, None, None]:
-    """What `produce` yields, made in a thread of its own, each item when it is asked for; what it raises is raised here.
+    """What `produce` yields, each item when it is asked for, made in a thread of its own; its errors are raised here.
 
     `stop` must end its waiting for an item; then it is closed, in its own thread.
     """

@@ -12,7 +12,7 @@ def completion(ctx: click.Context, *, shell: str) -> None:
     """Print the completion script of SHELL, for example: holdpay completion bash > /etc/bash_completion.d/holdpay"""
     from click.shell_completion import get_completion_class
 
-    from holdpay.cli.main import COMPLETE_VARIABLE, PROGRAM
+    from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM
 
     shell_class = get_completion_class(shell)
     assert shell_class is not None

@@ -1,65 +1,18 @@
-"""`holdpay`, the client of holdpayd. Nothing may import grpc at start: `holdpay --help` must be quick."""
+"""The entry point of `holdpay`. All imports are late: a ^C while they run must not show a traceback."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import click
-
-import holdpay
-from holdpay.cli import render
-from holdpay.cli.app import App, Clock
-from holdpay.cli.catalog import countries, prices, services
-from holdpay.cli.code import code
-from holdpay.cli.completion import completion
-from holdpay.cli.exit_codes import ExitCode
-from holdpay.cli.failure import Failure
-from holdpay.cli.orders import orders
-from holdpay.cli.status import status
-
-PROGRAM = "holdpay"
-COMPLETE_VARIABLE = "_HOLDPAY_COMPLETE"
-
-EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code_:>5}  {code_.meaning}" for code_ in ExitCode)
-
-
-class Holdpay(click.Group):
-    """A command that fails ends with a sentence and a documented exit code; ^C needs no sentence."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Failure as failure:
-            click.echo(f"Error: {render.plain(str(failure))}", err=True)
-            ctx.exit(failure.exit_code)
-        except KeyboardInterrupt:
-            ctx.exit(ExitCode.INTERRUPTED)
-
-
-@click.group(
-    cls=Holdpay, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
-)
-@click.option(
-    "--socket",
-    envvar="HOLDPAY_SOCKET",
-    metavar="PATH",
-    help="The daemon's socket.  [env: HOLDPAY_SOCKET; default: /run/holdpay/holdpay.sock, then the same in "
-    "$XDG_RUNTIME_DIR]",
-)
-@click.version_option(holdpay.__version__, prog_name=PROGRAM)
-@click.pass_context
-def cli(ctx: click.Context, *, socket: str | None) -> None:
-    """Buy activation codes from sms4sats through your own lnd. A client of the daemon holdpayd."""
-    clock = ctx.find_object(Clock) or Clock()
-    ctx.obj = App(socket, clock)
-
-
-for command in (code, orders, countries, services, prices, status, completion):
-    cli.add_command(command)
+import sys
 
 
 def main() -> None:
-    cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
+    """Runs the command line and exits."""
+    try:
+        from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
+
+        cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -79,11 +79,11 @@ def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Dispatch |
         return Wait(None)
     if order.is_money_out:
         since_ms = payment.absent_since_ms
-        if since_ms is None:
+        # A time that lies ahead is of a wall clock that was set back since: it says nothing.
+        if since_ms is None or since_ms > now_ms:
             return Track(now_ms)
         # Asked too early, a second NOT_FOUND proves nothing: the send may still be on its way.
-        # A wall clock that was set back must not make the wait longer than it is.
-        return Track(max(now_ms, min(since_ms, now_ms) + policy.prove_absent_s * 1000))
+        return Track(max(now_ms, since_ms + policy.prove_absent_s * 1000))
     if may_dispatch(order, policy, now_ms):
         return Dispatch()
     assert payment.dispatch_at_ms is not None
@@ -119,8 +119,8 @@ def retrack_at_ms(order: Order, opened_at_ms: int, heard_at_ms: int, policy: Pol
 # --- the POLL duty: how soon ----------------------------------------------------------------------------------------
 
 
-_AGAIN_S = 0.5
-"""Two requests for one order are never closer than this, or than ``poll_min_s``, whatever the clocks say."""
+_AT_ONCE_S = 0.5
+"""As soon as "at once" comes after a request, so that no clock and no provider can make it a hot loop."""
 
 
 def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
@@ -128,18 +128,21 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
 
     A poll comes after a fixed fraction of the time already waited. So what the provider has is seen late by at most
     that fraction of the wait (with bounds), and the number of requests grows with the logarithm of the wait only.
-    When the HTLC ends the provider is asked at once: it knows why.
+    When the HTLC ends the provider is asked at once: it knows why. A wall clock that is set back delays nothing by
+    more than the longest interval.
     """
     payment = order.payment
     assert payment is not None
-    is_ended = payment.htlc in {HtlcState.SETTLED, HtlcState.FAILED}
-    if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
-        return _at_once_ms(asked_at_ms, policy, now_ms)
+    asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
+    if payment.htlc in {HtlcState.SETTLED, HtlcState.FAILED} and payment.htlc_since_ms <= now_ms:
+        if asked_at_ms is None:
+            return now_ms
+        if asked_at_ms <= payment.htlc_since_ms:
+            return max(now_ms, asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000))
     if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
         return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
-    since_ms = max(order.state_since_ms, payment.htlc_since_ms)
-    # Nothing of the past lies ahead, also when the wall clock was set back.
-    latest_ms = min(max(since_ms, asked_at_ms or 0), now_ms)
+    since_ms = min(max(order.state_since_ms, payment.htlc_since_ms), now_ms)
+    latest_ms = max(since_ms, asked_at_ms or 0)
     if order.state is OrderState.CANCELED:
         delay_s = policy.poll_max_s
     else:
@@ -147,22 +150,17 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     return latest_ms + int(delay_s * 1000)
 
 
-def _at_once_ms(asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
-    if asked_at_ms is None:
-        return now_ms
-    return max(now_ms, min(asked_at_ms, now_ms) + int(min(_AGAIN_S, policy.poll_min_s) * 1000))
-
-
 def _next_license_poll_at_ms(payment: Payment, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
     """The money is back; one reply, or two, must say unpaid before the next dispatch, or the end."""
-    if payment.unpaid_since_ms is None or asked_at_ms is None:
-        return _at_once_ms(asked_at_ms, policy, now_ms)
+    if asked_at_ms is None:
+        return now_ms
+    soon_ms = max(now_ms, asked_at_ms + int(policy.poll_min_s * 1000))
+    if payment.unpaid_since_ms is None or payment.unpaid_since_ms > now_ms:
+        return soon_ms
     is_sure = payment.failure is None or payment.failure.failure_class in {
         FailureClass.ROUTING,
         FailureClass.NO_ATTEMPT,
     }
     if is_sure or payment.unpaid_again_at_ms is not None:
-        return min(asked_at_ms, now_ms) + int(policy.poll_max_s * 1000)
-    return max(
-        _at_once_ms(asked_at_ms, policy, now_ms), min(payment.unpaid_since_ms, now_ms) + policy.confirm_unpaid_s * 1000
-    )
+        return asked_at_ms + int(policy.poll_max_s * 1000)
+    return max(soon_ms, payment.unpaid_since_ms + policy.confirm_unpaid_s * 1000)

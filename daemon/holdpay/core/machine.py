@@ -311,6 +311,9 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
         return order
     order = _keep_first_words(order, status, ctx)
     order = _signal_order(order, _signal_of(status), ctx)
+    if order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
+        # A code that came first wins over the wish to cancel; and what is canceled needs no cancel.
+        order = replace(order, cancel_at_ms=None)
     if order.payment is None:
         return order
     if status.is_paid:
@@ -336,7 +339,7 @@ def _signal_of(status: ev.ProviderStatus) -> OrderSignal:
 
 
 def _keep_first_words(order: Order, status: ev.ProviderStatus, ctx: _Context) -> Order:
-    """Number and code are kept as first said; another one later is an anomaly."""
+    """Number and code are kept as first said; another one later is an anomaly, and the first one counts."""
     for name, old, new in (("number", order.number, status.number), ("code", order.code, status.code)):
         if old is not None and new is not None and old != new:
             ctx.notes.append(f"the provider changed the {name}; the first one counts")
@@ -344,7 +347,8 @@ def _keep_first_words(order: Order, status: ev.ProviderStatus, ctx: _Context) ->
         order = replace(order, number=status.number)
     if order.code is None and status.code is not None:
         order = replace(order, code=status.code, code_may_lack_zeros=status.code_may_lack_zeros)
-    if status.error is not None and order.provider_text != status.error:
+    # Also the error is kept as first said: a text that is new at every poll must not fill the disk.
+    if status.error is not None and order.state not in {OrderState.DELIVERED, OrderState.CANCELED}:
         order = replace(order, provider_text=status.error)
     return order
 
@@ -357,7 +361,8 @@ def _note_unpaid(order: Order, asked_at_ms: int, ctx: _Context) -> Order:
         return order
     if asked_at_ms <= payment.htlc_since_ms:
         return order
-    if payment.unpaid_since_ms is None:
+    # A time that lies ahead is of a wall clock that was set back since.
+    if payment.unpaid_since_ms is None or payment.unpaid_since_ms > ctx.now_ms:
         return replace(order, payment=replace(payment, unpaid_since_ms=ctx.now_ms))
     is_confirmed = ctx.now_ms - payment.unpaid_since_ms >= ctx.policy.confirm_unpaid_s * 1000
     if is_confirmed and payment.unpaid_again_at_ms is None:
@@ -408,10 +413,13 @@ def _invoice_undecodable(order: Order, event: ev.InvoiceUndecodable, ctx: _Conte
 def may_dispatch(order: Order, policy: Policy, now_ms: int) -> bool:
     """Whether SendPaymentV2 may be called for this order now."""
     payment = order.payment
-    if payment is None or order.is_closed or not _is_dispatch_planned(order, payment):
+    if payment is None or not is_dispatch_planned(order) or not _is_licensed(payment):
         return False
-    assert payment.dispatch_at_ms is not None
-    return payment.dispatch_at_ms <= now_ms < order.pay_by_ms and _is_licensed(payment)
+    return _is_time_to_dispatch(order, payment, now_ms)
+
+
+def _is_time_to_dispatch(order: Order, payment: Payment, now_ms: int) -> bool:
+    return payment.dispatch_at_ms is not None and payment.dispatch_at_ms <= now_ms < order.pay_by_ms
 
 
 def is_dispatch_planned(order: Order) -> bool:
@@ -432,7 +440,7 @@ def _is_dispatch_planned(order: Order, payment: Payment) -> bool:
 
 def _is_licensed(payment: Payment) -> bool:
     """A second dispatch needs the provider's word, asked after the failure, that nothing was paid."""
-    if payment.dispatch_count == 0:
+    if payment.dispatch_count == 0 and payment.failure is None:
         return True
     if payment.failure is not None and payment.failure.failure_class is FailureClass.READ_LATER:
         return payment.unpaid_again_at_ms is not None
@@ -440,9 +448,13 @@ def _is_licensed(payment: Payment) -> bool:
 
 
 def _dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: _Context) -> Order:
+    """The intent, if it is on disk after this: then, and only then, SendPaymentV2 is called, once."""
     payment = order.payment
-    if payment is None or not may_dispatch(order, ctx.policy, ctx.now_ms):
+    if payment is None or not is_dispatch_planned(order) or not _is_licensed(payment):
         raise InvariantViolation(f"Order {order.id} was about to be paid without a license.")
+    if not _is_time_to_dispatch(order, payment, ctx.now_ms):
+        # The time ran out between the look and the commit, or the wall clock was set.
+        return order
     if (event.node.pubkey, event.node.network) != (payment.node_pubkey, payment.node_network):
         raise InvariantViolation(f"Order {order.id} was about to be paid from another node.")
     payment = _signal_htlc(payment, HtlcSignal.SEND, ctx)
@@ -491,6 +503,8 @@ def _in_flight(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
     if payment.htlc is not HtlcState.IN_FLIGHT:
         return order
     out = [a for a in update.attempts if a.status is not AttemptStatus.FAILED]
+    # LND tells why before it says FAILED, and may have forgotten it if we ask later.
+    was_refused = classify(update, live=True) is FailureClass.PAYEE_REFUSED
     return replace(
         order,
         payment=replace(
@@ -498,6 +512,7 @@ def _in_flight(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
             attempt_count=max(payment.attempt_count, len(update.attempts)),
             expiry_height=max((a.expiry_height for a in out), default=payment.expiry_height),
             fee_msat=sum(a.fee_msat for a in out),
+            reached_payee=payment.reached_payee or was_refused,
         ),
     )
 
@@ -567,6 +582,14 @@ def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:
     return replace(order, payment=_signal_htlc(order.payment, HtlcSignal.LOST, ctx))
 
 
+def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) -> Order:
+    order = _tracking_lost(order, event, ctx)
+    if order.payment is None or order.payment.absent_since_ms is None:
+        return order
+    # A proof of absence is of one process: across a restart the wall clock may have been set.
+    return replace(order, payment=replace(order.payment, absent_since_ms=None))
+
+
 def _payment_not_found(order: Order, event: ev.PaymentNotFound, ctx: _Context) -> Order:
     payment = order.payment
     if payment is None or payment.htlc not in MONEY_MAY_BE_OUT:
@@ -581,10 +604,13 @@ def _payment_not_found(order: Order, event: ev.PaymentNotFound, ctx: _Context) -
 
 def _never_arrived(order: Order, payment: Payment, ctx: _Context) -> Order:
     """LND says that the latest dispatch did not arrive (yet). Believed when said twice, ``prove_absent_s`` apart."""
-    if payment.absent_since_ms is None:
+    # A time that lies ahead is of a wall clock that was set back since.
+    if payment.absent_since_ms is None or payment.absent_since_ms > ctx.now_ms:
         return replace(order, payment=replace(payment, absent_since_ms=ctx.now_ms))
     if ctx.now_ms - payment.absent_since_ms < ctx.policy.prove_absent_s * 1000:
         return order
+    if payment.reached_payee:
+        ctx.notes.append("the provider calls the order paid, and lnd knows nothing of such a payment")
     refusal = payment.refusal
     if payment.failure is not None:
         # The dispatch before it is what LND knows: back to its failure, which is the truth about the money.
@@ -614,12 +640,16 @@ def _cancel_requested(order: Order, event: ev.CancelRequested, ctx: _Context) ->
 
 
 def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: _Context) -> Order:
-    if order.state is OrderState.CANCELED or order.code is not None:
-        return replace(order, cancel_at_ms=None)
+    order = replace(order, cancel_at_ms=None)
+    if order.state in {OrderState.CANCELED, OrderState.DELIVERED}:
+        return order
     if event.accepted:
-        order = replace(order, cancel_at_ms=None, provider_text="canceled at your request")
-        return _signal_order(order, OrderSignal.OVER, ctx)
-    return replace(order, cancel_at_ms=ctx.now_ms + ctx.policy.cancel_retry_s * 1000, provider_text=event.text)
+        return _signal_order(replace(order, provider_text="canceled at your request"), OrderSignal.OVER, ctx)
+    order = replace(order, provider_text=event.text)
+    if not order.is_money_out:
+        # Nothing is left that a cancel could bring back; a code may still come.
+        return order
+    return replace(order, cancel_at_ms=ctx.now_ms + ctx.policy.cancel_retry_s * 1000)
 
 
 def _time_passed(order: Order, event: ev.TimePassed, ctx: _Context) -> Order:
@@ -640,7 +670,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, _Context], Order]] = {
     ev.ProviderConfused: _provider_confused,
     ev.CancelRequested: _cancel_requested,
     ev.CancelAnswered: _cancel_answered,
-    ev.DaemonRestarted: _tracking_lost,
+    ev.DaemonRestarted: _daemon_restarted,
     ev.TimePassed: _time_passed,
 }
 
@@ -670,6 +700,7 @@ def _close_if_over(order: Order, ctx: _Context) -> Order:
     if order.htlc is HtlcState.SETTLED:
         return _close_settled(order, ctx)
     if order.state is OrderState.DELIVERED:
+        ctx.notes.append("a code came although nothing was charged")
         return _close(order, End.CODE_FREE, "a code came although nothing was charged", ctx)
     if order.state is OrderState.CANCELED:
         return _close(order, _end_without_money(order), order.provider_text or "the provider canceled it", ctx)

@@ -137,29 +137,45 @@ class Performers:
             assert order.payment is not None
             action = next_payment_action(order, self._engine.policy, self._now_ms())
             if isinstance(action, Dispatch):
-                has_ended = await self._dispatch(order, order.payment)
+                may_go_on = await self._dispatch(order, order.payment)
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
                 stream = self._engine.node.track(order.payment.payment_hash, _payer(order.payment))
-                has_ended = await self._follow(order_id, stream)
+                may_go_on = await self._follow(order_id, stream)
             else:
                 await self._until(order_id, action.at_ms)
                 continue
-            if has_ended:
+            proof_s = self._proof_s(order_id)
+            if may_go_on and not proof_s:
                 backoff.reset()
             else:
-                await self._pause(backoff.next_s())
+                await self._pause(max(backoff.next_s(), proof_s))
+
+    def _proof_s(self, order_id: str) -> float:
+        """LND said that the dispatch did not arrive: how long until asking again may prove it.
+
+        Slept through, not read off the wall clock: that may be set forward meanwhile.
+        """
+        order = self._engine.order(order_id)
+        if order is None or order.payment is None or order.payment.absent_since_ms is None:
+            return 0
+        return self._engine.policy.prove_absent_s
 
     async def _dispatch(self, order: Order, payment: Payment) -> bool:
-        """Commits the intent and sends, once. False: it could not be sent now, or the stream was lost."""
+        """Commits the intent and sends, once. False: it could not be sent now, or see ``_follow``."""
         payer = _payer(payment)
         if self._engine.node.identity != payer:
             return False
-        order = self._engine.apply(order.id, ev.DispatchIntended(payer))
-        stream = self._engine.node.send(spec_of(order, self._engine.policy), payer)
+        intended = self._engine.apply(order.id, ev.DispatchIntended(payer))
+        if intended.payment is None or intended.payment.dispatch_count != payment.dispatch_count + 1:
+            return False  # nothing was committed: its time is over
+        stream = self._engine.node.send(spec_of(intended, self._engine.policy), payer)
         return await self._follow(order.id, stream)
 
     async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> bool:
-        """Posts what a payment stream says until it ends or is silent too long. False: better pause before the next."""
+        """Posts what a payment stream says until it ends or is silent too long.
+
+        False: better pause before the next, since lnd could be asked at once and would say the same again.
+        """
         opened_at_ms = heard_at_ms = self._now_ms()
         last: LndMessage | None = None
         reading: asyncio.Task[LndMessage] | None = None
@@ -169,6 +185,8 @@ class Performers:
                 order = self._engine.order(order_id)
                 if order is None:
                     return True
+                # Nothing was heard in the future: the wall clock was set back, and silence is watched all the same.
+                heard_at_ms = min(heard_at_ms, self._now_ms())
                 until_ms = retrack_at_ms(order, opened_at_ms, heard_at_ms, self._engine.policy)
                 await self._until_read(order_id, reading, until_ms)
                 if not reading.done():
@@ -179,7 +197,8 @@ class Performers:
                 heard_at_ms = self._now_ms()
                 self._engine.apply(order_id, _event_of(last))
         except StopAsyncIteration:
-            return not isinstance(last, Lost | NotKnown)
+            order = self._engine.order(order_id)
+            return isinstance(last, Refused) or order is None or not order.is_money_out
         except LndError as error:
             self._engine.apply(order_id, ev.TrackingLost(error.message))
             return False

@@ -37,25 +37,37 @@ class Supervisor:
         self._not_before_ms: dict[Key, int] = {}
         self._fatal: asyncio.Event = asyncio.Event()
         self._fatal_error: BaseException | None = None
+        self._is_over = False
 
     def reconcile(self, order_id: str, wanted: frozenset[Duty]) -> None:
         """Starts what is missing, stops what is over. A performer that is over itself ends by itself."""
         for duty in Duty:
             key = (order_id, duty)
             task = self._tasks.get(key)
-            if duty in wanted and task is None:
+            if duty not in wanted:
+                self._stop(key, task)
+            elif task is None:
                 self._start(key)
-            elif duty not in wanted and task is not None and task is not _current_task():
-                self._forget(key)
-                self._stopped.add(task)
-                task.cancel()
+
+    def _stop(self, key: Key, task: asyncio.Task[None] | None) -> None:
+        if task is not None and task is _current_task():
+            return
+        self._forget(key)
+        if task is not None:
+            self._stopped.add(task)
+            task.cancel()
 
     def _start(self, key: Key) -> None:
-        if self._clock.now_ms() < self._not_before_ms.get(key, 0):
+        if self._is_over or self._is_too_early(key):
             return
         task = asyncio.create_task(self._performers.perform(*key), name=f"{key[1].value} {key[0]}")
         self._tasks[key] = task
         task.add_done_callback(lambda ended: self._ended(key, ended))
+
+    def _is_too_early(self, key: Key) -> bool:
+        # More than the whole wait means that the wall clock was set back.
+        left_ms = self._not_before_ms.get(key, 0) - self._clock.now_ms()
+        return 0 < left_ms <= RESTART_AFTER_S * 1000
 
     def _forget(self, key: Key) -> None:
         self._tasks.pop(key, None)
@@ -73,7 +85,8 @@ class Supervisor:
             self._not_before_ms[key] = self._clock.now_ms() + RESTART_AFTER_S * 1000
 
     def fail(self, error: BaseException) -> None:
-        """The process must end: ``failure`` raises this error, or the first one given."""
+        """The process must end: ``failure`` raises this error, or the first one given. Nothing is started any more."""
+        self._is_over = True
         self._fatal_error = self._fatal_error or error
         self._fatal.set()
 
@@ -88,7 +101,8 @@ class Supervisor:
         raise self._fatal_error
 
     async def stop(self) -> None:
-        """Stops watching. Waits for every task."""
+        """Stops watching, for good. Waits for every task."""
+        self._is_over = True
         tasks = [*self._tasks.values(), *self._stopped]
         for task in tasks:
             task.cancel()

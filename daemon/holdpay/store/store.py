@@ -35,14 +35,23 @@ _PAYMENT_COLUMNS = column_names(Payment)
 _ATTEMPT_COLUMNS = column_names(Attempt)
 
 
-def _upsert_sql(table: str, columns: list[str], conflict: str) -> str:
+def _insert_sql(table: str, columns: list[str]) -> str:
     names = ", ".join(f'"{c}"' for c in columns)
     values = ", ".join(f":{c}" for c in columns)
+    return f"INSERT INTO {table} ({names}) VALUES ({values})"  # noqa: S608
+
+
+def _upsert_sql(table: str, columns: list[str], conflict: str) -> str:
     changes = ", ".join(f'"{c}" = excluded."{c}"' for c in columns)
-    return f"INSERT INTO {table} ({names}) VALUES ({values}) ON CONFLICT ({conflict}) DO UPDATE SET {changes}"  # noqa: S608
+    return f"{_insert_sql(table, columns)} ON CONFLICT ({conflict}) DO UPDATE SET {changes}"
 
 
-_UPSERT_ORDER = _upsert_sql("orders", [*_ORDER_COLUMNS, "reserved_msat"], "id")
+_INSERT_ORDER = _insert_sql("orders", [*_ORDER_COLUMNS, "reserved_msat"])
+_UPDATE_ORDER = (
+    "UPDATE orders SET "  # noqa: S608 - names of our own columns only
+    + ", ".join(f'"{c}" = :{c}' for c in [*_ORDER_COLUMNS, "reserved_msat"])
+    + " WHERE id = :id"
+)
 _UPSERT_PAYMENT = _upsert_sql("payments", ["order_id", *_PAYMENT_COLUMNS], "order_id")
 _UPSERT_ATTEMPT = _upsert_sql(
     "htlc_attempts", ["payment_hash", "dispatch", *_ATTEMPT_COLUMNS], "payment_hash, attempt_id"
@@ -96,6 +105,7 @@ class SqliteStore:
                     raise KeyTaken
                 return first
             _check_limits(order, limits, self.totals(now_ms))
+            self._conn.execute(_INSERT_ORDER, _order_row(order))
             cursor = self._write(order, (), _Journaled("order_requested", "{}", (), None), now_ms)
         self.on_commit(cursor, order.id)
         return order
@@ -105,6 +115,8 @@ class SqliteStore:
         adapter = _EVENTS.setdefault(type(event), TypeAdapter(type(event)))
         data = adapter.dump_json(event).decode()
         with transaction(self._conn):
+            if self._conn.execute(_UPDATE_ORDER, _order_row(step.order)).rowcount != 1:
+                raise StoreError(f"Order {step.order.id} is not in the database. Restart holdpayd, and report this.")
             cursor = self._write(
                 step.order, step.attempts, _Journaled(event_name(event), data, step.notes, raw), now_ms
             )
@@ -112,9 +124,6 @@ class SqliteStore:
         return cursor
 
     def _write(self, order: Order, attempts: Iterable[Attempt], entry: _Journaled, now_ms: int) -> int:
-        row = to_row(order, without=_WITHOUT_PAYMENT)
-        row["reserved_msat"] = order.reserved_msat
-        self._conn.execute(_UPSERT_ORDER, row)
         if order.payment is not None:
             self._write_payment(order.id, order.payment, attempts)
         raw = entry.raw
@@ -231,6 +240,10 @@ class SqliteStore:
             return self._conn.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"The database could not be read: {error}. Run `holdpayd --check-config`.") from error
+
+
+def _order_row(order: Order) -> Row:
+    return {**to_row(order, without=_WITHOUT_PAYMENT), "reserved_msat": order.reserved_msat}
 
 
 def _to_order(row: sqlite3.Row) -> Order:

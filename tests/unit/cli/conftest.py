@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from holdpay.cli.main import cli
+from holdpay.cli.root import cli
 from tests.unit.cli.fake_daemon import FakeClock, FakeDaemon
 
 

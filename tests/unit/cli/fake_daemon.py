@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def updates(*stages: dict[str, Any], first_cursor: int = 1) -> list[Step]:
 
 @dataclass(slots=True)
 class FakeDaemon(rpc.HoldpayServicer):
-    """`answers` are by method name: a message, or a Refuse. `orders` is what GetOrder and ListOrders know."""
+    """`answers` are by method name: a message, a Refuse or a Hang. `orders` is what GetOrder and ListOrders know."""
 
     path: str
     request_scripts: list[Script] = field(default_factory=list)
@@ -153,6 +154,9 @@ class FakeDaemon(rpc.HoldpayServicer):
     answers: dict[str, Any] = field(default_factory=dict)
     orders: list[pb.Order] = field(default_factory=list)
     received: list[Any] = field(default_factory=list)
+    is_from_now: bool = False
+    """Orders are created when they are asked for, for clients with a real clock."""
+    _called: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _server: grpc.Server | None = None
     _stopped: threading.Event | None = None
 
@@ -167,6 +171,10 @@ class FakeDaemon(rpc.HoldpayServicer):
     def stop(self) -> None:
         assert self._server is not None
         self._stopped = self._server.stop(None)
+
+    def wait_for_call(self) -> None:
+        """Until a unary method is called."""
+        self._called.acquire()
 
     def received_of(self, kind: type[Any]) -> list[Any]:
         return [request for request in self.received if isinstance(request, kind)]
@@ -188,6 +196,8 @@ class FakeDaemon(rpc.HoldpayServicer):
         context.add_callback(over.set)
         for step in script:
             if isinstance(step, pb.OrderUpdate):
+                if self.is_from_now:
+                    step.order.created_at_ms = time.time_ns() // 1_000_000
                 yield step
             elif isinstance(step, Refuse):
                 refuse(context, step)
@@ -200,9 +210,14 @@ class FakeDaemon(rpc.HoldpayServicer):
 
     def _answer(self, name: str, request: Any, context: grpc.ServicerContext) -> Any:
         self.received.append(request)
+        self._called.release()
         answer = self.answers[name]
         if isinstance(answer, Refuse):
             refuse(context, answer)
+        if isinstance(answer, Hang):
+            over = threading.Event()
+            context.add_callback(over.set)
+            over.wait()
         return answer
 
     def GetOrder(self, request: pb.GetOrderRequest, context: grpc.ServicerContext) -> pb.Order:  # noqa: N802

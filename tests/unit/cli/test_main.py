@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
-from holdpay.cli.main import COMPLETE_VARIABLE, PROGRAM, cli
+from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 from tests.unit.cli.conftest import Terminal
 from tests.unit.cli.fake_daemon import FakeDaemon, an_order
 
@@ -29,7 +29,7 @@ def test_help_lists_every_exit_code() -> None:
 
 def test_help_imports_nothing_slow() -> None:
     program = (
-        "import sys, holdpay.cli.main; "
+        "import sys, holdpay.cli.root; "
         "print(sorted({'grpc', 'google', 'json', 'socket', 'pydantic', 'structlog', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

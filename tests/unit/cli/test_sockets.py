@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from holdpay.cli import sockets
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.failure import Unreachable
-from holdpay.cli.main import cli
+from holdpay.cli.root import cli
 from tests.unit.cli.conftest import Terminal
 from tests.unit.cli.fake_daemon import FakeDaemon, updates
 
@@ -99,13 +99,13 @@ def test_a_proxy_of_the_environment_is_not_used(
     assert terminal.run("code", "usa", "openai").stdout == "1\n"
 
 
-def test_a_path_with_odd_characters_works(daemon: FakeDaemon) -> None:
+def test_a_path_with_odd_characters_works(daemon: FakeDaemon, terminal: Terminal) -> None:
     path = Path(daemon.path).parent / "a b%20?#.sock"
     fake = FakeDaemon(str(path))
     fake.request_scripts = [updates({"code": "1"})]
     fake.start()
     try:
-        result = order(path)
+        result = Terminal(str(path), terminal.clock).run("code", "usa", "openai")
     finally:
         fake.stop()
     assert result.stdout == "1\n"

@@ -264,6 +264,17 @@ async def test_a_cancel_is_taken_from_two_minutes_on_and_ends_the_order(world: W
     assert await world.cancel(order) == {"status": "OK"}
 
 
+async def test_after_a_cancel_no_number_and_no_code_comes_any_more(world: World) -> None:
+    world.knobs.scenario = Scenario(number_after_s=125, code_after_s=130)
+    order = await world.order()
+    await world.pay(order)
+    await world.clock.advance(121)
+    await world.cancel(order)
+    await world.clock.advance(60)
+    assert await world.status(order) == {"status": "OK", "paid": True, "error": CANCELED_TEXT}
+    assert (world.provider.orders[order["orderId"]].number, world.answers) == ("", [Refused()])
+
+
 async def test_a_cancel_after_the_code_is_refused(world: World) -> None:
     world.knobs.scenario = Scenario(code_after_s=130)
     order = await world.order()

@@ -281,6 +281,11 @@ def test_the_same_words_with_http_200_or_400_are_a_refusal(read: Callable[[Answe
             read(example("error_500", http_status))
 
 
+def test_a_no_by_http_status_alone_is_a_refusal() -> None:
+    with pytest.raises(ProviderRefused, match="HTTP 404"):
+        parse.order_status(answer({"paid": False}, 404))
+
+
 def test_a_missing_key_is_a_refusal() -> None:
     with pytest.raises(ProviderRefused, match="X-API-Key"):
         parse.order_status(example("balance_no_key", 400))

@@ -1,0 +1,130 @@
+"""The daemon under test as it is installed, with the limits and the poll rate lifted, and what it uses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.sandbox.files import write_private
+from holdpay.sandbox.world import Endpoints
+from tests.harness import Daemon, enum_name
+from tests.regtest.process import until
+
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+SERVES_WITHIN_S: Final = 30
+READY_WITHIN_S: Final = 30
+
+
+class OrderFailed(Exception):
+    """An order of the benchmark went wrong, so its figures would mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of one process. CPU is user and system time since its start, in steps of 10 ms."""
+
+    cpu_ms: float
+    rss_mb: float
+    """Resident set in 10^6 bytes."""
+
+
+def usage_of(pid: int) -> Usage:
+    """Reads proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    resident = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return Usage((int(fields[11]) + int(fields[12])) * 1000 / TICKS_PER_S, int(resident.split()[1]) * 1024 / 1e6)
+
+
+def write_config(directory: Path, endpoints: Endpoints, *, pace: float = 1.0) -> Path:
+    """config.toml for a provider whose clock runs ``pace`` times faster; polls come as much faster."""
+    path = directory / "config.toml"
+    text = f"""\
+[daemon]
+state_dir = "{directory / "state"}"
+socket = "{directory / "holdpay.sock"}"
+
+[lnd]
+address = "{endpoints.lnd_address}"
+tls_cert = "{endpoints.tls_cert}"
+macaroon = "{endpoints.macaroon}"
+
+[provider]
+base_url = "{endpoints.provider_url}"
+payee_pubkeys = ["{endpoints.payee_pubkey}"]
+requests_per_s = 1000
+request_burst = 1000
+
+[polling]
+min_s = {2 / pace}
+max_s = {15 / pace}
+
+[limits]
+max_open_orders = 10000
+max_pending_sat = 100000000
+max_spend_per_day_sat = 1000000000
+"""
+    write_private(path, text.encode())
+    return path
+
+
+class MeasuredDaemon(Daemon):
+    """``python`` is that of an environment with the runtime dependencies alone: development tools weigh on imports."""
+
+    def __init__(self, config: Path, python: Path) -> None:
+        super().__init__(config, config.with_name("holdpay.sock"))
+        self._python = python
+
+    async def launch(self) -> asyncio.subprocess.Process:
+        # As installed: with compiled modules.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        command = (self._python, "-m", "holdpay.cli.daemon", "--config", self.config)
+        with self.log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *map(str, command), stdout=log, stderr=log, env=environment
+            )
+        return self._process
+
+    async def seconds_to_serve(self) -> float:
+        """Starts it; returns how long it took until its socket was there."""
+        began_s = time.monotonic()
+        process = await self.launch()
+
+        async def serves() -> bool:
+            if process.returncode is not None:
+                raise OrderFailed(f"holdpayd did not come up:\n{self.log()}")
+            return self.socket.exists()
+
+        await until("The daemon's socket", serves, within_s=SERVES_WITHIN_S, every_s=0.002)
+        return time.monotonic() - began_s
+
+    @property
+    def usage(self) -> Usage:
+        return usage_of(self.pid)
+
+    async def order_to_the_end(self, **fields: object) -> pb.Order:
+        """What `holdpay code --until settled` does. Raises OrderFailed unless the code came and the HTLC settled."""
+        given = {"country": "usa", "service": "openai", "idempotency_key": os.urandom(8).hex(), **fields}
+        last = pb.Order()
+        async for update in self.stub.RequestCode(pb.RequestCodeRequest(**given)):  # type: ignore[arg-type]
+            last = update.order
+        if enum_name(last, "end") != "CODE_RECEIVED":
+            raise OrderFailed(f"An order ended otherwise than with its code:\n{last}\n{self.log()}")
+        return last
+
+
+@contextlib.asynccontextmanager
+async def running(config: Path, python: Path) -> AsyncIterator[MeasuredDaemon]:
+    """From the first look at lnd to the end; it takes orders."""
+    daemon = MeasuredDaemon(config, python)
+    try:
+        await daemon.start_ready()
+        yield daemon
+    finally:
+        await daemon.stop()

@@ -1,0 +1,131 @@
+"""The installed command as a process: real signals and pipes, and a scripted daemon that comes and goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from holdpay.cli.exit_codes import ExitCode
+from tests.unit.cli.fake_daemon import (
+    ACCEPTED,
+    DELIVERED,
+    HELD,
+    NUMBERED,
+    ORDER_ID,
+    FakeDaemon,
+    Hang,
+    updates,
+)
+
+COMMAND = str(Path(sys.executable).with_name("holdpay"))
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def daemon() -> Iterator[FakeDaemon]:
+    with tempfile.TemporaryDirectory(prefix="holdpay-e2e-") as folder:
+        # these processes have the real clock: an order from its past would be asked for again
+        fake = FakeDaemon(str(Path(folder) / "holdpay.sock"), is_from_now=True)
+        fake.start()
+        yield fake
+        fake.stop()
+
+
+def start(daemon: FakeDaemon, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        env={**os.environ, "HOLDPAY_SOCKET": daemon.path, "http_proxy": "http://127.0.0.1:1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Lines of stderr up to the one with `text`."""
+    assert process.stderr is not None
+    lines = ""
+    while text not in lines:
+        line = process.stderr.readline()
+        assert line, f"no {text!r} in {lines}"
+        lines += line
+    return lines
+
+
+def test_a_shell_gets_the_code_alone(daemon: FakeDaemon) -> None:
+    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    process = start(daemon, "code", "usa", "openai")
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, stdout) == (ExitCode.DONE, "004211\n")
+    assert f"Order {ORDER_ID}" in stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interrupt_leaves_the_order_open(daemon: FakeDaemon, as_json: bool) -> None:
+    daemon.request_scripts = [[*updates(ACCEPTED, HELD), Hang()]]
+    process = start(daemon, "code", "usa", "openai", *(["--json"] if as_json else []))
+    if as_json:
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline())["cursor"] for _ in range(2)] == [1, 2]
+    else:
+        read_until(process, "locked")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, stdout) == (ExitCode.STILL_OPEN, "")
+    assert f"holdpay orders wait {ORDER_ID}" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_an_interrupt_ends_a_question_that_hangs(daemon: FakeDaemon) -> None:
+    daemon.answers["GetStatus"] = Hang()
+    process = start(daemon, "status")
+    daemon.wait_for_call()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, stdout, stderr) == (ExitCode.INTERRUPTED, "", "")
+
+
+def test_a_watch_outlives_the_daemon(daemon: FakeDaemon) -> None:
+    daemon.watch_scripts = [[*updates(HELD), Hang()], [*updates(NUMBERED, first_cursor=2), Hang()]]
+    process = start(daemon, "orders", "watch", "--json", "--after", "0")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["cursor"] == 1
+    daemon.stop()
+    read_until(process, "connecting again")
+    daemon.start()
+    assert json.loads(process.stdout.readline())["cursor"] == 2
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert daemon.received[1].after_cursor == 1
+
+
+def test_a_closed_pipe_is_no_traceback(daemon: FakeDaemon) -> None:
+    daemon.watch_scripts = [[*updates(HELD), *updates(NUMBERED, first_cursor=2), Hang()]]
+    process = start(daemon, "orders", "watch", "--after", "0")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=PATIENCE_S)
+
+
+def test_help_is_quick(record_property: Callable[[str, object], None]) -> None:
+    """About 120 ms are wanted; the limit only catches a heavy import, on a machine that does other things too."""
+    durations_ms = []
+    for _ in range(5):
+        started_s = time.perf_counter()
+        subprocess.run([COMMAND, "--help"], check=True, capture_output=True)
+        durations_ms.append((time.perf_counter() - started_s) * 1000)
+    record_property("help_ms", round(min(durations_ms)))
+    assert min(durations_ms) < 1000

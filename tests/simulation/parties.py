@@ -1,0 +1,395 @@
+"""The two parties of the simulation, each with a mind of its own: LND, and the provider with its node.
+
+They know nothing of holdpay's model. What is true of the money is in ``Truth``; the parties' words lag behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from holdpay.core.events import ProviderStatus
+from holdpay.core.lightning import (
+    Attempt,
+    AttemptStatus,
+    DispatchSpec,
+    FailureReason,
+    Invoice,
+    LndMessage,
+    Lost,
+    NotKnown,
+    PaymentStatus,
+    PaymentUpdate,
+    Refused,
+    Reported,
+)
+from tests.simulation.faults import Faults
+from tests.simulation.heap import Heap
+
+MINUTE_MS = 60_000
+LATE_SEND_MS = 25_000
+"""The latest arrival of a send whose connection is gone; below policy.prove_absent_s."""
+PAYEE = "02" + "11" * 32
+
+Say = Callable[[LndMessage], None]
+
+
+@dataclass(slots=True)
+class Truth:
+    """One hold invoice and what really happened to the money."""
+
+    preimage: str
+    payment_hash: str
+    amount_msat: int
+    invoice: Invoice
+    htlc: str = "none"
+    """none, out, held, settled, back"""
+    times_out: int = 0
+    was_held: bool = False
+    settle_count: int = 0
+    sends_on_the_way: int = 0
+
+
+@dataclass(slots=True)
+class LndPayment:
+    """LND's record of a payment hash."""
+
+    index: int
+    status: PaymentStatus = PaymentStatus.IN_FLIGHT
+    reason: FailureReason = FailureReason.NONE
+    attempts: tuple[Attempt, ...] = ()
+    fee_msat: int = 0
+    preimage: str | None = None
+    forgot: bool = False
+    streams: list[Say] = field(default_factory=list)
+
+
+class SimLnd:
+    """One payment record per hash; a send of a hash that is out or settled is refused, after a failure it runs again."""
+
+    def __init__(self, heap: Heap, faults: Faults) -> None:
+        self.heap = heap
+        self.faults = faults
+        self.payments: dict[str, LndPayment] = {}
+        self.truths: dict[str, Truth] = {}
+        self.is_down = False
+        self._next_index = 1
+        self._next_attempt = 1
+        self.on_arrival: Callable[[str], None] = lambda payment_hash: None
+        """The payee's node got an HTLC for this hash."""
+
+    # --- calls of the daemon ------------------------------------------------------------------------------------------
+
+    def send(self, spec: DispatchSpec, say: Say) -> None:
+        """SendPaymentV2: the first message comes when it has arrived."""
+        truth = self.truths[spec.payment_hash]
+        rng = self.heap.rng
+        if self.is_down:
+            self.heap.lagged(50, lambda: say(Lost("connection refused")))
+            return
+        if self.faults.hits(rng, "dropped_send"):
+            self.heap.lagged(5_000, lambda: say(Lost("stream removed")))
+            return
+        truth.sends_on_the_way += 1
+        if self.faults.hits(rng, "late_send"):
+            self.heap.lagged(1_000, lambda: say(Lost("stream removed")))
+            self.heap.after(rng.randrange(LATE_SEND_MS), lambda: self._arrive(spec, lambda message: None))
+            return
+        self.heap.lagged(20, lambda: self._arrive(spec, say))
+
+    def track(self, payment_hash: str, say: Say) -> None:
+        """TrackPaymentV2: a snapshot, then what comes."""
+        if self.is_down:
+            self.heap.lagged(50, lambda: say(Lost("connection refused")))
+            return
+        self.heap.lagged(20, lambda: self._track(payment_hash, say))
+
+    def _track(self, payment_hash: str, say: Say) -> None:
+        payment = self.payments.get(payment_hash)
+        if self.is_down:
+            say(Lost("server shutting down"))
+        elif payment is None:
+            say(NotKnown())
+        else:
+            self._subscribe(payment, say, live=False)
+
+    def _arrive(self, spec: DispatchSpec, say: Say) -> None:
+        truth = self.truths[spec.payment_hash]
+        truth.sends_on_the_way -= 1
+        if self.is_down:
+            say(Lost("server shutting down"))
+            return
+        payment = self.payments.get(spec.payment_hash)
+        is_expired = self.heap.now_ms > truth.invoice.expires_at_ms
+        if is_expired:
+            say(Refused("invoice expired. Valid until then"))
+        elif payment is not None and payment.status is not PaymentStatus.FAILED:
+            is_settled = payment.status is PaymentStatus.SUCCEEDED
+            say(Refused("invoice is already paid" if is_settled else "payment is in transition"))
+        else:
+            self._begin(spec, truth, say)
+
+    def _begin(self, spec: DispatchSpec, truth: Truth, say: Say) -> None:
+        payment = LndPayment(index=self._next_index)
+        self._next_index += 1
+        self.payments[spec.payment_hash] = payment
+        truth.htlc = "out"
+        truth.times_out += 1
+        if self.faults.hits(self.heap.rng, "false_refusal"):
+            say(Refused("invoice expired. Valid until then"))
+        else:
+            self._subscribe(payment, say, live=True)
+        self.heap.lagged(200, lambda: self._route(spec, truth, payment))
+
+    # --- the way of the HTLC --------------------------------------------------------------------------------------------
+
+    def _route(self, spec: DispatchSpec, truth: Truth, payment: LndPayment) -> None:
+        rng = self.heap.rng
+        if self.is_down:
+            # lnd resumes no route after a restart: the payment ends without a try.
+            self.heap.after(1_000, lambda: self._route(spec, truth, payment))
+            return
+        if spec.fee_limit_msat < 1_002 or self.faults.hits(rng, "payee_offline"):
+            self._fail(truth, payment, FailureReason.NO_ROUTE, ())
+            return
+        attempt = self._attempt(truth)
+        if self.faults.hits(rng, "routing_failure"):
+            failed = _with(attempt, AttemptStatus.FAILED, code=15, source=1)
+            self._fail(truth, payment, FailureReason.NO_ROUTE, (failed,))
+            return
+        payment.attempts = (attempt,)
+        payment.fee_msat = attempt.fee_msat
+        self._tell(payment)
+        self.heap.lagged(self.faults.lag_ms, lambda: self.on_arrival(truth.payment_hash))
+
+    def _attempt(self, truth: Truth) -> Attempt:
+        self._next_attempt += 1
+        return Attempt(
+            attempt_id=self._next_attempt,
+            status=AttemptStatus.IN_FLIGHT,
+            amount_msat=truth.amount_msat,
+            fee_msat=1_002,
+            expiry_height=600,
+            hop_count=2,
+            attempted_at_ms=self.heap.now_ms,
+        )
+
+    def resolved(self, payment_hash: str, outcome: str) -> None:
+        """The payee settled, canceled or refused, or the chain decided; LND hears of it now."""
+        payment, truth = self.payments[payment_hash], self.truths[payment_hash]
+        if self.is_down:
+            self.heap.after(1_000, lambda: self.resolved(payment_hash, outcome))
+            return
+        if outcome == "settled":
+            truth.htlc = "settled"
+            payment.status, payment.preimage = PaymentStatus.SUCCEEDED, truth.preimage
+            payment.attempts = tuple(_with(a, AttemptStatus.SUCCEEDED) for a in payment.attempts)
+            self._tell(payment)
+        elif outcome == "on chain":
+            failed = tuple(_with(a, AttemptStatus.FAILED, code=21, source=1) for a in payment.attempts)
+            self._fail(truth, payment, FailureReason.NO_ROUTE, failed)
+        else:
+            failed = tuple(_with(a, AttemptStatus.FAILED, code=1, source=2) for a in payment.attempts)
+            self._fail(truth, payment, FailureReason.INCORRECT_PAYMENT_DETAILS, failed)
+
+    def _fail(self, truth: Truth, payment: LndPayment, reason: FailureReason, failed: tuple[Attempt, ...]) -> None:
+        truth.htlc = "back"
+        payment.status, payment.reason, payment.attempts, payment.fee_msat = PaymentStatus.FAILED, reason, failed, 0
+        self._tell(payment)
+        # LND deletes failed attempts when the payment ends, and a time-out overwrites the reason.
+        payment.attempts = ()
+        if self.faults.hits(self.heap.rng, "lnd_forgets_attempts"):
+            payment.reason = FailureReason.TIMEOUT
+
+    # --- streams --------------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, payment: LndPayment, say: Say, *, live: bool) -> None:
+        say(Reported(self._snapshot(payment), live))
+        if payment.status is PaymentStatus.IN_FLIGHT:
+            payment.streams.append(say)
+
+    def _tell(self, payment: LndPayment) -> None:
+        rng = self.heap.rng
+        message = Reported(self._snapshot(payment), live=True)
+        streams, payment.streams = payment.streams, []
+        for say in streams:
+            if self.faults.hits(rng, "cut_stream"):
+                say(Lost("stream removed"))
+                continue
+            say(message)
+            if self.faults.hits(rng, "duplicate_update"):
+                say(message)
+            if payment.status is PaymentStatus.IN_FLIGHT:
+                payment.streams.append(say)
+
+    def _snapshot(self, payment: LndPayment) -> PaymentUpdate:
+        preimage = payment.preimage
+        if preimage is not None and self.faults.hits(self.heap.rng, "wrong_preimage"):
+            preimage = "00" * 31 + "01"
+        return PaymentUpdate(
+            payment.status, payment.reason, payment.attempts, payment.fee_msat, preimage, payment.index
+        )
+
+    # --- its own life ---------------------------------------------------------------------------------------------------
+
+    def go_down(self) -> None:
+        self.is_down = True
+        for payment in self.payments.values():
+            streams, payment.streams = payment.streams, []
+            for say in streams:
+                say(Lost("routerrpc server shutting down"))
+
+    def come_up(self) -> None:
+        self.is_down = False
+
+
+def _with(attempt: Attempt, status: AttemptStatus, code: int = 0, source: int = 0) -> Attempt:
+    return Attempt(
+        attempt_id=attempt.attempt_id,
+        status=status,
+        amount_msat=attempt.amount_msat,
+        fee_msat=attempt.fee_msat,
+        expiry_height=attempt.expiry_height,
+        hop_count=attempt.hop_count,
+        attempted_at_ms=attempt.attempted_at_ms,
+        failure_code=code,
+        failure_source_index=source,
+    )
+
+
+@dataclass(slots=True)
+class ProviderOrder:
+    """The provider's record. ``word``: unpaid, paid, number, code, over."""
+
+    truth: Truth
+    has_number: bool
+    has_code: bool
+    created_at_ms: int
+    word: str = "unpaid"
+    is_over: bool = False
+    number: str | None = None
+    code: str | None = None
+    held_at_ms: int | None = None
+
+
+class SimProvider:
+    """Sells hold invoices of its own node; its word and the HTLC's resolution lag each other, either way round."""
+
+    def __init__(self, heap: Heap, faults: Faults, lnd: SimLnd) -> None:
+        self.heap = heap
+        self.faults = faults
+        self.lnd = lnd
+        self.orders: dict[str, ProviderOrder] = {}
+        lnd.on_arrival = self.htlc_arrived
+
+    def place(self, price_sat: int) -> ProviderOrder | None:
+        """None: refused."""
+        rng = self.heap.rng
+        if self.faults.hits(rng, "refuse_order"):
+            return None
+        preimage = rng.randbytes(32).hex()
+        payment_hash = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
+        expiry_s = 120 if self.faults.hits(rng, "short_invoice") else 86_400
+        invoice = Invoice(
+            payment_hash=payment_hash,
+            payee=PAYEE,
+            amount_msat=price_sat * 1000,
+            created_at_ms=self.heap.now_ms,
+            expiry_s=expiry_s,
+            final_cltv_delta=40,
+            has_payment_address=True,
+            memo="",
+        )
+        truth = Truth(preimage, payment_hash, invoice.amount_msat, invoice)
+        self.lnd.truths[payment_hash] = truth
+        order = ProviderOrder(
+            truth,
+            has_number=not self.faults.hits(rng, "no_number"),
+            has_code=not self.faults.hits(rng, "no_code"),
+            created_at_ms=self.heap.now_ms,
+        )
+        self.orders[payment_hash] = order
+        return order
+
+    def status(self, order_id: str) -> ProviderStatus:
+        """The word of this moment."""
+        order = self.orders[order_id]
+        if self.faults.hits(self.heap.rng, "provider_flip"):
+            return ProviderStatus(is_paid=False)
+        is_paid = order.held_at_ms is not None and order.word != "unpaid"
+        error = "No available number, payment request is canceled." if order.word == "over" else None
+        return ProviderStatus(is_paid, order.number, order.code, error=error)
+
+    def cancel(self, order_id: str) -> bool:
+        """A client's cancel: refused before two minutes, and after the code."""
+        order = self.orders[order_id]
+        since_ms = order.held_at_ms or order.created_at_ms
+        if order.code is not None or order.truth.htlc == "settled" or self.heap.now_ms - since_ms < 2 * MINUTE_MS:
+            return order.is_over
+        self._give_back(order)
+        return True
+
+    # --- its node -------------------------------------------------------------------------------------------------------
+
+    def htlc_arrived(self, payment_hash: str) -> None:
+        order = self.orders[payment_hash]
+        if order.is_over or order.truth.was_held or self.heap.now_ms > order.truth.invoice.expires_at_ms:
+            self.heap.lagged(50, lambda: self.lnd.resolved(payment_hash, "refused"))
+            return
+        order.truth.htlc = "held"
+        order.truth.was_held = True
+        order.held_at_ms = self.heap.now_ms
+        rng = self.heap.rng
+        self.heap.lagged(self.faults.lag_ms, lambda: self._say(order, "paid"))
+        if self.faults.hits(rng, "on_chain"):
+            self.heap.after(rng.randrange(30 * MINUTE_MS), lambda: self._on_chain(order))
+            return
+        if not order.has_number or not order.has_code:
+            if order.has_number:
+                self.heap.after(rng.randrange(30_000), lambda: self._number(order))
+            self.heap.after(rng.randrange(MINUTE_MS, 21 * MINUTE_MS), lambda: self._give_back(order))
+            return
+        number_ms = rng.randrange(1_000, 25_000)
+        self.heap.after(number_ms, lambda: self._number(order))
+        self.heap.after(number_ms + rng.randrange(1_000, 5 * MINUTE_MS), lambda: self._deliver(order))
+
+    def _say(self, order: ProviderOrder, word: str) -> None:
+        ranks = ("unpaid", "paid", "number", "code")
+        if order.word != "over" and (word == "over" or ranks.index(word) > ranks.index(order.word)):
+            order.word = word
+
+    def _number(self, order: ProviderOrder) -> None:
+        if not order.is_over:
+            order.number = "15550001111"
+            self._say(order, "number")
+
+    def _deliver(self, order: ProviderOrder) -> None:
+        if order.is_over or order.truth.htlc != "held":
+            return
+        order.is_over = True
+        self.heap.lagged(self.faults.lag_ms, lambda: self._show_code(order))
+        self.heap.lagged(self.faults.lag_ms, lambda: self._settle(order))
+
+    def _show_code(self, order: ProviderOrder) -> None:
+        order.code = "048010"
+        self._say(order, "code")
+
+    def _settle(self, order: ProviderOrder) -> None:
+        if order.truth.htlc == "held":
+            order.truth.settle_count += 1
+            self.heap.lagged(self.faults.lag_ms, lambda: self.lnd.resolved(order.truth.payment_hash, "settled"))
+
+    def _give_back(self, order: ProviderOrder) -> None:
+        if order.is_over:
+            return
+        order.is_over = True
+        self.heap.lagged(self.faults.lag_ms, lambda: self._say(order, "over"))
+        if order.truth.htlc == "held":
+            self.heap.lagged(self.faults.lag_ms, lambda: self.lnd.resolved(order.truth.payment_hash, "canceled"))
+
+    def _on_chain(self, order: ProviderOrder) -> None:
+        if order.truth.htlc == "held" and not order.is_over:
+            order.is_over = True
+            self.heap.lagged(self.faults.lag_ms, lambda: self._say(order, "over"))
+            self.lnd.resolved(order.truth.payment_hash, "on chain")

@@ -1,0 +1,234 @@
+"""Orders, payments and words of lnd and the provider, ready made: what a test does not name is plausible."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from holdpay.core.events import PaymentReported, ProviderReplied, ProviderStatus
+from holdpay.core.lightning import (
+    Attempt,
+    AttemptStatus,
+    FailureReason,
+    Invoice,
+    NodeIdentity,
+    PaymentStatus,
+    PaymentUpdate,
+)
+from holdpay.core.model import FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
+from holdpay.core.policy import Policy, Strictness
+
+NOW_MS = 1_800_000_000_000
+S = 1000
+"""Milliseconds in a second."""
+HOUR = 3600 * S
+
+PREIMAGE = "11" * 32
+HASH = hashlib.sha256(bytes.fromhex(PREIMAGE)).hexdigest()
+PAYEE = "02" + "cc" * 32
+ALICE = NodeIdentity("03" + "aa" * 32, "simnet")
+MALLORY = NodeIdentity("03" + "bb" * 32, "simnet")
+
+POLICY = Policy(
+    payee_pubkeys=frozenset({PAYEE}),
+    payee_check=Strictness.PIN,
+    order_id_check=Strictness.WARN,
+    network="simnet",
+    price_tolerance_percent=2.0,
+    max_price_sat=10_000,
+    fee_limit_percent=1.0,
+    fee_limit_floor_sat=10,
+    first_fee_limit_percent=50.0,
+    max_final_cltv_delta=144,
+    route_cltv_delta=432,
+    timeout_s=1500,
+    mpp_from_sat=20_000,
+    mpp_max_parts=4,
+    min_expiry_left_s=60,
+    pay_within_s=600,
+    close_unpaid_after_s=120,
+    retry_delays_s=(0, 60, 120, 180),
+    max_dispatches=6,
+    retrack_s=300,
+    prove_absent_s=30,
+    confirm_unpaid_s=10,
+    cancel_after_s=120,
+    cancel_retry_s=30,
+    promise_s=1260,
+    settled_grace_s=48 * 3600,
+    alarm_in_transit_s=180,
+    alarm_refund_s=120,
+    place_attempts=3,
+    place_retry_s=5,
+    poll_min_s=2.0,
+    poll_max_s=15.0,
+    poll_fraction=0.125,
+)
+
+
+def order(**changes: Any) -> Order:
+    """A request as it is recorded."""
+    plain = Order(
+        id="abcdefghjk",
+        kind="code",
+        params={"country": "187", "country_name": "United States", "service": "oi", "service_name": "OpenAI"},
+        key="key-1",
+        fingerprint="f" * 64,
+        created_at_ms=NOW_MS,
+        pay_by_ms=NOW_MS + 600 * S,
+        max_price_sat=2_040,
+        max_fee_sat=20,
+        quote_sat=2_000,
+        state_since_ms=NOW_MS,
+        place_at_ms=NOW_MS,
+    )
+    return replace(plain, **changes)
+
+
+def invoice(**changes: Any) -> Invoice:
+    """The provider's hold invoice over 2,000 sat."""
+    plain = Invoice(
+        payment_hash=HASH,
+        payee=PAYEE,
+        amount_msat=2_000_000,
+        created_at_ms=NOW_MS,
+        expiry_s=86_400,
+        final_cltv_delta=40,
+        has_payment_address=True,
+        memo="sms4sats payment",
+    )
+    return replace(plain, **changes)
+
+
+def attempt(status: AttemptStatus = AttemptStatus.IN_FLIGHT, **changes: Any) -> Attempt:
+    """A two-hop HTLC attempt."""
+    plain = Attempt(
+        attempt_id=1,
+        status=status,
+        amount_msat=2_000_000,
+        fee_msat=1_002,
+        expiry_height=800_163,
+        hop_count=2,
+        attempted_at_ms=NOW_MS,
+    )
+    return replace(plain, **changes)
+
+
+FAILED_ON_THE_WAY = attempt(AttemptStatus.FAILED, failure_code=18, failure_source_index=1)
+FAILED_AT_PAYEE = attempt(AttemptStatus.FAILED, failure_code=1, failure_source_index=2)
+
+
+def update(status: PaymentStatus, *attempts: Attempt, **changes: Any) -> PaymentUpdate:
+    """lnd's snapshot of the payment."""
+    is_settled = status is PaymentStatus.SUCCEEDED
+    plain = PaymentUpdate(
+        status=status,
+        failure_reason=FailureReason.NO_ROUTE if status is PaymentStatus.FAILED else FailureReason.NONE,
+        attempts=attempts,
+        fee_msat=1_002 if is_settled else 0,
+        preimage=PREIMAGE if is_settled else None,
+        payment_index=7,
+    )
+    return replace(plain, **changes)
+
+
+def in_flight(*attempts: Attempt, live: bool = True, **changes: Any) -> PaymentReported:
+    return PaymentReported(update(PaymentStatus.IN_FLIGHT, *(attempts or (attempt(),)), **changes), live)
+
+
+def settled(live: bool = True, **changes: Any) -> PaymentReported:
+    return PaymentReported(update(PaymentStatus.SUCCEEDED, attempt(AttemptStatus.SUCCEEDED), **changes), live)
+
+
+def failed(*attempts: Attempt, live: bool = True, **changes: Any) -> PaymentReported:
+    return PaymentReported(update(PaymentStatus.FAILED, *attempts, **changes), live)
+
+
+def refunded(live: bool = True, **changes: Any) -> PaymentReported:
+    """The payee canceled the hold invoice."""
+    return failed(
+        FAILED_AT_PAYEE, live=live, **{"failure_reason": FailureReason.INCORRECT_PAYMENT_DETAILS, **changes}
+    )
+
+
+def replied(
+    asked_at_ms: int = NOW_MS,
+    *,
+    paid: bool = False,
+    number: str | None = None,
+    code: str | None = None,
+    error: str | None = None,
+) -> ProviderReplied:
+    return ProviderReplied(asked_at_ms, ProviderStatus(is_paid=paid, number=number, code=code, error=error))
+
+
+def failure(failure_class: FailureClass = FailureClass.ROUTING, **changes: Any) -> PaymentFailure:
+    plain = PaymentFailure(
+        reason=FailureReason.NO_ROUTE,
+        failure_class=failure_class,
+        attempt_count=1,
+        payment_index=7,
+        at_ms=NOW_MS,
+    )
+    return replace(plain, **changes)
+
+
+def payment(htlc: HtlcState = HtlcState.NONE, **changes: Any) -> Payment:
+    """A vetted hold invoice; NONE: not dispatched yet, every other state: dispatched once."""
+    plain = Payment(
+        payment_hash=HASH,
+        payreq="lnsb20u1...",
+        payee=PAYEE,
+        amount_msat=2_000_000,
+        expires_at_ms=NOW_MS + 86_400 * S,
+        final_cltv_delta=40,
+        node_pubkey=ALICE.pubkey,
+        node_network=ALICE.network,
+        htlc=htlc,
+        htlc_since_ms=NOW_MS,
+        fee_limit_msat=10_000,
+        dispatch_at_ms=NOW_MS,
+    )
+    if htlc is not HtlcState.NONE:
+        plain = replace(plain, dispatch_count=1, dispatch_at_ms=None, money_out_since_ms=NOW_MS)
+    by_state: dict[HtlcState, dict[str, Any]] = {
+        HtlcState.IN_FLIGHT: {"is_known_to_lnd": True, "fee_msat": 1_002, "attempt_count": 1, "expiry_height": 800_163},
+        HtlcState.SETTLED: {"is_known_to_lnd": True, "fee_msat": 1_002, "preimage": PREIMAGE, "reached_payee": True},
+        HtlcState.FAILED: {"is_known_to_lnd": True, "failure": failure(), "dispatch_at_ms": NOW_MS},
+    }
+    return replace(plain, **{**by_state.get(htlc, {}), **changes})
+
+
+def proven_absent(**changes: Any) -> Payment:
+    """Dispatched once, and lnd twice knew nothing of it."""
+    return payment(
+        HtlcState.NONE, **{"dispatch_count": 1, "money_out_since_ms": NOW_MS, "dispatch_at_ms": NOW_MS, **changes}
+    )
+
+
+_SAID: dict[OrderState, dict[str, Any]] = {
+    OrderState.NUMBER_ASSIGNED: {"number": "15551234567"},
+    OrderState.DELIVERED: {"number": "15551234567", "code": "012345"},
+    OrderState.CANCELED: {"provider_text": "No available number"},
+}
+_PAID = {OrderState.PAID, OrderState.NUMBER_ASSIGNED, OrderState.DELIVERED}
+
+
+def pair(state: OrderState, htlc: HtlcState, **changes: Any) -> Order:
+    """An open order in this cell of the pair, at NOW_MS. ``changes`` whose names are a payment's go to the payment.
+
+    NONE means never dispatched with AWAITING_PAYMENT, and proven absent with the states that need a dispatch.
+    """
+    plain = order(state=state, **_SAID.get(state, {}))
+    if state is not OrderState.REQUESTED:
+        plain = replace(plain, provider_order_id=HASH, payreq="lnsb20u1...")
+    needs_dispatch = state in _PAID | {OrderState.CANCELED}
+    made = proven_absent() if htlc is HtlcState.NONE and needs_dispatch else payment(htlc)
+    if state in _PAID:
+        made = replace(made, reached_payee=True)
+    of_payment = {name: value for name, value in changes.items() if name in Payment.__slots__}
+    of_order = {name: value for name, value in changes.items() if name not in of_payment}
+    if state is OrderState.REQUESTED and htlc is HtlcState.NONE:
+        return replace(plain, **changes)
+    return replace(plain, payment=replace(made, **of_payment), **of_order)
