@@ -538,6 +538,18 @@ async def test_a_socks_proxy_resolves_the_name_itself() -> None:
     assert socks.asked == [(b"sms4sats.invalid", 80)]
 
 
+async def test_a_socks_proxy_that_is_silent_leaves_nothing_in_the_pool() -> None:
+    async with (
+        listening(never) as port,
+        connected("http://sms4sats.invalid", proxy=f"socks5h://127.0.0.1:{port}", timeout_s=0.05) as client,
+    ):
+        for _ in range(3):
+            with pytest.raises(ProviderUnavailable, match="did not answer"):
+                await client.prices()
+        pools = [mount._pool for mount in client._http._mounts.values()]  # type: ignore[union-attr]
+        assert [pool.connections for pool in pools] == [[]]
+
+
 @pytest.mark.parametrize("babble", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x05\xff", b"\x05", b""])
 async def test_a_proxy_that_babbles_is_unavailable(babble: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

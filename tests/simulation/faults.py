@@ -20,6 +20,8 @@ class Faults:
     """A status reply was true when the request was sent, and comes much later."""
     cut_stream: float = 0.0
     """A payment stream ends without a terminal message."""
+    hung_stream: float = 0.0
+    """A payment stream stays open and says nothing any more."""
     duplicate_update: float = 0.0
     late_send: float = 0.0
     """A SendPaymentV2 arrives late, though a Track in between said NOT_FOUND."""
@@ -37,6 +39,8 @@ class Faults:
     """A held HTLC ends on chain: FAILED with a reason that looks retryable."""
     no_number: float = 0.0
     no_code: float = 0.0
+    never_a_code: float = 0.0
+    """The hold invoice is settled and the code never shown."""
     refuse_order: float = 0.0
     client_cancel: float = 0.0
     crash: float = 0.0

@@ -66,7 +66,7 @@ class LndPayment:
 
 
 class SimLnd:
-    """One payment record per hash; a send of a hash that is out or settled is refused, after a failure it runs again."""
+    """One record per hash; a send of a hash that is out or settled is refused, after a failure it runs again."""
 
     def __init__(self, heap: Heap, faults: Faults) -> None:
         self.heap = heap
@@ -142,7 +142,7 @@ class SimLnd:
             self._subscribe(payment, say, live=True)
         self.heap.lagged(200, lambda: self._route(spec, truth, payment))
 
-    # --- the way of the HTLC --------------------------------------------------------------------------------------------
+    # --- the way of the HTLC ------------------------------------------------------------------------------------------
 
     def _route(self, spec: DispatchSpec, truth: Truth, payment: LndPayment) -> None:
         rng = self.heap.rng
@@ -202,7 +202,7 @@ class SimLnd:
         if self.faults.hits(self.heap.rng, "lnd_forgets_attempts"):
             payment.reason = FailureReason.TIMEOUT
 
-    # --- streams --------------------------------------------------------------------------------------------------------
+    # --- streams ------------------------------------------------------------------------------------------------------
 
     def _subscribe(self, payment: LndPayment, say: Say, *, live: bool) -> None:
         say(Reported(self._snapshot(payment), live))
@@ -216,6 +216,8 @@ class SimLnd:
         for say in streams:
             if self.faults.hits(rng, "cut_stream"):
                 say(Lost("stream removed"))
+                continue
+            if self.faults.hits(rng, "hung_stream"):
                 continue
             say(message)
             if self.faults.hits(rng, "duplicate_update"):
@@ -231,7 +233,7 @@ class SimLnd:
             payment.status, payment.reason, payment.attempts, payment.fee_msat, preimage, payment.index
         )
 
-    # --- its own life ---------------------------------------------------------------------------------------------------
+    # --- its own life -------------------------------------------------------------------------------------------------
 
     def go_down(self) -> None:
         self.is_down = True
@@ -330,7 +332,7 @@ class SimProvider:
         self._give_back(order)
         return True
 
-    # --- its node -------------------------------------------------------------------------------------------------------
+    # --- its node -----------------------------------------------------------------------------------------------------
 
     def htlc_arrived(self, payment_hash: str) -> None:
         order = self.orders[payment_hash]
@@ -368,7 +370,8 @@ class SimProvider:
         if order.is_over or order.truth.htlc != "held":
             return
         order.is_over = True
-        self.heap.lagged(self.faults.lag_ms, lambda: self._show_code(order))
+        if not self.faults.hits(self.heap.rng, "never_a_code"):
+            self.heap.lagged(self.faults.lag_ms, lambda: self._show_code(order))
         self.heap.lagged(self.faults.lag_ms, lambda: self._settle(order))
 
     def _show_code(self, order: ProviderOrder) -> None:

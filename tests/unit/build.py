@@ -64,6 +64,7 @@ POLICY = Policy(
     poll_min_s=2.0,
     poll_max_s=15.0,
     poll_fraction=0.125,
+    poll_late_max_s=600.0,
 )
 
 
@@ -147,9 +148,7 @@ def failed(*attempts: Attempt, live: bool = True, **changes: Any) -> PaymentRepo
 
 def refunded(live: bool = True, **changes: Any) -> PaymentReported:
     """The payee canceled the hold invoice."""
-    return failed(
-        FAILED_AT_PAYEE, live=live, **{"failure_reason": FailureReason.INCORRECT_PAYMENT_DETAILS, **changes}
-    )
+    return failed(FAILED_AT_PAYEE, live=live, **{"failure_reason": FailureReason.INCORRECT_PAYMENT_DETAILS, **changes})
 
 
 def replied(

@@ -90,6 +90,7 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
         "poll_min_s": "polling.min_s",
         "poll_max_s": "polling.max_s",
         "poll_fraction": "polling.fraction",
+        "poll_late_max_s": "polling.late_max_s",
         "alarm_in_transit_s": "alarms.in_transit_s",
         "alarm_refund_s": "alarms.refund_s",
     }

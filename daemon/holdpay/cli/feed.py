@@ -77,7 +77,7 @@ class Feed:
         return self.request is None or bool(self.order_id)
 
     def updates(self) -> Generator[pb.OrderUpdate, None, None]:
-        """Goes on until the caller closes it.
+        """Goes on until the caller closes it, or ends with the replay of an order that was closed before.
 
         Raises Unreachable (only at first: nothing was sent), Failure (the daemon refused) and TimedOut.
         """
@@ -88,6 +88,8 @@ class Feed:
             try:
                 with self._connect() as client, closing(self._read(client)) as stream:
                     yield from stream
+                if self.known is not None and self.known.terminal:
+                    return
                 raise Lost("the stream ended")
             except Lost as lost:
                 self._note_loss(str(lost))
@@ -152,7 +154,7 @@ class Feed:
 
     def _is_new(self, update: pb.OrderUpdate) -> bool:
         if self.cursor is not None:
-            return update.cursor > self.cursor
+            return update.cursor > self.cursor + 1
         return self.request is not None or update.at_ms >= self.started_ms
 
     def _remember(self, update: pb.OrderUpdate) -> None:

@@ -58,10 +58,10 @@ class TextView:
 
     def update(self, update: pb.OrderUpdate) -> None:
         elapsed = render.span(update.at_ms - update.order.created_at_ms)
+        self._screen.live("" if update.order.terminal else update.order.phase, update.order.created_at_ms)
         for text in progress.changes(self._last, update.order):
             self._screen.line(f"{elapsed:>8}  {text}")
         self._last = update.order
-        self._screen.live("" if update.order.terminal else update.order.phase, update.order.created_at_ms)
 
     def answer(self, text: str, order: pb.Order) -> None:
         self._screen.live_off()
@@ -136,7 +136,7 @@ class Follower:
                     verdict = self._judge(update.order)
                 if verdict is not None:
                     return verdict
-        raise AssertionError("a feed has no end of its own")
+        raise AssertionError("an open order's feed has no end of its own")
 
     def _is_fresh(self, order: pb.Order) -> bool:
         """Made by this command: its updates are news, not a replay."""
@@ -205,9 +205,10 @@ class Follower:
 def _has_reached(order: pb.Order, until: Until) -> bool:
     if until is Until.ACCEPTED:
         return True
-    if until is Until.NUMBER:  # a number of an order that ended without a code receives nothing any more
-        is_dead = order.terminal and of_end(render.enum_text(order, "end")) is not ExitCode.DONE
-        return order.HasField("number") and not is_dead
+    if until is Until.NUMBER:  # a number receives nothing any more once the money is back
+        has_ended_well = of_end(render.enum_text(order, "end")) is ExitCode.DONE
+        is_dead = order.terminal or render.enum_text(order, "htlc") == "failed"
+        return order.HasField("number") and (has_ended_well or not is_dead)
     if until is Until.CODE:
         return order.HasField("code")
     return order.terminal

@@ -205,13 +205,13 @@ def watch(app: App, *, order: str, after_cursor: int | None, as_json: bool) -> N
     """Print the updates of ORDER until it is over, or of all orders until ^C. A restart of the daemon loses none."""
     from holdpay.cli.feed import Feed
 
-    if order:
-        known = app.call(lambda client: client.get_order(order))
+    known = app.call(lambda client: client.get_order(order)) if order else None
+    if known is not None:
         if known.terminal and after_cursor is None:
             click.echo("The order is over: nothing more will come. Add --after 0 to see what came.", err=True)
             return
         order = known.id
-    feed = Feed(app=app, say=lambda text: click.echo(text, err=True), order_id=order, cursor=after_cursor)
+    feed = Feed(app=app, say=lambda text: click.echo(text, err=True), order_id=order, cursor=after_cursor, known=known)
     with closing(feed.updates()) as updates:
         for update in updates:
             if as_json:

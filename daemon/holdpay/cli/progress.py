@@ -46,24 +46,27 @@ def _phase_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
         yield order.phase
     if _is_news(before, order, "number"):
         yield f"the number is {render.phone(order.number)}"
-    if _is_news(before, order, "code"):
-        yield "the code arrived"
-        if order.code_may_lack_zeros:
-            yield "the provider sent the code as a number: zeros at its beginning may be missing"
+    if _is_news(before, order, "code") and order.code_may_lack_zeros:
+        yield "the provider sent the code as a number: zeros at its beginning may be missing"
 
 
 def _money_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
-    was_locked_msat = before.locked_msat if before is not None else 0
-    if order.locked_msat and (order.locked_msat != was_locked_msat or _is_news(before, order, "expiry_height")):
+    was_locked_msat, locked_msat = _surely_locked_msat(before), _surely_locked_msat(order)
+    if locked_msat and (locked_msat != was_locked_msat or _is_news(before, order, "expiry_height")):
         yield locked(order)
     if order.spent_msat and (before is None or before.spent_msat != order.spent_msat):
         yield spent(order)
-    if was_locked_msat and not order.locked_msat and not order.spent_msat:
+    if was_locked_msat and not locked_msat and not order.spent_msat:
         yield "nothing is locked any more"
     if order.dispatches > max(1, before.dispatches if before is not None else 1):
         yield f"payment try {order.dispatches}"
     if _is_news(before, order, "next_dispatch_at_ms") and order.dispatches:
         yield f"the payment is tried again at {render.clock_time(order.next_dispatch_at_ms)}"
+
+
+def _surely_locked_msat(order: pb.Order | None) -> int:
+    """Without a payment that is just being sent: lnd says within milliseconds what is out."""
+    return 0 if order is None or render.enum_text(order, "htlc") == "dispatching" else order.locked_msat
 
 
 def _wish_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:

@@ -121,6 +121,7 @@ class PollingSection(_Section):
     min_s: float = Field(default=2.0, ge=0.01, le=60)
     max_s: float = Field(default=15.0, ge=0.01, le=300)
     fraction: float = Field(default=0.125, ge=0.01, le=1)
+    late_max_s: float = Field(default=600.0, ge=0.01, le=3600)
 
     @model_validator(mode="after")
     def _is_in_order(self) -> PollingSection:
@@ -192,6 +193,7 @@ class Settings(_Section):
             poll_min_s=self.polling.min_s,
             poll_max_s=self.polling.max_s,
             poll_fraction=self.polling.fraction,
+            poll_late_max_s=self.polling.late_max_s,
         )
 
     def order_limits(self) -> Limits:

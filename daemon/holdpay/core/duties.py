@@ -47,7 +47,8 @@ def duties(order: Order) -> frozenset[Duty]:
 def _needs_polling(order: Order, payment: Payment) -> bool:
     if order.state is OrderState.DELIVERED:
         return False
-    return order.state is not OrderState.AWAITING_PAYMENT or payment.dispatch_count > 0
+    is_untouched = payment.htlc is HtlcState.NONE and payment.dispatch_count == 0
+    return order.state is not OrderState.AWAITING_PAYMENT or not is_untouched
 
 
 # --- the PAY duty: what to do next --------------------------------------------------------------------------------
@@ -143,11 +144,10 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
         return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
     since_ms = min(max(order.state_since_ms, payment.htlc_since_ms), now_ms)
     latest_ms = max(since_ms, asked_at_ms or 0)
-    if order.state is OrderState.CANCELED:
-        delay_s = policy.poll_max_s
-    else:
-        delay_s = min(max((latest_ms - since_ms) / 1000 * policy.poll_fraction, policy.poll_min_s), policy.poll_max_s)
-    return latest_ms + int(delay_s * 1000)
+    waited_s = (latest_ms - since_ms) / 1000
+    max_s = policy.poll_max_s if waited_s < policy.promise_s else policy.poll_late_max_s
+    min_s = policy.poll_max_s if order.state is OrderState.CANCELED else policy.poll_min_s
+    return latest_ms + int(min(max(waited_s * policy.poll_fraction, min_s), max_s) * 1000)
 
 
 def _next_license_poll_at_ms(payment: Payment, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:

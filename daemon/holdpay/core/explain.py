@@ -37,7 +37,9 @@ def sat(msat: int) -> str:
 def minutes(duration_ms: int) -> str:
     """A rough duration for people."""
     seconds = max(0, duration_ms) // 1000
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
 
 
 def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def _summary(order: Order) -> str:
 def _money(order: Order) -> str:
     payment = order.payment
     if payment is None:
-        return "No money was ever sent: there was no hold invoice to pay."
+        return "No money was sent: there is no hold invoice that could be paid."
     amount = sat(payment.amount_msat)
     if payment.htlc is HtlcState.SETTLED:
         return (
@@ -172,10 +174,10 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
         return "Nothing is paid again. The provider is asked until it says what became of the order."
     if order.giving_up is not None:
         return f"No further payment is tried ({order.giving_up}); the order closes once the provider confirms."
-    if payment.failure is None or payment.dispatch_at_ms is None:
+    if payment.dispatch_count == 0 or payment.dispatch_at_ms is None:
         return "The payment is sent next."
     hint = ""
-    if payment.failure.failure_class is FailureClass.ROUTING:
+    if payment.failure is not None and payment.failure.failure_class is FailureClass.ROUTING:
         hint = " lnd itself avoids a hop that failed for about three minutes."
     wait = minutes(payment.dispatch_at_ms - now_ms)
     return (
@@ -201,8 +203,10 @@ def _after_the_end(order: Order) -> str:
 
 def history_line(moment: Moment, before: Order | None) -> str | None:
     """One line of the history; None if there is nothing to tell a person."""
-    text = _EVENT_LINES.get(moment.event)
     order, parts = moment.order, []
+    text = _EVENT_LINES.get(moment.event)
+    if moment.event == "payment_not_found" and not order.is_money_out:
+        text = "lnd twice knew nothing of the payment, which proves that it was never sent"
     if text is not None and not (moment.event == "provider_replied" and _is_same_phase(before, order)):
         parts.append(text.format(**_words(order)))
     elif before is not None and not _is_same_phase(before, order):
@@ -221,7 +225,7 @@ _EVENT_LINES = {
     "order_requested": "you asked for {what}, at most {max_price}",
     "order_placed": "the provider took the order and sent a hold invoice",
     "placing_failed": "the provider did not take the order: {provider_text}",
-    "invoice_decoded": "the hold invoice over {amount} was checked",
+    "invoice_decoded": "the hold invoice{amount} was checked",
     "dispatch_intended": "payment {dispatch_count} was sent, fee limit {fee_limit}",
     "payment_reported": "lnd: {phase}{fee}",
     "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
@@ -240,7 +244,7 @@ def _words(order: Order) -> dict[str, object]:
         "what": what(order),
         "max_price": sat(order.max_price_sat * 1000),
         "provider_text": order.provider_text,
-        "amount": sat(payment.amount_msat) if payment else "?",
+        "amount": f" over {sat(payment.amount_msat)}" if payment else "",
         "dispatch_count": payment.dispatch_count if payment else 0,
         "fee_limit": sat(payment.fee_limit_msat) if payment else "?",
         "refusal": payment.refusal if payment else "",

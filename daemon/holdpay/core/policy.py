@@ -72,6 +72,8 @@ class Policy:
     poll_max_s: float
     poll_fraction: float
     """A poll comes after this fraction of the time already waited, between the two bounds."""
+    poll_late_max_s: float
+    """The upper bound once ``promise_s`` has been waited: a code that is so late is in no hurry."""
 
     def fee_cap_sat(self, amount_sat: int) -> int:
         """The fee limit of the last rung for an amount, where the client named none."""

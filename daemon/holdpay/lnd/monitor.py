@@ -10,7 +10,6 @@ import structlog
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay._pb.lnd import stateservice_pb2 as staterpc
-from holdpay.core.lightning import NodeIdentity
 from holdpay.lnd.connection import Connection
 from holdpay.lnd.convert import to_identity
 from holdpay.lnd.failures import CallFailed, Failure, FailureKind, explain
@@ -23,8 +22,6 @@ SYNCING_AFTER_S: Final = 600
 """synced_to_chain turns false at every block, and while the tip is over two hours old: by itself it says little."""
 BREAK_LOOK_AFTER_S: Final = 0.2
 """After a break; not at once, or a server that only accepts and hangs up would be asked without end."""
-
-_ANSWERING: Final = frozenset({NodeState.READY, NodeState.SYNCING, NodeState.TOO_OLD})
 
 _STATE_OF_FAILURE: Final = {
     FailureKind.LOCKED: NodeState.LOCKED,
@@ -50,7 +47,6 @@ class Monitor:
         self._settings = settings
         self._clock = clock
         self._broke = asyncio.Event()
-        self._required: NodeIdentity | None = None
         self._progress_at_ms: int | None = None
         self._seen = NodeStatus(
             state=NodeState.UNREACHABLE, detail="lnd was not asked yet. Wait a second.", address=settings.address
@@ -58,15 +54,8 @@ class Monitor:
 
     @property
     def status(self) -> NodeStatus:
-        """The last look, measured against the node that the open payments need."""
-        seen = self._seen
-        if self._required in {None, seen.identity} or seen.state not in _ANSWERING:
-            return seen
-        return replace(seen, state=NodeState.WRONG_NODE, detail=_wrong_node_text(seen, self._required))
-
-    def require(self, identity: NodeIdentity | None) -> None:
-        """The node that the open payments were sent from; None: any will do."""
-        self._required = identity
+        """What the last look saw."""
+        return self._seen
 
     def wake(self) -> None:
         """The connection broke: look soon."""
@@ -155,11 +144,3 @@ async def _balance_sat(link: Link) -> int | None:
         return (await link.ask(Connection.balance)).local_balance.sat
     except CallFailed:
         return None
-
-
-def _wrong_node_text(seen: NodeStatus, required: NodeIdentity) -> str:
-    assert seen.identity is not None
-    return (
-        f"The node at {seen.address} is {seen.identity.pubkey[:16]}… on {seen.identity.network}, and the open payments"
-        f" are on {required.pubkey[:16]}… on {required.network}. Point lnd.address at that node until they have ended."
-    )

@@ -53,10 +53,6 @@ class LndNode:
         """Of the node behind the connection that stands now; None while none stands."""
         return None if self._link_or_none is None else self._link.current.identity
 
-    def require(self, identity: NodeIdentity | None) -> None:
-        """Says which node the open payments need: while another one answers, ``status`` is WRONG_NODE."""
-        self._monitor.require(identity)
-
     async def decode(self, payreq: str) -> tuple[Invoice, NodeIdentity]:
         """DecodePayReq, and the node that did it.
 

@@ -59,6 +59,7 @@ class SandboxLnd:
         self._clock = clock or WallClock()
         self._port = port
         self._server: grpc.aio.Server | None = None
+        self._router: Router | None = None
         self._certificate = write_certificate(directory, NAMES)
         self._oven = MacaroonOven()
         self._macaroon_hex = self._oven.bake(directory / "admin.macaroon")
@@ -100,7 +101,8 @@ class SandboxLnd:
         self._served.state = until if until in NOT_READY else WalletState.UNLOCKED
         self._server = grpc.aio.server(interceptors=(Gate(self._served),), options=_SERVER_OPTIONS)
         lightning_pb2_grpc.add_LightningServicer_to_server(Lightning(self._served), self._server)
-        router_pb2_grpc.add_RouterServicer_to_server(Router(self._served), self._server)
+        self._router = Router(self._served)
+        router_pb2_grpc.add_RouterServicer_to_server(self._router, self._server)
         stateservice_pb2_grpc.add_StateServicer_to_server(State(self._served), self._server)
         pair = self._certificate
         credentials = grpc.ssl_server_credentials([(pair.key, pair.certificate)])
@@ -118,20 +120,16 @@ class SandboxLnd:
 
     async def stop(self) -> None:
         """As SIGTERM does: streams end with "routerrpc server shutting down", then nobody listens."""
-        self._leave()
-        if self._server is not None:
-            self._served.node.stop()
-            server, self._server = self._server, None
-            await server.stop(grace=0.2)
+        self.network.set_online("node", online=False)
+        self._served.node.stop()
+        await self._close(grace_s=0.2)
 
     async def kill(self) -> None:
         """As SIGKILL does: connections break, and the rest of a block of payment numbers is lost."""
-        self._leave()
-        if self._server is not None:
-            server, self._server = self._server, None
-            await server.stop(grace=None)
-            self._served.node.stop()
-            self._served.node.db.lose_indexes()
+        self.network.set_online("node", online=False)
+        await self._close(grace_s=None)
+        self._served.node.stop()
+        self._served.node.db.lose_indexes()
 
     async def restart(self, until: WalletState = WalletState.SERVER_ACTIVE) -> None:
         await self.stop()
@@ -172,13 +170,17 @@ class SandboxLnd:
         """As `lncli deletepayments` does. Raises NotInitiated, InTransition."""
         self.node.db.delete(payment_hash)
 
-    def replace_node(self, alias: str = "mallory") -> LndNode:
-        """Put another node behind the same address, certificate and macaroon; returns the one that was there."""
+    def replace_node(self, alias: str = "mallory", node: LndNode | None = None) -> LndNode:
+        """Put another node behind the same address, certificate and macaroon: a new one, or one that was there before.
+
+        Returns the one that was there.
+        """
         before = self._served.node
         before.stop()
         before.network.set_online("node", online=False)
-        self._served.node = self._new_node(default_channels(), before.network.height)
+        self._served.node = node or self._new_node(default_channels(), before.network.height)
         self._served.alias = alias
+        self._served.node.start()
         self.advance(self._served.state)
         return before
 
@@ -201,8 +203,13 @@ class SandboxLnd:
         network = Network(self._clock, self._payee, self.knobs, height=height, channels=tuple(channels))
         return LndNode(self._clock, network, self.knobs, network_name=self._payee.network_name)
 
-    def _leave(self) -> None:
-        self.network.set_online("node", online=False)
+    async def _close(self, grace_s: float | None) -> None:
+        server, self._server = self._server, None
+        router, self._router = self._router, None
+        if server is not None:
+            await server.stop(grace_s)
+        if router is not None:
+            router.close()
 
     def _caught_up(self) -> None:
         self._served.is_catching_up = False

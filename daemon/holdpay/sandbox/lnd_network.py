@@ -19,7 +19,8 @@ from holdpay.sandbox.lnd_routing import Graph, OurChannel
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Settled
 
 PEER_INDEX, PAYEE_INDEX = 1, 2  # failure_source_index; 0 is our own node
-# The peer goes on chain for an HTLC of a dead payee; seen on a real net: we hear of it this many blocks later.
+# What a dead payee leaves with the peer comes back to us this many blocks after the payee's HTLC expired: seen on a
+# real net with an HTLC of some thousand sat, which the peer does not find worth a claim on chain. (A large one: 3.)
 PEER_CLOSES_AFTER_BLOCKS = 56
 # After our own force close the HTLC's time-out needs this many blocks to be final.
 OWN_CLOSE_BLOCKS = 2

@@ -31,7 +31,7 @@ from holdpay.sandbox.payee import Settled
 
 
 class ShuttingDown(Exception):
-    """The node stopped while somebody followed a payment."""
+    """The node stopped while somebody sent or followed a payment."""
 
     def __init__(self) -> None:
         super().__init__("routerrpc server shutting down")
@@ -80,6 +80,7 @@ class LndNode:
         self._subscriptions: dict[bytes, list[Subscription]] = {}
         self._runs: dict[bytes, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_up = False
         self.network = network
         self.network_name = network_name
         self.db = PaymentDb()
@@ -95,6 +96,7 @@ class LndNode:
 
     def start(self) -> None:
         """Go on with the payments that were out: wait for their HTLCs, try nothing new."""
+        self._is_up = True
         for payment in self.db.all():
             if not payment.is_terminal:
                 run = self._begin(_Run(payment.payment_hash, None, None))
@@ -102,6 +104,7 @@ class LndNode:
                     self._collect(run, attempt)
 
     def stop(self) -> None:
+        self._is_up = False
         for task in self._tasks:
             task.cancel()
         self._runs.clear()
@@ -110,7 +113,9 @@ class LndNode:
             subscription.shut_down()
 
     def send(self, request: SendRequest) -> Subscription:
-        """Store a payment and start it. Raises Refusal, InvoiceError, AlreadyExists."""
+        """Store a payment and start it. Raises Refusal, InvoiceError, AlreadyExists, ShuttingDown."""
+        if not self._is_up:
+            raise ShuttingDown
         now_s = self._clock.now_s()
         intent = vet(request, self.decode, self.key.public_key.format(), now_s)
         self.db.init(intent.payment_hash, intent.amount_msat, intent.payment_request, self._now_ns())

@@ -175,10 +175,10 @@ class Router(router_pb2_grpc.RouterServicer):
         # A request that is on its way arrives even if its sender has gone.
         arrival = asyncio.create_task(self._arrive(request))
         self._arriving.add(arrival)
-        arrival.add_done_callback(self._arriving.discard)
+        arrival.add_done_callback(self._arrived)
         try:
             subscription = await asyncio.shield(arrival)
-        except (Refusal, InvoiceError) as error:
+        except (Refusal, InvoiceError, ShuttingDown) as error:
             await _abort(context, error)
         except AlreadyExists as error:
             await _abort(context, error, grpc.StatusCode.ALREADY_EXISTS)
@@ -201,6 +201,16 @@ class Router(router_pb2_grpc.RouterServicer):
             await _abort(context, error, grpc.StatusCode.NOT_FOUND)
         async for payment in self._stream(subscription, request.no_inflight_updates, context):
             yield payment
+
+    def close(self) -> None:
+        """What is still on its way to a process that is gone never arrives."""
+        for arrival in self._arriving:
+            arrival.cancel()
+
+    def _arrived(self, arrival: asyncio.Task[Subscription]) -> None:
+        self._arriving.discard(arrival)
+        if not arrival.cancelled():
+            arrival.exception()  # looked at, in case the sender no longer does
 
     async def _arrive(self, request: router_pb2.SendPaymentRequest) -> Subscription:
         await self._served.clock.sleep_s(self._served.knobs.send_delay_s)

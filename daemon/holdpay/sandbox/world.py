@@ -14,6 +14,7 @@ from holdpay.sandbox.sms4sats import SimulatedSms4Sats
 
 REAL_POLL_MIN_S = 2.0
 REAL_POLL_MAX_S = 15.0
+REAL_POLL_LATE_MAX_S = 600.0
 REAL_CANCEL_AFTER_S = 120
 REAL_CANCEL_RETRY_S = 30
 REAL_PROMISE_S = 1260
@@ -57,6 +58,7 @@ promise_s = {_paced(REAL_PROMISE_S, pace)}
 [polling]
 min_s = {max(0.01, REAL_POLL_MIN_S / pace)}
 max_s = {max(0.05, REAL_POLL_MAX_S / pace)}
+late_max_s = {max(0.05, REAL_POLL_LATE_MAX_S / pace)}
 {extra}"""
     write_private(path, text.encode())
     return path

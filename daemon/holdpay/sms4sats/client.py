@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,6 +41,8 @@ FRESH_S: Final = 10
 PATIENCE_S: Final = 10
 """A request that a person may be waiting for fails at once if the provider wants a longer pause than this."""
 MAX_RETRY_AFTER_S: Final = 3600
+KEEP_ALIVE_S: Final = 30
+"""Longer than from one poll of an order to the next."""
 
 _LOST_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 """The answer never began, or was cut off: mostly a kept connection that the server had closed meanwhile."""
@@ -91,13 +94,20 @@ class Sms4Sats:
         self._answered_at_ms: int | None = None
         self._last_error = ""
         self._request_count = 0
-        self._http = httpx.AsyncClient(
-            base_url=settings.url,
-            proxy=settings.proxy,
-            verify=_tls(settings.ca_file),
+        self._tls = _tls(settings.ca_file)
+        self._http = self._new_http()
+
+    def _new_http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self._settings.url,
+            proxy=self._settings.proxy,
+            verify=self._tls,
             trust_env=False,
             follow_redirects=False,
-            timeout=settings.timeout_s,
+            timeout=self._settings.timeout_s,
+            # Without a bound: a request that is canceled in the queue for a connection blocks that one for ever
+            # (httpcore issue 1093). The request rate bounds them well enough.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEP_ALIVE_S),
             # Nothing that could link one order to the next, and nothing that a reply could make us keep.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={
@@ -221,13 +231,23 @@ class Sms4Sats:
         self._answered_at_ms = self._clock.now_ms()
         return answer
 
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Kept connections, except through SOCKS: there a time-out or a cancel during the handshake would leave
+        a dead connection in the pool each time (httpcore issue 1015)."""
+        if not (self._settings.proxy or "").startswith("socks"):
+            yield self._http
+            return
+        async with self._new_http() as http:
+            yield http
+
     def _backoff_s(self, state: RetryCallState) -> float:
         return self._rng.uniform(0.2, 0.6) * state.attempt_number
 
     async def _transfer(self, request: httpx.Request, max_bytes: int) -> Answer:
         self._request_count += 1
-        async with asyncio.timeout(self._settings.timeout_s):
-            response = await self._http.send(request, stream=True)
+        async with asyncio.timeout(self._settings.timeout_s), self._connection() as http:
+            response = await http.send(request, stream=True)
             try:
                 body = await _read(response, max_bytes)
             finally:

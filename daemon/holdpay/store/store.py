@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
 
 _ORDER = TypeAdapter(Order)
-_EVENTS: dict[type, TypeAdapter[Any]] = {}
 _WITHOUT_PAYMENT = frozenset({"payment"})
 
 _ORDER_COLUMNS = column_names(Order, without=_WITHOUT_PAYMENT)
@@ -82,6 +82,12 @@ def event_name(event: Event) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
 
 
+@cache
+def _event_adapter(kind: Any) -> TypeAdapter[Any]:
+    # Making one takes longer than a durable commit.
+    return TypeAdapter(kind)
+
+
 class SqliteStore:
     """One connection, for one thread. ``on_commit`` is called after each commit with its cursor and order."""
 
@@ -112,8 +118,7 @@ class SqliteStore:
 
     def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         """See OrderStore."""
-        adapter = _EVENTS.setdefault(type(event), TypeAdapter(type(event)))
-        data = adapter.dump_json(event).decode()
+        data = _event_adapter(type(event)).dump_json(event).decode()
         with transaction(self._conn):
             if self._conn.execute(_UPDATE_ORDER, _order_row(step.order)).rowcount != 1:
                 raise StoreError(f"Order {step.order.id} is not in the database. Restart holdpayd, and report this.")

@@ -46,7 +46,7 @@ def test_the_progress_tells_number_money_and_heights(daemon: FakeDaemon, termina
     assert lines[4].startswith("    2.0s  3,003.512 sat locked; the provider promises an end by ")
     assert lines[4].endswith("; block 871,234 ends it at the latest")
     assert lines[5:7] == ["    3.0s  held, waiting for the SMS", "    3.0s  the number is +15550001111"]
-    assert "    4.0s  the code arrived" in lines
+    assert "    4.0s  the code is here, settling" in lines
     assert lines[-1] == "Cost: 3,003.512 sat, locked until the HTLC settles."
     assert "004211" not in "\n".join(lines)
 

@@ -136,6 +136,16 @@ def test_wait_on_a_refunded_order_ends_at_once(daemon: FakeDaemon, terminal: Ter
     assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
 
 
+def test_wait_for_the_number_of_an_order_whose_money_is_back_waits_for_its_end(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    back = NUMBERED | OLD | {"htlc": pb.HTLC_STATE_FAILED, "locked_msat": 0}
+    daemon.orders = [an_order(**back)]
+    daemon.watch_scripts = [updates(back, ended(pb.END_REFUNDED, number="15550001111") | OLD)]
+    result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
+    assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
+
+
 def test_wait_until_settled_on_a_closed_order_prints_its_code(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**SETTLED | OLD)]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "settled")
@@ -170,6 +180,13 @@ def test_watch_a_closed_order_does_not_wait_for_ever(daemon: FakeDaemon, termina
     result = terminal.run("orders", "watch", ORDER_ID)
     assert result.exit_code == ExitCode.DONE
     assert "--after 0" in result.stderr
+
+
+def test_watch_a_closed_order_from_a_cursor_behind_its_end_ends(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED)]
+    daemon.watch_scripts = [[]]
+    result = terminal.run("orders", "watch", ORDER_ID, "--after", "99")
+    assert (result.exit_code, result.stdout, result.stderr) == (ExitCode.DONE, "", "")
 
 
 def test_watch_json_lines_parse(daemon: FakeDaemon, terminal: Terminal) -> None:

@@ -80,6 +80,13 @@ def test_money_that_is_back_is_said() -> None:
     assert lines[-1] == "over: no code; the money is back"
 
 
+def test_a_payment_just_being_sent_locks_nothing_yet_on_the_screen() -> None:
+    sending = an_order(htlc=pb.HTLC_STATE_DISPATCHING, locked_msat=3_003_512, phase="sending")
+    assert list(changes(None, sending)) == ["sending"]
+    shown = list(changes(sending, an_order(htlc=pb.HTLC_STATE_UNKNOWN, locked_msat=3_003_512, phase="sending")))
+    assert shown == ["3,003.512 sat locked"]
+
+
 def test_settled_money_is_not_called_back() -> None:
     lines = list(changes(an_order(**DELIVERED), an_order(**SETTLED)))
     assert "spent 3,003.512 sat, 3.512 sat of it routing fee" in lines

@@ -12,10 +12,12 @@ import pytest
 import pytest_asyncio
 
 from holdpay.sandbox.bolt11 import payment_hash_of
+from holdpay.sandbox.lnd import SandboxLnd
 from holdpay.sandbox.lnd_rpc import WalletState
-from holdpay.sandbox.payee import InvoiceState
+from holdpay.sandbox.payee import InvoiceState, Payee
 from tests.contract.client import PATIENCE_S, Client, Payment, client
 from tests.contract.worlds import SandboxWorld, sandbox_world
+from tests.unit.sms4sats.clock import ManualClock
 
 PREIMAGE = b"p" * 32
 HASH = payment_hash_of(PREIMAGE)
@@ -55,6 +57,35 @@ async def test_a_late_send_is_not_found_meanwhile_and_arrives_though_its_sender_
     await accepted(world)
 
     assert (await lnd.track(HASH).out()).status == Payment.IN_FLIGHT
+
+
+async def test_a_send_that_is_on_its_way_to_an_lnd_that_is_killed_never_arrives(tmp_path: Path) -> None:
+    clock = ManualClock()
+    payee = Payee(clock)
+    lnd = SandboxLnd(payee, tmp_path, clock=clock)
+    lnd.set_knobs(lag_s=0, send_delay_s=60)
+    await lnd.start()
+    payreq = await payee.add(payment_hash=HASH, value_sat=2000, memo="", expiry_s=600, cltv_delta=40)
+    async with client(lnd.target, lnd.tls_cert, lnd.macaroon_hex) as before:
+        stream = before.send(payreq)
+        assert await before.track(HASH).refusal() == NOT_FOUND
+        await lnd.kill()
+        code, _ = await stream.refusal()
+    await lnd.start()
+    await clock.advance(61)
+    async with client(lnd.target, lnd.tls_cert, lnd.macaroon_hex) as after:
+        assert await after.track(HASH).refusal() == NOT_FOUND
+    await lnd.stop()
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_when_it_stops_open_streams_end_with_lnds_word_for_it(world: SandboxWorld, lnd: Client) -> None:
+    stream = lnd.send(await invoice(world))
+    await stream.out()
+    await world.lnd.stop()
+
+    assert await stream.refusal() == (grpc.StatusCode.UNKNOWN, "routerrpc server shutting down")
 
 
 async def test_while_starting_calls_are_refused_and_from_rpc_active_on_a_held_payment_is_shown(
@@ -99,12 +130,15 @@ async def test_another_node_at_the_same_address_has_another_key_and_knows_nothin
     stream = lnd.send(await invoice(world))
     await stream.out()
     before = await lnd.info()
-    world.lnd.replace_node()
+    first = world.lnd.replace_node()
     after = await lnd.info()
 
     assert after.identity_pubkey != before.identity_pubkey
     assert after.alias == "mallory"
     assert await lnd.track(HASH).refusal() == NOT_FOUND
+    world.lnd.replace_node("alice", first)
+    assert (await lnd.info()).identity_pubkey == before.identity_pubkey
+    assert (await lnd.track(HASH).out()).status == Payment.IN_FLIGHT
 
 
 async def test_after_a_new_certificate_only_a_new_connection_works(world: SandboxWorld) -> None:

@@ -37,6 +37,7 @@ class Scene:
         self.payreq = await self.payee.add(
             payment_hash=HASH, value_sat=value_sat, memo="", expiry_s=86_400, cltv_delta=40
         )
+        self.node.start()
         self.network.set_online("node", online=True)
 
     def send(self, *, timeout_s: int = 60, max_parts: int = 1) -> Subscription:
@@ -260,6 +261,7 @@ async def test_a_second_payer_of_a_held_invoice_is_turned_away(scene: Scene) -> 
     other = Network(scene.clock, scene.payee, knobs, height=500, channels=default_channels())
     other.set_online("node", online=True)
     rival = LndNode(scene.clock, other, knobs)
+    rival.start()
     subscription = rival.send(SendRequest(scene.payreq, fee_limit_msat=FEE_LIMIT_MSAT))
     await scene.clock.advance(1)
 

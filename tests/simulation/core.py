@@ -1,0 +1,144 @@
+"""One seed of the core simulation: phase one under faults (safety), phase two without (liveness)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from random import Random
+
+from holdpay.core import machine
+from holdpay.core.events import CancelRequested
+from holdpay.core.model import Order
+from holdpay.core.policy import Strictness
+from tests.simulation.auditor import Auditor, Violation
+from tests.simulation.daemon import SimDaemon
+from tests.simulation.faults import Faults, draw
+from tests.simulation.heap import START_MS, Heap
+from tests.simulation.parties import MINUTE_MS, PAYEE, SimLnd, SimProvider
+from tests.unit.build import POLICY as DEFAULTS
+
+PHASE_ONE_MS = 35 * MINUTE_MS
+PHASE_TWO_MS = 80 * 60 * MINUTE_MS
+AFTERMATH_MS = 2 * MINUTE_MS
+PRICE_SAT = 2000
+
+POLICY = replace(DEFAULTS, payee_pubkeys=frozenset({PAYEE}), order_id_check=Strictness.PIN)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one seed did. ``violation`` None: every law held."""
+
+    seed: int
+    violation: str | None
+    ends: Counter[str]
+    faults: Counter[str]
+    transcript: list[str]
+
+
+class CoreSimulation:
+    """A world from a seed."""
+
+    def __init__(self, seed: int, *, trace: bool = False) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.faults: Faults = draw(self.rng)
+        self.heap = Heap(self.rng)
+        self.lnd = SimLnd(self.heap, self.faults)
+        self.provider = SimProvider(self.heap, self.faults, self.lnd)
+        self.auditor = Auditor(self.lnd.truths)
+        self.daemon = SimDaemon(self.heap, self.faults, POLICY, self.lnd, self.provider, self.auditor)
+        self.transcript: list[str] = []
+        if trace:
+            self.daemon.tell = self._tell
+
+    def run(self) -> Outcome:
+        violation = None
+        try:
+            self._run()
+        except (Violation, machine.InvariantViolation, AssertionError) as error:
+            violation = f"{type(error).__name__}: {error}"
+            self._tell(violation)
+        ends = Counter(order.end.value if order.end else "open" for order in self.daemon.orders.values())
+        counts = Counter(self.faults.counts)
+        counts["crash"] = self.daemon.crash_count
+        return Outcome(self.seed, violation, ends, counts, self.transcript)
+
+    def _run(self) -> None:
+        for number in range(self.rng.choice((1, 1, 2))):
+            at_ms = START_MS + self.rng.randrange(MINUTE_MS)
+            self.heap.at(at_ms, lambda n=number: self.daemon.request(self._order(n)))  # type: ignore[misc]
+        self.daemon.begin_ticking()
+        self._plan_lnd_troubles()
+        self._plan_client()
+        self.heap.run(START_MS + PHASE_ONE_MS, lambda: False)
+        self.faults.is_calm = True
+        self.lnd.come_up()
+        self._tell("-- faults stop --")
+        self.heap.run(START_MS + PHASE_TWO_MS, self._is_over)
+        # What is still on its way after the last close must not find money out.
+        self.heap.run(self.heap.now_ms + AFTERMATH_MS, lambda: False)
+        self.auditor.at_the_end(self.daemon.orders, self._codes())
+        self._replay_journal()
+
+    def _is_over(self) -> bool:
+        return bool(self.daemon.orders) and all(order.is_closed for order in self.daemon.orders.values())
+
+    def _codes(self) -> dict[str, str]:
+        return {order_id: order.code for order_id, order in self.provider.orders.items() if order.code}
+
+    def _order(self, number: int) -> Order:
+        now_ms = self.heap.now_ms
+        return Order(
+            id=f"order{number}",
+            kind="code",
+            params={"country": "187", "service": "dr"},
+            key=f"key{number}",
+            fingerprint="",
+            created_at_ms=now_ms,
+            pay_by_ms=now_ms + POLICY.pay_within_s * 1000,
+            max_price_sat=PRICE_SAT,
+            max_fee_sat=self.rng.choice((20, 20, 20, 2)),
+            state_since_ms=now_ms,
+            place_at_ms=now_ms,
+        )
+
+    def _plan_lnd_troubles(self) -> None:
+        for minute in range(PHASE_ONE_MS // MINUTE_MS):
+            if self.faults.hits(self.rng, "lnd_down"):
+                at_ms = START_MS + minute * MINUTE_MS + self.rng.randrange(MINUTE_MS)
+                self.heap.at(at_ms, self._lnd_down)
+
+    def _lnd_down(self) -> None:
+        self._tell("lnd goes down")
+        self.lnd.go_down()
+        self.heap.after(self.faults.lnd_down_ms, self.lnd.come_up)
+
+    def _plan_client(self) -> None:
+        if self.faults.hits(self.rng, "client_cancel"):
+            self.heap.at(START_MS + self.rng.randrange(10 * MINUTE_MS), self._cancel)
+
+    def _cancel(self) -> None:
+        daemon = self.daemon
+        if daemon.is_up and "order0" in daemon.orders:
+            daemon._guard(lambda: daemon.apply("order0", CancelRequested()) and None)
+
+    def _replay_journal(self) -> None:
+        """The journal, folded from the first order on, gives the snapshot."""
+        for order_id, order in self.daemon.orders.items():
+            rows = [row for row in self.daemon.journal if row.order_id == order_id]
+            if not rows:
+                continue
+            state = None
+            for row in rows:
+                if state is not None:
+                    state = machine.decide(state, row.event, POLICY, row.at_ms).order
+                    if state != row.after:
+                        raise Violation(f"order {order_id}: the journal does not replay to its snapshot")
+                state = row.after
+            if state != order:
+                raise Violation(f"order {order_id}: the journal's last row is not the snapshot")
+
+    def _tell(self, line: str) -> None:
+        seconds = (self.heap.now_ms - START_MS) / 1000
+        self.transcript.append(f"{seconds:12.3f}  {line}")

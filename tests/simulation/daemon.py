@@ -1,0 +1,332 @@
+"""The daemon of the core simulation: holdpay's pure core, driven by the heap instead of tasks.
+
+It keeps the shell's rules (one action per order and duty, commit before act, nothing in memory survives a crash) and
+decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from holdpay.core import duties as core_duties
+from holdpay.core import events as ev
+from holdpay.core import machine
+from holdpay.core.duties import Dispatch, Duty, Track
+from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
+from holdpay.core.model import Order
+from holdpay.core.policy import Policy
+from tests.simulation.auditor import Auditor
+from tests.simulation.faults import Faults
+from tests.simulation.heap import Heap
+from tests.simulation.parties import SimLnd, SimProvider
+
+NODE = NodeIdentity("03" + "22" * 32, "simnet")
+Key = tuple[str, Duty]
+
+
+class Crash(Exception):
+    """The process is gone, with all that it had in memory."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One journal row."""
+
+    at_ms: int
+    order_id: str
+    event: ev.Event
+    after: Order
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a crash takes away."""
+
+    running: set[Key] = field(default_factory=set)
+    waiting: dict[Key, Callable[[], None]] = field(default_factory=dict)
+    asked_at_ms: dict[str, int] = field(default_factory=dict)
+    failures: dict[Key, int] = field(default_factory=dict)
+
+
+class SimDaemon:
+    """``orders`` and ``journal`` are the disk; ``memory`` is everything else."""
+
+    def __init__(
+        self, heap: Heap, faults: Faults, policy: Policy, lnd: SimLnd, provider: SimProvider, auditor: Auditor
+    ) -> None:
+        self.heap = heap
+        self.faults = faults
+        self.policy = policy
+        self.lnd = lnd
+        self.provider = provider
+        self.auditor = auditor
+        self.orders: dict[str, Order] = {}
+        self.journal: list[Row] = []
+        self.memory = Memory()
+        self.is_up = True
+        self.tell: Callable[[str], None] = lambda line: None
+        self.crash_count = 0
+
+    # --- the process --------------------------------------------------------------------------------------------------
+
+    def request(self, order: Order) -> None:
+        if order.id not in self.orders:
+            self.orders[order.id] = order
+            self._guard(lambda: self._reconcile(order.id))
+
+    def later(self, delay_ms: int, action: Callable[[], None]) -> None:
+        """An action of this process: it does not happen if the process is gone by then."""
+        memory = self.memory
+        self.heap.after(delay_ms, lambda: self._guard(action) if self.memory is memory and self.is_up else None)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Crash:
+            self.crash()
+
+    def crash(self) -> None:
+        self.tell("the daemon dies")
+        self.crash_count += 1
+        self.is_up = False
+        self.memory = Memory()
+        self.heap.after(self.heap.rng.choice((0, 500, 5_000, 120_000)), self._start)
+
+    def _start(self) -> None:
+        self.tell("the daemon starts")
+        self.is_up = True
+        self.memory = Memory()
+        self._guard(self._take_over)
+
+    def _take_over(self) -> None:
+        for order_id in list(self.orders):
+            self.apply(order_id, ev.DaemonRestarted())
+            self._reconcile(order_id)
+        self.later(1_000, self._tick)
+
+    def begin_ticking(self) -> None:
+        self.later(1_000, self._tick)
+
+    def _tick(self) -> None:
+        is_any_open = False
+        for order_id, order in list(self.orders.items()):
+            if not order.is_closed:
+                is_any_open = True
+                self.apply(order_id, ev.TimePassed())
+                self._reconcile(order_id)
+        age_ms = self.heap.now_ms - min((o.created_at_ms for o in self.orders.values()), default=self.heap.now_ms)
+        if is_any_open or not self.orders:
+            self.later(5_000 if age_ms < 40 * 60_000 else 600_000, self._tick)
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def apply(self, order_id: str, event: ev.Event) -> Order:
+        before = self.orders[order_id]
+        step = machine.decide(before, event, self.policy, self.heap.now_ms)
+        if not step.is_change:
+            return before
+        crash = self.faults.hits(self.heap.rng, "crash")
+        is_written = not crash or self.heap.rng.random() < 0.5
+        if is_written:
+            self.orders[order_id] = step.order
+            self.journal.append(Row(self.heap.now_ms, order_id, event, step.order))
+            self.tell(f"{order_id} {event} → {step.order.state.value} × {step.order.htlc.value} {step.order.end or ''}")
+            self.auditor.committed(before, event, step.order)
+        if crash:
+            raise Crash
+        for key in [key for key in self.memory.waiting if key[0] == order_id]:
+            self.later(0, self.memory.waiting.pop(key))
+        self._reconcile(order_id)
+        return step.order
+
+    def _reconcile(self, order_id: str) -> None:
+        wanted = core_duties.duties(self.orders[order_id])
+        for duty in Duty:
+            key = (order_id, duty)
+            if duty in wanted and key not in self.memory.running:
+                self.memory.running.add(key)
+                self.later(0, lambda k=key: self._perform(k))  # type: ignore[misc]
+
+    def _perform(self, key: Key) -> None:
+        """One turn of a duty; each turn ends by asking for the next, or by ending the duty."""
+        order = self.orders[key[0]]
+        if key[1] not in core_duties.duties(order):
+            self.memory.running.discard(key)
+            self.memory.waiting.pop(key, None)
+            return
+        {
+            Duty.PLACE: self._place,
+            Duty.DECODE: self._decode,
+            Duty.PAY: self._pay,
+            Duty.POLL: self._poll,
+            Duty.CANCEL: self._cancel,
+        }[key[1]](key, order)
+
+    def _again(self, key: Key, delay_ms: int = 0) -> None:
+        self.later(delay_ms, lambda: self._perform(key))
+
+    def _wait(self, key: Key, at_ms: int | None) -> None:
+        """Until the time, or a change of the order: whatever comes first."""
+        turned = False
+
+        def turn() -> None:
+            nonlocal turned
+            if not turned:
+                turned = True
+                self.memory.waiting.pop(key, None)
+                self._perform(key)
+
+        self.memory.waiting[key] = turn
+        if at_ms is not None:
+            self.later(max(1, at_ms - self.heap.now_ms), turn)
+
+    def _back_off(self, key: Key, least_ms: int = 0) -> None:
+        failures = self.memory.failures.get(key, 0) + 1
+        self.memory.failures[key] = failures
+        self._again(key, max(least_ms, min(1_000 * 2**failures, 60_000)))
+
+    # --- the duties ---------------------------------------------------------------------------------------------------
+
+    def _place(self, key: Key, order: Order) -> None:
+        now_ms = self.heap.now_ms
+        if order.place_at_ms > now_ms:
+            self._wait(key, order.place_at_ms)
+            return
+        if self.faults.hits(self.heap.rng, "provider_error"):
+            self._answer(key, ev.PlacingFailed("unable to save data", may_retry=True))
+            return
+        placed = self.provider.place(order.max_price_sat)
+        if placed is None:
+            self._answer(key, ev.PlacingFailed("no", may_retry=False))
+        elif self.faults.hits(self.heap.rng, "lost_reply"):
+            self._answer(key, ev.PlacingFailed("no answer", may_retry=True))
+        else:
+            order_id = placed.truth.payment_hash
+            self._answer(key, ev.OrderPlaced(order_id, order_id))
+
+    def _answer(self, key: Key, event: ev.Event, delay_ms: int | None = None) -> None:
+        """A reply on its way to this process."""
+        delay_ms = self.heap.rng.randrange(300) if delay_ms is None else delay_ms
+
+        def arrive() -> None:
+            self.apply(key[0], event)
+            self._perform(key)
+
+        self.later(delay_ms, arrive)
+
+    def _decode(self, key: Key, order: Order) -> None:
+        assert order.payreq is not None
+        if self.lnd.is_down:
+            self._back_off(key)
+            return
+        invoice = self.lnd.truths[order.payreq].invoice
+        self._answer(key, ev.InvoiceDecoded(invoice, NODE, seen_before=False), 5)
+
+    def _pay(self, key: Key, order: Order) -> None:
+        action = core_duties.next_payment_action(order, self.policy, self.heap.now_ms)
+        if isinstance(action, Dispatch):
+            order = self.apply(order.id, ev.DispatchIntended(NODE))
+            if self.faults.hits(self.heap.rng, "crash"):
+                raise Crash
+            stream = Stream(self, key)
+            self.lnd.send(core_duties.spec_of(order, self.policy), stream.hear)
+        elif isinstance(action, Track) and action.at_ms <= self.heap.now_ms:
+            assert order.payment is not None
+            stream = Stream(self, key)
+            self.lnd.track(order.payment.payment_hash, stream.hear)
+        else:
+            self._wait(key, action.at_ms)
+
+    def _poll(self, key: Key, order: Order) -> None:
+        now_ms = self.heap.now_ms
+        at_ms = core_duties.next_poll_at_ms(order, self.memory.asked_at_ms.get(order.id), self.policy, now_ms)
+        if at_ms > now_ms:
+            self._wait(key, at_ms)
+            return
+        self.memory.asked_at_ms[order.id] = now_ms
+        if self.faults.hits(self.heap.rng, "provider_error") or self.faults.hits(self.heap.rng, "lost_reply"):
+            self._back_off(key)
+            return
+        self.memory.failures.pop(key, None)
+        self._answer(key, self._status(order), 20_000 if self.faults.hits(self.heap.rng, "stale_reply") else None)
+
+    def _status(self, order: Order) -> ev.ProviderReplied:
+        assert order.provider_order_id is not None
+        return ev.ProviderReplied(self.heap.now_ms, self.provider.status(order.provider_order_id))
+
+    def _cancel(self, key: Key, order: Order) -> None:
+        assert order.cancel_at_ms is not None
+        assert order.provider_order_id is not None
+        if order.cancel_at_ms > self.heap.now_ms:
+            self._wait(key, order.cancel_at_ms)
+            return
+        order = self.apply(order.id, self._status(order))
+        if Duty.CANCEL not in core_duties.duties(order):
+            self._again(key)
+            return
+        accepted: bool | None = self.provider.cancel(order.provider_order_id or "")
+        if self.faults.hits(self.heap.rng, "lost_reply"):
+            accepted = None
+        self._answer(key, ev.CancelAnswered(accepted, "" if accepted else "too early"))
+
+
+class Stream:
+    """A payment stream that this process reads, until it ends or is silent too long."""
+
+    def __init__(self, daemon: SimDaemon, key: Key) -> None:
+        self._daemon = daemon
+        self._key = key
+        self._is_open = True
+        self._memory = daemon.memory
+        self._opened_ms = self._heard_ms = daemon.heap.now_ms
+        self._watch()
+
+    def hear(self, message: LndMessage) -> None:
+        """LND's side calls this; a process that is gone hears nothing."""
+        if self._daemon.memory is self._memory and self._daemon.is_up:
+            self._daemon.later(self._daemon.heap.rng.randrange(20), lambda: self._take(message))
+
+    def _take(self, message: LndMessage) -> None:
+        if not self._is_open:
+            return
+        self._heard_ms = self._daemon.heap.now_ms
+        is_last = not isinstance(message, Reported) or message.update.is_terminal
+        self._is_open = not is_last
+        order = self._daemon.apply(self._key[0], _event_of(message))
+        if not is_last:
+            return
+        if order.payment is not None and order.payment.absent_since_ms is not None:
+            self._daemon._back_off(self._key, self._daemon.policy.prove_absent_s * 1000)
+        elif isinstance(message, Lost | NotKnown):
+            self._daemon._back_off(self._key)
+        else:
+            self._daemon._again(self._key)
+
+    def _watch(self) -> None:
+        order = self._daemon.orders[self._key[0]]
+        until_ms = core_duties.retrack_at_ms(order, self._opened_ms, self._heard_ms, self._daemon.policy)
+        self._daemon.later(max(1_000, until_ms - self._daemon.heap.now_ms), self._look)
+
+    def _look(self) -> None:
+        if not self._is_open:
+            return
+        order = self._daemon.orders[self._key[0]]
+        until_ms = core_duties.retrack_at_ms(order, self._opened_ms, self._heard_ms, self._daemon.policy)
+        if self._daemon.heap.now_ms >= until_ms:
+            self._is_open = False
+            self._daemon._perform(self._key)
+        else:
+            self._watch()
+
+
+def _event_of(message: LndMessage) -> ev.Event:
+    match message:
+        case Reported(update=update, live=live):
+            return ev.PaymentReported(update, live)
+        case Refused(text=text):
+            return ev.SendRefused(text)
+        case NotKnown():
+            return ev.PaymentNotFound()
+        case Lost(text=text):
+            return ev.TrackingLost(text)
