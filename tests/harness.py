@@ -25,7 +25,9 @@ _keys = itertools.count(1)
 
 def enum_name(message: pb.Order, field: str) -> str:
     """``order.state`` 5 → ``DELIVERED``."""
-    value = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number[getattr(message, field)].name
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    assert enum is not None
+    value = enum.values_by_number[getattr(message, field)].name
     return value.removeprefix("ORDER_STATE_").removeprefix("HTLC_STATE_").removeprefix("END_")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.contract.client import Client
 from tests.contract.real_world import RealWorld
 from tests.contract.worlds import SandboxWorld, World, sandbox_world
 from tests.regtest.net import Net
@@ -40,3 +41,10 @@ def mortal_world(request: pytest.FixtureRequest) -> World:
     """A world that a test may hurt for good."""
     chosen: World = request.getfixturevalue(request.param)
     return chosen
+
+
+@pytest_asyncio.fixture
+async def lnd(world: World) -> AsyncIterator[Client]:
+    """The payer, with the admin macaroon."""
+    async with world.connect() as client:
+        yield client

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from holdpay.core import machine
-from holdpay.core.events import CancelRequested
 from holdpay.core.model import Order
 from holdpay.core.policy import Strictness
+from holdpay.errors import InvariantViolation
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import SimDaemon
 from tests.simulation.faults import Faults, draw
@@ -56,7 +56,7 @@ class CoreSimulation:
         violation = None
         try:
             self._run()
-        except (Violation, machine.InvariantViolation, AssertionError) as error:
+        except (Violation, InvariantViolation, AssertionError) as error:
             violation = f"{type(error).__name__}: {error}"
             self._tell(violation)
         ends = Counter(order.end.value if order.end else "open" for order in self.daemon.orders.values())
@@ -121,7 +121,7 @@ class CoreSimulation:
     def _cancel(self) -> None:
         daemon = self.daemon
         if daemon.is_up and "order0" in daemon.orders:
-            daemon._guard(lambda: daemon.apply("order0", CancelRequested()) and None)
+            daemon.cancel("order0")
 
     def _replay_journal(self) -> None:
         """The journal, folded from the first order on, gives the snapshot."""

@@ -75,6 +75,12 @@ class SimDaemon:
             self.orders[order.id] = order
             self._guard(lambda: self._reconcile(order.id))
 
+    def cancel(self, order_id: str) -> None:
+        def wish() -> None:
+            self.apply(order_id, ev.CancelRequested())
+
+        self._guard(wish)
+
     def later(self, delay_ms: int, action: Callable[[], None]) -> None:
         """An action of this process: it does not happen if the process is gone by then."""
         memory = self.memory

@@ -12,6 +12,7 @@ from holdpay.core import duties, machine
 from holdpay.core import events as ev
 from holdpay.core.lightning import PaymentStatus
 from holdpay.core.model import FailureClass, HtlcState, Order, OrderState
+from holdpay.core.policy import classify
 
 BUGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
 
@@ -199,7 +200,6 @@ def a_silent_stream_is_waited_for_for_ever() -> contextlib.AbstractContextManage
 @bug
 def a_failure_read_later_is_taken_for_a_live_one() -> contextlib.AbstractContextManager[Any]:
     """Attempts are gone and the reason is overwritten, and it is taken at its word."""
-    classify = machine.classify
 
     def hasty(update: Any, live: bool) -> FailureClass:
         return classify(update, True)
