@@ -60,8 +60,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _VirtualSelector()
         super().__init__(self._virtual)
-        # A timer is never early, not even by the grain of the machine's own clock.
-        self._clock_resolution = 0.0
+        # Less than a tick, so that no timer is early, and not 0: a timer that is due at this very instant would never fire.
+        self._clock_resolution = 0.5 / _NS
 
     def time(self) -> float:
         return self._virtual.now_ns / _NS

@@ -13,10 +13,14 @@ class Heap:
     """Runs actions in the order of their times; equal times in the order of their making."""
 
     def __init__(self, rng: Random) -> None:
-        self.now_ms = START_MS
         self.rng = rng
+        self._now_ms = START_MS
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
+
+    @property
+    def now_ms(self) -> int:
+        return self._now_ms
 
     def at(self, time_ms: int, action: Callable[[], None]) -> None:
         self._sequence += 1
@@ -33,5 +37,5 @@ class Heap:
         """Stops at the time, when nothing is left, or when ``is_done``."""
         while self._heap and self._heap[0][0] <= until_ms and not is_done():
             time_ms, _, action = heapq.heappop(self._heap)
-            self.now_ms = time_ms
+            self._now_ms = time_ms
             action()

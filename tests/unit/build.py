@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+from holdpay.core import events as ev
 from holdpay.core.events import PaymentReported, ProviderReplied, ProviderStatus
 from holdpay.core.lightning import (
     Attempt,
@@ -231,3 +232,42 @@ def pair(state: OrderState, htlc: HtlcState, **changes: Any) -> Order:
     if state is OrderState.REQUESTED and htlc is HtlcState.NONE:
         return replace(plain, **changes)
     return replace(plain, payment=replace(made, **of_payment), **of_order)
+
+
+EVENTS: dict[str, ev.Event] = {
+    # one of each kind but DispatchIntended, which needs a license, and of each meaning
+    "order placed": ev.OrderPlaced(HASH, "lnsb20u1..."),
+    "placing failed, may retry": ev.PlacingFailed("busy", may_retry=True),
+    "placing failed for good": ev.PlacingFailed("no such service", may_retry=False),
+    "invoice decoded": ev.InvoiceDecoded(invoice(), ALICE, seen_before=False),
+    "invoice refused": ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=True),
+    "invoice undecodable": ev.InvoiceUndecodable("checksum failed"),
+    "in flight": in_flight(),
+    "in flight, no attempt": ev.PaymentReported(update(PaymentStatus.IN_FLIGHT), live=True),
+    "settled": settled(),
+    "settled, read later": settled(live=False),
+    "settled with a foreign preimage": settled(preimage="22" * 32),
+    "settled without a preimage": settled(preimage=None),
+    "failed on the way": failed(FAILED_ON_THE_WAY),
+    "failed without an attempt": failed(),
+    "failed, read later": failed(live=False, failure_reason=FailureReason.TIMEOUT),
+    "failed at the payee": refunded(),
+    "failed on chain": failed(attempt(AttemptStatus.FAILED, failure_code=21, failure_source_index=1)),
+    "send refused": ev.SendRefused("invoice expired"),
+    "tracking lost": ev.TrackingLost("Stream removed"),
+    "payment not found": ev.PaymentNotFound(),
+    "reply: unpaid": replied(),
+    "reply: paid": replied(paid=True),
+    "reply: number": replied(paid=True, number="15551234567"),
+    "reply: another number": replied(paid=True, number="15557654321"),
+    "reply: code": replied(paid=True, number="15551234567", code="012345"),
+    "reply: error": replied(paid=True, error="No available number"),
+    "reply: error, unpaid": replied(error="No available number"),
+    "confused": ev.ProviderConfused("not JSON"),
+    "cancel requested": ev.CancelRequested(),
+    "cancel accepted": ev.CancelAnswered(accepted=True, text=""),
+    "cancel refused": ev.CancelAnswered(accepted=False, text="too early"),
+    "cancel answer lost": ev.CancelAnswered(accepted=None, text="timeout"),
+    "daemon restarted": ev.DaemonRestarted(),
+    "time passed": ev.TimePassed(),
+}

@@ -154,7 +154,7 @@ class Feed:
 
     def _is_new(self, update: pb.OrderUpdate) -> bool:
         if self.cursor is not None:
-            return update.cursor > self.cursor + 1
+            return update.cursor > self.cursor
         return self.request is not None or update.at_ms >= self.started_ms
 
     def _remember(self, update: pb.OrderUpdate) -> None:

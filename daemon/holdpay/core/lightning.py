@@ -116,6 +116,21 @@ class PaymentUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPayment:
+    """A payment as LND has it on record (ListPayments). Of a failed one the attempts are gone, as a rule."""
+
+    payment_hash: str
+    payreq: str
+    """Empty for a payment without an invoice."""
+    amount_msat: int
+    created_at_ms: int
+    """When the latest try of this hash began."""
+    last_node: str | None
+    """Where its attempts lead to, which is the payee; None: no attempt is kept."""
+    update: PaymentUpdate
+
+
+@dataclass(frozen=True, slots=True)
 class DispatchSpec:
     """Everything that one SendPaymentV2 call says, each option explicit (LND: an omitted fee limit means 0)."""
 

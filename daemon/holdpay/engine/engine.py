@@ -189,12 +189,15 @@ class Engine:
 
 def _log_step(before: Order, event: Event, step: Step) -> None:
     order = step.order
+    has_moved = (before.state, before.htlc, before.is_closed) != (order.state, order.htlc, order.is_closed)
+    if not has_moved and not step.notes:
+        return
     bound = log.bind(order_id=order.id)
     if order.payment is not None:
         bound = bound.bind(payment_hash=order.payment.payment_hash[:8])
     for note in step.notes:
         bound.warning("anomaly", note=note)
-    if (before.state, before.htlc, before.is_closed) != (order.state, order.htlc, order.is_closed):
+    if has_moved:
         bound.info(
             "order closed" if order.is_closed else "order moved",
             event_type=type(event).__name__,

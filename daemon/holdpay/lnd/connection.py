@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PaymentCall: TypeAlias = "aio.UnaryStreamCall[Any, lnrpc.Payment]"
 
 _READY: Final = grpc.ChannelConnectivity.READY
+_LIST_TIMEOUT_S: Final = 60
+"""A page of payments may take a busy node long."""
 
 
 class Connection:
@@ -84,6 +86,13 @@ class Connection:
         """ChannelBalance. Raises gRPC's errors."""
         request = lnrpc.ChannelBalanceRequest()
         return await self._lightning.ChannelBalance(request, metadata=self._metadata, timeout=self._timeout_s)
+
+    async def payments(self, created_from_s: int, after_index: int, count: int) -> lnrpc.ListPaymentsResponse:
+        """One page of ListPayments, oldest first, whatever became of them. Raises gRPC's errors."""
+        request = lnrpc.ListPaymentsRequest(
+            include_incomplete=True, index_offset=after_index, max_payments=count, creation_date_start=created_from_s
+        )
+        return await self._lightning.ListPayments(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
 
     async def wallet_state(self) -> int:
         """State.GetState, which needs no macaroon. Raises gRPC's errors."""

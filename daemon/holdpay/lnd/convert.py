@@ -15,6 +15,7 @@ from holdpay.core.lightning import (
     NodeIdentity,
     PaymentStatus,
     PaymentUpdate,
+    StoredPayment,
 )
 
 _NS_PER_MS: Final = 1_000_000
@@ -69,6 +70,19 @@ def to_update(payment: lnrpc.Payment) -> PaymentUpdate:
         fee_msat=payment.fee_msat,
         preimage=None if preimage in {"", _NO_PREIMAGE} else preimage,
         payment_index=payment.payment_index,
+    )
+
+
+def to_stored(payment: lnrpc.Payment) -> StoredPayment:
+    """One entry of ListPayments."""
+    hops = [htlc.route.hops for htlc in payment.htlcs if htlc.route.hops]
+    return StoredPayment(
+        payment_hash=payment.payment_hash,
+        payreq=payment.payment_request,
+        amount_msat=payment.value_msat,
+        created_at_ms=payment.creation_time_ns // _NS_PER_MS,
+        last_node=hops[0][-1].pub_key if hops else None,
+        update=to_update(payment),
     )
 
 

@@ -17,10 +17,11 @@ Row = dict[str, Value]
 
 
 @cache
-def _field_types(cls: Any) -> dict[str, Any]:
-    """Field name → its type, without ``| None``."""
+def _fields(cls: Any) -> list[tuple[str, Any, bool]]:
+    """Name, type without ``| None``, and whether that is a dataclass."""
     hints = typing.get_type_hints(cls)
-    return {f.name: _bare(hints[f.name]) for f in fields(cls)}
+    types_by_name = {f.name: _bare(hints[f.name]) for f in fields(cls)}
+    return [(name, kind, is_dataclass(kind)) for name, kind in types_by_name.items()]
 
 
 def _bare(hint: Any) -> Any:
@@ -33,11 +34,11 @@ def to_row(obj: Any, *, without: frozenset[str] = frozenset(), prefix: str = "")
     """One dataclass instance as column → value. A nested one that is None becomes a NULL in each of its columns."""
     row: Row = {}
     cls: Any = type(obj)
-    for name, kind in _field_types(cls).items():
+    for name, kind, is_nested in _fields(cls):
         if name in without:
             continue
         value = getattr(obj, name)
-        if is_dataclass(kind):
+        if is_nested:
             nested = dict.fromkeys(column_names(kind, prefix=f"{name}_")) if value is None else None
             row.update(nested if nested is not None else to_row(value, prefix=f"{name}_"))
         else:
@@ -58,9 +59,9 @@ def _to_value(value: Any) -> Value:
 def column_names(cls: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> list[str]:
     """All columns of a dataclass, in field order."""
     names: list[str] = []
-    for name, kind in _field_types(cls).items():
+    for name, kind, is_nested in _fields(cls):
         if name not in without:
-            names += column_names(kind, prefix=f"{name}_") if is_dataclass(kind) else [prefix + name]
+            names += column_names(kind, prefix=f"{name}_") if is_nested else [prefix + name]
     return names
 
 
@@ -68,10 +69,10 @@ def from_row(cls: type[T], row: Mapping[str, Any], *, prefix: str = "", **given:
     """The inverse of ``to_row``; ``given`` are the fields that it left out."""
     values: dict[str, Any] = dict(given)
     hashable: Any = cls
-    for name, kind in _field_types(hashable).items():
+    for name, kind, is_nested in _fields(hashable):
         if name in given:
             continue
-        values[name] = _nested(kind, row, name) if is_dataclass(kind) else _from_value(kind, row[prefix + name])
+        values[name] = _nested(kind, row, name) if is_nested else _from_value(kind, row[prefix + name])
     return cls(**values)
 
 

@@ -34,6 +34,9 @@ _ORDER_COLUMNS = column_names(Order, without=_WITHOUT_PAYMENT)
 _PAYMENT_COLUMNS = column_names(Payment)
 _ATTEMPT_COLUMNS = column_names(Attempt)
 
+# Under an index, and the same for ever. To write them again would put the index's pages into every commit.
+_FIXED = frozenset({"id", "key", "created_at_ms", "order_id", "payment_hash", "attempt_id"})
+
 
 def _insert_sql(table: str, columns: list[str]) -> str:
     names = ", ".join(f'"{c}"' for c in columns)
@@ -42,14 +45,14 @@ def _insert_sql(table: str, columns: list[str]) -> str:
 
 
 def _upsert_sql(table: str, columns: list[str], conflict: str) -> str:
-    changes = ", ".join(f'"{c}" = excluded."{c}"' for c in columns)
+    changes = ", ".join(f'"{c}" = excluded."{c}"' for c in columns if c not in _FIXED)
     return f"{_insert_sql(table, columns)} ON CONFLICT ({conflict}) DO UPDATE SET {changes}"
 
 
 _INSERT_ORDER = _insert_sql("orders", [*_ORDER_COLUMNS, "reserved_msat"])
 _UPDATE_ORDER = (
     "UPDATE orders SET "  # noqa: S608 - names of our own columns only
-    + ", ".join(f'"{c}" = :{c}' for c in [*_ORDER_COLUMNS, "reserved_msat"])
+    + ", ".join(f'"{c}" = :{c}' for c in [*_ORDER_COLUMNS, "reserved_msat"] if c not in _FIXED)
     + " WHERE id = :id"
 )
 _UPSERT_PAYMENT = _upsert_sql("payments", ["order_id", *_PAYMENT_COLUMNS], "order_id")

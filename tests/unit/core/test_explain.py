@@ -67,7 +67,7 @@ ALL = OPEN | ENDED | OTHER
 def test_every_order_is_explained_in_whole_sentences(name: str, at_s: int) -> None:
     words = explain(ALL[name], POLICY, NOW_MS + at_s * S)
     for text in (words.summary, words.money, words.next):
-        assert re.fullmatch(r"(lnd|[A-Z`]).*[.)]", text), text
+        assert re.fullmatch(r"(lnd|[A-Z0-9`]).*[.)]", text), text
         assert not re.search(r"None|[{}?_]|  |\.\.|-\d+ s", text), text
     assert words.summary.startswith("Order abcdefghjk is for an activation code for OpenAI in United States.")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from holdpay.core import events as ev
 from holdpay.core import machine
 from holdpay.core.duties import duties
-from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, preimage_fits
+from holdpay.core.lightning import FailureReason, preimage_fits
 from holdpay.core.machine import MAX_ANOMALIES, PAIR_TABLE, decide, is_dispatch_planned, may_dispatch, phase
 from holdpay.core.model import (
     MONEY_MAY_BE_OUT,
@@ -28,6 +28,7 @@ from holdpay.core.policy import Policy
 from holdpay.errors import InvariantViolation
 from tests.unit.build import (
     ALICE,
+    EVENTS,
     FAILED_ON_THE_WAY,
     HASH,
     HOUR,
@@ -36,7 +37,6 @@ from tests.unit.build import (
     POLICY,
     PREIMAGE,
     S,
-    attempt,
     failed,
     failure,
     in_flight,
@@ -48,7 +48,6 @@ from tests.unit.build import (
     refunded,
     replied,
     settled,
-    update,
 )
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED = HtlcState
@@ -77,42 +76,6 @@ def run(found: Order, *events: ev.Event | tuple[int, ev.Event]) -> Order:
 
 # --- every state × every event -------------------------------------------------------------------------------------
 
-EVENTS: dict[str, ev.Event] = {
-    "order placed": ev.OrderPlaced(HASH, "lnsb20u1..."),
-    "placing failed, may retry": ev.PlacingFailed("busy", may_retry=True),
-    "placing failed for good": ev.PlacingFailed("no such service", may_retry=False),
-    "invoice decoded": ev.InvoiceDecoded(invoice(), ALICE, seen_before=False),
-    "invoice refused": ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=True),
-    "invoice undecodable": ev.InvoiceUndecodable("checksum failed"),
-    "in flight": in_flight(),
-    "in flight, no attempt": ev.PaymentReported(update(PaymentStatus.IN_FLIGHT), live=True),
-    "settled": settled(),
-    "settled, read later": settled(live=False),
-    "settled with a foreign preimage": settled(preimage="22" * 32),
-    "settled without a preimage": settled(preimage=None),
-    "failed on the way": failed(FAILED_ON_THE_WAY),
-    "failed without an attempt": failed(),
-    "failed, read later": failed(live=False, failure_reason=FailureReason.TIMEOUT),
-    "failed at the payee": refunded(),
-    "failed on chain": failed(attempt(AttemptStatus.FAILED, failure_code=21, failure_source_index=1)),
-    "send refused": ev.SendRefused("invoice expired"),
-    "tracking lost": ev.TrackingLost("Stream removed"),
-    "payment not found": ev.PaymentNotFound(),
-    "reply: unpaid": replied(),
-    "reply: paid": replied(paid=True),
-    "reply: number": replied(paid=True, number="15551234567"),
-    "reply: another number": replied(paid=True, number="15557654321"),
-    "reply: code": replied(paid=True, number="15551234567", code="012345"),
-    "reply: error": replied(paid=True, error="No available number"),
-    "reply: error, unpaid": replied(error="No available number"),
-    "confused": ev.ProviderConfused("not JSON"),
-    "cancel requested": ev.CancelRequested(),
-    "cancel accepted": ev.CancelAnswered(accepted=True, text=""),
-    "cancel refused": ev.CancelAnswered(accepted=False, text="too early"),
-    "cancel answer lost": ev.CancelAnswered(accepted=None, text="timeout"),
-    "daemon restarted": ev.DaemonRestarted(),
-    "time passed": ev.TimePassed(),
-}
 EVENT_ROWS = pytest.mark.parametrize("name", EVENTS)
 
 _LND = {name for name, event in EVENTS.items() if isinstance(event, ev.PaymentReported)}

@@ -1,0 +1,128 @@
+"""The sandbox with the real daemon beside it, and the books of the simulated lnd to compare with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.sandbox.lnd_network import Network
+from holdpay.sandbox.payee import Settled
+from holdpay.sandbox.tricks import play
+from holdpay.sandbox.world import SandboxWorld
+from tests.harness import Daemon, is_over
+
+PACE = 50.0
+PRICE_MSAT = 3_000_000
+FEE_MSAT = 1_003
+"""The simulated peer asks 1 sat and one millionth."""
+
+QUICK = """
+[limits]
+max_open_orders = 100
+max_pending_sat = 1000000
+max_spend_per_day_sat = 10000000
+[payment]
+pay_within_s = 10
+close_unpaid_after_s = 1
+retry_delays_s = [0, 1]
+max_dispatches = 5
+confirm_unpaid_s = 1
+prove_absent_s = 2
+settled_grace_s = 3
+[alarms]
+in_transit_s = 1
+refund_s = 1
+"""
+"""Waits of a second where an operator's are minutes, and limits that do not get in the way."""
+
+
+class Books:
+    """What the simulated lnd itself has: HTLCs by payment hash, and the money in its channels."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._opened_with_msat = self._local_msat()
+
+    def _local_msat(self) -> int:
+        return sum(channel.local_msat for channel in self._network.channels.values())
+
+    @property
+    def gone_msat(self) -> int:
+        """What has left the channels since the beginning: spent, or out."""
+        return self._opened_with_msat - self._local_msat()
+
+    def htlcs(self, payment_hash: str) -> int:
+        """How many HTLCs were ever sent for a hash."""
+        return len(self._results(payment_hash))
+
+    def settled(self, payment_hash: str) -> int:
+        """How many of them were settled: two would be a double payment."""
+        return sum(isinstance(result, Settled) for result in self._results(payment_hash))
+
+    def _results(self, payment_hash: str) -> list[object]:
+        ours = [htlc for htlc in self._network.htlcs.values() if htlc.payment_hash.hex() == payment_hash]
+        return [htlc.result.result() if htlc.result.done() else None for htlc in ours]
+
+
+@dataclass(slots=True)
+class Shop:
+    """A running sandbox and a running daemon."""
+
+    world: SandboxWorld
+    daemon: Daemon
+    books: Books
+
+    def next_order(self, **changes: object) -> None:
+        """How the next order goes: fields of `Scenario`."""
+        knobs = self.world.provider.knobs
+        knobs.queue.append(replace(knobs.scenario, **changes))  # type: ignore[arg-type]
+
+    async def play(self, *tricks: str) -> None:
+        for trick in tricks:
+            await play(self.world, trick)
+
+    async def buy(self, **fields: object) -> pb.Order:
+        """An order, from the request to its end."""
+        order = await self.daemon.order(**fields)
+        return await self.daemon.until(order.id, is_over)
+
+    @property
+    def sends(self) -> int:
+        """How many SendPaymentV2 calls lnd ever took, the refused duplicates included."""
+        return self.world.lnd.node.db._last_index
+
+    @property
+    def polls(self) -> int:
+        """Requests for the status of orders, all together."""
+        return self.world.provider.requests["/orderstatus"]
+
+    async def audit(self) -> None:
+        """Our books against those of lnd, over all closed orders; no money may be out."""
+        listed = await self.daemon.stub.ListOrders(pb.ListOrdersRequest(page_size=500))
+        for order in listed.orders:
+            assert order.terminal, order
+            assert self.books.settled(order.payment_hash) == (1 if order.spent_msat else 0), order
+        assert sum(order.spent_msat for order in listed.orders) == self.books.gone_msat
+
+
+@contextlib.asynccontextmanager
+async def open_shop(
+    directory: Path,
+    *,
+    pace: float = PACE,
+    extra_config: str = QUICK,
+    edit_config: Callable[[str], str] = lambda text: text,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Shop]:
+    """From the first look at lnd to a daemon that takes orders. A test may stop or kill the daemon itself."""
+    async with SandboxWorld(directory, pace=pace, extra_config=extra_config) as world:
+        world.config.write_text(edit_config(world.config.read_text()))
+        daemon = Daemon(world.config, world.socket, environment)
+        try:
+            await daemon.start_ready()
+            yield Shop(world, daemon, Books(world.lnd.network))
+        finally:
+            await daemon.stop()

@@ -1,0 +1,517 @@
+"""Each way an order can go, on the sandbox with the real daemon: the pair, the money, the books of lnd, the words."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.sandbox.sms4sats_knobs import Knobs
+from tests.e2e.shop import FEE_MSAT, PRICE_MSAT, Shop, open_shop
+from tests.harness import enum_name, is_held, is_over, pair
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MOST_POLLS = 25
+"""Of an order whose code comes after 40 s of the provider's time."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path_factory.mktemp("mall")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shop(mall: Shop) -> AsyncIterator[Shop]:
+    """The shared one, as new but for its past orders; its books are checked after each test."""
+    yield mall
+    fresh = Knobs()
+    for name in Knobs.__slots__:
+        setattr(mall.world.provider.knobs, name, getattr(fresh, name))
+    await mall.audit()
+
+
+def ending(order: pb.Order) -> tuple[str, tuple[str, str]]:
+    assert order.terminal
+    assert order.locked_msat == 0
+    assert not order.alarms
+    return enum_name(order, "end"), pair(order)
+
+
+async def story(shop: Shop, order: pb.Order) -> str:
+    """All that `explain` says."""
+    told = await shop.daemon.explain(order.id)
+    lines = [told.summary, told.money, told.next, *(entry.text for entry in told.history)]
+    assert all(line.strip() for line in lines)
+    assert not any(word in line for line in lines for word in ("None", "{", "?"))
+    return "\n".join(lines)
+
+
+def in_order(text: str, *words: str) -> bool:
+    """Whether these come one after the other."""
+    position = 0
+    for word in words:
+        found = text.find(word, position)
+        if found < 0:
+            return False
+        position = found + len(word)
+    return True
+
+
+# --- the provider ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_code_is_received_and_what_it_costs_is_told(shop: Shop) -> None:
+    polls = shop.polls
+    order = await shop.daemon.order()
+    waiting = await shop.daemon.until(order.id, lambda o: pair(o) == ("NUMBER_ASSIGNED", "IN_FLIGHT"))
+    assert waiting.number.isdecimal()
+    assert not waiting.HasField("code")
+    assert waiting.locked_msat == PRICE_MSAT + FEE_MSAT
+    told = await shop.daemon.explain(order.id)
+    assert "waiting for the SMS" in told.summary
+    assert f"block height {waiting.expiry_height}" in told.money
+    assert f"+{waiting.number}" in told.next
+
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    at_provider = shop.world.provider.orders[done.payment_hash]
+    assert (done.number, done.code) == (at_provider.number, str(int(at_provider.code)))
+    assert (done.spent_msat, done.fee_msat, done.dispatches) == (PRICE_MSAT + FEE_MSAT, FEE_MSAT, 1)
+    assert hashlib.sha256(bytes.fromhex(done.preimage)).hexdigest() == done.payment_hash
+    assert shop.polls - polls <= MOST_POLLS
+    text = await story(shop, done)
+    assert "3,001.003 sat were spent: 3,000 sat for the order and 1.003 sat routing fee" in text
+    assert in_order(text, "you asked", "took the order", "was checked", "was sent", "number", "SMS", "code received")
+
+
+async def test_an_order_that_finds_no_number_is_refunded(shop: Shop) -> None:
+    shop.next_order(no_number=True, gives_up_after_s=30)
+
+    done = await shop.buy()
+
+    assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
+    assert (done.spent_msat, done.HasField("number"), done.HasField("preimage")) == (0, False, False)
+    assert done.reason.startswith("No available number")
+    text = await story(shop, done)
+    assert "the money came back" in text
+    assert "No available number" in text
+    assert "Nothing was spent" in text
+
+
+async def test_an_order_whose_sms_never_comes_is_refunded(shop: Shop) -> None:
+    shop.next_order(no_code=True, gives_up_after_s=40)
+
+    done = await shop.buy()
+
+    assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
+    assert done.HasField("number")
+    assert not done.HasField("code")
+    assert "There was no code, and the money came back" in await story(shop, done)
+
+
+async def test_a_code_that_comes_before_the_settlement_is_handed_over_at_once(shop: Shop) -> None:
+    shop.next_order(settle_lag_s=40)
+    order = await shop.daemon.order()
+
+    handed_over = await shop.daemon.until(order.id, lambda o: o.HasField("code"))
+
+    assert pair(handed_over) == ("DELIVERED", "IN_FLIGHT")
+    assert not handed_over.terminal
+    assert handed_over.locked_msat == PRICE_MSAT + FEE_MSAT
+    told = await shop.daemon.explain(order.id)
+    assert "settlement is coming" in told.summary
+    assert "settles" in told.next
+    done = await shop.daemon.until(order.id, is_over)
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert done.spent_msat == PRICE_MSAT + FEE_MSAT
+
+
+async def test_a_settlement_that_comes_before_the_code_is_no_reason_to_worry_yet(shop: Shop) -> None:
+    shop.next_order(code_after_s=60, settle_lag_s=-40)
+    order = await shop.daemon.order()
+
+    charged = await shop.daemon.until(order.id, lambda o: pair(o) == ("NUMBER_ASSIGNED", "SETTLED"))
+
+    assert not charged.alarms
+    assert charged.HasField("preimage")
+    told = await shop.daemon.explain(order.id)
+    assert "the code is due" in told.summary
+    assert "asked for the code" in told.next
+    assert f"orders show {order.id}" in told.next
+    done = await shop.daemon.until(order.id, is_over)
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+
+
+async def test_a_charge_without_a_code_is_an_alarm_and_ends_with_the_proof(shop: Shop) -> None:
+    shop.next_order(code_after_s=420, settle_lag_s=-400)
+    order = await shop.daemon.order()
+    await shop.daemon.until(order.id, lambda o: enum_name(o, "htlc") == "SETTLED")
+    async with asyncio.timeout(5):
+        while not (await shop.daemon.status()).alarms:
+            await asyncio.sleep(0.1)
+    (alarm,) = (await shop.daemon.get(order.id)).alarms
+    assert "charged without a code" in alarm
+
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CHARGED_WITHOUT_CODE", ("ABANDONED", "SETTLED"))
+    assert done.spent_msat == PRICE_MSAT + FEE_MSAT
+    text = await story(shop, done)
+    assert in_order(text, "It was charged", "support with the preimage", f"orders show {order.id}")
+
+
+async def test_a_cancel_whose_money_comes_late_stays_open_until_it_is_back(shop: Shop) -> None:
+    shop.next_order(no_number=True, gives_up_after_s=20, cancel_lag_s=40)
+    order = await shop.daemon.order()
+
+    canceled = await shop.daemon.until(order.id, lambda o: enum_name(o, "state") == "CANCELED")
+
+    assert pair(canceled) == ("CANCELED", "IN_FLIGHT")
+    assert not canceled.terminal
+    assert canceled.locked_msat == PRICE_MSAT + FEE_MSAT
+    told = await shop.daemon.explain(order.id)
+    assert "on its way back" in told.summary
+    assert "locked" in told.money
+    done = await shop.daemon.until(order.id, is_over)
+    assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
+
+
+async def test_money_that_is_back_before_the_provider_says_so_is_never_sent_again(shop: Shop) -> None:
+    shop.next_order(no_number=True, gives_up_after_s=20, cancel_lag_s=-40)
+    order = await shop.daemon.order()
+
+    back = await shop.daemon.until(order.id, lambda o: enum_name(o, "htlc") == "FAILED")
+
+    assert pair(back) == ("PAID", "FAILED")
+    assert not back.terminal
+    assert back.locked_msat == 0
+    assert "Nothing is paid again" in (await shop.daemon.explain(order.id)).next
+    done = await shop.daemon.until(order.id, is_over)
+    assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
+    assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
+
+
+async def test_an_invoice_that_asks_more_than_the_quote_is_refused_and_nothing_is_paid(shop: Shop) -> None:
+    sends = shop.sends
+    shop.next_order(overprice_percent=10)
+
+    done = await shop.buy()
+
+    assert ending(done) == ("INVOICE_REJECTED", ("ABANDONED", "NONE"))
+    assert (done.spent_msat, done.dispatches, shop.sends) == (0, 0, sends)
+    assert "300 sat" in done.reason
+    text = await story(shop, done)
+    assert "No money was" in text
+    assert "--max-price" in text
+
+
+async def test_an_order_id_that_is_not_the_payment_hash_is_noted_and_paid(shop: Shop) -> None:
+    shop.next_order(other_order_id=True)
+
+    done = await shop.buy()
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert done.payment_hash not in shop.world.provider.orders
+    assert "differs from the provider's order id" in await story(shop, done)
+
+
+async def test_a_provider_that_changes_its_mind_at_every_reply_is_seen_through(shop: Shop) -> None:
+    shop.next_order(flips=True)
+
+    done = await shop.buy()
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
+    assert "the provider says unpaid of an order that it had called" in await story(shop, done)
+
+
+async def test_a_provider_that_refuses_the_order_is_quoted(shop: Shop) -> None:
+    sends = shop.sends
+    await shop.play("refuse-orders=1")
+
+    done = await shop.buy()
+
+    assert ending(done) == ("PROVIDER_REFUSED", ("ABANDONED", "NONE"))
+    assert shop.sends == sends
+    assert "no numbers for this service" in done.reason
+    assert in_order(await story(shop, done), "nothing was paid", "no numbers for this service", "No money was")
+
+
+async def test_a_provider_that_cannot_take_orders_for_a_moment_is_asked_again(shop: Shop) -> None:
+    shop.world.provider.knobs.only_path = "/createorder"
+    await shop.play("http-500=1")
+    order = await shop.daemon.order()
+    refused_once = await shop.daemon.until(order.id, lambda o: o.phase != "")
+    assert not refused_once.terminal
+
+    # The second try comes after 5 s: too long for a test, and a cancel ends it now.
+    async with asyncio.timeout(5):
+        while shop.world.provider.knobs.http_500:
+            await asyncio.sleep(0.02)
+    await shop.daemon.stub.CancelOrder(pb.CancelOrderRequest(order_id=order.id))
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CANCELED_UNPAID", ("ABANDONED", "NONE"))
+    assert "did not take the order" in await story(shop, done)
+
+
+async def test_orders_end_well_while_the_provider_answers_429_and_500_and_garbage(shop: Shop) -> None:
+    polls = shop.polls
+    orders = [await shop.daemon.order() for _ in range(3)]
+    for order in orders:
+        await shop.daemon.until(order.id, is_held)
+    shop.world.provider.knobs.only_path = "/orderstatus"
+    await shop.play("http-429=1", "http-500=1", "garbage=1")
+
+    for order in orders:
+        done = await shop.daemon.until(order.id, is_over)
+        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert done.dispatches == 1
+    assert shop.polls - polls <= len(orders) * MOST_POLLS
+
+
+@pytest.mark.parametrize(("as_numbers", "code"), [(False, "001234"), (True, "1234")])
+async def test_leading_zeros_are_kept_in_a_string_and_a_number_is_marked(
+    shop: Shop, as_numbers: bool, code: str
+) -> None:
+    shop.next_order(code="001234", as_numbers=as_numbers, code_after_s=15)
+
+    done = await shop.buy()
+
+    assert (done.code, done.code_may_lack_zeros) == (code, as_numbers)
+
+
+async def test_no_stock_is_refused_before_anything_is_ordered_unless_forced(shop: Shop) -> None:
+    created = shop.world.provider.requests["/createorder"]
+    await shop.play("stock=0")
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await shop.daemon.order(country="germany")
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "--force" in (refusal.value.details() or "")
+    assert shop.world.provider.requests["/createorder"] == created
+
+    done = await shop.buy(country="germany", force=True)
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+
+
+async def test_a_slow_provider_is_waited_for(shop: Shop) -> None:
+    await shop.play("slow=0.25")
+
+    done = await shop.buy(country="france")
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+
+
+# --- the payment ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_invoice_of_another_payee_is_refused_and_nothing_is_paid(tmp_path: Path) -> None:
+    other = "02" + "ab" * 32
+    async with open_shop(
+        tmp_path, edit_config=lambda text: re.sub(r'payee_pubkeys = .*', f'payee_pubkeys = ["{other}"]', text)
+    ) as shop:
+        done = await shop.buy()
+
+        assert ending(done) == ("INVOICE_REJECTED", ("ABANDONED", "NONE"))
+        assert shop.sends == 0
+        text = await story(shop, done)
+        assert f"its payee is {await shop.world.payee.pubkey()}, not the provider's known node" in text
+        assert "No money was" in text
+
+
+async def test_a_payment_that_fails_on_its_way_is_tried_again_on_the_same_invoice(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, pace=200) as shop:  # lnd avoids a failed hop for 180 s of the simulated world
+        await shop.play("routing-failures=2")
+        order = await shop.daemon.order()
+        failed = await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED"))
+        assert failed.locked_msat == 0
+
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert done.dispatches > 2
+        assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (3, 1)
+        assert shop.world.provider.requests["/createorder"] == 1
+        assert in_order(await story(shop, done), "payment failed", "payment 2 was sent", "code received")
+        await shop.audit()
+
+
+async def test_a_payee_that_is_away_costs_nothing(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, pace=200) as shop:
+        await shop.play("payee-offline")
+        order = await shop.daemon.order()
+        await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED") and o.dispatches > 1)
+        told = await shop.daemon.explain(order.id)
+        assert "Nothing was spent" in told.money
+        assert "tried again" in told.next
+
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert ending(done) == ("PAYMENT_FAILED", ("ABANDONED", "FAILED"))
+        assert (done.spent_msat, done.dispatches) == (0, 5)
+        text = await story(shop, done)
+        assert in_order(text, "No payment got through", "Nothing was spent", "holdpay status")
+        await shop.audit()
+
+
+async def test_a_payment_that_is_stuck_on_its_way_is_an_alarm_and_nothing_is_sent_again(shop: Shop) -> None:
+    shop.world.lnd.set_knobs(forward_delay_s=2.5)
+    order = await shop.daemon.order()
+    await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "IN_FLIGHT"))
+    shop.world.lnd.set_knobs(forward_delay_s=0.003)
+    async with asyncio.timeout(5):
+        while not (alarms := (await shop.daemon.status()).alarms):
+            await asyncio.sleep(0.05)
+    assert "does not call it paid" in alarms[0]
+
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
+
+
+# --- crashes and outages --------------------------------------------------------------------------------------------
+
+
+async def test_a_daemon_that_is_killed_while_held_goes_on_and_pays_once(shop: Shop) -> None:
+    shop.next_order(code_after_s=80)
+    order = await shop.daemon.order()
+    await shop.daemon.until(order.id, is_held)
+
+    await shop.daemon.restart()
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "prove_absent_s", [pytest.param(6, id="longer than the delay"), pytest.param(1, id="too short for the delay")]
+)
+async def test_a_send_that_arrives_after_the_daemon_was_killed_is_never_paid_twice(
+    tmp_path: Path, prove_absent_s: int
+) -> None:
+    """The daemon dies, comes back, and lnd knows nothing of the payment yet: it is still on its way."""
+    quick = f"[payment]\nprove_absent_s = {prove_absent_s}\nconfirm_unpaid_s = 0\n"
+    async with open_shop(tmp_path, extra_config=quick) as shop:
+        await shop.play("late-send=4")
+        order = await shop.daemon.order()
+        await shop.daemon.until(order.id, lambda o: enum_name(o, "htlc") == "DISPATCHING")
+        await shop.daemon.kill()
+        await shop.daemon.start()
+
+        lost = await shop.daemon.until(order.id, lambda o: enum_name(o, "htlc") == "UNKNOWN")
+        assert lost.locked_msat > PRICE_MSAT
+        assert "only lnd can say" in (await shop.daemon.explain(order.id)).money
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (1, 1)
+        assert done.spent_msat == shop.books.gone_msat
+        assert done.dispatches == (1 if prove_absent_s == 6 else 2)
+        assert "lnd does not know the payment" in await story(shop, done)
+
+
+OUTAGES = {
+    "locked": (["lnd-locked"], ["lnd-unlocked"], "locked"),
+    "stopped": (["lnd-stopped"], ["lnd-started"], "unreachable"),
+    "killed": (["lnd-killed"], ["lnd-started"], "unreachable"),
+}
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+async def test_lnd_is_away_while_held_and_the_code_comes_meanwhile(tmp_path: Path, name: str) -> None:
+    leave, come_back, state = OUTAGES[name]
+    async with open_shop(tmp_path) as shop:
+        shop.next_order(code_after_s=60)
+        order = await shop.daemon.order()
+        await shop.daemon.until(order.id, is_held)
+
+        await shop.play(*leave)
+        handed_over = await shop.daemon.until(order.id, lambda o: o.HasField("code"))
+        assert not handed_over.terminal, "money is out as long as lnd has not spoken"
+        status = await shop.daemon.status()
+        assert (status.lnd.state, status.ready) == (state, False)
+        told = await shop.daemon.explain(order.id)
+        assert "locked in an HTLC" in told.money
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await shop.daemon.order()
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        await shop.play(*come_back)
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
+        await shop.audit()
+
+
+async def test_a_refund_that_happens_while_lnd_is_down_is_found_afterwards(tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as shop:
+        shop.next_order(no_number=True, gives_up_after_s=60)
+        order = await shop.daemon.order()
+        await shop.daemon.until(order.id, is_held)
+
+        await shop.play("lnd-killed")
+        await shop.daemon.until(order.id, lambda o: pair(o) == ("CANCELED", "IN_FLIGHT"))
+        await shop.play("lnd-started")
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
+        await shop.audit()
+
+
+async def test_lnd_comes_back_with_a_new_certificate_while_held(tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as shop:
+        shop.next_order(code_after_s=60)
+        order = await shop.daemon.order()
+        await shop.daemon.until(order.id, is_held)
+        before = shop.world.lnd.tls_cert.read_bytes()
+
+        await shop.play("new-certificate")
+        assert shop.world.lnd.tls_cert.read_bytes() != before
+        done = await shop.daemon.until(order.id, is_over)
+        await shop.daemon.until_ready()
+        again = await shop.buy()
+
+        assert ending(done) == ending(again) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert done.dispatches == 1
+        await shop.audit()
+
+
+async def test_another_node_at_lnds_address_is_neither_asked_nor_paid_from(tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as shop:
+        lnd = shop.world.lnd
+        order = await shop.daemon.order()
+        await shop.daemon.until(order.id, is_held)
+
+        await lnd.kill()
+        alice = lnd.replace_node()
+        await lnd.start()
+        async with asyncio.timeout(15):
+            while (status := await shop.daemon.status()).lnd.state != "wrong-node":
+                await asyncio.sleep(0.05)
+        assert not status.ready
+        assert alice.pubkey[:16] in status.lnd.detail
+        handed_over = await shop.daemon.until(order.id, lambda o: o.HasField("code"))
+        assert not handed_over.terminal
+        assert lnd.node.db.all() == []
+
+        await lnd.kill()
+        lnd._served.node = alice
+        await lnd.start()
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert done.dispatches == 1
+        await shop.audit()

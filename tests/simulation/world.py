@@ -1,0 +1,116 @@
+"""The world around the real daemon: virtual time, the parties of the core simulation, the judge, and the story told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from random import Random
+
+from holdpay.core.lightning import DispatchSpec, FailureReason, NodeIdentity
+from holdpay.core.model import Order
+from tests.simulation.auditor import Auditor, Violation
+from tests.simulation.daemon import NODE
+from tests.simulation.heap import START_MS, Heap
+from tests.simulation.parties import LndPayment, SimLnd, SimProvider, Truth
+from tests.simulation.shell_faults import ShellFaults, draw_shell
+from tests.virtual_loop import VirtualLoop
+
+OTHER_NODE = NodeIdentity("03" + "33" * 32, NODE.network)
+"""A second node of the user, without channels, that is sometimes found at lnd's address."""
+
+
+class LoopHeap(Heap):
+    """The parties' actions as timers of the virtual loop, on which the daemon's own tasks run."""
+
+    def __init__(self, rng: Random, loop: VirtualLoop) -> None:
+        super().__init__(rng)
+        self._loop = loop
+
+    @property
+    def now_ms(self) -> int:
+        return START_MS + self._loop.now_ms
+
+    def at(self, time_ms: int, action: Callable[[], None]) -> None:
+        self._loop.call_at((max(time_ms, self.now_ms) - START_MS) / 1000, action)
+
+    def run(self, until_ms: int, is_done: Callable[[], bool]) -> None:
+        raise NotImplementedError("the loop runs by itself")
+
+
+class BareLnd(SimLnd):
+    """An lnd without channels: it takes a payment, and finds no route."""
+
+    def _route(self, spec: DispatchSpec, truth: Truth, payment: LndPayment) -> None:
+        self._fail(truth, payment, FailureReason.NO_ROUTE, ())
+
+
+class World:
+    """What every part of a shell simulation shares."""
+
+    def __init__(self, seed: int, loop: VirtualLoop, *, is_traced: bool) -> None:
+        self.rng = Random(seed)
+        self.faults: ShellFaults = draw_shell(self.rng)
+        self.heap = LoopHeap(self.rng, loop)
+        self.lnd = SimLnd(self.heap, self.faults)
+        other = BareLnd(self.heap, self.faults)
+        other.truths = self.lnd.truths
+        self.lnds: dict[NodeIdentity, SimLnd] = {NODE: self.lnd, OTHER_NODE: other}
+        self.address = NODE
+        """The node that answers at lnd's address."""
+        self.provider = SimProvider(self.heap, self.faults, self.lnd)
+        self.is_provider_down = False
+        self.auditor = Auditor(self.lnd.truths)
+        self.on_disk: dict[str, Order] = {}
+        """What the judge saw being committed: a restart must find exactly this."""
+        self.changed = asyncio.Event()
+        """Set when an order was recorded or closed, or a law was broken."""
+        self.violation: str | None = None
+        self.is_traced = is_traced
+        self.transcript: list[str] = []
+
+    # --- chance -------------------------------------------------------------------------------------------------------
+
+    def hits(self, fault: str) -> bool:
+        return self.faults.hits(self.rng, fault)
+
+    async def lag(self, up_to_ms: int) -> None:
+        await asyncio.sleep(self.rng.randrange(up_to_ms + 1) / 1000)
+
+    # --- the node at lnd's address ------------------------------------------------------------------------------------
+
+    @property
+    def lnd_there(self) -> SimLnd:
+        return self.lnds[self.address]
+
+    def swap_node(self, identity: NodeIdentity) -> None:
+        """Another node is started at lnd's address; the one before is off meanwhile."""
+        if identity != self.address:
+            self.tell(f"node {identity.pubkey[:6]}… is at lnd's address now")
+            self.lnd_there.go_down()
+            self.address = identity
+            self.lnd_there.come_up()
+
+    # --- the judge ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        """A Violation inside is kept, whoever swallows it later."""
+        try:
+            yield
+        except Violation as violation:
+            self.fail(f"Violation: {violation}")
+            raise
+
+    def fail(self, violation: str) -> None:
+        if self.violation is None:
+            self.violation = violation
+            self.tell(violation)
+        self.changed.set()
+
+    # --- the story ----------------------------------------------------------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        if self.is_traced:
+            seconds = (self.heap.now_ms - START_MS) / 1000
+            self.transcript.append(f"{seconds:12.3f}  {line}")

@@ -1,0 +1,144 @@
+"""The real engine, supervisor, performers and database, between a fake lnd and a fake provider, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from holdpay.core.events import Event
+from holdpay.core.machine import Step
+from holdpay.core.model import Order
+from holdpay.core.policy import Policy
+from holdpay.engine.engine import Engine
+from holdpay.errors import InvariantViolation, StoreError
+from holdpay.ports import Limits
+from holdpay.store.store import SqliteStore
+from tests import fakes
+from tests.fakes import FakeClock, FakeLnd, FakeProvider, ProviderOrder, Story
+from tests.unit import build
+
+LIMITS = Limits(max_open_orders=8, max_pending_sat=50_000, max_spend_per_day_sat=100_000)
+
+
+class Crash(StoreError):
+    """The process dies at this commit."""
+
+
+class CrashingStore(SqliteStore):
+    """Dies at its nth commit from now, right before or right after it is durable."""
+
+    crash_at: int | None = None
+    is_durable = False
+    commit_count = 0
+
+    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+        self.commit_count += 1
+        is_last = self.commit_count == self.crash_at
+        if is_last and not self.is_durable:
+            raise Crash
+        cursor = super().commit(event, step, raw, now_ms)
+        if is_last:
+            raise Crash
+        return cursor
+
+
+class World:
+    """Everything but the engine and its database connection survives ``crash`` and ``start``."""
+
+    def __init__(self, path: Path, story: Story | None = None, policy: Policy = build.POLICY) -> None:
+        self.path = path
+        self.policy = policy
+        self.clock = FakeClock()
+        self.lnd = FakeLnd(self.clock)
+        self.provider = FakeProvider(self.clock, self.lnd, story)
+        self.store: CrashingStore
+        self.engine: Engine
+        self.running: asyncio.Task[None]
+
+    # --- the process
+
+    def start(self, crash_at: int | None = None, *, is_durable: bool = False) -> None:
+        """A new process. With ``crash_at`` it dies at that commit."""
+        self.store = CrashingStore(self.path)
+        self.store.crash_at, self.store.is_durable = crash_at, is_durable
+        self.engine = Engine(
+            store=self.store,
+            node=self.lnd,
+            provider=self.provider,
+            policy=self.policy,
+            limits=LIMITS,
+            clock=self.clock,
+            rng=Random(1),
+        )
+        self.engine.take_over()
+        self.running = asyncio.create_task(self.engine.run(), name="engine")
+
+    async def crash(self) -> None:
+        """The process is gone, wherever it was."""
+        self.running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StoreError, InvariantViolation):
+            await self.running
+        self.store.close()
+
+    async def close(self) -> None:
+        """Ends the process; fails if it had ended by itself for another reason than a crash."""
+        error = self.running.exception() if self.running.done() and not self.running.cancelled() else None
+        await self.crash()
+        assert error is None or isinstance(error, Crash), error
+
+    # --- orders
+
+    def request(self, n: int = 1, **changes: Any) -> str:
+        """A client's order. Returns its id."""
+        now_ms = self.clock.now_ms()
+        times = {"created_at_ms": now_ms, "state_since_ms": now_ms, "place_at_ms": now_ms}
+        order = build.order(
+            id=f"order{n:05d}", key=f"key-{n}", pay_by_ms=now_ms + self.policy.pay_within_s * 1000, **times, **changes
+        )
+        return self.engine.request(order).id
+
+    def order(self, order_id: str) -> Order:
+        """As it is on disk."""
+        return self.store.get(order_id)
+
+    def events(self, order_id: str) -> list[str]:
+        return [update.event for update in self.store.updates(0, order_id, 1000)]
+
+    @property
+    def theirs(self) -> ProviderOrder:
+        """The provider's only order."""
+        (order,) = self.provider.orders.values()
+        return order
+
+    @property
+    def send_times_s(self) -> list[float]:
+        """When SendPaymentV2 was called, in seconds since the beginning."""
+        return [(at_ms - fakes.START_MS) / 1000 for at_ms, _ in self.lnd.sends]
+
+    @property
+    def track_times_s(self) -> list[float]:
+        return [(at_ms - fakes.START_MS) / 1000 for at_ms, _ in self.lnd.tracks]
+
+    @property
+    def now_s(self) -> float:
+        return (self.clock.now_ms() - fakes.START_MS) / 1000
+
+    # --- time
+
+    async def until(self, is_so: Callable[[], bool], *, within_s: float = 4000) -> None:
+        """Lets time go by until something is so."""
+        ends_at_s = asyncio.get_running_loop().time() + within_s
+        while not is_so():
+            assert asyncio.get_running_loop().time() < ends_at_s, "it did not come to that"
+            await asyncio.sleep(0.005)
+
+    async def until_closed(self, order_id: str, *, within_s: float = 4000) -> Order:
+        await self.until(lambda: self.order(order_id).is_closed, within_s=within_s)
+        return self.order(order_id)
+
+    async def until_event(self, order_id: str, event: str) -> None:
+        await self.until(lambda: event in self.events(order_id))

@@ -1,0 +1,672 @@
+"""The database: what is written comes back, and a commit that returned has happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from sqlite_utils import Database, Migrations
+
+from holdpay.core import events as ev
+from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
+from holdpay.core.machine import Step, decide
+from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
+from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
+from holdpay.ports import Limits, OrderFilter
+from holdpay.store import database, store
+from holdpay.store.database import transaction
+from holdpay.store.rows import column_names
+from holdpay.store.schema import migrations
+from holdpay.store.store import RAW_LIMIT_BYTES, SqliteStore, event_name
+from tests.unit.build import (
+    ALICE,
+    EVENTS,
+    FAILED_ON_THE_WAY,
+    HASH,
+    HOUR,
+    NOW_MS,
+    POLICY,
+    PREIMAGE,
+    attempt,
+    failure,
+    order,
+    pair,
+    payment,
+)
+
+LIMITS = Limits(max_open_orders=8, max_pending_sat=50_000, max_spend_per_day_sat=100_000)
+
+FULL_FAILURE = PaymentFailure(
+    reason=FailureReason.TIMEOUT,
+    failure_class=FailureClass.READ_LATER,
+    attempt_count=3,
+    payment_index=41,
+    at_ms=NOW_MS + 17,
+)
+FULL_PAYMENT = Payment(
+    payment_hash=HASH,
+    payreq="lnsb20u1...",
+    payee="02" + "cc" * 32,
+    amount_msat=2_000_001,
+    expires_at_ms=NOW_MS + 1,
+    final_cltv_delta=41,
+    node_pubkey=ALICE.pubkey,
+    node_network="simnet",
+    htlc=HtlcState.UNKNOWN,
+    htlc_since_ms=NOW_MS + 2,
+    dispatch_count=3,
+    fee_limit_msat=20_001,
+    dispatch_at_ms=NOW_MS + 3,
+    is_known_to_lnd=True,
+    reached_payee=True,
+    money_out_since_ms=NOW_MS + 4,
+    expiry_height=800_164,
+    fee_msat=1_003,
+    attempt_count=5,
+    preimage=PREIMAGE,
+    failure=FULL_FAILURE,
+    unpaid_since_ms=NOW_MS + 5,
+    unpaid_again_at_ms=NOW_MS + 6,
+    absent_since_ms=NOW_MS + 7,
+    refusal="payment is in transition",
+)
+FULL_ORDER = Order(
+    id="fullorder2",
+    kind="code",
+    params={"country": "0", "country_name": "Russia", "service": "oi", "service_name": "Öl & Gas 🛢"},
+    key="key full",
+    fingerprint="e" * 64,
+    created_at_ms=NOW_MS + 8,
+    pay_by_ms=NOW_MS + 9,
+    max_price_sat=2_041,
+    max_fee_sat=21,
+    quote_sat=2_001,
+    state=OrderState.CANCELED,
+    state_since_ms=NOW_MS + 10,
+    place_count=2,
+    place_at_ms=NOW_MS + 11,
+    provider_order_id="their-id",
+    payreq="lnsb20u1...",
+    number="15551234567",
+    code="012345",
+    code_may_lack_zeros=True,
+    provider_text='No "available" number',
+    cancel_wanted_at_ms=NOW_MS + 12,
+    cancel_at_ms=NOW_MS + 13,
+    giving_up="no time is left",
+    anomaly_count=4,
+    closed_at_ms=NOW_MS + 14,
+    end=End.REFUNDED,
+    reason="the provider canceled it",
+    payment=FULL_PAYMENT,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "holdpay.db"
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(path)
+    yield opened
+    opened.close()
+
+
+def _order(n: int, **changes: Any) -> Order:
+    return order(**{"id": f"order{n:05d}", "key": f"key-{n}", "created_at_ms": NOW_MS + n, **changes})
+
+
+def _create(db: SqliteStore, *orders: Order) -> None:
+    """Whatever the limits."""
+    unlimited = Limits(max_open_orders=1_000, max_pending_sat=10**9, max_spend_per_day_sat=10**9)
+    for found in orders:
+        db.create(found, unlimited, NOW_MS)
+
+
+def _moved(n: int, state: OrderState, htlc: HtlcState, **changes: Any) -> Order:
+    """The order of ``_order(n)``, gone on to this cell."""
+    return replace(pair(state, htlc, **changes), id=f"order{n:05d}", key=f"key-{n}", created_at_ms=NOW_MS + n)
+
+
+def _closed(found: Order, end: End) -> Order:
+    return replace(found, closed_at_ms=NOW_MS, end=end)
+
+
+def _commit(db: SqliteStore, found: Order, event: ev.Event | None = None, raw: str | None = None, **step: Any) -> int:
+    return db.commit(event or ev.TimePassed(), Step(found, is_change=True, **step), raw, NOW_MS + 1)
+
+
+def _count(db: SqliteStore, table: str) -> int:
+    return int(db._conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+# --- what is written comes back -------------------------------------------------------------------------------------
+
+
+def test_the_full_examples_here_leave_no_field_at_its_default() -> None:
+    for example in (FULL_ORDER, FULL_PAYMENT, FULL_FAILURE):
+        for field in fields(example):
+            value = getattr(example, field.name)
+            assert value is not None, field.name
+            assert value != field.default, field.name
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        FULL_ORDER,
+        replace(FULL_ORDER, payment=replace(FULL_PAYMENT, failure=None)),
+        replace(FULL_ORDER, payment=payment()),
+        replace(FULL_ORDER, payment=None, closed_at_ms=None, end=None),
+        order(id=FULL_ORDER.id, key=FULL_ORDER.key),
+        order(id=FULL_ORDER.id, key=FULL_ORDER.key, quote_sat=0, max_fee_sat=0),
+        *(pair(state, htlc) for state in OrderState for htlc in HtlcState if state is not OrderState.REQUESTED),
+    ],
+    ids=lambda found: f"{found.state}-{found.htlc}",
+)
+def test_every_field_of_an_order_comes_back_as_it_was(path: Path, found: Order) -> None:
+    written = SqliteStore(path)
+    _create(written, order(id=found.id, key=found.key, created_at_ms=found.created_at_ms))
+    cursor = _commit(written, found)
+    written.close()
+    read = SqliteStore(path)
+    assert read.get(found.id) == found
+    (update,) = read.updates(cursor - 1, found.id, 10)
+    assert (update.order, update.cursor, update.at_ms, update.event) == (found, cursor, NOW_MS + 1, "time_passed")
+    read.close()
+
+
+def test_every_field_of_an_attempt_is_stored_with_its_dispatch(db: SqliteStore) -> None:
+    found = _moved(1, OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT)
+    _create(db, _order(1))
+    times = {"attempted_at_ms": NOW_MS + 2, "resolved_at_ms": NOW_MS + 3}
+    full = attempt(AttemptStatus.FAILED, attempt_id=9, failure_code=21, failure_source_index=1, **times)
+    _commit(db, found, attempts=(attempt(), full))
+    _commit(db, found, attempts=(attempt(AttemptStatus.SUCCEEDED),))
+    rows = db._conn.execute("SELECT * FROM htlc_attempts ORDER BY attempt_id").fetchall()
+    assert [row["status"] for row in rows] == ["succeeded", "failed"]
+    for field in fields(Attempt):
+        assert rows[1][field.name] == getattr(full, field.name)
+    assert (rows[1]["payment_hash"], rows[1]["dispatch"]) == (HASH, 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("orders", [*column_names(Order, without=frozenset({"payment"})), "reserved_msat"]),
+        ("payments", ["order_id", *column_names(Payment)]),
+        ("htlc_attempts", ["payment_hash", "dispatch", *column_names(Attempt)]),
+    ],
+)
+def test_a_table_has_exactly_the_columns_of_its_dataclass(db: SqliteStore, table: str, columns: list[str]) -> None:
+    found = [row["name"] for row in db._conn.execute(f"PRAGMA table_info({table})")]
+    assert sorted(found) == sorted(columns)
+
+
+def test_every_table_of_ours_is_strict(db: SqliteStore) -> None:
+    rows = db._conn.execute("PRAGMA table_list").fetchall()
+    ours = {row["name"]: row["strict"] for row in rows if not row["name"].startswith(("sqlite_", "_sqlite"))}
+    assert ours == {"orders": 1, "payments": 1, "htlc_attempts": 1, "journal": 1}
+
+
+# --- a request ------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_recorded_with_its_first_journal_row(db: SqliteStore) -> None:
+    assert db.create(_order(1), LIMITS, NOW_MS) == _order(1)
+    (update,) = db.updates(0, None, 10)
+    assert (update.event, update.order, update.cursor) == ("order_requested", _order(1), db.last_cursor())
+
+
+def test_a_key_sent_again_returns_the_first_order_as_it_is_now(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    moved = _order(1, state=OrderState.AWAITING_PAYMENT)
+    _commit(db, moved)
+    assert db.create(_order(2, key="key-1"), LIMITS, NOW_MS) == moved
+    assert (_count(db, "orders"), _count(db, "journal")) == (1, 2)
+
+
+def test_a_key_sent_again_is_answered_even_over_the_limits(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    assert db.create(_order(2, key="key-1"), replace(LIMITS, max_open_orders=1), NOW_MS).id == "order00001"
+
+
+def test_a_key_of_another_request_is_taken(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    with pytest.raises(KeyTaken):
+        db.create(_order(2, key="key-1", fingerprint="0" * 64), LIMITS, NOW_MS)
+    assert _count(db, "orders") == 1
+
+
+def test_an_order_id_drawn_twice_never_overwrites_the_first_order(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    first = _moved(1, OrderState.PAID, HtlcState.IN_FLIGHT)
+    _commit(db, first)
+    with pytest.raises(StoreError):
+        db.create(_order(1, key="key-2"), LIMITS, NOW_MS)
+    assert db.get("order00001") == first
+
+
+def test_an_order_that_was_never_requested_cannot_be_committed(db: SqliteStore) -> None:
+    with pytest.raises(StoreError):
+        _commit(db, _order(1))
+    assert (_count(db, "orders"), _count(db, "journal")) == (0, 0)
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+# An open order reserves its price cap and its fee: 2,040 + 20 sat before the invoice is known, 2,000 + 20 sat after.
+
+
+def test_the_number_of_open_orders_is_limited(db: SqliteStore) -> None:
+    limits = replace(LIMITS, max_open_orders=2)
+    for n in (1, 2):
+        db.create(_order(n), limits, NOW_MS)
+    with pytest.raises(LimitExceeded, match=r"limits\.max_open_orders is 2"):
+        db.create(_order(3), limits, NOW_MS)
+    assert (_count(db, "orders"), _count(db, "journal")) == (2, 2)
+    _commit(db, _order(1, closed_at_ms=NOW_MS, end=End.PAYMENT_FAILED))
+    db.create(_order(3), limits, NOW_MS)
+
+
+def test_the_pending_sum_is_limited_with_the_fee_reserve(db: SqliteStore) -> None:
+    db.create(_order(1), replace(LIMITS, max_pending_sat=2_060), NOW_MS)
+    with pytest.raises(LimitExceeded, match=r"4120 sat would be pending and limits\.max_pending_sat is 4119"):
+        db.create(_order(2), replace(LIMITS, max_pending_sat=4_119), NOW_MS)
+    db.create(_order(2), replace(LIMITS, max_pending_sat=4_120), NOW_MS)
+    assert _count(db, "orders") == 2
+
+
+def test_a_days_spending_counts_what_is_settled_and_what_is_pending(db: SqliteStore) -> None:
+    spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.CODE_RECEIVED)
+    _create(db, _order(1))
+    _commit(db, spent)
+    with pytest.raises(LimitExceeded, match=r"4062 sat .* within a day and limits\.max_spend_per_day_sat is 4061"):
+        db.create(_order(2), replace(LIMITS, max_spend_per_day_sat=4_061), NOW_MS)
+    db.create(_order(2), replace(LIMITS, max_spend_per_day_sat=4_062), NOW_MS)
+
+
+def test_what_was_spent_longer_ago_than_a_day_is_free_again(db: SqliteStore) -> None:
+    spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.CODE_RECEIVED)
+    _create(db, _order(1))
+    _commit(db, spent)
+    assert db.totals(NOW_MS + 24 * HOUR - 1).spent_day_msat == 2_001_002
+    assert db.totals(NOW_MS + 24 * HOUR).spent_day_msat == 0
+
+
+def test_totals_count_no_satoshi_twice(db: SqliteStore) -> None:
+    _create(db, _order(1), _order(2), _order(3), _order(4))
+    _commit(db, _moved(1, OrderState.PAID, HtlcState.IN_FLIGHT))
+    charged = _moved(2, OrderState.PAID, HtlcState.SETTLED, payment_hash="aa" * 32)
+    _commit(db, charged)
+    back = _moved(3, OrderState.CANCELED, HtlcState.FAILED, payment_hash="bb" * 32)
+    _commit(db, _closed(back, End.REFUNDED))
+    totals = db.totals(NOW_MS)
+    assert totals.open_orders == 3
+    assert totals.pending_msat == (2_000_000 + 20_000) + (2_040_000 + 20_000)
+    assert totals.spent_day_msat == 2_001_002
+
+
+def test_limits_are_looked_at_inside_the_transaction_that_records(db: SqliteStore) -> None:
+    """Between a look and a write outside of one, a second request could pass the same limit."""
+    said: list[str] = []
+    db._conn.set_trace_callback(lambda sql: said.append(sql.split()[0]))
+    db.create(_order(1), LIMITS, NOW_MS)
+    assert (said[0], said[-1]) == ("BEGIN", "COMMIT")
+    assert said.count("SELECT") == 3
+    assert said.index("INSERT") > max(i for i, word in enumerate(said) if word == "SELECT")
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sql", ["UPDATE journal SET notes = '[]'", "DELETE FROM journal"])
+def test_the_journal_is_append_only(db: SqliteStore, sql: str) -> None:
+    _create(db, _order(1))
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        db._conn.execute(sql)
+    assert _count(db, "journal") == 1
+
+
+@pytest.mark.parametrize("event", [*EVENTS.values(), ev.DispatchIntended(ALICE)], ids=event_name)
+def test_an_event_can_be_read_back_from_the_journal(db: SqliteStore, event: ev.Event) -> None:
+    _create(db, _order(1))
+    _commit(db, _order(1), event, notes=("a note", "another"))
+    row = db._conn.execute("SELECT * FROM journal ORDER BY cursor DESC").fetchone()
+    assert row["event"] == event_name(event)
+    assert TypeAdapter(type(event)).validate_json(row["data"]) == event
+    assert json.loads(row["notes"]) == ["a note", "another"]
+
+
+def test_a_raw_reply_is_kept_with_its_hash(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    _commit(db, _order(1), raw='{"status":"OK"}')
+    row = db._conn.execute("SELECT raw, raw_sha256 FROM journal ORDER BY cursor DESC").fetchone()
+    assert tuple(row) == ('{"status":"OK"}', hashlib.sha256(b'{"status":"OK"}').hexdigest())
+
+
+def test_a_huge_raw_reply_is_cut_and_its_hash_is_of_the_whole(db: SqliteStore) -> None:
+    raw = "é" * RAW_LIMIT_BYTES
+    _create(db, _order(1))
+    _commit(db, _order(1), raw="x" + raw)
+    row = db._conn.execute("SELECT raw, raw_sha256 FROM journal ORDER BY cursor DESC").fetchone()
+    assert len(row["raw"].encode()) in {RAW_LIMIT_BYTES - 1, RAW_LIMIT_BYTES}
+    assert ("x" + raw).startswith(row["raw"])
+    assert row["raw_sha256"] == hashlib.sha256(("x" + raw).encode()).hexdigest()
+
+
+def test_updates_go_on_from_a_cursor_and_lose_nothing(db: SqliteStore) -> None:
+    _create(db, _order(1), _order(2))
+    for n in (1, 2, 1, 2, 1):
+        _commit(db, _order(n))
+    every = db.updates(0, None, 100)
+    assert [update.order.id[-1] for update in every] == ["1", "2", "1", "2", "1", "2", "1"]
+    assert [update.cursor for update in every] == sorted({update.cursor for update in every})
+    assert db.last_cursor() == every[-1].cursor
+    paged, cursor = [], 0
+    while page := db.updates(cursor, None, 2):
+        paged += page
+        cursor = page[-1].cursor
+    assert paged == every
+    assert [u.cursor for u in db.updates(every[1].cursor, "order00001", 100)] == [every[i].cursor for i in (2, 4, 6)]
+    assert db.updates(db.last_cursor(), None, 100) == []
+
+
+def test_a_listener_is_told_after_the_commit_and_not_before(db: SqliteStore, path: Path) -> None:
+    seen: list[tuple[int, str, bool]] = []
+    other = sqlite3.connect(path)
+
+    def told(cursor: int, order_id: str) -> None:
+        row = other.execute("SELECT 1 FROM journal WHERE cursor = ? AND order_id = ?", (cursor, order_id)).fetchone()
+        seen.append((cursor, order_id, row is not None))
+
+    db.on_commit = told
+    _create(db, _order(1))
+    cursor = _commit(db, _order(1))
+    assert seen == [(cursor - 1, "order00001", True), (cursor, "order00001", True)]
+    other.close()
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_an_order_is_found_by_the_beginning_of_its_id(db: SqliteStore) -> None:
+    _create(db, _order(1, id="abcdefghjk"), _order(2, id="abcdezzzzz"))
+    assert db.get("abcdef").id == "abcdefghjk"
+    for text in ("abc", "zzzz", "", "abcdefghjkk", "ABCDEF", "abcd%"):
+        with pytest.raises(OrderNotFound):
+            db.get(text)
+    with pytest.raises(OrderNotFound, match="More than one"):
+        db.get("abcde")
+
+
+def test_open_orders_are_those_that_are_not_closed(db: SqliteStore) -> None:
+    _create(db, *(_order(n) for n in (3, 1, 2)))
+    _commit(db, _order(2, closed_at_ms=NOW_MS, end=End.PAYMENT_FAILED))
+    assert [found.id[-1] for found in db.open_orders()] == ["1", "3"]
+
+
+def test_orders_are_filtered_and_paged_newest_first(db: SqliteStore) -> None:
+    _create(db, *(_order(n, created_at_ms=NOW_MS + n // 2) for n in range(6)))
+    _commit(db, _order(3, created_at_ms=NOW_MS + 1, closed_at_ms=NOW_MS, end=End.REFUNDED))
+
+    def ids(**wanted: Any) -> str:
+        return "".join(found.id[-1] for found in db.list_orders(OrderFilter(**wanted)))
+
+    assert ids() == "543210"
+    assert ids(open_only=True) == "54210"
+    assert ids(closed_only=True) == ids(end=End.REFUNDED) == "3"
+    assert ids(kind="code", limit=2) == "54"
+    assert ids(kind="rent") == ""
+    assert ids(created_from_ms=NOW_MS + 1, created_before_ms=NOW_MS + 2) == "32"
+    assert ids(before=(NOW_MS + 1, "order00003"), limit=2) == "21"
+
+
+def test_a_payment_hash_is_known_for_ever_and_never_written_twice(db: SqliteStore) -> None:
+    _create(db, _order(1), _order(2))
+    closed = _moved(1, OrderState.CANCELED, HtlcState.FAILED)
+    _commit(db, _closed(closed, End.REFUNDED))
+    assert db.has_payment_hash(HASH)
+    assert not db.has_payment_hash("ff" * 32)
+    before = _count(db, "journal")
+    with pytest.raises(StoreError):
+        _commit(db, _moved(2, OrderState.AWAITING_PAYMENT, HtlcState.NONE))
+    assert db.get("order00002") == _order(2)
+    assert _count(db, "journal") == before
+
+
+# --- a commit proves itself -----------------------------------------------------------------------------------------
+
+
+def test_a_transaction_that_was_left_open_elsewhere_is_detected(db: SqliteStore, path: Path) -> None:
+    """A COMMIT inside somebody's open transaction would report success and be gone after a crash."""
+    _create(db, _order(1))
+    db._conn.execute("BEGIN")
+    with pytest.raises(StoreError, match="left open"):
+        _commit(db, _order(1, state=OrderState.AWAITING_PAYMENT))
+    with pytest.raises(StoreError, match="left open"):
+        db.create(_order(2), LIMITS, NOW_MS)
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT count(*) FROM journal").fetchone() == (1,)
+    other.close()
+
+
+class _NeverEnding:
+    """A connection whose COMMIT does not end the transaction."""
+
+    in_transaction = False
+
+    def execute(self, sql: str) -> None:
+        self.in_transaction = True
+
+
+def test_a_commit_that_did_not_end_its_transaction_is_detected() -> None:
+    with pytest.raises(StoreError, match="did not end"), transaction(_NeverEnding()):  # type: ignore[arg-type]
+        pass
+
+
+def test_a_failed_write_leaves_nothing_behind_and_the_next_one_works(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    broken = _order(1, reason=None)
+    with pytest.raises(StoreError, match="could not be written"):
+        _commit(db, broken)
+    assert db.get("order00001") == _order(1)
+    _commit(db, _order(1, place_count=1))
+    assert _count(db, "journal") == 2
+
+
+def test_the_callers_own_error_rolls_everything_back(db: SqliteStore) -> None:
+    _create(db, _order(1))
+
+    def work() -> None:
+        with transaction(db._conn):
+            db._conn.execute("UPDATE orders SET reason = 'x'")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert db.get("order00001") == _order(1)
+
+
+def test_a_database_locked_by_another_program_is_an_error_that_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
+    db = SqliteStore(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        db.create(_order(1), LIMITS, NOW_MS)
+    other.execute("ROLLBACK")
+    db.create(_order(1), LIMITS, NOW_MS)
+    other.close()
+    db.close()
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_order_as_it_was(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    pages = db._conn.execute("PRAGMA page_count").fetchone()[0]
+    db._conn.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="full"):
+        _commit(db, _order(1, reason="x" * 100_000))
+    assert db.get("order00001") == _order(1)
+
+
+def test_every_commit_waits_for_the_disk(db: SqliteStore) -> None:
+    assert db._conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert db._conn.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert db._conn.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+    assert db._conn.isolation_level is None
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from holdpay.core.machine import decide
+from holdpay.store.store import SqliteStore
+from tests.unit.build import EVENTS, NOW_MS, POLICY, order
+from tests.unit.store.test_store import LIMITS
+
+db = SqliteStore(Path(sys.argv[1]))
+db.create(order(), LIMITS, NOW_MS)
+step = decide(order(), EVENTS["order placed"], POLICY, NOW_MS)
+db.commit(EVENTS["order placed"], step, None, NOW_MS)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_committed_survives_kill_9_right_after(path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", _KILLED, str(path)], cwd=Path(__file__).parents[3], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    db = SqliteStore(path)
+    assert db.get(order().id) == decide(order(), EVENTS["order placed"], POLICY, NOW_MS).order
+    assert db.last_cursor() == 2
+    db.close()
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_nobody_else_may_read_the_database(path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        db = SqliteStore(path)
+        _create(db, _order(1))
+        files = sorted(path.parent.iterdir())
+        assert len(files) == 3
+        assert {_mode(file) for file in files} == {0o600}
+        db.close()
+    finally:
+        os.umask(umask)
+
+
+def test_a_database_of_a_newer_holdpay_is_refused_untouched(path: Path) -> None:
+    SqliteStore(path).close()
+    conn = sqlite3.connect(path)
+    conn.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpay', '0999_future', '2030')"
+    )
+    conn.commit()
+    conn.close()
+    with pytest.raises(StoreError, match=r"newer holdpay \(0999_future\)"):
+        SqliteStore(path)
+    assert list(path.parent.glob("*.before-*")) == []
+
+
+def _with_migrations(monkeypatch: pytest.MonkeyPatch, names: list[str], broken: str = "") -> None:
+    """The migrations of a later holdpay: the real ones, and these."""
+    later = Migrations("holdpay")
+    for known in migrations.pending(Database(memory=True)):
+        later(name=known.name)(known.fn)
+    for name in names:
+
+        @later(name=name)
+        def _change(db: Database, name: str = name) -> None:
+            db.execute(f'CREATE TABLE "{name}" (x INTEGER) STRICT')
+            if name == broken:
+                raise sqlite3.OperationalError("broken")
+
+    monkeypatch.setattr(database, "migrations", later)
+
+
+def test_a_copy_is_kept_before_a_migration_and_the_last_three_copies_stay(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = SqliteStore(path)
+    _create(db, _order(1))
+    db.close()
+    assert list(path.parent.glob("*.before-*")) == [], "a new database needs no copy"
+    umask = os.umask(0)
+    names = ["0002_b", "0003_c", "0004_d", "0005_e"]
+    for count in range(1, 5):
+        _with_migrations(monkeypatch, names[:count])
+        SqliteStore(path).close()
+        os.utime(path.with_name(f"holdpay.db.before-{names[count - 1]}"), ns=(count, count))
+    os.umask(umask)
+    copies = sorted(path.parent.glob("*.before-*"))
+    assert [copy.suffix for copy in copies] == [".before-0003_c", ".before-0004_d", ".before-0005_e"]
+    assert {_mode(copy) for copy in copies} == {0o600}
+    copy = sqlite3.connect(copies[0])
+    assert copy.execute("SELECT id FROM orders").fetchall() == [("order00001",)]
+    assert copy.execute("SELECT name FROM sqlite_master WHERE name = '0003_c'").fetchall() == []
+    copy.close()
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SqliteStore(path).close()
+    _with_migrations(monkeypatch, ["0002_b"], broken="0002_b")
+    with pytest.raises(StoreError, match="broken"):
+        SqliteStore(path)
+    monkeypatch.setattr(database, "migrations", migrations)
+    db = SqliteStore(path)
+    _create(db, _order(1))
+    db.close()
+
+
+def test_a_file_that_is_no_database_is_an_error_that_says_so(path: Path) -> None:
+    path.write_bytes(b"not a database, " * 100)
+    with pytest.raises(StoreError, match="cannot be used"):
+        SqliteStore(path)
+
+
+def test_a_folder_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Check its folder's rights"):
+        SqliteStore(tmp_path / "nowhere" / "holdpay.db")
+
+
+def test_a_failure_and_an_attempt_of_a_real_payment_fit_their_columns(db: SqliteStore) -> None:
+    """The whole way: what ``decide`` makes of LND's word is what comes back."""
+    _create(db, _order(1))
+    found = _moved(1, OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT)
+    step = decide(found, EVENTS["failed on the way"], POLICY, NOW_MS)
+    db.commit(EVENTS["failed on the way"], step, None, NOW_MS)
+    read = db.get("order00001")
+    assert read == step.order
+    assert read.payment is not None
+    assert read.payment.failure == failure()
+    row = db._conn.execute("SELECT failure_code FROM htlc_attempts").fetchone()
+    assert row["failure_code"] == FAILED_ON_THE_WAY.failure_code
+
+
+def test_no_table_can_be_made_by_a_misspelt_name(db: SqliteStore) -> None:
+    with pytest.raises(StoreError, match="no such table"):
+        db._rows("SELECT * FROM order_s")
+    assert store._UPSERT_PAYMENT.startswith("INSERT INTO payments")
