@@ -294,12 +294,11 @@ class FakeProvider:
 
     async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
         self.place_count += 1
+        preimage, payreq = f"{self.place_count:064x}", f"lnsb20u1fake{self.place_count}"
         await asyncio.sleep(LATENCY_S)
         if self.next_place_errors:
             raise self.next_place_errors.popleft()
-        preimage = f"{self.place_count:064x}"
         payment_hash = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
-        payreq = f"lnsb20u1fake{self.place_count}"
         self.orders[payment_hash] = ProviderOrder(payment_hash, preimage, self.story)
         self._lnd.invoices[payreq] = Invoice(
             payment_hash=payment_hash,

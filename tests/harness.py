@@ -19,6 +19,13 @@ from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 
 START_TIMEOUT_S = 20.0
 ORDER_TIMEOUT_S = 60.0
+# A daemon that starts is found at once; gRPC would wait a second or more between two tries, and share that wait.
+_CHANNEL_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
+)
 
 _keys = itertools.count(1)
 
@@ -76,7 +83,7 @@ class Daemon:
     async def start(self) -> None:
         """Returns when it answers. Fails with its log if it does not."""
         await self.launch()
-        self._channel = grpc.aio.insecure_channel(f"unix:{self.socket}")
+        self._channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=_CHANNEL_OPTIONS)
         deadline_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):

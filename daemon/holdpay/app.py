@@ -93,9 +93,9 @@ class _Daemon:
         store = SqliteStore(settings.daemon.state_dir / DATABASE)
         stack.callback(store.close)
         store.on_commit = self._feed.committed
-        provider = Sms4Sats(_provider_settings(settings), self._clock, rng)
+        provider = Sms4Sats(provider_settings(settings), self._clock, rng)
         stack.push_async_callback(provider.aclose)
-        node = LndNode(_lnd_settings(settings), self._clock)
+        node = LndNode(lnd_settings(settings), self._clock)
         await node.start()
         stack.push_async_callback(node.close)
         engine = Engine(
@@ -176,7 +176,8 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _lnd_settings(settings: Settings) -> LndSettings:
+def lnd_settings(settings: Settings) -> LndSettings:
+    """For the adapter; reads the macaroon."""
     return LndSettings(
         address=settings.lnd.address,
         macaroon=settings.lnd.macaroon.read_bytes(),
@@ -185,7 +186,8 @@ def _lnd_settings(settings: Settings) -> LndSettings:
     )
 
 
-def _provider_settings(settings: Settings) -> Sms4SatsSettings:
+def provider_settings(settings: Settings) -> Sms4SatsSettings:
+    """For the adapter."""
     return Sms4SatsSettings(
         url=settings.provider.base_url,
         proxy=settings.provider.proxy,

@@ -1,6 +1,6 @@
 """The bare create-and-pay loop: the least that a client in Python can do. No checks, no journal, no status requests.
 
-python -m tests.bench.bare SPEC: SPEC is the JSON of a ``Spec``; prints that of a ``Result``.
+python -m tests.bench.bare PROVIDER_URL LND_ADDRESS TLS_CERT MACAROON ORDERS AT_ONCE
 """
 
 from __future__ import annotations
@@ -8,69 +8,37 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import httpx
 
-from holdpay._pb.lnd.lightning_pb2 import GetInfoRequest, Payment
-from holdpay._pb.lnd.lightning_pb2_grpc import LightningStub
+from holdpay._pb.lnd.lightning_pb2 import Payment
 from holdpay._pb.lnd.router_pb2 import SendPaymentRequest
 from holdpay._pb.lnd.router_pb2_grpc import RouterStub
+from holdpay.sandbox.world import Endpoints
+from tests.bench.loops import LoopFailed, Result, run_as_process, timed
 
 if TYPE_CHECKING:
-    from holdpay._pb.lnd.lightning_pb2_grpc import LightningAsyncStub
     from holdpay._pb.lnd.router_pb2_grpc import RouterAsyncStub
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """Whom to pay from where, and how often."""
-
-    provider_url: str
-    lnd_address: str
-    tls_cert: str
-    macaroon: str
-    orders: int
-    at_once: int
+async def run(endpoints: Endpoints, orders: int, at_once: int) -> Result:
+    """In a process of its own."""
+    given = (endpoints.provider_url, endpoints.lnd_address, endpoints.tls_cert, endpoints.macaroon)
+    return await run_as_process("tests.bench.bare", *given, orders, at_once)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    elapsed_s: float
-    cpu_ms: float
-
-
-async def at_once(count: int, orders: int, do: Callable[[], Awaitable[object]]) -> float:
-    """Does ``orders`` of them, never more than ``count`` at a time; returns how many seconds that took."""
-    left = iter(range(orders))
-
-    async def work() -> None:
-        for _ in left:
-            await do()
-
-    began_s = time.monotonic()
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(count):
-            workers.create_task(work())
-    return time.monotonic() - began_s
-
-
-async def run(spec: Spec) -> Result:
-    """Connects, makes one order that does not count, then the others."""
-    credentials = grpc.ssl_channel_credentials(Path(spec.tls_cert).read_bytes())
-    metadata = (("macaroon", Path(spec.macaroon).read_bytes().hex()),)
+async def main(url: str, lnd: str, tls_cert: Path, macaroon: Path, orders: int, at_once: int) -> Result:
+    credentials = grpc.ssl_channel_credentials(tls_cert.read_bytes())
+    metadata = (("macaroon", macaroon.read_bytes().hex()),)
     async with (
-        grpc.aio.secure_channel(spec.lnd_address, credentials) as channel,
-        httpx.AsyncClient(base_url=spec.provider_url, trust_env=False) as http,
+        grpc.aio.secure_channel(lnd, credentials) as channel,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
     ):
-        lightning: LightningAsyncStub = LightningStub(channel)
         router: RouterAsyncStub = RouterStub(channel)
-        await lightning.GetInfo(GetInfoRequest(), metadata=metadata)
 
         async def create_and_pay() -> None:
             reply = await http.post("/createorder", json={"country": 187, "service": "dr"})
@@ -85,27 +53,11 @@ async def run(spec: Spec) -> Result:
             async for last in router.SendPaymentV2(request, metadata=metadata):
                 pass
             if last.status != Payment.SUCCEEDED:
-                raise RuntimeError(f"a payment of the bare loop ended otherwise: {last}")
+                raise LoopFailed(f"A payment ended otherwise:\n{last}")
 
-        await create_and_pay()
-        cpu_s = time.process_time()
-        elapsed_s = await at_once(spec.at_once, spec.orders, create_and_pay)
-        return Result(elapsed_s, (time.process_time() - cpu_s) * 1000)
-
-
-async def run_as_process(spec: Spec) -> Result:
-    """``run`` in a process of its own, as the daemon is one."""
-    command = (sys.executable, "-m", "tests.bench.bare", json.dumps(asdict(spec)))
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
-        stdout, _ = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        raise
-    if process.returncode != 0:
-        raise RuntimeError("The bare loop failed; its own words are above.")
-    return Result(**json.loads(stdout))
+        return await timed(orders, at_once, create_and_pay)
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(asyncio.run(run(Spec(**json.loads(sys.argv[1])))))))
+    _url, _lnd, _cert, _macaroon, _orders, _at_once = sys.argv[1:]
+    print(json.dumps(asdict(asyncio.run(main(_url, _lnd, Path(_cert), Path(_macaroon), int(_orders), int(_at_once))))))

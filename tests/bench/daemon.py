@@ -11,19 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.files import write_private
 from holdpay.sandbox.world import Endpoints
-from tests.harness import Daemon, enum_name
+from tests.bench.loops import LoopFailed
+from tests.harness import Daemon
 from tests.regtest.process import until
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 SERVES_WITHIN_S: Final = 30
 READY_WITHIN_S: Final = 30
-
-
-class OrderFailed(Exception):
-    """An order of the benchmark went wrong, so its figures would mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ class MeasuredDaemon(Daemon):
 
         async def serves() -> bool:
             if process.returncode is not None:
-                raise OrderFailed(f"holdpayd did not come up:\n{self.log()}")
+                raise LoopFailed(f"holdpayd did not come up:\n{self.log()}")
             return self.socket.exists()
 
         await until("The daemon's socket", serves, within_s=SERVES_WITHIN_S, every_s=0.002)
@@ -107,16 +103,6 @@ class MeasuredDaemon(Daemon):
     @property
     def usage(self) -> Usage:
         return usage_of(self.pid)
-
-    async def order_to_the_end(self, **fields: object) -> pb.Order:
-        """What `holdpay code --until settled` does. Raises OrderFailed unless the code came and the HTLC settled."""
-        given = {"country": "usa", "service": "openai", "idempotency_key": os.urandom(8).hex(), **fields}
-        last = pb.Order()
-        async for update in self.stub.RequestCode(pb.RequestCodeRequest(**given)):  # type: ignore[arg-type]
-            last = update.order
-        if enum_name(last, "end") != "CODE_RECEIVED":
-            raise OrderFailed(f"An order ended otherwise than with its code:\n{last}\n{self.log()}")
-        return last
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from holdpay.sandbox.http_server import Request, Response
 from holdpay.sandbox.lnd_node import Subscription
 from holdpay.sandbox.lnd_routing import SendRequest
 from holdpay.sandbox.world import Endpoints, SandboxWorld
-from tests.bench import bare
+from tests.bench import bare, client
 from tests.bench.daemon import running, write_config
 from tests.bench.provider import INSTANT
 
@@ -84,20 +84,8 @@ async def measure(python: Path, orders: int) -> Latency:
             tap = Tap(world)
             endpoints = await endpoints_of(world)
             async with running(write_config(directory, endpoints), python) as daemon:
-                for _ in range(WARM_UP_ORDERS):
-                    await daemon.order_to_the_end()
-                tap.take()
-                for _ in range(orders):
-                    await daemon.order_to_the_end()
-            daemon_ms = tap.take()
-            spec = bare.Spec(
-                provider_url=endpoints.provider_url,
-                lnd_address=endpoints.lnd_address,
-                tls_cert=str(endpoints.tls_cert),
-                macaroon=str(endpoints.macaroon),
-                orders=orders + WARM_UP_ORDERS,
-                at_once=1,
-            )
-            await bare.run_as_process(spec)
-            bare_ms = tap.take()[WARM_UP_ORDERS:]
+                await client.run(daemon.socket, orders + WARM_UP_ORDERS, 1)
+            daemon_ms = tap.take()[-orders:]
+            await bare.run(endpoints, orders + WARM_UP_ORDERS, 1)
+            bare_ms = tap.take()[-orders:]
     return Latency(orders, median(daemon_ms), quantiles(daemon_ms, n=10)[-1], median(bare_ms))

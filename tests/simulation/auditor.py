@@ -27,6 +27,9 @@ class Book:
     """What the auditor knows of one order from the daemon's own journal."""
 
     sends: int = 0
+    """Intents to send that are on disk."""
+    calls: int = 0
+    """SendPaymentV2 calls that were made."""
     has_reached_payee: bool = False
     has_unpaid_word_since_send: bool = False
     code_seen: str | None = None
@@ -39,10 +42,13 @@ class Auditor:
 
     truths: dict[str, Truth]
     books: dict[str, Book] = field(default_factory=dict)
+    by_hash: dict[str, Book] = field(default_factory=dict)
 
     def committed(self, before: Order, event: Event, after: Order) -> None:
         """Called for each journal row."""
         book = self.books.setdefault(after.id, Book())
+        if after.payment is not None:
+            self.by_hash[after.payment.payment_hash] = book
         self._not_after_the_end(book, event)
         name = type(event).__name__
         if name == "DispatchIntended":
@@ -56,11 +62,26 @@ class Auditor:
         if before.payment and after.payment and before.payment.htlc == "settled" != after.payment.htlc:
             raise Violation(f"order {after.id}: settled was taken back")
 
+    def sent(self, payment_hash: str) -> None:
+        """Called for each SendPaymentV2, right before it is made."""
+        book = self.by_hash.get(payment_hash, Book())
+        book.calls += 1
+        if book.calls > book.sends:
+            raise Violation(f"payment {payment_hash[:8]}… was sent, and no intent of that is on disk")
+        truth = self.truths[payment_hash]
+        if truth.htlc in {"out", "held", "settled"} or truth.sends_on_the_way:
+            raise Violation(
+                f"payment {payment_hash[:8]}… was sent while its HTLC is {truth.htlc}"
+                f" ({truth.sends_on_the_way} sends on the way)"
+            )
+
     def _not_after_the_end(self, book: Book, event: Event) -> None:
         if book.closed is not None:
             raise Violation(f"order {book.closed.id} was closed and got {type(event).__name__}")
 
     def _dispatch(self, book: Book, order: Order) -> None:
+        if order.cancel_wanted_at_ms is not None:
+            raise Violation(f"order {order.id} was dispatched after its client had canceled it")
         if book.has_reached_payee:
             raise Violation(f"order {order.id} was dispatched again after it had reached the payee")
         if book.sends and not book.has_unpaid_word_since_send:

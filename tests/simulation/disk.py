@@ -86,7 +86,7 @@ class SimStore(SqliteStore):
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         with self._writing():
             recorded = super().create(order, limits, now_ms)
-            if recorded.id == order.id:
+            if recorded.id == order.id and self._process.is_alive:
                 self._world.tell(f"on disk: {order.id} requested")
                 self._world.on_disk[order.id] = recorded
                 self._world.changed.set()
@@ -115,16 +115,18 @@ class SimStore(SqliteStore):
         if boundary == "inside":
             self._conn.set_trace_callback(self._at_statement)
             process.is_alive = False
-        yield
-        if boundary == "inside":
-            process.die("right before COMMIT", has_image=True)
+        try:
+            yield
+        finally:
+            if boundary == "inside":
+                process.die("right before COMMIT", has_image=True)
         if boundary == "after":
             process.die("right after COMMIT")
         if world.hits("store_error_late"):
             self._fail("and it is durable all the same")
 
     def _at_statement(self, sql: str) -> None:
-        if sql == "COMMIT":
+        if sql in {"COMMIT", "ROLLBACK"}:
             self._process.disk.take_image()
 
     def _fail(self, how: str) -> None:

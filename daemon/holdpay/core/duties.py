@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from holdpay.core.lightning import DispatchSpec
 from holdpay.core.machine import is_dispatch_planned, may_dispatch
-from holdpay.core.model import FailureClass, HtlcState, Order, OrderState, Payment
+from holdpay.core.model import MONEY_MAY_BE_OUT, FailureClass, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy, dispatch_spec
 
 
@@ -135,11 +135,11 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     payment = order.payment
     assert payment is not None
     asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
-    if payment.htlc in {HtlcState.SETTLED, HtlcState.FAILED} and payment.htlc_since_ms <= now_ms:
-        if asked_at_ms is None:
-            return now_ms
-        if asked_at_ms <= payment.htlc_since_ms:
-            return max(now_ms, asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000))
+    is_ended = payment.htlc not in MONEY_MAY_BE_OUT and payment.htlc_since_ms <= now_ms
+    if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
+        again_ms = 0 if asked_at_ms is None else asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000)
+        # A reply to a request of that very millisecond would not count as asked afterwards.
+        return max(now_ms, payment.htlc_since_ms + 1, again_ms)
     if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
         return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
     since_ms = min(max(order.state_since_ms, payment.htlc_since_ms), now_ms)

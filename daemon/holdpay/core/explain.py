@@ -169,6 +169,20 @@ def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
     return f"{head} If none comes, the provider promises to return the money within {minutes(until_ms - now_ms)}."
 
 
+def failure_words(payment: Payment) -> str:
+    """Why the latest dispatch failed, for people. Empty: it did not."""
+    if payment.failure is None or payment.htlc is not HtlcState.FAILED:
+        return ""
+    return payment.failure.reason.in_words
+
+
+def trouble(order: Order) -> str:
+    """One sentence why an order ended as it did, or what is wrong with it now. Empty: nothing."""
+    if order.reason or order.giving_up:
+        return order.reason or order.giving_up or ""
+    return failure_words(order.payment) if order.payment is not None else ""
+
+
 def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
     if order.state is not OrderState.AWAITING_PAYMENT:
         return "Nothing is paid again. The provider is asked until it says what became of the order."
@@ -180,9 +194,10 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
     if payment.failure is not None and payment.failure.failure_class is FailureClass.ROUTING:
         hint = " lnd itself avoids a hop that failed for about three minutes."
     wait = minutes(payment.dispatch_at_ms - now_ms)
+    why = failure_words(payment) or "it did not reach lnd"
     return (
-        f"The payment is tried again in {wait}, with a fee limit of {sat(payment.fee_limit_msat)},"
-        f" once the provider confirms that it is unpaid.{hint}"
+        f"The last try failed: {why}. The payment is tried again in {wait}, with a fee limit of"
+        f" {sat(payment.fee_limit_msat)}, once the provider confirms that it is unpaid.{hint}"
     )
 
 

@@ -66,6 +66,23 @@ class FailureReason(StrEnum):
     CANCELED = "canceled"
     OTHER = "other"
 
+    @property
+    def in_words(self) -> str:
+        """For people."""
+        return _IN_WORDS[self]
+
+
+_IN_WORDS = {
+    FailureReason.NONE: "lnd gives no reason",
+    FailureReason.TIMEOUT: "lnd's time for it ran out",
+    FailureReason.NO_ROUTE: "no route worked within the limits for fee and time lock",
+    FailureReason.ERROR: "lnd had an internal error",
+    FailureReason.INCORRECT_PAYMENT_DETAILS: "the payee refused it, or canceled the hold invoice",
+    FailureReason.INSUFFICIENT_BALANCE: "no active channel has the balance (one whose peer is offline does not count)",
+    FailureReason.CANCELED: "it was canceled in lnd",
+    FailureReason.OTHER: "lnd gives a reason that this version of holdpay does not know",
+}
+
 
 class FailureCode(IntEnum):
     """The BOLT4 failure codes, in LND's numbering, that decide something here (lnrpc Failure.FailureCode)."""

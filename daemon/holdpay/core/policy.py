@@ -203,11 +203,11 @@ def retry_decision(order: Order, payment: Payment, policy: Policy, now_ms: int) 
     assert payment.failure is not None
     cap_msat = order.max_fee_sat * 1000
     if payment.dispatch_count >= policy.max_dispatches:
-        return GiveUp(f"{payment.dispatch_count} dispatches failed, the last for {payment.failure.reason.value}")
+        return GiveUp(f"{payment.dispatch_count} payments failed; of the last: {payment.failure.reason.in_words}")
     if payment.failure.failure_class is FailureClass.NO_ATTEMPT and payment.fee_limit_msat < cap_msat:
         return RetryAt(now_ms, cap_msat)
     step = min(payment.dispatch_count - 1, len(policy.retry_delays_s) - 1)
     at_ms = now_ms + policy.retry_delays_s[step] * 1000
     if at_ms >= order.pay_by_ms:
-        return GiveUp(f"no time is left for another dispatch; the last failed for {payment.failure.reason.value}")
+        return GiveUp(f"no time is left for another payment; of the last: {payment.failure.reason.in_words}")
     return RetryAt(at_ms, cap_msat)

@@ -10,7 +10,7 @@ from typing import Final
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, StoredPayment
-from holdpay.errors import LndError, LndWrongNode
+from holdpay.errors import LndError, LndUnavailable
 from holdpay.lnd.connection import Connection
 from holdpay.lnd.convert import to_invoice, to_stored
 from holdpay.lnd.link import Link
@@ -24,7 +24,7 @@ PAGE_SIZE: Final = 500
 class LndLedger:
     """An async context manager, for one look. Raises ConfigError for the certificate on entering.
 
-    All that it says is of one node, ``identity``: if another one answers meanwhile, LndWrongNode is raised.
+    All that it says is of one node, ``identity``: if another one answers meanwhile, LndUnavailable is raised.
     """
 
     def __init__(self, settings: LndSettings, clock: Clock) -> None:
@@ -79,7 +79,7 @@ class LndLedger:
         identity = connection.identity
         self._identity = self._identity or identity
         if identity is None or identity != self._identity:
-            raise LndWrongNode("The connection to lnd changed while it was read. Run this again.")
+            raise LndUnavailable("The connection to lnd changed while it was read. Run this again.")
         return connection
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from holdpay.core.explain import alarms
+from holdpay.core.explain import alarms, trouble
 from holdpay.core.machine import phase, promise_until_ms
 from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy
@@ -46,7 +46,7 @@ def order_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Order:
         cancel_from_ms=order.cancel_at_ms,
         closed_at_ms=order.closed_at_ms,
         end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
-        reason=order.reason or order.giving_up or "",
+        reason=trouble(order),
         alarms=alarms(order, policy, at_ms),
         terminal=order.is_closed,
         promise_until_ms=promise_until_ms(order, policy) if order.is_money_out else None,

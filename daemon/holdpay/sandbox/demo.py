@@ -21,6 +21,7 @@ PACE = 10.0
 """The provider's clock runs this much faster, so that the story takes seconds."""
 PRICE_SAT = 2000
 START_TIMEOUT_S = 20.0
+STEP_TIMEOUT_S = 60.0
 
 EXIT_CODE_RECEIVED = 0
 EXIT_REFUNDED = 5
@@ -40,7 +41,11 @@ class _Cli:
             click.secho(f"\n$ holdpay {' '.join(arguments)}", bold=True)
         command = (sys.executable, "-m", "holdpay.cli.main", "--socket", str(self.socket), *arguments)
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        stdout, _ = await process.communicate()
+        try:
+            stdout, _ = await asyncio.wait_for(process.communicate(), STEP_TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            raise DemoFailed(f"`holdpay {arguments[0]}` took more than {STEP_TIMEOUT_S:g} s.") from None
         if show:
             click.echo(stdout.decode(), nl=False)
             sys.stdout.flush()

@@ -121,7 +121,8 @@ class SqliteStore:
 
     def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         """See OrderStore."""
-        data = _event_adapter(type(event)).dump_json(event).decode()
+        kind: Any = type(event)
+        data = _event_adapter(kind).dump_json(event).decode()
         with transaction(self._conn):
             if self._conn.execute(_UPDATE_ORDER, _order_row(step.order)).rowcount != 1:
                 raise StoreError(f"Order {step.order.id} is not in the database. Restart holdpayd, and report this.")

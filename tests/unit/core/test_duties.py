@@ -168,8 +168,9 @@ def test_each_step_of_the_order_begins_the_schedule_anew() -> None:
 @pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER])
 def test_when_the_htlc_ends_the_provider_is_asked_at_once(state: OrderState, htlc: HtlcState) -> None:
     found = pair(state, htlc, htlc_since_ms=NOW_MS + 100 * S)
-    assert _poll_s(found, asked_s=90, at_s=100) == 100
-    assert _poll_s(found, asked_s=None, at_s=100) == 100
+    assert _poll_s(found, asked_s=90, at_s=101) == 101
+    assert _poll_s(found, asked_s=None, at_s=101) == 101
+    assert _poll_s(found, asked_s=90, at_s=100) == 100.001, "not in the same millisecond: it would not count as later"
     assert _poll_s(found, asked_s=100, at_s=100) == 100.5, "and never twice in the same instant"
 
 
@@ -194,7 +195,7 @@ def test_no_state_is_a_hot_loop_when_replies_change_nothing(
 
 def test_a_failure_seen_live_is_confirmed_by_one_poll_and_then_watched() -> None:
     found = pair(AWAITING, FAILED)
-    assert _poll_s(found, asked_s=None) == 0
+    assert _poll_s(found, asked_s=None, at_s=1) == 1
     sure = pair(AWAITING, FAILED, unpaid_since_ms=NOW_MS + 1 * S)
     assert _poll_s(sure, asked_s=1, at_s=1) == 16
 

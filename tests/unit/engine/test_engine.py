@@ -33,7 +33,6 @@ from tests.fakes import (
     Send,
     Story,
 )
-from tests.unit.build import POLICY
 from tests.unit.engine.world import World
 
 
@@ -74,7 +73,7 @@ async def test_the_intent_is_on_disk_before_the_payment_is_sent(world: World) ->
         found.append(world.order("order00001"))
         return send(*args)
 
-    world.lnd.send = spying  # type: ignore[method-assign]
+    world.lnd.send = spying  # type: ignore[method-assign, assignment]
     await world.until_closed(world.request())
     (order,) = found
     assert order.payment is not None
@@ -244,7 +243,7 @@ async def test_a_node_that_changes_at_the_last_moment_gets_no_payment(world: Wor
     world.lnd.send = send  # type: ignore[method-assign]
     order_id = world.request()
     await world.until(lambda: world.order(order_id).htlc is HtlcState.UNKNOWN)
-    del world.lnd.send  # type: ignore[method-assign]
+    del world.lnd.send
     await asyncio.sleep(50)
     assert world.order(order_id).htlc is HtlcState.UNKNOWN
     world.lnd.node = ALICE
@@ -727,8 +726,8 @@ async def test_a_task_that_dies_of_a_defect_is_started_again(world: World, monke
             raise ZeroDivisionError("planted")
         return await order_status(*args)
 
-    world.lnd.track = breaks  # type: ignore[method-assign]
-    world.provider.order_status = breaks_too  # type: ignore[method-assign]
+    world.lnd.track = breaks  # type: ignore[method-assign, assignment]
+    world.provider.order_status = breaks_too  # type: ignore[method-assign, assignment]
     world.lnd.break_streams()
     await asyncio.sleep(9)
     assert _duties(order_id) == set()
@@ -741,15 +740,3 @@ async def test_each_completed_pass_is_announced(world: World) -> None:
     world.engine.on_pass = lambda: passes.append(world.now_s)
     await asyncio.sleep(10.5)
     assert len(passes) == 10
-
-
-async def test_an_unlimited_poll_rate_is_no_hot_loop_either(tmp_path: Path) -> None:
-    """As in the benchmark: hundreds of polls a second, and still each waits for its time."""
-    world = World(tmp_path / "db", policy=replace(POLICY, poll_min_s=0.01, poll_max_s=0.05, poll_fraction=0.01))
-    world.start()
-    order_id = await _held(world)
-    polls = len(world.provider.polls)
-    await asyncio.sleep(5)
-    assert len(world.provider.polls) - polls < 5 / 0.03
-    assert not world.order(order_id).is_closed
-    await world.close()

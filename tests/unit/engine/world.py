@@ -55,6 +55,7 @@ class World:
         self.clock = FakeClock()
         self.lnd = FakeLnd(self.clock)
         self.provider = FakeProvider(self.clock, self.lnd, story)
+        self._committed = asyncio.Event()
         self.store: CrashingStore
         self.engine: Engine
         self.running: asyncio.Task[None]
@@ -65,6 +66,7 @@ class World:
         """A new process. With ``crash_at`` it dies at that commit."""
         self.store = CrashingStore(self.path)
         self.store.crash_at, self.store.is_durable = crash_at, is_durable
+        self.store.on_commit = lambda cursor, order_id: self._committed.set()
         self.engine = Engine(
             store=self.store,
             node=self.lnd,
@@ -130,11 +132,14 @@ class World:
     # --- time
 
     async def until(self, is_so: Callable[[], bool], *, within_s: float = 4000) -> None:
-        """Lets time go by until something is so."""
+        """Lets time go by until something is so: looks after each commit, and every now and then."""
         ends_at_s = asyncio.get_running_loop().time() + within_s
         while not is_so():
             assert asyncio.get_running_loop().time() < ends_at_s, "it did not come to that"
-            await asyncio.sleep(0.005)
+            self._committed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.25):
+                    await self._committed.wait()
 
     async def until_closed(self, order_id: str, *, within_s: float = 4000) -> Order:
         await self.until(lambda: self.order(order_id).is_closed, within_s=within_s)

@@ -1,0 +1,187 @@
+"""Pure: the journal's word for a payment against LND's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdpay.audit.findings import Finding, Severity, about
+from holdpay.core.explain import sat
+from holdpay.core.lightning import LndMessage, NodeIdentity, NotKnown, PaymentStatus, Reported, StoredPayment
+from holdpay.core.model import HtlcState, Order, Payment
+from holdpay.redact import hash8
+
+
+class LndWord(StrEnum):
+    """What LND says of a payment hash now."""
+
+    IN_FLIGHT = "in flight"
+    SETTLED = "settled"
+    FAILED = "failed"
+    ABSENT = "unknown"
+
+
+_WORDS = {
+    PaymentStatus.IN_FLIGHT: LndWord.IN_FLIGHT,
+    PaymentStatus.SUCCEEDED: LndWord.SETTLED,
+    PaymentStatus.FAILED: LndWord.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a combination means, to be told after "the journal says X, lnd says Y"."""
+
+    severity: Severity
+    code: str
+    text: str
+    todo: str
+
+
+_AHEAD = Verdict(
+    Severity.WARNING,
+    "lnd-ahead",
+    "holdpayd has not recorded it yet",
+    "If holdpayd runs, look again in a minute; else start it: it asks lnd by payment hash.",
+)
+_MONEY_OUT = Verdict(
+    Severity.ERROR,
+    "money-out",
+    "money is out that the journal does not count",
+    "Do not pay or delete anything in lnd. Ask the provider with the order id (`holdpay orders show`), and report this"
+    " with the output of `holdpay orders explain`.",
+)
+_CHARGED = Verdict(
+    Severity.ERROR,
+    "charged-unrecorded",
+    "money was spent that the journal does not count, unless you paid this invoice by hand",
+    "Take the preimage from `lncli trackpayment`: it is the proof for the provider's support. Report this.",
+)
+_NOT_SETTLED = Verdict(
+    Severity.ERROR,
+    "not-settled",
+    "yet a preimage that fits is stored, so it was paid",
+    "See that lnd.address is the node that paid, and that lnd's own database was not restored from an old copy.",
+)
+_ONCE_ABSENT = Verdict(
+    Severity.WARNING,
+    "not-arrived",
+    "it may still arrive, so this proves nothing",
+    "Leave it to holdpayd: it asks twice, some time apart, before it believes that nothing was sent.",
+)
+_RECORD_LOST = Verdict(
+    Severity.ERROR,
+    "lnd-record-lost",
+    "lnd has spoken of it before, so its record was deleted while money was out",
+    "See whether lnd's database was restored from an old copy, and watch its channels (`lncli listchannels`,"
+    " pending_htlcs) until the expiry height. The order stays open and the provider is asked.",
+)
+_DELETED = Verdict(Severity.NOTE, "lnd-record-deleted", "its record was deleted there; the journal keeps the proof", "")
+_TRIED_ELSEWHERE = Verdict(
+    Severity.NOTE, "tried-elsewhere", "somebody else tried to pay it on this node; nothing was spent", ""
+)
+
+
+def _row(htlc: HtlcState, *verdicts: Verdict | None) -> dict[tuple[HtlcState, LndWord], Verdict | None]:
+    return {(htlc, word): verdict for word, verdict in zip(LndWord, verdicts, strict=True)}
+
+
+_VERDICTS = {
+    # the journal's word         IN_FLIGHT     SETTLED   FAILED            ABSENT
+    **_row(HtlcState.NONE, _MONEY_OUT, _CHARGED, _TRIED_ELSEWHERE, None),
+    **_row(HtlcState.DISPATCHING, _AHEAD, _AHEAD, _AHEAD, _ONCE_ABSENT),
+    **_row(HtlcState.UNKNOWN, _AHEAD, _AHEAD, _AHEAD, _ONCE_ABSENT),
+    **_row(HtlcState.IN_FLIGHT, None, _AHEAD, _AHEAD, _RECORD_LOST),
+    **_row(HtlcState.SETTLED, _NOT_SETTLED, None, _NOT_SETTLED, _DELETED),
+    **_row(HtlcState.FAILED, _MONEY_OUT, _CHARGED, None, None),
+}
+"""(the journal's word, LND's word) → what it means; None: they agree."""
+
+
+def against_lnd(order: Order, payment: Payment, said: LndMessage) -> list[Finding]:
+    """Holds one order against what LND said of its payment hash."""
+    word = _word(said)
+    if word is None:
+        return [_unanswered(order)]
+    verdict = _VERDICTS[payment.htlc, word]
+    if verdict is not None:
+        text = f"The journal says {payment.htlc.value}, lnd says {word.value}: {verdict.text}."
+        return [about(order, verdict.severity, verdict.code, text, verdict.todo)]
+    return _sums(order, payment, said) if word is LndWord.SETTLED else []
+
+
+def _word(said: LndMessage) -> LndWord | None:
+    if isinstance(said, Reported):
+        return _WORDS[said.update.status]
+    return LndWord.ABSENT if isinstance(said, NotKnown) else None
+
+
+def _unanswered(order: Order) -> Finding:
+    text = "lnd did not say what became of its payment."
+    return about(order, Severity.WARNING, "lnd-silent", text, "See `holdpay status` and lnd's log, and run this again.")
+
+
+def _sums(order: Order, payment: Payment, said: LndMessage) -> list[Finding]:
+    assert isinstance(said, Reported)
+    fee_msat = said.update.fee_msat
+    if fee_msat == payment.fee_msat:
+        return []
+    text = f"The journal counts a fee of {sat(payment.fee_msat)}, lnd one of {sat(fee_msat)}."
+    return [about(order, Severity.ERROR, "fee-differs", text, "Trust lnd for your accounts, and report this.")]
+
+
+def is_of_node(payment: Payment, node: NodeIdentity) -> bool:
+    """Whether this node may be asked about the payment."""
+    return (payment.node_pubkey, payment.node_network) == (node.pubkey, node.network)
+
+
+def foreign_findings(orders: Iterable[Order], node: NodeIdentity) -> list[Finding]:
+    """Orders of another node, which are not held against this one."""
+    foreign = [order for order in orders if order.payment is not None and not is_of_node(order.payment, node)]
+    found = [
+        about(
+            order,
+            Severity.ERROR,
+            "other-node",
+            "It was paid from another node than the one at lnd.address, and its money may be out.",
+            "Point lnd.address at the node that paid it; until then nothing is asked or concluded.",
+        )
+        for order in foreign
+        if order.is_money_out
+    ]
+    others = len(foreign) - len(found)
+    if others:
+        text = f"{others} more {'order was' if others == 1 else 'orders were'} paid from another node and not compared."
+        found.append(Finding(severity=Severity.NOTE, code="other-node", text=text))
+    return found
+
+
+def stranger_findings(
+    payments: Iterable[StoredPayment], known_hashes: Set[str], payees: Set[str], *, is_book_empty: bool
+) -> list[Finding]:
+    """What LND paid, or is paying, to the provider's node and the journal does not know."""
+    return [
+        _stranger(payment, is_book_empty)
+        for payment in payments
+        if payment.payment_hash not in known_hashes
+        and payment.last_node in payees
+        and payment.update.status is not PaymentStatus.FAILED
+    ]
+
+
+def _stranger(payment: StoredPayment, is_book_empty: bool) -> Finding:
+    word = _WORDS[payment.update.status]
+    todo = (
+        "If you did not pay it by hand, the database was lost: `holdpayd recover` shows what it would rebuild."
+        if is_book_empty
+        else "If you paid it by hand, all is well. Else the database is older than this payment: see docs/operations.md."
+    )
+    return Finding(
+        severity=Severity.ERROR if is_book_empty else Severity.WARNING,
+        code="stranger",
+        text=f"lnd has a payment of {sat(payment.amount_msat)} to the provider's node that is {word.value}, and the"
+        " journal does not know it.",
+        todo=todo,
+        hash8=hash8(payment.payment_hash),
+    )

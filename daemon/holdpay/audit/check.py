@@ -1,0 +1,181 @@
+"""`holdpayd check`: reads the database beside a running daemon, holds it against itself and against LND, and tells."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from holdpay.app import DATABASE, lnd_settings
+from holdpay.audit.against_lnd import against_lnd, foreign_findings, is_of_node, stranger_findings
+from holdpay.audit.database import DatabaseUnreadable, StoredBooks
+from holdpay.audit.findings import Finding, Severity
+from holdpay.audit.journal import journal_findings
+from holdpay.audit.laws import is_hash, law_findings, shared_findings
+from holdpay.audit.report import Report, sorted_findings
+from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
+from holdpay.clock import SystemClock
+from holdpay.config import Settings
+from holdpay.core.lightning import LndMessage, StoredPayment
+from holdpay.core.model import Order
+from holdpay.core.policy import Policy
+from holdpay.errors import LndDenied, LndError
+from holdpay.lnd.ledger import LndLedger
+
+CONNECT_TIMEOUT_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What the database had to say. ``relevant``: open orders and those closed not long ago."""
+
+    findings: list[Finding] = field(default_factory=list)
+    relevant: list[Order] = field(default_factory=list)
+    hashes: set[str] = field(default_factory=set)
+    order_count: int = 0
+    journal_row_count: int = 0
+
+
+async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> Report:
+    """One look at everything. Raises ConfigError for lnd's certificate; all else is a finding."""
+    path = settings.daemon.state_dir / DATABASE
+    now_ms = clock.now_ms()
+    policy = settings.policy()
+    stored = read_stored(path, policy, now_ms)
+    lnd = "not asked (--offline)"
+    if not is_offline:
+        lnd, found = await _against_lnd(settings, clock, path, stored)
+        stored.findings += found
+    for order in stored.relevant:
+        stored.findings += unresolved_findings(order, policy, now_ms)
+    open_count = sum(not order.is_closed for order in stored.relevant)
+    if open_count and not _answers(settings.daemon.socket):
+        stored.findings.append(unwatched_finding(open_count))
+    return Report(
+        database=str(path),
+        order_count=stored.order_count,
+        journal_row_count=stored.journal_row_count,
+        lnd=lnd,
+        findings=sorted_findings(stored.findings),
+    )
+
+
+# --- the database ---------------------------------------------------------------------------------------------------
+
+
+def read_stored(path: Path, policy: Policy, now_ms: int) -> _Stored:
+    """The whole database against itself."""
+    stored = _Stored()
+    try:
+        with StoredBooks(path) as books:
+            stored.findings += books.file_findings()
+            _read_orders(books, stored, policy, now_ms)
+    except FileNotFoundError:
+        stored.findings.append(_missing(path))
+    except DatabaseUnreadable as error:
+        stored.findings.append(_unreadable(str(error)))
+    except sqlite3.Error as error:
+        stored.findings.append(_unreadable(f"{path} cannot be read whole ({error})"))
+    return stored
+
+
+def _read_orders(books: StoredBooks, stored: _Stored, policy: Policy, now_ms: int) -> None:
+    orders: list[Order] = []
+    stored.hashes = books.payment_hashes()
+    for order_id in books.order_ids():
+        stored.order_count += 1
+        book = books.book(order_id)
+        if isinstance(book, Finding):
+            stored.findings.append(book)
+            continue
+        stored.journal_row_count += len(book.journal) + len(book.unreadable)
+        stored.findings += [*journal_findings(book, policy), *law_findings(book.order)]
+        orders.append(book.order)
+    stored.findings += shared_findings(orders)
+    stored.relevant = [order for order in orders if is_relevant(order, now_ms)]
+
+
+def _missing(path: Path) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        code="no-database",
+        text=f"There is no database {path}: holdpayd never ran here, or it was lost.",
+        todo="If holdpayd ran before, run `holdpayd recover` before you start it again.",
+    )
+
+
+def _unreadable(text: str) -> Finding:
+    return Finding(
+        severity=Severity.ERROR,
+        code="database-unreadable",
+        text=f"{text}.",
+        todo="Run this as the daemon's user (`sudo -u holdpay`); if it is, see docs/operations.md, damaged database.",
+    )
+
+
+# --- lnd ------------------------------------------------------------------------------------------------------------
+
+
+async def _against_lnd(
+    settings: Settings, clock: SystemClock, path: Path, stored: _Stored
+) -> tuple[str, list[Finding]]:
+    """A sentence for the report's head, and what was found."""
+    candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
+    try:
+        async with LndLedger(lnd_settings(settings), clock) as ledger:
+            node = await ledger.identity()
+            own = [order for order in candidates if order.payment is not None and is_of_node(order.payment, node)]
+            said = {order.id: await ledger.payment(order.payment.payment_hash) for order in own if order.payment}
+            found = [*foreign_findings(candidates, node), *_compared(own, said, path)]
+            found += await _strangers(ledger, settings, stored, clock.now_ms())
+    except LndError as error:
+        text = "lnd could not be asked, so nothing was held against its payments."
+        return "not compared", [
+            Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
+        ]
+    return f"node {node.pubkey[:16]}… on {node.network}: {len(own)} payments compared", found
+
+
+def _compared(orders: Iterable[Order], said: dict[str, LndMessage], path: Path) -> list[Finding]:
+    """Orders that moved on while lnd was asked are not judged: the next run sees them at rest."""
+    with StoredBooks(path) as books:
+        at_rest = [order for order in orders if books.order(order.id) == order]
+    return [
+        finding
+        for order in at_rest
+        if order.payment is not None
+        for finding in against_lnd(order, order.payment, said[order.id])
+    ]
+
+
+async def _strangers(ledger: LndLedger, settings: Settings, stored: _Stored, now_ms: int) -> list[Finding]:
+    oldest_ms = min((order.created_at_ms for order in stored.relevant), default=now_ms)
+    from_ms = min(oldest_ms, now_ms - RECENT_MS)
+    try:
+        payments: list[StoredPayment] = [payment async for payment in ledger.payments(from_ms)]
+    except LndDenied:
+        return [
+            Finding(
+                severity=Severity.WARNING,
+                code="list-denied",
+                text="The macaroon does not allow ListPayments, so payments that the journal misses stay unseen.",
+                todo="Bake it anew with the `lncli bakemacaroon` line of the README.",
+            )
+        ]
+    payees = set(settings.provider.payee_pubkeys)
+    return stranger_findings(payments, stored.hashes, payees, is_book_empty=not stored.order_count)
+
+
+def _answers(path: Path) -> bool:
+    """Whether a daemon listens there. The state lock is left alone: taking it could stop one from starting."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            sock.connect(str(path))
+        except OSError as error:
+            # Not allowed to ask: nobody to call it unwatched.
+            return isinstance(error, PermissionError)
+    return True

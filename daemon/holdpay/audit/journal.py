@@ -1,0 +1,196 @@
+"""Pure: an order's journal against its snapshot, and each of its rows against the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
+from holdpay.audit.findings import Finding, Severity, about
+from holdpay.core.events import Event, InvoiceDecoded, PaymentNotFound, PaymentReported
+from holdpay.core.machine import Step, decide
+from holdpay.core.model import MONEY_MAY_BE_OUT, HtlcState, Order, OrderState
+from holdpay.core.policy import Policy
+from holdpay.errors import InvariantViolation
+
+MEND = (
+    "Stop holdpayd and copy its state directory before anything else; then see docs/operations.md, damaged database."
+)
+"""What to do about a database that contradicts itself."""
+
+_SHOWN = 5
+
+
+def journal_findings(book: OrderBook, policy: Policy) -> list[Finding]:
+    """All that is wrong with one order's journal. ``policy`` is that of today; the rows were decided under theirs."""
+    return [*_readability(book), *_ends(book), *_table_against_journal(book), *_fold_findings(book, policy)]
+
+
+def gap_findings(gaps: Sequence[tuple[int, int]], last_cursor: int, next_to_give: int) -> list[Finding]:
+    """Cursors are handed out without gaps, also by transactions that fail.
+
+    ``gaps``: the first and the last missing cursor each; ``next_to_give`` - 1 is the highest one that was ever given.
+    """
+    if next_to_give - 1 > last_cursor:
+        gaps = [*gaps, (last_cursor + 1, next_to_give - 1)]
+    return [
+        Finding(
+            severity=Severity.ERROR,
+            code="journal-gap",
+            text=f"{_rows(range(first, last + 1))} of the journal {'is' if first == last else 'are'} missing.",
+            todo=MEND,
+        )
+        for first, last in gaps
+    ]
+
+
+# --- the rows themselves --------------------------------------------------------------------------------------------
+
+
+def _readability(book: OrderBook) -> Iterator[Finding]:
+    if book.unreadable:
+        text = f"{_rows(book.unreadable)} of its journal cannot be read."
+        yield about(book.order, Severity.ERROR, "journal-unreadable", text, MEND)
+    changed = [row.cursor for row in book.journal if not row.is_raw_intact]
+    if changed:
+        text = f"{_rows(changed)} of its journal: the raw reply is not the one that was stored."
+        yield about(book.order, Severity.ERROR, "raw-changed", text, MEND)
+
+
+def _ends(book: OrderBook) -> Iterator[Finding]:
+    if not book.journal:
+        if not book.unreadable:
+            yield about(book.order, Severity.ERROR, "no-journal", "It has no journal.", MEND)
+        return
+    first = book.journal[0]
+    if first.position == 0 and first.event is not None:
+        text = f"Its journal begins with row {first.cursor}, which is not the request."
+        yield about(book.order, Severity.ERROR, "journal-beginning", text, MEND)
+    after_end = [row.cursor for before, row in pairwise(book.journal) if before.snapshot.is_closed]
+    if after_end:
+        text = f"{_rows(after_end)} of its journal came after it was closed."
+        yield about(book.order, Severity.ERROR, "journal-after-end", text, MEND)
+
+
+def _table_against_journal(book: OrderBook) -> Iterator[Finding]:
+    if book.reserved_msat != book.order.reserved_msat:
+        text = f"The limits count {book.reserved_msat} msat for it, and it should be {book.order.reserved_msat}."
+        yield about(book.order, Severity.ERROR, "reserved-differs", text, MEND)
+    if not book.journal or _is_last_unreadable(book):
+        return
+    last = book.journal[-1]
+    names = differing(book.order, last.snapshot)
+    if names:
+        text = f"Its tables and its last journal row ({last.cursor}) differ in {named(names)}."
+        yield about(book.order, Severity.ERROR, "snapshot-differs", text, MEND)
+
+
+def _is_last_unreadable(book: OrderBook) -> bool:
+    return bool(book.unreadable) and max(book.unreadable) > book.journal[-1].cursor
+
+
+# --- the fold -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Fold:
+    """What came of following the journal with the machine."""
+
+    broken: list[int] = field(default_factory=list)
+    broken_names: frozenset[str] = frozenset()
+    by_policy: list[int] = field(default_factory=list)
+    by_policy_names: frozenset[str] = frozenset()
+    attempts: dict[int, StoredAttempt] = field(default_factory=dict)
+
+
+def _fold_findings(book: OrderBook, policy: Policy) -> Iterator[Finding]:
+    fold = _Fold()
+    for before, row in pairwise(book.journal):
+        if row.position == before.position + 1 and not before.snapshot.is_closed:
+            _follow(before.snapshot, row, policy, fold)
+    if fold.broken:
+        differ = f" ({named(fold.broken_names)})" if fold.broken_names else ""
+        text = f"{_rows(fold.broken)} of its journal cannot follow from the rows before{differ}."
+        yield about(book.order, Severity.ERROR, "journal-broken", text, MEND)
+    if fold.by_policy:
+        text = (
+            f"{_rows(fold.by_policy)} of its journal would be decided otherwise today"
+            f" ({named(fold.by_policy_names)}): the configuration, or holdpay, was another one then."
+        )
+        yield about(book.order, Severity.NOTE, "other-policy", text)
+    is_followed = not fold.broken and not book.unreadable and book.journal
+    if is_followed and fold.attempts != dict(book.attempts):
+        text = "Its HTLC attempts differ from those in its journal."
+        yield about(book.order, Severity.ERROR, "attempts-differ", text, MEND)
+
+
+def _follow(before: Order, row: JournalRow, policy: Policy, fold: _Fold) -> None:
+    step = _step(before, row, policy)
+    if step is None:
+        fold.broken.append(row.cursor)
+        return
+    names = differing(step.order, row.snapshot)
+    if not names:
+        pass
+    elif row.event is not None and names <= _by_policy(row.event, step.order, row.snapshot):
+        fold.by_policy.append(row.cursor)
+        fold.by_policy_names |= names
+    else:
+        fold.broken.append(row.cursor)
+        fold.broken_names |= names
+    if row.snapshot.payment is not None:
+        dispatch = row.snapshot.payment.dispatch_count
+        fold.attempts.update({a.attempt_id: StoredAttempt(dispatch, a) for a in step.attempts})
+
+
+def _step(before: Order, row: JournalRow, policy: Policy) -> Step | None:
+    """None: the machine cannot take this event here, or a value in the snapshot is none at all."""
+    if row.event is None:
+        return None
+    try:
+        return decide(before, row.event, policy, row.at_ms)
+    except (InvariantViolation, AssertionError, ValueError, KeyError, TypeError):
+        return None
+
+
+_POLICY_FIELDS = frozenset(
+    {
+        "pay_by_ms",
+        "place_at_ms",
+        "cancel_at_ms",
+        "giving_up",
+        "payment.dispatch_at_ms",
+        "payment.fee_limit_msat",
+        "payment.unpaid_again_at_ms",
+    }
+)
+"""Times and limits that the configuration decides: another value then is no contradiction."""
+_CLOSING_FIELDS = frozenset({"state", "state_since_ms", "closed_at_ms", "end", "reason", "payment"})
+_ABSENCE_FIELDS = frozenset({"anomaly_count", "payment.htlc", "payment.htlc_since_ms", "payment.absent_since_ms"})
+
+
+def _by_policy(event: Event, today: Order, stored: Order) -> frozenset[str]:
+    """The fields in which a row may differ because the configuration differed; facts never do."""
+    names = _POLICY_FIELDS
+    if OrderState.ABANDONED in {today.state, stored.state}:
+        # When to stop asking, and which invoice is refused, is the configuration's.
+        names |= _CLOSING_FIELDS
+    if isinstance(event, InvoiceDecoded):
+        names |= {"anomaly_count"}
+    if isinstance(event, PaymentNotFound | PaymentReported) and _is_proof_of_absence(today, stored):
+        names |= _ABSENCE_FIELDS | _CLOSING_FIELDS
+    return names
+
+
+def _is_proof_of_absence(today: Order, stored: Order) -> bool:
+    """How long a proof takes (``prove_absent_s``) decides between still asking and proven."""
+    words = {today.htlc, stored.htlc}
+    return len(words & MONEY_MAY_BE_OUT) == 1 and bool(words & {HtlcState.NONE, HtlcState.FAILED})
+
+
+def _rows(cursors: Sequence[int]) -> str:
+    if len(cursors) == 1:
+        return f"Row {cursors[0]}"
+    shown = ", ".join(str(cursor) for cursor in cursors[:_SHOWN])
+    return f"Rows {shown}{' …' if len(cursors) > _SHOWN else ''}"

@@ -1,0 +1,124 @@
+"""Pure: the laws that hold for every stored order, whatever led to it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from holdpay.audit.findings import Finding, Severity, about
+from holdpay.audit.journal import MEND
+from holdpay.core.lightning import preimage_fits
+from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE
+from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
+
+_HEX32 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_hash(text: str) -> bool:
+    """32 bytes in lower-case hex."""
+    return _HEX32.fullmatch(text) is not None
+
+
+def law_findings(order: Order) -> list[Finding]:
+    """Every law that one order breaks."""
+    broken = [*_of_the_pair(order), *_of_the_end(order), *_of_what_was_said(order)]
+    if order.payment is not None:
+        broken += [*_of_the_payment(order, order.payment), *_of_the_money(order, order.payment)]
+    return [about(order, Severity.ERROR, code, text, MEND) for code, text in broken] + _over_fee(order)
+
+
+Broken = Iterator[tuple[str, str]]
+
+
+def _of_the_pair(order: Order) -> Broken:
+    if PAIR_TABLE[order.state, order.htlc] == IMPOSSIBLE:
+        yield "impossible-pair", f"It is {order.state.value} with its HTLC {order.htlc.value}, which cannot be."
+    if order.is_closed and order.is_money_out:
+        yield "closed-with-money-out", f"It is closed, and its HTLC is {order.htlc.value}: money may be out."
+
+
+_ENDS: dict[End, Callable[[Order], bool]] = {
+    End.CODE_RECEIVED: lambda order: order.code is not None and order.htlc is HtlcState.SETTLED,
+    End.CODE_FREE: lambda order: order.code is not None and order.htlc is not HtlcState.SETTLED,
+    End.REFUNDED: lambda order: order.htlc is HtlcState.FAILED,
+    End.CHARGED_WITHOUT_CODE: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
+}
+"""What each end says of the pair; the others say that nothing was spent."""
+
+
+def _of_the_end(order: Order) -> Broken:
+    if order.is_closed != (order.end is not None):
+        yield "half-closed", "It is closed without an end, or has an end and is open."
+    if order.end is None:
+        return
+    is_true = _ENDS.get(order.end, lambda order: order.htlc is not HtlcState.SETTLED)
+    if not is_true(order):
+        yield (
+            "end-contradicts",
+            f"It ended as {order.end.value}, and it is {order.state.value} with its HTLC {order.htlc.value}.",
+        )
+
+
+def _of_what_was_said(order: Order) -> Broken:
+    if (order.state is OrderState.DELIVERED) != (order.code is not None):
+        yield "code-lost", f"It is {order.state.value}, and {'a' if order.code else 'no'} code is stored."
+    if order.state is OrderState.NUMBER_ASSIGNED and order.number is None:
+        yield "number-lost", "It has a number, and none is stored."
+
+
+def _of_the_payment(order: Order, payment: Payment) -> Broken:
+    if not is_hash(payment.payment_hash):
+        yield "bad-hash", "Its payment hash is none."
+        return
+    if payment.payreq != order.payreq:
+        yield "other-invoice", "Its order and its payment have different hold invoices."
+    if (payment.htlc is HtlcState.SETTLED) != (payment.preimage is not None):
+        yield "preimage-missing", f"Its HTLC is {payment.htlc.value}, and {_word(payment.preimage)} preimage is stored."
+    if payment.preimage is not None and not _fits(payment.preimage, payment.payment_hash):
+        yield "preimage-unfit", "Its preimage does not fit its payment hash."
+
+
+def _of_the_money(order: Order, payment: Payment) -> Broken:
+    if payment.htlc is not HtlcState.NONE and payment.dispatch_count == 0 and order.anomaly_count == 0:
+        yield "never-sent", f"Its HTLC is {payment.htlc.value}, and it was never sent."
+    if payment.amount_msat > order.max_price_sat * 1000:
+        yield "over-price", f"Its invoice asks {payment.amount_msat} msat, and {order.max_price_sat} sat were allowed."
+
+
+def _over_fee(order: Order) -> list[Finding]:
+    """Possible when a person pays the invoice by hand, with another fee limit."""
+    if order.payment is None or order.payment.fee_msat <= order.max_fee_sat * 1000:
+        return []
+    text = f"Its fee is {order.payment.fee_msat} msat, and {order.max_fee_sat} sat were allowed: not sent by holdpayd."
+    return [about(order, Severity.NOTE, "over-fee", text)]
+
+
+def _word(value: str | None) -> str:
+    return "no" if value is None else "a"
+
+
+def _fits(preimage: str, payment_hash: str) -> bool:
+    return is_hash(preimage) and preimage_fits(preimage, payment_hash)
+
+
+def shared_findings(orders: Iterable[Order]) -> list[Finding]:
+    """What only one order may have, and more than one has: a payment hash, an id at the provider, a request's key."""
+    owners: dict[tuple[str, str], list[Order]] = defaultdict(list)
+    for order in orders:
+        for kind, value in (
+            ("payment hash", order.payment and order.payment.payment_hash),
+            ("order at the provider", order.provider_order_id),
+            ("idempotency key", order.key),
+        ):
+            if value:
+                owners[kind, value].append(order)
+    return [
+        about(found[0], Severity.ERROR, "shared", f"It shares its {kind} with {_ids(found[1:])}.", MEND)
+        for (kind, _), found in owners.items()
+        if len(found) > 1
+    ]
+
+
+def _ids(orders: Iterable[Order]) -> str:
+    return "order " + ", ".join(order.id for order in orders)

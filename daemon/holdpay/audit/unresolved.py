@@ -1,0 +1,41 @@
+"""Pure: what is not over yet, or waits for a person, and what to do about it."""
+
+from __future__ import annotations
+
+from holdpay.audit.findings import Finding, Severity, about
+from holdpay.core.explain import alarms, explain
+from holdpay.core.model import End, Order
+from holdpay.core.policy import Policy
+
+RECENT_MS = 30 * 24 * 3600 * 1000
+"""A closed order is looked at this long: held against LND, and told if it was charged for nothing."""
+
+
+def is_relevant(order: Order, now_ms: int) -> bool:
+    """Open, or closed not long ago."""
+    return order.closed_at_ms is None or order.closed_at_ms > now_ms - RECENT_MS
+
+
+def unresolved_findings(order: Order, policy: Policy, now_ms: int) -> list[Finding]:
+    """An open order, its alarms, and a charge without a code; each with what to do."""
+    words = explain(order, policy, now_ms)
+    if order.end is End.CHARGED_WITHOUT_CODE and is_relevant(order, now_ms):
+        return [about(order, Severity.WARNING, "charged-without-code", f"{words.summary} {words.money}", words.next)]
+    if order.is_closed:
+        return []
+    found = [about(order, Severity.UNRESOLVED, "open", f"{words.summary} {words.money}", words.next)]
+    for alarm in alarms(order, policy, now_ms):
+        text = alarm.removeprefix(f"order {order.id}: ")
+        found.append(about(order, Severity.WARNING, "alarm", f"{text[:1].upper()}{text[1:]}.", words.next))
+    return found
+
+
+def unwatched_finding(open_count: int) -> Finding:
+    """No daemon answers on the socket while orders are open."""
+    return Finding(
+        severity=Severity.WARNING,
+        code="unwatched",
+        text=f"holdpayd does not answer on its socket, so nobody watches {open_count} open"
+        f" {'order' if open_count == 1 else 'orders'}.",
+        todo="Start it (`systemctl start holdpayd`): it finds every open order again and pays nothing twice.",
+    )

@@ -1,0 +1,43 @@
+"""Orders through the daemon, as `holdpay code --until settled` makes them: the update stream is read to its end.
+
+python -m tests.bench.client SOCKET ORDERS AT_ONCE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import grpc.aio
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
+from tests.bench.loops import LoopFailed, Result, run_as_process, timed
+
+
+async def run(socket: Path, orders: int, at_once: int) -> Result:
+    """In a process of its own."""
+    return await run_as_process("tests.bench.client", socket, orders, at_once)
+
+
+async def main(socket: str, orders: int, at_once: int) -> Result:
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        stub: pb_grpc.HoldpayAsyncStub = pb_grpc.HoldpayStub(channel)
+
+        async def order() -> None:
+            request = pb.RequestCodeRequest(country="usa", service="openai", idempotency_key=os.urandom(8).hex())
+            last = pb.OrderUpdate()
+            async for last in stub.RequestCode(request):
+                pass
+            if last.order.end != pb.END_CODE_RECEIVED:
+                raise LoopFailed(f"An order ended otherwise than with its code:\n{last}")
+
+        return await timed(orders, at_once, order)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))))

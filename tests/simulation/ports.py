@@ -1,0 +1,189 @@
+"""The engine's ports on the simulated parties: what an adapter does, with everything that can go wrong at its edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from holdpay.core.events import ProviderStatus
+from holdpay.core.lightning import DispatchSpec, Invoice, LndMessage, Lost, NodeIdentity, Reported
+from holdpay.errors import (
+    LndUnavailable,
+    LndWrongNode,
+    ProviderProtocolError,
+    ProviderRefused,
+    ProviderUnavailable,
+)
+from holdpay.ports import NodeState, NodeStatus, Placed, Prices, Reply, ServiceInfo, Urgency
+from tests.simulation.auditor import Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+PRICE_SAT = 2000
+PROVIDER_TIMEOUT_S = 15
+STALE_S = 20
+LATENCY_MS = 150
+T = TypeVar("T")
+
+
+class NodePort:
+    """``ports.LightningNode`` over the lnd that is at the address."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+
+    @property
+    def status(self) -> NodeStatus:
+        if self.identity is None:
+            return NodeStatus(state=NodeState.LOCKED, detail="Unlock it.")
+        return NodeStatus(state=NodeState.READY, identity=self.identity)
+
+    @property
+    def identity(self) -> NodeIdentity | None:
+        return None if self._world.lnd_there.is_down else self._world.address
+
+    async def decode(self, payreq: str) -> tuple[Invoice, NodeIdentity]:
+        self._process.may_die("before lnd decodes")
+        identity = self.identity
+        await self._world.lag(10)
+        self._process.enter()
+        self._break("decode")
+        if identity is None or identity != self.identity:
+            raise LndUnavailable
+        return self._world.lnd.truths[payreq].invoice, identity
+
+    async def send(self, spec: DispatchSpec, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
+        self._process.may_die("right before SendPaymentV2")
+        if self.identity is None:
+            yield Lost("lnd is locked")
+            return
+        if self.identity != payer:
+            raise LndWrongNode
+        with self._stream(spec.payment_hash):
+            self._world.tell("→ lnd: send")
+            with self._world.judged():
+                self._world.auditor.sent(spec.payment_hash)
+            said: asyncio.Queue[LndMessage] = asyncio.Queue()
+            self._world.lnd_there.send(spec, said.put_nowait)
+            self._process.may_die("right after SendPaymentV2")
+            while True:
+                message = await self._hear(said)
+                yield message
+                if _is_last(message):
+                    return
+
+    async def track(self, payment_hash: str, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
+        self._process.may_die("before TrackPaymentV2")
+        await self._world.lag(10)
+        self._process.enter()
+        if self.identity != payer:
+            yield Lost("lnd is locked" if self.identity is None else "another node is at the address")
+            return
+        with self._stream(payment_hash):
+            self._world.tell("→ lnd: track")
+            said: asyncio.Queue[LndMessage] = asyncio.Queue()
+            self._world.lnd_there.track(payment_hash, said.put_nowait)
+            while True:
+                message = await self._hear(said)
+                yield message
+                if _is_last(message):
+                    return
+
+    @contextmanager
+    def _stream(self, payment_hash: str) -> Iterator[None]:
+        """A payment is followed by one task, on one stream."""
+        streams = self._process.streams
+        with self._world.judged():
+            if payment_hash in streams:
+                raise Violation(f"two payment streams at once for {payment_hash[:8]}…")
+        streams.add(payment_hash)
+        try:
+            yield
+        finally:
+            streams.discard(payment_hash)
+
+    async def _hear(self, said: asyncio.Queue[LndMessage]) -> LndMessage:
+        message = await said.get()
+        await self._world.lag(20)
+        self._process.may_die("before it reads what lnd said")
+        self._break("stream")
+        if self._world.is_traced:
+            self._world.tell(f"← lnd: {message}")
+        return message
+
+    def _break(self, what: str) -> None:
+        if self._world.hits("stray_cancel"):
+            self._world.tell(f"lnd's {what} raises CancelledError, and nobody canceled it")
+            raise asyncio.CancelledError
+        if self._world.hits("defect"):
+            self._world.tell(f"lnd's {what} raises what it never should")
+            raise RuntimeError("a defect of the adapter")
+
+
+def _is_last(message: LndMessage) -> bool:
+    return not isinstance(message, Reported) or message.update.is_terminal
+
+
+class ProviderPort:
+    """``ports.CodeProvider``: requests that are slow, fail, are carried out without an answer, or answered late."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+
+    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
+        order = await self._request("place", lambda: self._world.provider.place(PRICE_SAT))
+        if order is None:
+            raise ProviderRefused("no", raw="no")
+        order_id = order.truth.payment_hash
+        return Reply(Placed(order_id, order_id), order_id)
+
+    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        if self._world.hits("queued"):
+            await asyncio.sleep(self._world.rng.randrange(60))
+        status = await self._request("status", lambda: self._world.provider.status(provider_order_id))
+        return Reply(status, str(status))
+
+    async def cancel(self, provider_order_id: str) -> Reply[None]:
+        if not await self._request("cancel", lambda: self._world.provider.cancel(provider_order_id)):
+            raise ProviderRefused("too early")
+        return Reply(None, "OK")
+
+    async def services(self, country_code: int) -> Sequence[ServiceInfo]:
+        return await self._request("services", lambda: ())
+
+    async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
+        return await self._request("prices", lambda: Prices(receive_sat=PRICE_SAT, asked_at_ms=0))
+
+    async def _request(self, what: str, deed: Callable[[], T]) -> T:
+        world, process = self._world, self._process
+        process.may_die(f"before it asks the provider ({what})")
+        await world.lag(LATENCY_MS)
+        process.enter()
+        if world.hits("defect"):
+            raise RuntimeError("a defect of the adapter")
+        if world.is_provider_down or world.hits("provider_error"):
+            raise ProviderUnavailable("HTTP 503", retry_after_s=world.rng.choice((None, None, 5, 60)), raw="oops")
+        answer = deed()
+        process.may_die(f"before the provider's answer ({what})")
+        if world.hits("lost_reply"):
+            world.tell(f"→ provider: {what}; its answer is lost: {answer}")
+            await asyncio.sleep(PROVIDER_TIMEOUT_S)
+            raise ProviderUnavailable("sms4sats did not answer in time")
+        await self._travel()
+        process.may_die(f"before it reads the provider's answer ({what})")
+        if world.hits("garbage"):
+            raise ProviderProtocolError("the provider's answer makes no sense", raw="<html>")
+        if world.is_traced:
+            world.tell(f"← provider: {what}: {answer}")
+        return answer
+
+    async def _travel(self) -> None:
+        if self._world.hits("stale_reply"):
+            await asyncio.sleep(STALE_S)
+        else:
+            await self._world.lag(LATENCY_MS)

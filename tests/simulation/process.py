@@ -1,0 +1,207 @@
+"""One life of the daemon: the real engine on the real store, until it is killed, fails or is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from random import Random
+from typing import Any, NoReturn, TypeVar
+
+from holdpay.core.duties import Duty
+from holdpay.core.model import Order
+from holdpay.engine.desk import Desk
+from holdpay.engine.engine import Engine
+from holdpay.errors import StoreError
+from holdpay.ports import CountryInfo, Limits, ServiceInfo
+from tests.simulation.auditor import Violation
+from tests.simulation.core import POLICY
+from tests.simulation.disk import Disk, SimStore
+from tests.simulation.ports import NodePort, ProviderPort
+from tests.simulation.world import World
+
+LIMITS = Limits(max_open_orders=10, max_pending_sat=100_000, max_spend_per_day_sat=100_000)
+SERVICE = ServiceInfo("oi", "OpenAI", 100)
+BURIAL_S = 60.0
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process is gone. Not an Exception: no code of the daemon may catch it."""
+
+
+class SimClock:
+    """As ``holdpay.clock``: the wall clock of the start, and the time that has passed since."""
+
+    def __init__(self, world: World, offset_ms: int) -> None:
+        self._heap = world.heap
+        self._offset_ms = offset_ms
+
+    def now_ms(self) -> int:
+        return self._heap.now_ms + self._offset_ms
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class OneServiceCatalog:
+    """A country and a service."""
+
+    def countries(self) -> Sequence[CountryInfo]:
+        return (CountryInfo(187, "United States", ()),)
+
+    def resolve_country(self, text: str) -> CountryInfo:
+        return self.countries()[0]
+
+    def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
+        return SERVICE
+
+
+class Process:
+    """After ``die`` no port does anything any more, so no clean-up of the daemon's counts."""
+
+    def __init__(self, world: World, disk: Disk, offset_ms: int) -> None:
+        self.world = world
+        self.disk = disk
+        self.is_alive = True
+        self.has_failed_commit = False
+        self.streams: set[str] = set()
+        """Payment hashes that a stream of this process is open for."""
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._outsiders = asyncio.all_tasks()
+        self._running: asyncio.Task[None] | None = None
+        self.store = SimStore(self, disk.path)
+        self.engine = Engine(
+            store=self.store,
+            node=NodePort(self),
+            provider=ProviderPort(self),
+            policy=POLICY,
+            limits=LIMITS,
+            clock=SimClock(world, offset_ms),
+            rng=Random(world.rng.getrandbits(64)),
+        )
+        self.desk = Desk(self.engine, OneServiceCatalog())
+
+    # --- death --------------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """To be called by every port before it does anything."""
+        if not self.is_alive:
+            raise Killed
+
+    def may_die(self, where: str) -> None:
+        """A point inside a performer where the process may be killed."""
+        self.enter()
+        if self.world.hits("kill_inside"):
+            self.die(where)
+
+    def die(self, where: str, *, has_image: bool = False) -> NoReturn:
+        self.kill(where, has_image=has_image)
+        raise Killed
+
+    def kill(self, where: str, *, has_image: bool = False) -> None:
+        """kill −9. ``has_image``: the disk was taken before."""
+        self.world.tell(f"the daemon is killed {where}")
+        self.is_alive = False
+        if not has_image:
+            self.disk.take_image()
+        self._end("killed")
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.world.tell("the daemon is told to stop")
+        self._end("stopped")
+
+    def _end(self, how: str) -> None:
+        if not self._over.done():
+            self._over.set_result(how)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """From the start to the end, whatever end it is."""
+        try:
+            self._find_all_on_disk()
+            self.engine.take_over()
+        except Killed:
+            pass
+        except StoreError:
+            self._end("failed")
+        else:
+            self._running = asyncio.create_task(self.engine.run(), name="engine")
+            self._running.add_done_callback(self._engine_ended)
+        how = await self._over
+        if how != "killed":
+            await self._leave()
+        # Both asyncio.run and a kill end what is left; after a kill nothing of it counts.
+        await self._bury()
+        self.store.close()
+        if not self.is_alive:
+            self.disk.crash()
+        self.is_alive = False
+
+    def _find_all_on_disk(self) -> None:
+        with self.world.judged():
+            for order_id, order in self.world.on_disk.items():
+                if self.store.get(order_id) != order:
+                    raise Violation(f"order {order_id}: what was committed is not what a restart finds")
+
+    def _engine_ended(self, running: asyncio.Task[None]) -> None:
+        error = None if running.cancelled() else running.exception()
+        if isinstance(error, Killed):
+            return
+        if error is None:
+            self._end("stopped")
+        elif isinstance(error, StoreError):
+            self.world.tell(f"the daemon ends: {error}")
+            self._end("failed")
+        else:
+            self.world.fail(f"{type(error).__name__}: {error}")
+
+    async def _leave(self) -> None:
+        """As the daemon does: the engine stops its own tasks. It must leave none behind."""
+        if self._running is None:
+            return
+        clients = [task for task in self._tasks() if task.get_name().startswith("client")]
+        self._running.cancel()
+        await asyncio.wait({self._running})
+        for client in clients:
+            client.cancel()
+        if clients:
+            await asyncio.wait(clients)
+        left = sorted(task.get_name() for task in self._tasks())
+        if left and self.is_alive:
+            self.world.fail(f"Violation: the engine was stopped and left {', '.join(left)} running")
+
+    async def _bury(self) -> None:
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=BURIAL_S)
+            if pending:
+                self.world.fail(f"Violation: {min(task.get_name() for task in pending)} cannot be canceled")
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks() - self._outsiders
+
+    # --- from outside -------------------------------------------------------------------------------------------------
+
+    async def call(self, *requests: Coroutine[Any, Any, T]) -> list[T]:
+        """Requests on the daemon's socket, all at once; the answers that came."""
+        tasks = [asyncio.create_task(request, name="client") for request in requests]
+        await asyncio.wait(tasks)
+        if not self.is_alive:
+            return []
+        return [task.result() for task in tasks if not task.cancelled() and task.exception() is None]
+
+    async def cancel_order(self, order_id: str) -> Order:
+        return self.engine.cancel(order_id)
+
+    def cancel_some_task(self) -> None:
+        """Cancels one task of a duty."""
+        names = {duty.value for duty in Duty}
+        tasks = sorted((t for t in self._tasks() if t.get_name().split()[0] in names), key=lambda t: t.get_name())
+        if tasks:
+            task = self.world.rng.choice(tasks)
+            self.world.tell(f"somebody cancels the task {task.get_name()}")
+            task.cancel()
