@@ -58,7 +58,7 @@ class Daemon:
         self.config = config
         self.socket = socket
         self.log_path = config.with_name("daemon.log")
-        self._environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._channel: grpc.aio.Channel | None = None
 
@@ -83,7 +83,7 @@ class Daemon:
     async def start(self) -> None:
         """Returns when it answers. Fails with its log if it does not."""
         await self.launch()
-        self._channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=_CHANNEL_OPTIONS)
+        self.connect()
         deadline_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
@@ -106,9 +106,18 @@ class Daemon:
                 str(self.config),
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
             )
         return self._process
+
+    def connect(self) -> None:
+        """Opens a channel; the daemon need not be there yet."""
+        self._channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=_CHANNEL_OPTIONS)
+
+    async def wait(self) -> int:
+        """The exit code, once the process has ended."""
+        assert self._process is not None
+        return await self._process.wait()
 
     async def start_ready(self) -> None:
         """Returns when it also takes orders."""

@@ -17,6 +17,7 @@ from holdpay.clock import SystemClock
 from holdpay.config import Settings
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
+from holdpay.errors import HoldpayError
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
 from holdpay.lock import SocketClaim, StateLock
@@ -31,7 +32,7 @@ from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
 from holdpay.store.store import SqliteStore
 
 DATABASE = "holdpay.db"
-EXIT_SOFTWARE = 70
+EXIT_UNEXPECTED = 1
 PROVIDER_TIMEOUT_S = 15.0
 CLOCK_SET_S = 60
 
@@ -52,7 +53,10 @@ class _Catalog:
 
 
 def run(settings: Settings, config_path: Path) -> int:
-    """Serves until a signal. Returns the exit code; raises ConfigError, AlreadyRunning or StoreError at start."""
+    """Serves until a signal. Returns the exit code.
+
+    Raises ConfigError or AlreadyRunning at start, and StoreError or InvariantViolation also later.
+    """
     configure(settings.daemon.log_format, settings.daemon.log_level)
     for warning in settings.warnings():
         log.warning("configuration", warning=warning)
@@ -148,7 +152,9 @@ class _Daemon:
             return 0
         error = running.exception()
         log.critical("the daemon must end", error=str(error), exc_info=error)
-        return EXIT_SOFTWARE
+        if isinstance(error, HoldpayError):
+            raise error
+        return EXIT_UNEXPECTED
 
     async def _leave(self, server: RpcServer, running: asyncio.Task[None], telling: asyncio.Task[None]) -> None:
         """Streams are told first. Nothing here touches an HTLC: what is in flight goes on, and is found again."""

@@ -49,9 +49,7 @@ async def main(url: str, lnd: str, tls_cert: Path, macaroon: Path, orders: int, 
                 cltv_limit=576,
                 max_parts=1,
             )
-            last = Payment()
-            async for last in router.SendPaymentV2(request, metadata=metadata):
-                pass
+            *_, last = [payment async for payment in router.SendPaymentV2(request, metadata=metadata)]
             if last.status != Payment.SUCCEEDED:
                 raise LoopFailed(f"A payment ended otherwise:\n{last}")
 

@@ -30,9 +30,7 @@ async def main(socket: str, orders: int, at_once: int) -> Result:
 
         async def order() -> None:
             request = pb.RequestCodeRequest(country="usa", service="openai", idempotency_key=os.urandom(8).hex())
-            last = pb.OrderUpdate()
-            async for last in stub.RequestCode(request):
-                pass
+            *_, last = [update async for update in stub.RequestCode(request)]
             if last.order.end != pb.END_CODE_RECEIVED:
                 raise LoopFailed(f"An order ended otherwise than with its code:\n{last}")
 

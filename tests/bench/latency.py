@@ -1,9 +1,9 @@
 """How long the daemon takes from the provider's reply to SendPaymentV2, durable commits and all, on the sandbox.
 
 Both ends are noted in one process, on one clock: the reply to `/createorder` when its handler returns, before it is
-written; SendPaymentV2 when the simulated node gets it, after TLS, macaroon and decoding. In between the daemon reads and
-journals the reply (fdatasync), has LND decode the invoice (a round trip), vets it, journals the invoice (fdatasync) and
-its intent to pay (fdatasync), and sends. The bare loop only reads the reply and sends.
+written; SendPaymentV2 when the simulated node gets it, after TLS, macaroon and decoding. In between the daemon reads
+and journals the reply (fdatasync), has LND decode the invoice (a round trip), vets it, journals the invoice (fdatasync)
+and its intent to pay (fdatasync), and sends. The bare loop only reads the reply and sends.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from tests.bench.daemon import running, write_config
 from tests.bench.provider import INSTANT
 
 WARM_UP_ORDERS: Final = 10
+AWAY_S: Final = 0.05
+"""The simulated provider thinks this long before each reply: a real one is not next door either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ async def measure(python: Path, orders: int) -> Latency:
     with tempfile.TemporaryDirectory(prefix="holdpay-bench-") as name:
         directory = Path(name)
         async with SandboxWorld(directory) as world:
-            world.provider.knobs.scenario = INSTANT
+            world.provider.knobs.scenario, world.provider.knobs.slow_s = INSTANT, AWAY_S
             tap = Tap(world)
             endpoints = await endpoints_of(world)
             async with running(write_config(directory, endpoints), python) as daemon:

@@ -320,7 +320,7 @@ async def test_a_slow_provider_is_waited_for(shop: Shop) -> None:
 async def test_an_invoice_of_another_payee_is_refused_and_nothing_is_paid(tmp_path: Path) -> None:
     other = "02" + "ab" * 32
     async with open_shop(
-        tmp_path, edit_config=lambda text: re.sub(r'payee_pubkeys = .*', f'payee_pubkeys = ["{other}"]', text)
+        tmp_path, edit_config=lambda text: re.sub(r"payee_pubkeys = .*", f'payee_pubkeys = ["{other}"]', text)
     ) as shop:
         done = await shop.buy()
 
@@ -331,40 +331,67 @@ async def test_an_invoice_of_another_payee_is_refused_and_nothing_is_paid(tmp_pa
         assert "No money was" in text
 
 
-async def test_a_payment_that_fails_on_its_way_is_tried_again_on_the_same_invoice(tmp_path: Path) -> None:
-    async with open_shop(tmp_path, pace=200) as shop:  # lnd avoids a failed hop for 180 s of the simulated world
-        await shop.play("routing-failures=2")
-        order = await shop.daemon.order()
-        failed = await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED"))
-        assert failed.locked_msat == 0
-
-        done = await shop.daemon.until(order.id, is_over)
-
-        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
-        assert done.dispatches > 2
-        assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (3, 1)
-        assert shop.world.provider.requests["/createorder"] == 1
-        assert in_order(await story(shop, done), "payment failed", "payment 2 was sent", "code received")
-        await shop.audit()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hurried(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    """Where lnd avoids a failed hop for a second: for 180 s of the simulated world."""
+    four = QUICK.replace("max_dispatches = 5", "max_dispatches = 4")
+    async with open_shop(tmp_path_factory.mktemp("hurried"), pace=200, extra_config=four) as opened:
+        yield opened
 
 
-async def test_a_payee_that_is_away_costs_nothing(tmp_path: Path) -> None:
-    three = QUICK.replace("max_dispatches = 5", "max_dispatches = 3")
-    async with open_shop(tmp_path, pace=200, extra_config=three) as shop:
-        await shop.play("payee-offline")
-        order = await shop.daemon.order()
-        await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED") and o.dispatches > 1)
-        told = await shop.daemon.explain(order.id)
-        assert "Nothing was spent" in told.money
-        assert "tried again" in told.next
+@pytest_asyncio.fixture(loop_scope="module")
+async def hurried_shop(hurried: Shop) -> AsyncIterator[Shop]:
+    yield hurried
+    await hurried.play("payee-online")
+    await asyncio.sleep(1)  # until the hop is not avoided any more
+    await hurried.audit()
 
-        done = await shop.daemon.until(order.id, is_over)
 
-        assert ending(done) == ("PAYMENT_FAILED", ("ABANDONED", "FAILED"))
-        assert (done.spent_msat, done.dispatches) == (0, 3)
-        text = await story(shop, done)
-        assert in_order(text, "No payment got through", "Nothing was spent", "holdpay status")
-        await shop.audit()
+async def test_a_payment_that_fails_on_its_way_is_tried_again_on_the_same_invoice(hurried_shop: Shop) -> None:
+    shop = hurried_shop
+    await shop.play("routing-failures=2")
+    order = await shop.daemon.order()
+    failed = await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED"))
+    assert failed.locked_msat == 0
+    assert failed.reason == "no route worked within the limits for fee and time lock"
+
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert done.dispatches == 4
+    assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (3, 1)
+    assert in_order(await story(shop, done), "payment failed", "payment 2 was sent", "code received")
+
+
+async def test_a_payee_that_is_away_costs_nothing(hurried_shop: Shop) -> None:
+    shop = hurried_shop
+    placed = shop.world.provider.requests["/createorder"]
+    await shop.play("payee-offline")
+    order = await shop.daemon.order()
+    await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED") and o.dispatches > 1)
+    told = await shop.daemon.explain(order.id)
+    assert "Nothing was spent" in told.money
+    assert "tried again" in told.next
+
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("PAYMENT_FAILED", ("ABANDONED", "FAILED"))
+    assert (done.spent_msat, done.dispatches) == (0, 4)
+    assert shop.world.provider.requests["/createorder"] == placed + 1
+    assert in_order(await story(shop, done), "No payment got through", "Nothing was spent", "holdpay status")
+
+
+async def test_a_cancel_while_the_money_is_back_ends_the_order_without_another_payment(hurried_shop: Shop) -> None:
+    shop = hurried_shop
+    await shop.play("payee-offline")
+    order = await shop.daemon.order()
+    await shop.daemon.until(order.id, lambda o: pair(o)[1] == "FAILED" and o.dispatches == 2)
+
+    await shop.daemon.stub.CancelOrder(pb.CancelOrderRequest(order_id=order.id))
+    done = await shop.daemon.until(order.id, is_over)
+
+    assert ending(done) == ("CANCELED_UNPAID", ("ABANDONED", "FAILED"))
+    assert done.dispatches == 2
 
 
 async def test_a_payment_that_is_stuck_on_its_way_is_an_alarm_and_nothing_is_sent_again(shop: Shop) -> None:
@@ -451,42 +478,31 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-async def test_lnd_is_away_while_held_and_the_code_comes_meanwhile(tmp_path: Path, name: str) -> None:
+async def test_lnd_is_away_while_one_order_is_settled_and_one_refunded(tmp_path: Path, name: str) -> None:
     leave, come_back, state = OUTAGES[name]
     async with open_shop(tmp_path) as shop:
-        order = await shop.daemon.order()
-        await shop.daemon.until(order.id, is_held)
+        shop.next_order(code_after_s=30)
+        settled = await shop.daemon.order()
+        await shop.daemon.until(settled.id, is_held)
+        shop.next_order(no_number=True, gives_up_after_s=30)
+        refunded = await shop.daemon.order()
+        await shop.daemon.until(refunded.id, is_held)
 
         await shop.play(*leave)
-        handed_over = await shop.daemon.until(order.id, lambda o: o.HasField("code"))
-        assert not handed_over.terminal, "money is out as long as lnd has not spoken"
+        handed_over = await shop.daemon.until(settled.id, lambda o: o.HasField("code"))
+        canceled = await shop.daemon.until(refunded.id, lambda o: enum_name(o, "state") == "CANCELED")
+        for seen in (handed_over, canceled):
+            assert not seen.terminal, "money is out as long as lnd has not spoken"
+            assert "locked in an HTLC" in (await shop.daemon.explain(seen.id)).money
         status = await shop.daemon.status()
         assert (status.lnd.state, status.ready) == (state, False)
-        told = await shop.daemon.explain(order.id)
-        assert "locked in an HTLC" in told.money
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await shop.daemon.order()
-        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
         await shop.play(*come_back)
-        done = await shop.daemon.until(order.id, is_over)
+        paid = await shop.daemon.until(settled.id, is_over)
+        back = await shop.daemon.until(refunded.id, is_over)
 
-        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
-        assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
-        await shop.audit()
-
-
-async def test_a_refund_that_happens_while_lnd_is_down_is_found_afterwards(tmp_path: Path) -> None:
-    async with open_shop(tmp_path) as shop:
-        shop.next_order(no_number=True, gives_up_after_s=60)
-        order = await shop.daemon.order()
-        await shop.daemon.until(order.id, is_held)
-
-        await shop.play("lnd-killed")
-        await shop.daemon.until(order.id, lambda o: pair(o) == ("CANCELED", "IN_FLIGHT"))
-        await shop.play("lnd-started")
-        done = await shop.daemon.until(order.id, is_over)
-
-        assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
+        assert ending(paid) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert ending(back) == ("REFUNDED", ("CANCELED", "FAILED"))
+        assert [(order.dispatches, shop.books.htlcs(order.payment_hash)) for order in (paid, back)] == [(1, 1)] * 2
         await shop.audit()
 
 

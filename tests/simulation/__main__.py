@@ -7,38 +7,46 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tests.simulation.core import CoreSimulation, Outcome
+from tests.simulation.shell import ShellSimulation
 
-CHUNK = 50
+CHUNK = 20
 SHOWN_FAILURES = 10
 
 
 def main() -> int:
     """Exit code 1 if a law was broken."""
     parser = argparse.ArgumentParser(
-        prog="scripts/simulate", description="Runs the life of orders under random faults, judged by an auditor."
+        prog="scripts/simulate",
+        description="Runs the life of orders under random faults, judged by an auditor. Without --shell: the pure core"
+        " in a daemon of its own, some hundred seeds a second and core.",
+    )
+    parser.add_argument(
+        "--shell", action="store_true", help="the real engine and SQLite on virtual time: tens of seeds a second"
     )
     parser.add_argument("--seeds", type=int, default=2_000, metavar="N", help="how many seeds (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="S", help="the first of them (default: %(default)s)")
     parser.add_argument("--seed", type=int, metavar="S", help="this one only")
     parser.add_argument("--trace", action="store_true", help="tell the whole story of --seed")
     options = parser.parse_args()
+    command = "scripts/simulate --shell" if options.shell else "scripts/simulate"
     if options.seed is not None:
-        return replay(options.seed, trace=options.trace)
-    return run_many(range(options.first, options.first + options.seeds))
+        return replay(ShellSimulation if options.shell else CoreSimulation, options.seed, trace=options.trace)
+    run_seed = run_shell_seed if options.shell else run_core_seed
+    return run_many(run_seed, range(options.first, options.first + options.seeds), command)
 
 
-def replay(seed: int, *, trace: bool) -> int:
+def replay(simulation: type[CoreSimulation | ShellSimulation], seed: int, *, trace: bool) -> int:
     """One seed, with its transcript."""
-    outcome = CoreSimulation(seed, trace=trace).run()
+    outcome = simulation(seed, trace=trace).run()
     print("\n".join(outcome.transcript))
     print(f"seed {seed}: {outcome.violation or 'every law held'}; ends: {dict(outcome.ends)}")
     return 1 if outcome.violation else 0
 
 
-def run_many(seeds: Iterable[int]) -> int:
+def run_many(run_seed: Callable[[int], Outcome], seeds: Iterable[int], command: str) -> int:
     """All seeds on all cores, then what happened."""
     began_s = time.monotonic()
     ends: Counter[str] = Counter()
@@ -57,14 +65,19 @@ def run_many(seeds: Iterable[int]) -> int:
     print("faults: " + ", ".join(f"{name} {number:,}" for name, number in faults.most_common()))
     for outcome in sorted(failures, key=lambda each: each.seed)[:SHOWN_FAILURES]:
         print(f"seed {outcome.seed}: {outcome.violation}")
-        print(f"  scripts/simulate --seed {outcome.seed} --trace")
+        print(f"  {command} --seed {outcome.seed} --trace")
     print(f"{count - len(failures):,} passed, {len(failures):,} failed")
     return 1 if failures else 0
 
 
-def run_seed(seed: int) -> Outcome:
+def run_core_seed(seed: int) -> Outcome:
     """For a worker process."""
     return CoreSimulation(seed).run()
+
+
+def run_shell_seed(seed: int) -> Outcome:
+    """For a worker process."""
+    return ShellSimulation(seed).run()
 
 
 if __name__ == "__main__":

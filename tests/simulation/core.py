@@ -51,6 +51,7 @@ class CoreSimulation:
         self.transcript: list[str] = []
         if trace:
             self.daemon.tell = self._tell
+            self.daemon.is_traced = True
 
     def run(self) -> Outcome:
         violation = None

@@ -20,6 +20,7 @@ from tests.simulation.auditor import Auditor
 from tests.simulation.faults import Faults
 from tests.simulation.heap import Heap
 from tests.simulation.parties import SimLnd, SimProvider
+from tests.simulation.story import short
 
 NODE = NodeIdentity("03" + "22" * 32, "simnet")
 Key = tuple[str, Duty]
@@ -66,6 +67,7 @@ class SimDaemon:
         self.memory = Memory()
         self.is_up = True
         self.tell: Callable[[str], None] = lambda line: None
+        self.is_traced = False
         self.crash_count = 0
 
     # --- the process --------------------------------------------------------------------------------------------------
@@ -137,7 +139,10 @@ class SimDaemon:
         if is_written:
             self.orders[order_id] = step.order
             self.journal.append(Row(self.heap.now_ms, order_id, event, step.order))
-            self.tell(f"{order_id} {event} → {step.order.state.value} × {step.order.htlc.value} {step.order.end or ''}")
+            if self.is_traced:
+                self.tell(
+                    f"{order_id} {short(event)} → {step.order.state} × {step.order.htlc} {step.order.end or ''}".strip()
+                )
             self.auditor.committed(before, event, step.order)
         if crash:
             raise Crash
@@ -236,7 +241,9 @@ class SimDaemon:
             if self.faults.hits(self.heap.rng, "crash"):
                 raise Crash
             stream = Stream(self, key)
-            self.lnd.send(core_duties.spec_of(order, self.policy), stream.hear)
+            spec = core_duties.spec_of(order, self.policy)
+            self.auditor.sent(spec.payment_hash)
+            self.lnd.send(spec, stream.hear)
         elif isinstance(action, Track) and action.at_ms <= self.heap.now_ms:
             assert order.payment is not None
             stream = Stream(self, key)

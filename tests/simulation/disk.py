@@ -16,7 +16,7 @@ from holdpay.core.model import Order
 from holdpay.errors import StoreError
 from holdpay.ports import Limits
 from holdpay.store.store import SqliteStore
-from tests.simulation.auditor import Violation
+from tests.simulation.story import short
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -103,10 +103,7 @@ class SimStore(SqliteStore):
     def _writing(self) -> Iterator[None]:
         """Each boundary: before anything, before COMMIT, after COMMIT and before anything else."""
         process, world = self._process, self._world
-        process.enter()
-        with world.judged():
-            if process.has_failed_commit:
-                raise Violation("the daemon wrote to its database after a commit had failed")
+        process.act("wrote to its database")
         if world.hits("store_error"):
             self._fail("and nothing was written")
         boundary = world.rng.choice(("before", "inside", "after")) if world.hits("crash") else None
@@ -139,7 +136,7 @@ class SimStore(SqliteStore):
         before = world.on_disk[after.id]
         world.on_disk[after.id] = after
         if world.is_traced:
-            world.tell(f"on disk: {after.id} {event} → {after.state.value} × {after.htlc.value} {after.end or ''}")
+            world.tell(f"on disk: {after.id} {short(event)} → {after.state} × {after.htlc} {after.end or ''}".rstrip())
             for note in step.notes:
                 world.tell(f"         anomaly: {note}")
         if after.is_closed:

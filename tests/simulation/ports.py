@@ -18,6 +18,7 @@ from holdpay.errors import (
 )
 from holdpay.ports import NodeState, NodeStatus, Placed, Prices, Reply, ServiceInfo, Urgency
 from tests.simulation.auditor import Violation
+from tests.simulation.story import short
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -63,8 +64,9 @@ class NodePort:
             return
         if self.identity != payer:
             raise LndWrongNode
+        self._process.act("paid")
         with self._stream(spec.payment_hash):
-            self._world.tell("→ lnd: send")
+            self._world.tell(f"→ lnd: send {short(spec.payment_hash)}")
             with self._world.judged():
                 self._world.auditor.sent(spec.payment_hash)
             said: asyncio.Queue[LndMessage] = asyncio.Queue()
@@ -84,7 +86,7 @@ class NodePort:
             yield Lost("lnd is locked" if self.identity is None else "another node is at the address")
             return
         with self._stream(payment_hash):
-            self._world.tell("→ lnd: track")
+            self._world.tell(f"→ lnd: track {short(payment_hash)}")
             said: asyncio.Queue[LndMessage] = asyncio.Queue()
             self._world.lnd_there.track(payment_hash, said.put_nowait)
             while True:
@@ -112,7 +114,7 @@ class NodePort:
         self._process.may_die("before it reads what lnd said")
         self._break("stream")
         if self._world.is_traced:
-            self._world.tell(f"← lnd: {message}")
+            self._world.tell(f"← lnd: {short(message)}")
         return message
 
     def _break(self, what: str) -> None:
@@ -136,20 +138,25 @@ class ProviderPort:
         self._world = process.world
 
     async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
-        order = await self._request("place", lambda: self._world.provider.place(PRICE_SAT))
-        if order is None:
+        placed = await self._request("place", self._place, is_deed=True)
+        if placed is None:
             raise ProviderRefused("no", raw="no")
-        order_id = order.truth.payment_hash
-        return Reply(Placed(order_id, order_id), order_id)
+        return Reply(placed, placed.payreq)
+
+    def _place(self) -> Placed | None:
+        order = self._world.provider.place(PRICE_SAT)
+        return order and Placed(order.truth.payment_hash, order.truth.payment_hash)
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
         if self._world.hits("queued"):
             await asyncio.sleep(self._world.rng.randrange(60))
-        status = await self._request("status", lambda: self._world.provider.status(provider_order_id))
+        what = f"status {short(provider_order_id)}"
+        status = await self._request(what, lambda: self._world.provider.status(provider_order_id))
         return Reply(status, str(status))
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
-        if not await self._request("cancel", lambda: self._world.provider.cancel(provider_order_id)):
+        what = f"cancel {short(provider_order_id)}"
+        if not await self._request(what, lambda: self._world.provider.cancel(provider_order_id), is_deed=True):
             raise ProviderRefused("too early")
         return Reply(None, "OK")
 
@@ -159,19 +166,21 @@ class ProviderPort:
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
         return await self._request("prices", lambda: Prices(receive_sat=PRICE_SAT, asked_at_ms=0))
 
-    async def _request(self, what: str, deed: Callable[[], T]) -> T:
+    async def _request(self, what: str, answering: Callable[[], T], *, is_deed: bool = False) -> T:
         world, process = self._world, self._process
         process.may_die(f"before it asks the provider ({what})")
         await world.lag(LATENCY_MS)
         process.enter()
+        if is_deed:
+            process.act(f"asked the provider ({what})")
         if world.hits("defect"):
             raise RuntimeError("a defect of the adapter")
         if world.is_provider_down or world.hits("provider_error"):
             raise ProviderUnavailable("HTTP 503", retry_after_s=world.rng.choice((None, None, 5, 60)), raw="oops")
-        answer = deed()
+        answer = answering()
         process.may_die(f"before the provider's answer ({what})")
         if world.hits("lost_reply"):
-            world.tell(f"→ provider: {what}; its answer is lost: {answer}")
+            world.tell(f"→ provider: {what}; it is done, and the answer is lost")
             await asyncio.sleep(PROVIDER_TIMEOUT_S)
             raise ProviderUnavailable("sms4sats did not answer in time")
         await self._travel()
@@ -179,7 +188,7 @@ class ProviderPort:
         if world.hits("garbage"):
             raise ProviderProtocolError("the provider's answer makes no sense", raw="<html>")
         if world.is_traced:
-            world.tell(f"← provider: {what}: {answer}")
+            world.tell(f"← provider: {what}: {short(answer)}")
         return answer
 
     async def _travel(self) -> None:

@@ -88,6 +88,13 @@ class Process:
         if not self.is_alive:
             raise Killed
 
+    def act(self, what: str) -> None:
+        """To be called before everything that changes the world."""
+        self.enter()
+        with self.world.judged():
+            if self.has_failed_commit:
+                raise Violation(f"the daemon {what} after a commit had failed")
+
     def may_die(self, where: str) -> None:
         """A point inside a performer where the process may be killed."""
         self.enter()
@@ -190,9 +197,8 @@ class Process:
         """Requests on the daemon's socket, all at once; the answers that came."""
         tasks = [asyncio.create_task(request, name="client") for request in requests]
         await asyncio.wait(tasks)
-        if not self.is_alive:
-            return []
-        return [task.result() for task in tasks if not task.cancelled() and task.exception() is None]
+        answers = [task.result() for task in tasks if not task.cancelled() and task.exception() is None]
+        return answers if self.is_alive else []
 
     async def cancel_order(self, order_id: str) -> Order:
         return self.engine.cancel(order_id)

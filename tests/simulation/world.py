@@ -21,18 +21,23 @@ OTHER_NODE = NodeIdentity("03" + "33" * 32, NODE.network)
 
 
 class LoopHeap(Heap):
-    """The parties' actions as timers of the virtual loop, on which the daemon's own tasks run."""
+    """The parties' actions as timers of the virtual loop, on which the daemon's own tasks run.
+
+    ``grain_ms``: what comes from outside comes at multiples of it, so that much of it comes at once.
+    """
 
     def __init__(self, rng: Random, loop: VirtualLoop) -> None:
         super().__init__(rng)
         self._loop = loop
+        self.grain_ms = rng.choice((1, 1, 20, 100))
 
     @property
     def now_ms(self) -> int:
         return START_MS + self._loop.now_ms
 
     def at(self, time_ms: int, action: Callable[[], None]) -> None:
-        self._loop.call_at((max(time_ms, self.now_ms) - START_MS) / 1000, action)
+        late_ms = -(max(time_ms, self.now_ms) - START_MS) % self.grain_ms
+        self._loop.call_at((max(time_ms, self.now_ms) + late_ms - START_MS) / 1000, action)
 
     def run(self, until_ms: int, is_done: Callable[[], bool]) -> None:
         raise NotImplementedError("the loop runs by itself")
@@ -75,7 +80,9 @@ class World:
         return self.faults.hits(self.rng, fault)
 
     async def lag(self, up_to_ms: int) -> None:
-        await asyncio.sleep(self.rng.randrange(up_to_ms + 1) / 1000)
+        over = asyncio.Event()
+        self.heap.lagged(up_to_ms, over.set)
+        await over.wait()
 
     # --- the node at lnd's address ------------------------------------------------------------------------------------
 

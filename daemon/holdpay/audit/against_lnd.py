@@ -175,7 +175,7 @@ def _stranger(payment: StoredPayment, is_book_empty: bool) -> Finding:
     todo = (
         "If you did not pay it by hand, the database was lost: `holdpayd recover` shows what it would rebuild."
         if is_book_empty
-        else "If you paid it by hand, all is well. Else the database is older than this payment: see docs/operations.md."
+        else "If you paid it by hand, all is well. Else the database is older than it: see docs/operations.md."
     )
     return Finding(
         severity=Severity.ERROR if is_book_empty else Severity.WARNING,

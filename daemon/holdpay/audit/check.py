@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from holdpay.audit.report import Report, sorted_findings
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
-from holdpay.core.lightning import LndMessage, StoredPayment
+from holdpay.core.lightning import LndMessage, NodeIdentity, StoredPayment
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.errors import LndDenied, LndError
@@ -29,7 +29,7 @@ CONNECT_TIMEOUT_S: Final = 1.0
 
 
 @dataclass(slots=True)
-class _Stored:
+class Stored:
     """What the database had to say. ``relevant``: open orders and those closed not long ago."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -66,11 +66,13 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
 # --- the database ---------------------------------------------------------------------------------------------------
 
 
-def read_stored(path: Path, policy: Policy, now_ms: int) -> _Stored:
+def read_stored(path: Path, policy: Policy, now_ms: int) -> Stored:
     """The whole database against itself."""
-    stored = _Stored()
+    stored = Stored()
     try:
         with StoredBooks(path) as books:
+            if books.is_blank:
+                raise FileNotFoundError
             stored.findings += books.file_findings()
             _read_orders(books, stored, policy, now_ms)
     except FileNotFoundError:
@@ -82,7 +84,7 @@ def read_stored(path: Path, policy: Policy, now_ms: int) -> _Stored:
     return stored
 
 
-def _read_orders(books: StoredBooks, stored: _Stored, policy: Policy, now_ms: int) -> None:
+def _read_orders(books: StoredBooks, stored: Stored, policy: Policy, now_ms: int) -> None:
     orders: list[Order] = []
     stored.hashes = books.payment_hashes()
     for order_id in books.order_ids():
@@ -102,7 +104,7 @@ def _missing(path: Path) -> Finding:
     return Finding(
         severity=Severity.WARNING,
         code="no-database",
-        text=f"There is no database {path}: holdpayd never ran here, or it was lost.",
+        text=f"There is no database {path}, or nothing in it: holdpayd never ran here, or it was lost.",
         todo="If holdpayd ran before, run `holdpayd recover` before you start it again.",
     )
 
@@ -119,54 +121,76 @@ def _unreadable(text: str) -> Finding:
 # --- lnd ------------------------------------------------------------------------------------------------------------
 
 
-async def _against_lnd(
-    settings: Settings, clock: SystemClock, path: Path, stored: _Stored
-) -> tuple[str, list[Finding]]:
+@dataclass(frozen=True, slots=True)
+class _LndSays:
+    """``payments`` are those to the provider's node; None: the macaroon keeps them to itself."""
+
+    node: NodeIdentity
+    said: Mapping[str, LndMessage]
+    payments: list[StoredPayment] | None
+
+
+async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, stored: Stored) -> tuple[str, list[Finding]]:
     """A sentence for the report's head, and what was found."""
     candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
     try:
-        async with LndLedger(lnd_settings(settings), clock) as ledger:
-            node = await ledger.identity()
-            own = [order for order in candidates if order.payment is not None and is_of_node(order.payment, node)]
-            said = {order.id: await ledger.payment(order.payment.payment_hash) for order in own if order.payment}
-            found = [*foreign_findings(candidates, node), *_compared(own, said, path)]
-            found += await _strangers(ledger, settings, stored, clock.now_ms())
+        lnd = await _ask(settings, clock, candidates)
     except LndError as error:
         text = "lnd could not be asked, so nothing was held against its payments."
-        return "not compared", [
-            Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
-        ]
-    return f"node {node.pubkey[:16]}… on {node.network}: {len(own)} payments compared", found
+        unusable = Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
+        return "not compared", [unusable]
+    at_rest, hashes = _second_look(path, candidates, stored)
+    found = foreign_findings(candidates, lnd.node)
+    for order in at_rest:
+        if order.payment is not None and order.id in lnd.said:
+            found += against_lnd(order, order.payment, lnd.said[order.id])
+    if lnd.payments is None:
+        found.append(_LIST_DENIED)
+    else:
+        payees = set(settings.provider.payee_pubkeys)
+        found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
+    head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said)} payments compared"
+    return head, found
 
 
-def _compared(orders: Iterable[Order], said: dict[str, LndMessage], path: Path) -> list[Finding]:
-    """Orders that moved on while lnd was asked are not judged: the next run sees them at rest."""
-    with StoredBooks(path) as books:
-        at_rest = [order for order in orders if books.order(order.id) == order]
-    return [
-        finding
-        for order in at_rest
-        if order.payment is not None
-        for finding in against_lnd(order, order.payment, said[order.id])
-    ]
+async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Order]) -> _LndSays:
+    """Raises LndError's children."""
+    async with LndLedger(lnd_settings(settings), clock) as ledger:
+        node = await ledger.identity()
+        said = {
+            order.id: await ledger.payment(order.payment.payment_hash)
+            for order in candidates
+            if order.payment is not None and is_of_node(order.payment, node)
+        }
+        now_ms = clock.now_ms()
+        from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
+        payees = settings.provider.payee_pubkeys
+        try:
+            payments = [payment async for payment in ledger.payments(from_ms) if payment.last_node in payees]
+        except LndDenied:
+            return _LndSays(node, said, None)
+        return _LndSays(node, said, payments)
 
 
-async def _strangers(ledger: LndLedger, settings: Settings, stored: _Stored, now_ms: int) -> list[Finding]:
-    oldest_ms = min((order.created_at_ms for order in stored.relevant), default=now_ms)
-    from_ms = min(oldest_ms, now_ms - RECENT_MS)
+def _second_look(path: Path, candidates: Iterable[Order], stored: Stored) -> tuple[list[Order], set[str]]:
+    """The orders that did not move while lnd was asked, which alone can be judged; and every known payment hash.
+
+    An intent is on disk before lnd hears of it: what lnd has shown before this look is in the hashes.
+    """
     try:
-        payments: list[StoredPayment] = [payment async for payment in ledger.payments(from_ms)]
-    except LndDenied:
-        return [
-            Finding(
-                severity=Severity.WARNING,
-                code="list-denied",
-                text="The macaroon does not allow ListPayments, so payments that the journal misses stay unseen.",
-                todo="Bake it anew with the `lncli bakemacaroon` line of the README.",
-            )
-        ]
-    payees = set(settings.provider.payee_pubkeys)
-    return stranger_findings(payments, stored.hashes, payees, is_book_empty=not stored.order_count)
+        with StoredBooks(path) as books:
+            at_rest = [order for order in candidates if books.order(order.id) == order]
+            return at_rest, stored.hashes | books.payment_hashes()
+    except (FileNotFoundError, DatabaseUnreadable, sqlite3.Error):
+        return [], stored.hashes
+
+
+_LIST_DENIED = Finding(
+    severity=Severity.WARNING,
+    code="list-denied",
+    text="The macaroon does not allow ListPayments, so payments that the journal misses stay unseen.",
+    todo="Bake it anew with the `lncli bakemacaroon` line of the README.",
+)
 
 
 def _answers(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The database as the audit reads it: read-only, one consistent moment, beside a running daemon; damage is a finding."""
+"""The database as the audit reads it: read-only, as of one moment, beside a running daemon. Damage is a finding."""
 
 from __future__ import annotations
 
@@ -54,10 +54,15 @@ class StoredBooks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._conn.close()
 
+    @property
+    def is_blank(self) -> bool:
+        """Not one table: a file that was cut to nothing, or a start that was cut short."""
+        return not _objects(self._conn)
+
     # --- the file -----------------------------------------------------------------------------------------------------
 
     def file_findings(self) -> list[Finding]:
-        """SQLite's own checks, the schema and the journal's cursors. Without one that ``blocks``, rows can be read."""
+        """SQLite's own checks, the schema and the journal's cursors."""
         try:
             return [*self._integrity(), *self._schema(), *self._cursors()]
         except sqlite3.Error as error:

@@ -14,9 +14,7 @@ from holdpay.core.model import MONEY_MAY_BE_OUT, HtlcState, Order, OrderState
 from holdpay.core.policy import Policy
 from holdpay.errors import InvariantViolation
 
-MEND = (
-    "Stop holdpayd and copy its state directory before anything else; then see docs/operations.md, damaged database."
-)
+MEND = "Stop holdpayd and copy its state directory before anything else; then see docs/operations.md, damaged database."
 """What to do about a database that contradicts itself."""
 
 _SHOWN = 5

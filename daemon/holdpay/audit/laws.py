@@ -38,13 +38,17 @@ def _of_the_pair(order: Order) -> Broken:
         yield "closed-with-money-out", f"It is closed, and its HTLC is {order.htlc.value}: money may be out."
 
 
+def _is_unspent(order: Order) -> bool:
+    return order.htlc is not HtlcState.SETTLED
+
+
 _ENDS: dict[End, Callable[[Order], bool]] = {
     End.CODE_RECEIVED: lambda order: order.code is not None and order.htlc is HtlcState.SETTLED,
     End.CODE_FREE: lambda order: order.code is not None and order.htlc is not HtlcState.SETTLED,
     End.REFUNDED: lambda order: order.htlc is HtlcState.FAILED,
     End.CHARGED_WITHOUT_CODE: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
 }
-"""What each end says of the pair; the others say that nothing was spent."""
+"""What an end says of the pair; the others say that nothing was spent."""
 
 
 def _of_the_end(order: Order) -> Broken:
@@ -52,8 +56,7 @@ def _of_the_end(order: Order) -> Broken:
         yield "half-closed", "It is closed without an end, or has an end and is open."
     if order.end is None:
         return
-    is_true = _ENDS.get(order.end, lambda order: order.htlc is not HtlcState.SETTLED)
-    if not is_true(order):
+    if not _ENDS.get(order.end, _is_unspent)(order):
         yield (
             "end-contradicts",
             f"It ended as {order.end.value}, and it is {order.state.value} with its HTLC {order.htlc.value}.",

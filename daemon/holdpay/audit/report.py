@@ -43,7 +43,9 @@ def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def as_lines(report: Report) -> Iterator[str]:
     """For people."""
-    yield redact_text(f"database  {report.database}: {report.order_count} orders, {report.journal_row_count} journal rows")
+    yield redact_text(
+        f"database  {report.database}: {report.order_count} orders, {report.journal_row_count} journal rows"
+    )
     yield redact_text(f"lnd       {report.lnd}")
     for finding in report.findings:
         yield ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from holdpay import __version__
+from holdpay.cli.audit import check, recover
+from holdpay.cli.configured import complain, load
 from holdpay.cli.sandbox import sandbox
 from holdpay.errors import ConfigError, HoldpayError, InvariantViolation, StoreError
 
@@ -66,6 +67,8 @@ def cli(context: click.Context, config_path: Path | None, check_config: bool) ->
         context.exit(_check(config_path) if check_config else _serve(config_path))
 
 
+cli.add_command(check)
+cli.add_command(recover)
 cli.add_command(sandbox)
 
 
@@ -76,9 +79,9 @@ def main() -> None:
 
 def _check(config_path: Path | None) -> int:
     try:
-        path, settings = _load(config_path)
+        path, settings = load(config_path)
     except ConfigError as error:
-        _complain(error.problems)
+        complain(error.problems)
         return DaemonExit.CONFIG
     for line in _summary(path, settings):
         click.echo(line)
@@ -89,15 +92,15 @@ def _check(config_path: Path | None) -> int:
 
 def _serve(config_path: Path | None) -> int:
     try:
-        path, settings = _load(config_path)
+        path, settings = load(config_path)
         from holdpay.app import run
 
         return run(settings, path)
     except ConfigError as error:
-        _complain(error.problems)
+        complain(error.problems)
         return DaemonExit.CONFIG
     except HoldpayError as error:
-        _complain([error.message])
+        complain([error.message])
         return _exit_code(error)
 
 
@@ -109,13 +112,6 @@ def _exit_code(error: HoldpayError) -> DaemonExit:
     if isinstance(error, StoreError):
         return DaemonExit.STORE
     return DaemonExit.INVARIANT if isinstance(error, InvariantViolation) else DaemonExit.UNEXPECTED
-
-
-def _load(config_path: Path | None) -> tuple[Path, Settings]:
-    from holdpay.config import find, load
-
-    path = find(config_path)
-    return path, load(path)
 
 
 def _summary(path: Path, settings: Settings) -> Iterable[str]:
@@ -131,13 +127,6 @@ def _summary(path: Path, settings: Settings) -> Iterable[str]:
         f"limits    {limits.max_open_orders} open orders, {limits.max_pending_sat} sat pending,"
         f" {limits.max_spend_per_day_sat} sat a day, {settings.payment.max_price_sat} sat an order"
     )
-
-
-def _complain(problems: Iterable[str]) -> None:
-    from holdpay.redact import redact_text
-
-    for problem in problems:
-        click.echo(f"holdpayd: {redact_text(problem)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

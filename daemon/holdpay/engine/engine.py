@@ -110,7 +110,11 @@ class Engine:
 
     @contextlib.contextmanager
     def _ending_the_process(self) -> Iterator[None]:
-        """A failed commit, or a contradiction of our own, ends the process whoever the caller is (law 1)."""
+        """A failed commit, or a contradiction of our own, ends the process whoever the caller is (law 1).
+
+        From then on nothing is decided or written any more: what is in memory may not be what is on disk.
+        """
+        self._supervisor.check()
         try:
             yield
         except (StoreError, InvariantViolation) as error:

@@ -203,9 +203,10 @@ class Performers:
             self._engine.apply(order_id, ev.TrackingLost(error.message))
             return False
         finally:
-            if reading is not None and not reading.done():
+            if reading is not None:
                 reading.cancel()
-                await asyncio.wait({reading})
+                # Waits for its end and takes what it ended with, or asyncio would log that nobody did.
+                await asyncio.gather(reading, return_exceptions=True)
             await stream.aclose()
 
     async def _until_read(self, order_id: str, reading: asyncio.Task[LndMessage], until_ms: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -90,15 +91,17 @@ class Supervisor:
         self._fatal_error = self._fatal_error or error
         self._fatal.set()
 
+    def check(self) -> None:
+        """Raises the error that ends the process, if there is one."""
+        if self._fatal_error is not None:
+            raise self._fatal_error
+
     async def failure(self, timeout_s: float) -> None:
         """Waits that long; raises what ended a task, if it must end the process."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._fatal.wait()
-        except TimeoutError:
-            return
-        assert self._fatal_error is not None
-        raise self._fatal_error
+        self.check()
 
     async def stop(self) -> None:
         """Stops watching, for good. Waits for every task."""

@@ -36,7 +36,9 @@ class LndLedger:
         self._link = Link(self._settings, self._clock, on_break=lambda: None)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         await self._link.close()
 
     async def identity(self) -> NodeIdentity:

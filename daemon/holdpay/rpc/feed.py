@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-WAKE_AFTER_S: Final = 0.005
-"""Streams hear of a commit this late: what the commit began, a payment say, goes first, and a run of commits costs one
-read."""
+from holdpay.core.model import HtlcState, Order, OrderState
+
+LATER_S: Final = 0.05
+"""Until its payment is out, streams hear of an order this late: paying goes first, and its steps cost one read."""
 
 
 class Feed:
@@ -15,14 +16,18 @@ class Feed:
 
     def __init__(self) -> None:
         self._events: dict[str | None, asyncio.Event] = {}
-        self._grown: set[str | None] = set()
+        self._told_later: set[str | None] = set()
         self.is_stopping = False
 
-    def committed(self, cursor: int, order_id: str) -> None:
+    def committed(self, cursor: int, order: Order) -> None:
         """To be called after each commit, in the event loop."""
-        if not self._grown:
-            asyncio.get_running_loop().call_later(WAKE_AFTER_S, self._wake_grown)
-        self._grown.update((order_id, None))
+        if not _is_being_paid(order):
+            self._wake(order.id)
+            self._wake(None)
+            return
+        if not self._told_later:
+            asyncio.get_running_loop().call_later(LATER_S, self._tell)
+        self._told_later.update((order.id, None))
 
     def stop(self) -> None:
         """Every stream says that the daemon is going away, and ends."""
@@ -34,12 +39,18 @@ class Feed:
         """Set at the next commit. Ask for it before reading the journal."""
         return self._events.setdefault(order_id, asyncio.Event())
 
-    def _wake_grown(self) -> None:
-        grown, self._grown = self._grown, set()
-        for key in grown:
+    def _tell(self) -> None:
+        keys, self._told_later = self._told_later, set()
+        for key in keys:
             self._wake(key)
 
     def _wake(self, key: str | None) -> None:
         event = self._events.pop(key, None)
         if event is not None:
             event.set()
+
+
+def _is_being_paid(order: Order) -> bool:
+    """From the request to SendPaymentV2."""
+    is_before = order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and not order.is_closed
+    return is_before and order.htlc in {HtlcState.NONE, HtlcState.DISPATCHING}

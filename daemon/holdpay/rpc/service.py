@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ BATCH = 100
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
 MAX_HISTORY = 500
+_TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9]{1,64})")
+"""Where a page ended: created_at_ms (SQLite's integers have 64 bits) and order id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +241,10 @@ def _read_token(token: str) -> tuple[int, str] | None:
     if not token:
         return None
     try:
-        created_at_ms, order_id = base64.urlsafe_b64decode(token.encode()).decode().split(":")
-        return int(created_at_ms), order_id
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRequest("This page token is not one of ours. Begin again with the first page.") from error
+        text = base64.urlsafe_b64decode(token.encode()).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    parts = _TOKEN.fullmatch(text)
+    if parts is None:
+        raise InvalidRequest("This page token is not one of ours. Begin again with the first page.")
+    return int(parts[1]), parts[2]

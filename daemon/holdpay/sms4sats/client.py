@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -108,8 +108,8 @@ class Sms4Sats:
             # Without a bound: a request that is canceled in the queue for a connection blocks that one for ever
             # (httpcore issue 1093). The request rate bounds them well enough.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEP_ALIVE_S),
-            # Nothing that could link one order to the next, and nothing that a reply could make us keep.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            cookies=_NoCookies(),
+            event_hooks={"response": [_forget_location]},
             headers={
                 "User-Agent": f"holdpay/{__version__}",
                 "Accept": "application/json",
@@ -224,7 +224,8 @@ class Sms4Sats:
                 f"sms4sats did not answer within {self._settings.timeout_s:g} s. Try again later."
             ) from error
         except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
-            why = f" ({error})" if str(error) else ""
+            # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
+            why = f" ({parse.one_line(str(error))})" if str(error) else ""
             raise ProviderUnavailable(
                 f"sms4sats cannot be reached{why}. See that the network, provider.url and provider.proxy are right."
             ) from error
@@ -267,6 +268,18 @@ def retry_after(text: str, now_ms: int) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(left_s, 0.0), float(MAX_RETRY_AFTER_S))
+
+
+class _NoCookies(CookieJar):
+    """Nothing that could link one order to the next, and nothing that a reply could make us read or keep."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
+
+
+async def _forget_location(response: httpx.Response) -> None:
+    # httpx reads the address of a redirect that it is told not to follow, and stumbles over some.
+    response.headers.pop("Location", None)
 
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:

@@ -22,12 +22,14 @@ MAX_PAYREQ_CHARS: Final = 7089
 MAX_PRICE_SAT: Final = 1_000_000_000
 MAX_TEXT_CHARS: Final = 300
 MAX_NAME_CHARS: Final = 100
+MAX_SERVICES: Final = 5000
+"""Several times what is sold anywhere: looking for the nearest name among more would hold up the daemon."""
 DEFAULT_PAUSE_S: Final = 5.0
 """Between requests after a 429 that names no time."""
 
 _TOO_EARLY: Final = frozenset({408, 425, 429})
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_PAYREQ: Final = re.compile(r"ln[a-z0-9]+", re.IGNORECASE)
+_PAYREQ: Final = re.compile(r"ln[a-z0-9]+", re.IGNORECASE | re.ASCII)
 _SERVICE_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]*")
 _LONG_HEX: Final = re.compile(r"([0-9a-fA-F]{8})[0-9a-fA-F]{24,}")
@@ -86,7 +88,7 @@ def order_status(answer: Answer) -> ProviderStatus:
         number=number or None,
         code=code or None,
         code_may_lack_zeros=code_may_lack_zeros,
-        error=_clean(error) or None,
+        error=one_line(error) or None,
     )
 
 
@@ -105,6 +107,8 @@ def services(answer: Answer) -> tuple[ServiceInfo, ...]:
     if not isinstance(rows, list):
         _object(answer)
         raise _nonsense(answer, "something that is not a list of services")
+    if len(rows) > MAX_SERVICES:
+        raise _nonsense(answer, f"{len(rows)} services")
     known = [info for row in rows if (info := _service(row))]
     if rows and not known:
         raise _nonsense(answer, "a list of services without a short code")
@@ -138,7 +142,7 @@ def _object(answer: Answer) -> dict[str, Any]:
     if status == "error" or (not status and body.get("reason")) or answer.http_status >= 400:
         raise _refused(answer, _reason(body))
     if status not in {"", "ok"}:
-        raise _nonsense(answer, f'the status "{_clean(status)}"')
+        raise _nonsense(answer, f'the status "{one_line(status)}"')
     return body
 
 
@@ -191,7 +195,7 @@ def _unavailable(answer: Answer) -> ProviderUnavailable:
 
 
 def _refused(answer: Answer, reason: str) -> ProviderRefused:
-    return ProviderRefused(f'sms4sats says "{_clean(reason) or f"HTTP {answer.http_status}"}"', answer.raw)
+    return ProviderRefused(f'sms4sats says "{one_line(reason) or f"HTTP {answer.http_status}"}"', answer.raw)
 
 
 def _nonsense(answer: Answer, what: str) -> ProviderProtocolError:
@@ -215,11 +219,14 @@ def _absent_or_text(value: object) -> str:
 
 
 def _reason(body: dict[str, Any]) -> str:
-    return _clean(_absent_or_text(body.get("reason")) or _absent_or_text(body.get("error")))
+    return one_line(_absent_or_text(body.get("reason")) or _absent_or_text(body.get("error")))
 
 
-def _clean(text: str) -> str:
-    """One short printable line. A long run of hex digits is an order id, which must not reach a log."""
+def one_line(text: str) -> str:
+    """One short printable line of what came from outside.
+
+    A long run of hex digits is an order id, which must not reach a log.
+    """
     printable = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_TEXT_CHARS])
     line = " ".join(_LONG_HEX.sub(r"\1…", printable).split())
     return line if len(line) <= MAX_TEXT_CHARS else line[: MAX_TEXT_CHARS - 1] + "…"
@@ -274,4 +281,4 @@ def _service(row: object) -> ServiceInfo | None:
         return None
     count = _text(row.get("count"))
     stock = int(count) if re.fullmatch(r"[0-9]{1,12}", count) else None
-    return ServiceInfo(code=str(code), name=_clean(_text(row.get("text")))[:MAX_NAME_CHARS] or str(code), stock=stock)
+    return ServiceInfo(code=str(code), name=one_line(_text(row.get("text")))[:MAX_NAME_CHARS] or str(code), stock=stock)

@@ -98,7 +98,7 @@ class SqliteStore:
         self._db = open_database(path)
         self._conn = self._db.conn
         self._conn.row_factory = sqlite3.Row
-        self.on_commit: Callable[[int, str], None] = lambda cursor, order_id: None
+        self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
         self._conn.close()
@@ -116,7 +116,7 @@ class SqliteStore:
             _check_limits(order, limits, self.totals(now_ms))
             self._conn.execute(_INSERT_ORDER, _order_row(order))
             cursor = self._write(order, (), _Journaled("order_requested", "{}", (), None), now_ms)
-        self.on_commit(cursor, order.id)
+        self.on_commit(cursor, order)
         return order
 
     def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
@@ -129,7 +129,7 @@ class SqliteStore:
             cursor = self._write(
                 step.order, step.attempts, _Journaled(event_name(event), data, step.notes, raw), now_ms
             )
-        self.on_commit(cursor, step.order.id)
+        self.on_commit(cursor, step.order)
         return cursor
 
     def _write(self, order: Order, attempts: Iterable[Attempt], entry: _Journaled, now_ms: int) -> int:

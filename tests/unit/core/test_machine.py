@@ -298,6 +298,7 @@ def test_the_intent_reserves_everything_before_it_is_acted_upon() -> None:
         pair(AWAITING, NONE, cancel_wanted_at_ms=NOW_MS),
         pair(AWAITING, NONE, giving_up="no time"),
         pair(AWAITING, NONE, reached_payee=True),
+        pair(AWAITING, FAILED, dispatch_count=0),
         pair(PAID, NONE, unpaid_since_ms=NOW_MS, reached_payee=False),
         pair(CANCELED, FAILED, unpaid_since_ms=NOW_MS),
     ],

@@ -251,12 +251,29 @@ async def test_a_node_that_changes_at_the_last_moment_gets_no_payment(world: Wor
     assert len(world.lnd.sends) == 1
 
 
+def _set_clock_at_the_next_look(world: World, by_ms: int) -> None:
+    def look() -> None:
+        world.lnd.on_look = lambda: None
+        world.clock.offset_ms += by_ms
+
+    world.lnd.on_look = look
+
+
 async def test_a_dispatch_whose_time_runs_out_at_the_last_moment_is_not_sent(world: World) -> None:
     """The look and the commit read the clock twice; between them pay_by goes by."""
-    world.lnd.on_look = lambda: setattr(world.clock, "offset_ms", world.clock.offset_ms + 600_000)
+    _set_clock_at_the_next_look(world, by_ms=600_000)
     order = await world.until_closed(world.request())
     assert world.lnd.sends == []
     assert order.end is End.PAYMENT_FAILED
+
+
+async def test_what_was_not_committed_is_not_sent(world: World) -> None:
+    _set_clock_at_the_next_look(world, by_ms=-3_000)
+    order_id = world.request()
+    await asyncio.sleep(2)
+    assert world.lnd.sends == []
+    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert len(world.lnd.sends) == world.events(order_id).count("dispatch_intended") == 1
 
 
 async def test_a_routing_failure_is_followed_by_the_last_rung_after_an_unpaid_reply(world: World) -> None:
@@ -687,11 +704,17 @@ async def test_a_contradiction_of_our_own_ends_the_process_whoever_found_it(
     world.start()
 
 
-async def test_a_request_that_comes_while_the_process_ends_is_recorded_and_left_to_the_next_one(world: World) -> None:
+async def test_after_a_failed_commit_nothing_is_written_any_more(world: World) -> None:
+    order_id = await _held(world, Story(number_after_s=None, code_after_s=300))
+    before = world.store.last_cursor()
     world.engine._supervisor.fail(StoreError("planted"))
-    order_id = world.request()
-    await asyncio.sleep(60)
-    assert world.provider.place_count == 0
+    with pytest.raises(StoreError, match="planted"):
+        world.request(2)
+    with pytest.raises(StoreError, match="planted"):
+        world.engine.cancel(order_id)
+    with pytest.raises(StoreError, match="planted"):
+        await world.running
+    assert world.store.last_cursor() == before
     await world.crash()
     world.start()
     assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED

@@ -262,7 +262,7 @@ def test_an_order_id_drawn_twice_never_overwrites_the_first_order(db: SqliteStor
 
 
 def test_an_order_that_was_never_requested_cannot_be_committed(db: SqliteStore) -> None:
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="is not in the database"):
         _commit(db, _order(1))
     assert (_count(db, "orders"), _count(db, "journal")) == (0, 0)
 
@@ -390,9 +390,9 @@ def test_a_listener_is_told_after_the_commit_and_not_before(db: SqliteStore, pat
     seen: list[tuple[int, str, bool]] = []
     other = sqlite3.connect(path)
 
-    def told(cursor: int, order_id: str) -> None:
-        row = other.execute("SELECT 1 FROM journal WHERE cursor = ? AND order_id = ?", (cursor, order_id)).fetchone()
-        seen.append((cursor, order_id, row is not None))
+    def told(cursor: int, order: Order) -> None:
+        row = other.execute("SELECT 1 FROM journal WHERE cursor = ? AND order_id = ?", (cursor, order.id)).fetchone()
+        seen.append((cursor, order.id, row is not None))
 
     db.on_commit = told
     _create(db, _order(1))

@@ -1,0 +1,185 @@
+"""Pure: an order rebuilt from LND's payment and the provider's word, through the machine, as if it had been journaled.
+
+The events are those that must have happened: placed, decoded, sent; then what LND and the provider say now. Nothing
+invented decides anything. ``pay_by_ms`` lies right after the send, so that a rebuilt order is never paid again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from holdpay.core.events import DispatchIntended, Event, InvoiceDecoded, OrderPlaced, PaymentReported, ProviderReplied
+from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
+from holdpay.core.machine import Step, decide
+from holdpay.core.model import HtlcState, Order
+from holdpay.core.policy import Policy, Strictness
+from holdpay.redact import hash8
+
+KIND = "code"
+FINGERPRINT = "recovered"
+"""No request has it, so the key of a recovered order can never be taken for a client's."""
+NOTE = "recovered from lnd's payments: the request itself, its limits and what was seen before are lost"
+
+_MEMO = re.compile(r"sms4sats payment (?P<country>[\w ().,'&-]{1,60}) (?P<service>[\w.,-]{1,40})")
+_UNKNOWN = "unknown"
+_NO_LIMIT = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A payment to the provider's node, with all that can still be learnt of it."""
+
+    payment: StoredPayment
+    invoice: Invoice
+    word: ProviderReplied | None
+    """None: the provider did not answer, or knows no such order."""
+    raw: str | None = None
+    """The provider's reply as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal row to be."""
+
+    event: Event
+    step: Step
+    at_ms: int
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """``request`` is what is recorded first, ``entries`` what follows."""
+
+    request: Order
+    entries: tuple[Entry, ...]
+
+    @property
+    def order(self) -> Order:
+        """As it stands in the end."""
+        return self.entries[-1].step.order
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A payment that cannot be made an order of; ``reason`` completes "because"."""
+
+    payment: StoredPayment
+    reason: str
+
+
+ResolveCountry = Callable[[str], tuple[int, str] | None]
+"""A country's name → its number and its usual name; None: there is no such country."""
+
+
+def rebuild(
+    found: Found, name: str, node: NodeIdentity, resolve_country: ResolveCountry, policy: Policy, now_ms: int
+) -> Rebuilt | Unusable:
+    """``name`` is a hash8, or something like it, that no other order has."""
+    payment = found.payment
+    sent_ms = payment.created_at_ms
+    request = _request(found, name, resolve_country, policy)
+    lenient = _lenient(policy)
+    history = _History(request, lenient)
+    history.add(OrderPlaced(payment.payment_hash, payment.payreq), request.created_at_ms)
+    history.add(InvoiceDecoded(found.invoice, node, seen_before=False), sent_ms)
+    if history.order.payment is None:
+        return Unusable(payment, history.order.reason)
+    history.add(DispatchIntended(node), sent_ms)
+    if history.order.htlc is not HtlcState.DISPATCHING:
+        return Unusable(payment, "its hold invoice had expired when it was sent")
+    _add_words(history, found, max(now_ms, request.pay_by_ms))
+    first, *others = history.entries
+    first = replace(first, step=replace(first.step, notes=(NOTE, *first.step.notes)))
+    return Rebuilt(request, (first, *others))
+
+
+def _add_words(history: _History, found: Found, now_ms: int) -> None:
+    """The provider's word, and LND's.
+
+    LND's settlement is told at its own time, since the limits and the grace count from there. Without a word of the
+    provider's it is told as of now: so the provider is asked for the code for as long as for any other order.
+    """
+    report = PaymentReported(found.payment.update, live=False)
+    if found.word is None:
+        history.add(report, now_ms)
+    elif found.payment.update.status is PaymentStatus.SUCCEEDED:
+        history.add(report, _settled_at_ms(found.payment, now_ms))
+        history.add(found.word, now_ms, found.raw)
+    else:
+        history.add(found.word, now_ms, found.raw)
+        history.add(report, now_ms)
+
+
+class _History:
+    def __init__(self, request: Order, policy: Policy) -> None:
+        self.order = request
+        self.entries: list[Entry] = []
+        self._policy = policy
+
+    def add(self, event: Event, at_ms: int, raw: str | None = None) -> None:
+        step = decide(self.order, event, self._policy, at_ms)
+        if step.is_change:
+            self.order = step.order
+            self.entries.append(Entry(event, step, at_ms, raw))
+
+
+def _lenient(policy: Policy) -> Policy:
+    """Vetting is for what may still be paid; this was paid."""
+    return replace(
+        policy,
+        payee_check=Strictness.OFF,
+        order_id_check=Strictness.OFF,
+        network=None,
+        max_final_cltv_delta=_NO_LIMIT,
+        min_expiry_left_s=0,
+    )
+
+
+def _settled_at_ms(payment: StoredPayment, now_ms: int) -> int:
+    settled = [a.resolved_at_ms for a in payment.update.attempts if a.status is AttemptStatus.SUCCEEDED]
+    latest_ms = max((at_ms for at_ms in settled if at_ms is not None), default=now_ms)
+    return min(max(latest_ms, payment.created_at_ms), now_ms)
+
+
+def _request(found: Found, name: str, resolve_country: ResolveCountry, policy: Policy) -> Order:
+    payment = found.payment
+    created_ms = min(found.invoice.created_at_ms, payment.created_at_ms)
+    amount_sat = -(-found.invoice.amount_msat // 1000)
+    out_msat = sum(a.fee_msat for a in payment.update.attempts if a.status is not AttemptStatus.FAILED)
+    fee_sat = -(-max(out_msat, payment.update.fee_msat) // 1000)
+    return Order(
+        id=f"rec{name}",
+        kind=KIND,
+        params=params_of_memo(found.invoice.memo, resolve_country),
+        key=f"recovered-{name}",
+        fingerprint=FINGERPRINT,
+        created_at_ms=created_ms,
+        pay_by_ms=payment.created_at_ms + 1,
+        max_price_sat=amount_sat,
+        max_fee_sat=max(policy.fee_cap_sat(amount_sat), fee_sat),
+        state_since_ms=created_ms,
+        place_at_ms=created_ms,
+    )
+
+
+def params_of_memo(memo: str, resolve_country: ResolveCountry) -> dict[str, str]:
+    """``sms4sats payment Germany twitter`` → an order's params; "unknown" for what cannot be read."""
+    match = _MEMO.fullmatch(memo)
+    country = match and resolve_country(match["country"])
+    if match is None or country is None:
+        return {"country_name": _UNKNOWN, "service": _UNKNOWN, "service_name": _UNKNOWN}
+    number, country_name = country
+    service = match["service"]
+    return {"country": str(number), "country_name": country_name, "service": service, "service_name": service}
+
+
+def names(payments: list[StoredPayment]) -> list[str]:
+    """A name for each: its hash8, with a number behind it where two begin alike."""
+    given: list[str] = []
+    for payment in payments:
+        name = hash8(payment.payment_hash)
+        given.append(name if name not in given else f"{name}-{len(given)}")
+    return given

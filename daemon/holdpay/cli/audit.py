@@ -1,0 +1,136 @@
+"""`holdpayd check` and `holdpayd recover`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from holdpay.audit.findings import AuditExit, exit_code
+from holdpay.cli.configured import complain, load
+from holdpay.errors import ConfigError, HoldpayError
+
+if TYPE_CHECKING:
+    from holdpay.audit.recover import Survey
+    from holdpay.clock import SystemClock
+    from holdpay.config import Settings
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {int(code):<4}{code.meaning}" for code in AuditExit)
+
+_config = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The configuration. Default: as for holdpayd itself.",
+)
+
+
+def _settings(context: click.Context, config_path: Path | None) -> Settings:
+    """Raises ConfigError. From here on whatever libraries log is redacted, also a traceback."""
+    _, settings = load(_config_path(context, config_path))
+    from holdpay.log import Level, configure
+
+    configure(settings.daemon.log_format, Level.WARNING)
+    return settings
+
+
+def _config_path(context: click.Context, config_path: Path | None) -> Path | None:
+    """Given to the command, or before it."""
+    given: Path | None = config_path or context.find_root().params.get("config_path")
+    return given
+
+
+@click.command(epilog=_EPILOG)
+@_config
+@click.option("--offline", is_flag=True, help="Do not ask lnd.")
+@click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def check(context: click.Context, config_path: Path | None, offline: bool, is_json: bool) -> None:
+    """Hold the journal against itself and against lnd, and say what is unresolved and what to do.
+
+    Reads only, also while holdpayd runs.
+    """
+    try:
+        settings = _settings(context, config_path)
+        from holdpay.audit.check import check as run
+        from holdpay.audit.report import as_json, as_lines
+        from holdpay.clock import SystemClock
+
+        report = asyncio.run(run(settings, SystemClock(), is_offline=offline))
+    except ConfigError as error:
+        complain(error.problems)
+        context.exit(AuditExit.CONFIG)
+    except HoldpayError as error:
+        complain([error.message])
+        context.exit(AuditExit.UNEXPECTED)
+    click.echo(as_json(report) if is_json else "\n".join(as_lines(report)))
+    context.exit(exit_code(report.findings))
+
+
+@click.command(epilog=_EPILOG)
+@_config
+@click.option("--write", "is_write", is_flag=True, help="Record what was found; without it, it is only shown.")
+@click.pass_context
+def recover(context: click.Context, config_path: Path | None, is_write: bool) -> None:
+    """Rebuild a lost database from lnd's payments to the provider's node and the provider's word for each.
+
+    Pays nothing. Writes only with --write, while holdpayd is stopped, and only where no order is recorded.
+    """
+    try:
+        settings = _settings(context, config_path)
+        context.exit(_recover(settings, is_write))
+    except ConfigError as error:
+        complain(error.problems)
+        context.exit(AuditExit.CONFIG)
+    except HoldpayError as error:
+        complain([error.message])
+        from holdpay.lock import AlreadyRunning
+
+        context.exit(AuditExit.ALREADY_RUNNING if isinstance(error, AlreadyRunning) else AuditExit.WRONG)
+
+
+def _recover(settings: Settings, is_write: bool) -> AuditExit:
+    """Raises HoldpayError."""
+    from holdpay.audit.recover import database_path, refuse_if_used, write
+    from holdpay.clock import SystemClock
+    from holdpay.lock import StateLock
+
+    path, clock = database_path(settings), SystemClock()
+    if is_write:
+        with StateLock(settings.daemon.state_dir):
+            refuse_if_used(path)
+            survey = _survey(settings, clock)
+            if survey.rebuilt:
+                write(path, survey, settings.policy(), clock.now_ms())
+                click.echo(
+                    f"\n{path} is written. Start holdpayd: it goes on with the open orders and pays nothing again."
+                )
+        return _verdict(survey)
+    survey = _survey(settings, clock)
+    click.echo("\nNothing was written. To record these, stop holdpayd and run `holdpayd recover --write`.")
+    refuse_if_used(path)
+    return _verdict(survey)
+
+
+def _survey(settings: Settings, clock: SystemClock) -> Survey:
+    from holdpay.audit.recover import survey
+    from holdpay.audit.table import table_lines, unusable_line
+
+    found = asyncio.run(survey(settings, clock, lambda text: click.echo(text, err=True)))
+    if not found.rebuilt:
+        click.echo("lnd has no payment to the provider's node from which an order could be rebuilt.")
+    else:
+        click.echo("\n".join(table_lines(found.rebuilt)))
+    for unusable in found.unusable:
+        click.echo(unusable_line(unusable))
+    if found.provider_problem:
+        complain([f"{found.provider_problem} So the orders are shown without its word; holdpayd asks it later."])
+    return found
+
+
+def _verdict(found: Survey) -> AuditExit:
+    is_whole = not (found.unusable or found.provider_problem)
+    return AuditExit.FINE if is_whole else AuditExit.UNRESOLVED

@@ -1,0 +1,29 @@
+"""What the commands of holdpayd that need the configuration have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from holdpay.config import Settings
+
+
+def load(config_path: Path | None) -> tuple[Path, Settings]:
+    """The configuration to use, and where it is. Raises ConfigError."""
+    from holdpay.config import find, load
+
+    path = find(config_path)
+    return path, load(path)
+
+
+def complain(problems: Iterable[str]) -> None:
+    """A line each on stderr, redacted."""
+    from holdpay.redact import redact_text
+
+    for problem in problems:
+        click.echo(f"holdpayd: {redact_text(problem)}", file=sys.stderr)

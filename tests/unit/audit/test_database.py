@@ -1,0 +1,273 @@
+"""The database read for an audit: healthy ones, damaged ones, and one that a daemon is writing to."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from holdpay.audit.books import OrderBook
+from holdpay.audit.check import read_stored
+from holdpay.audit.database import DatabaseUnreadable, StoredBooks
+from holdpay.audit.findings import Finding, Severity
+from holdpay.core.machine import decide
+from holdpay.core.model import Order
+from holdpay.ports import Limits
+from holdpay.store.store import RAW_LIMIT_BYTES, SqliteStore
+from tests.unit.audit.books import CODE_RECEIVED, HELD, Timed
+from tests.unit.audit.conftest import AsNobody
+from tests.unit.build import NOW_MS, POLICY, S, order
+
+LIMITS = Limits(max_open_orders=8, max_pending_sat=100_000, max_spend_per_day_sat=100_000)
+
+
+def live(store: SqliteStore, request: Order, *events: Timed, raw: str | None = None) -> Order:
+    """An order's life, through the store's own write path."""
+    now = store.create(request, LIMITS, request.created_at_ms)
+    for after_s, event in events:
+        at_ms = NOW_MS + after_s * S
+        step = decide(now, event, POLICY, at_ms)
+        store.commit(event, step, raw, at_ms)
+        now = step.order
+    return now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A healthy database with one order that got its code."""
+    path = tmp_path / "holdpay.db"
+    store = SqliteStore(path)
+    live(store, order(), *CODE_RECEIVED, raw='{"status":"OK"}')
+    store.close()
+    return path
+
+
+def found(path: Path) -> list[Finding]:
+    return read_stored(path, POLICY, NOW_MS).findings
+
+
+def codes(path: Path) -> set[str]:
+    return {finding.code for finding in found(path) if finding.severity is Severity.ERROR}
+
+
+def spoil(path: Path, *statements: str) -> None:
+    """As a person with sqlite3 would, who first drops the triggers that are in the way."""
+    with sqlite3.connect(path, isolation_level=None) as conn:
+        triggers = conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            conn.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            conn.execute(statement)
+        for _, sql in triggers:
+            conn.execute(sql)
+    conn.close()
+
+
+# --- healthy ---
+
+
+def test_a_healthy_database_has_no_findings(path: Path) -> None:
+    stored = read_stored(path, POLICY, NOW_MS)
+    assert (stored.findings, stored.order_count, stored.journal_row_count) == ([], 1, 9)
+
+
+def test_a_book_is_read_as_it_was_written(path: Path) -> None:
+    with StoredBooks(path) as books:
+        (order_id,) = books.order_ids()
+        book = books.book(order_id)
+        assert isinstance(book, OrderBook)
+        assert book.order == book.journal[-1].snapshot == books.order(order_id)
+        assert [row.event for row in book.journal] == [None, *(event for _, event in CODE_RECEIVED)]
+        assert books.payment_hashes() == {book.order.payment.payment_hash if book.order.payment else None}
+
+
+def test_a_database_is_read_while_a_daemon_writes_to_it_and_as_of_one_moment(path: Path) -> None:
+    store = SqliteStore(path)
+    with StoredBooks(path) as books:
+        live(store, order(id="second", key="key-2", created_at_ms=NOW_MS + S))
+        assert books.order_ids() == ["abcdefghjk"]
+        assert books.file_findings() == []
+    with StoredBooks(path) as books:
+        assert books.order_ids() == ["abcdefghjk", "second"]
+    assert found(path) == []
+    store.close()
+
+
+def test_what_is_only_in_the_log_of_a_killed_daemon_is_read(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="second", key="key-2", created_at_ms=NOW_MS + S))
+    killed = path.with_name("killed.db")
+    for suffix in ("", "-wal"):
+        killed.with_name(killed.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+    store.close()
+    with StoredBooks(killed) as books:
+        assert books.order_ids() == ["abcdefghjk", "second"]
+
+
+def test_reading_writes_nothing_into_the_database(path: Path) -> None:
+    before = path.read_bytes()
+    found(path)
+    assert path.read_bytes() == before
+    with StoredBooks(path) as books, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        books._conn.execute("DELETE FROM orders")
+
+
+def test_a_reply_that_was_cut_is_not_taken_for_a_changed_one(tmp_path: Path) -> None:
+    path = tmp_path / "holdpay.db"
+    store = SqliteStore(path)
+    live(store, order(), *HELD, raw="é" * RAW_LIMIT_BYTES)
+    store.close()
+    assert found(path) == []
+
+
+# --- planted ---
+
+
+def flip(path: Path, text: bytes) -> None:
+    """Flips a bit of every occurrence in the file."""
+    data = path.read_bytes()
+    assert text in data
+    path.write_bytes(data.replace(text, bytes([text[0] ^ 0x01]) + text[1:]))
+
+
+@pytest.mark.parametrize("text", [b"012345", b"delivered", b'"status":"OK"', b"provider_replied"])
+def test_a_flipped_bit_in_a_value_is_found(path: Path, text: bytes) -> None:
+    flip(path, text)
+    assert codes(path)
+
+
+def test_flipped_bytes_in_a_page_are_found(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for page in range(4096, len(data), 4096):
+        data[page : page + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    assert codes(path) & {"database-damaged", "database-unreadable"}
+
+
+def test_a_file_that_is_no_database_is_a_finding(path: Path) -> None:
+    path.write_bytes(b"garbage" * 1000)
+    assert codes(path) == {"database-unreadable"}
+
+
+def test_a_truncated_file_is_a_finding(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2 // 4096 * 4096])
+    assert codes(path)
+
+
+def test_bytes_that_are_no_text_are_a_finding(path: Path) -> None:
+    spoil(path, "UPDATE orders SET reason = CAST(x'ff' AS TEXT)")
+    assert "snapshot-differs" in codes(path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("UPDATE orders SET code = '999999'", "snapshot-differs"),
+        ("UPDATE orders SET state = 'paid'", "snapshot-differs"),
+        ("UPDATE orders SET state = 'elsewhere'", "database-damaged"),
+        ("UPDATE orders SET params = '{'", "database-damaged"),
+        ("UPDATE orders SET reserved_msat = 1", "reserved-differs"),
+        ("UPDATE payments SET htlc = 'in_flight'", "closed-with-money-out"),
+        ("UPDATE payments SET preimage = NULL", "preimage-missing"),
+        ("UPDATE payments SET fee_msat = 7", "snapshot-differs"),
+        ("UPDATE htlc_attempts SET expiry_height = 7", "attempts-differ"),
+        ("DELETE FROM htlc_attempts", "attempts-differ"),
+        ("DELETE FROM journal WHERE cursor = 4", "journal-gap"),
+        ("DELETE FROM journal WHERE cursor = 9", "journal-gap"),
+        ("DELETE FROM journal", "no-journal"),
+        ("UPDATE journal SET snapshot = '{' WHERE cursor = 4", "journal-unreadable"),
+        ("UPDATE journal SET event = 'wished' WHERE cursor = 4", "journal-unreadable"),
+        ("UPDATE journal SET raw = '{\"status\":\"KO\"}' WHERE cursor = 4", "raw-changed"),
+        ("UPDATE journal SET data = replace(data, '15551234567', '4915') WHERE cursor = 7", "journal-broken"),
+        ("DELETE FROM orders", "database-damaged"),
+        ("DROP INDEX orders_open", "database-damaged"),
+        ("CREATE TABLE mine (x)", "database-damaged"),
+        ("INSERT INTO _sqlite_migrations VALUES (99, 'holdpay', '9999_later', '')", "newer-schema"),
+    ],
+)
+def test_a_row_changed_by_hand_is_found(path: Path, statement: str, code: str) -> None:
+    spoil(path, statement)
+    assert code in codes(path)
+    assert not any(secret in f.text for f in found(path) for secret in ("999999", "012345", "15551234567", "1" * 64))
+
+
+def test_a_dropped_trigger_is_found(path: Path) -> None:
+    with sqlite3.connect(path, isolation_level=None) as conn:
+        conn.execute("DROP TRIGGER journal_is_kept")
+    conn.close()
+    assert codes(path) == {"database-damaged"}
+
+
+def test_a_second_order_of_the_same_hash_is_found(path: Path) -> None:
+    """UNIQUE keeps it out as long as nobody makes the table anew."""
+    spoil(
+        path,
+        "CREATE TABLE copy AS SELECT * FROM payments",
+        "DROP TABLE payments",
+        "ALTER TABLE copy RENAME TO payments",
+        "INSERT INTO orders SELECT 'another', kind, params, 'key-2', " + _columns_from(path, "fingerprint"),
+        "INSERT INTO payments SELECT payment_hash, 'another', " + _columns_from(path, "payreq", "payments"),
+    )
+    assert "shared" in codes(path)
+
+
+def _columns_from(path: Path, first: str, table: str = "orders") -> str:
+    with sqlite3.connect(path) as conn:
+        names = [row[1] for row in conn.execute(f"PRAGMA table_info({table})")]
+    conn.close()
+    wanted = ", ".join(f'"{name}"' for name in names[names.index(first) :])
+    return f"{wanted} FROM {table}"
+
+
+def test_an_older_database_is_a_warning_and_still_read(path: Path) -> None:
+    spoil(path, "DELETE FROM _sqlite_migrations")
+    assert [(f.severity, f.code) for f in found(path)] == [(Severity.WARNING, "older-schema")]
+
+
+# --- what cannot be opened ---
+
+
+def test_a_missing_database_is_a_warning_that_names_recover(tmp_path: Path) -> None:
+    (finding,) = found(tmp_path / "holdpay.db")
+    assert (finding.severity, finding.code) == (Severity.WARNING, "no-database")
+    assert "recover" in finding.todo
+
+
+def test_an_empty_file_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "holdpay.db").touch()
+    assert [finding.code for finding in found(tmp_path / "holdpay.db")] == ["no-database"]
+
+
+def test_a_database_in_a_folder_without_write_access_is_read(path: Path, as_nobody: AsNobody) -> None:
+    with tempfile.TemporaryDirectory(prefix="holdpay-audit-") as folder:
+        copy = Path(folder, path.name)
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o444)
+        Path(folder).chmod(0o555)
+        assert as_nobody(lambda: found(copy) == [])
+        Path(folder).chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to be")
+def test_a_database_of_somebody_else_is_a_finding(path: Path, as_nobody: AsNobody) -> None:
+    path.parent.chmod(0o700)
+    assert as_nobody(lambda: codes(path) == {"database-unreadable"})
+
+
+def test_a_folder_in_the_databases_place_is_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "holdpay.db").mkdir()
+    with pytest.raises(DatabaseUnreadable):
+        StoredBooks(tmp_path / "holdpay.db").__enter__()
+
+
+def test_open_orders_and_recent_ones_are_kept_for_the_comparison_with_lnd(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="second", key="key-2", created_at_ms=NOW_MS + S))
+    store.close()
+    month_ms = 31 * 24 * 3600 * S
+    assert [o.id for o in read_stored(path, POLICY, NOW_MS + 3600 * S).relevant] == ["abcdefghjk", "second"]
+    assert [o.id for o in read_stored(path, POLICY, NOW_MS + month_ms).relevant] == ["second"]

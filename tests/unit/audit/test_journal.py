@@ -1,0 +1,197 @@
+"""The journal against its snapshot and against the machine: a healthy one is fine, each spoilt one is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdpay.audit.books import OrderBook
+from holdpay.audit.findings import Finding, Severity
+from holdpay.audit.journal import gap_findings, journal_findings
+from holdpay.core.events import CancelRequested, PaymentNotFound, TimePassed
+from holdpay.core.model import HtlcState, OrderState
+from tests.unit.audit.books import (
+    CODE_RECEIVED,
+    HELD,
+    IN_FLIGHT,
+    REFUNDED,
+    SENT,
+    Timed,
+    book,
+    changed,
+    with_snapshot,
+    without_row,
+)
+from tests.unit.build import FAILED_ON_THE_WAY, NOW_MS, POLICY, S, failed, replied
+
+ABSENT: tuple[Timed, ...] = (*SENT, (10, PaymentNotFound()), (45, PaymentNotFound()))
+
+
+def found(spoilt: OrderBook) -> list[Finding]:
+    return journal_findings(spoilt, POLICY)
+
+
+def codes(spoilt: OrderBook) -> set[str]:
+    return {finding.code for finding in found(spoilt) if finding.severity is Severity.ERROR}
+
+
+@pytest.mark.parametrize(
+    "life",
+    [(), SENT, IN_FLIGHT, HELD, CODE_RECEIVED, REFUNDED, ABSENT, (*HELD, (20, CancelRequested()))],
+    ids=["requested", "sent", "in flight", "held", "code received", "refunded", "proven absent", "cancel wanted"],
+)
+def test_a_healthy_journal_has_no_findings(life: tuple[Timed, ...]) -> None:
+    assert found(book(*life)) == []
+
+
+# --- planted ---
+
+
+def test_an_order_without_any_journal_is_found() -> None:
+    assert codes(replace(book(*HELD), journal=())) == {"no-journal"}
+
+
+def test_a_journal_without_its_first_row_is_found() -> None:
+    assert "journal-beginning" in codes(without_row(book(*HELD), 1))
+
+
+def test_a_row_deleted_in_the_middle_is_found() -> None:
+    assert codes(without_row(book(*HELD), 4)) == {"journal-broken"}
+
+
+def test_a_deleted_last_row_is_found() -> None:
+    assert "snapshot-differs" in codes(without_row(book(*HELD), 7))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"code": "999999"}, {"state": OrderState.PAID}, {"end": None}, {"htlc": HtlcState.FAILED}, {"amount_msat": 1}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_changed_table_row_is_found_and_no_value_of_it_told(changes: dict[str, object]) -> None:
+    healthy = book(*CODE_RECEIVED)
+    spoilt = replace(healthy, order=changed(healthy.order, **changes))
+    assert "snapshot-differs" in codes(spoilt)
+    (told,) = [finding for finding in found(spoilt) if finding.code == "snapshot-differs"]
+    assert next(iter(changes)) in told.text
+    assert not any(secret in told.text for secret in ("999999", "012345"))
+
+
+def test_a_payment_that_vanished_from_its_table_is_found() -> None:
+    healthy = book(*HELD)
+    spoilt = replace(healthy, order=replace(healthy.order, payment=None), attempts={})
+    assert "snapshot-differs" in codes(spoilt)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": "999999"},
+        {"number": "1"},
+        {"state": OrderState.DELIVERED},
+        {"htlc": HtlcState.SETTLED},
+        {"dispatch_count": 2},
+        {"reached_payee": True},
+        {"payment_hash": "ab" * 32},
+        {"payment": None},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_changed_snapshot_in_the_middle_does_not_follow_from_the_rows_before(changes: dict[str, object]) -> None:
+    assert "journal-broken" in codes(with_snapshot(book(*HELD), 5, **changes))
+
+
+def test_an_event_that_the_machine_cannot_take_there_is_found() -> None:
+    healthy = book(*HELD)
+    twice = replace(healthy.journal[3], position=4, cursor=5)
+    assert codes(replace(healthy, journal=(*healthy.journal[:4], twice))) >= {"journal-broken"}
+
+
+def test_a_second_request_in_one_journal_is_found() -> None:
+    healthy = book(*HELD)
+    rows = [replace(row, event=None) if row.cursor == 6 else row for row in healthy.journal]
+    assert codes(replace(healthy, journal=tuple(rows))) == {"journal-broken"}
+
+
+def test_a_row_after_the_end_is_found() -> None:
+    healthy = book(*CODE_RECEIVED)
+    after = replace(healthy.journal[-1], position=9, cursor=10, event=TimePassed())
+    assert codes(replace(healthy, journal=(*healthy.journal, after))) == {"journal-after-end"}
+
+
+def test_an_unreadable_row_is_found_and_its_neighbours_are_not_blamed() -> None:
+    healthy = book(*HELD)
+    spoilt = replace(healthy, journal=(*healthy.journal[:3], *healthy.journal[4:]), unreadable=(4,))
+    assert codes(spoilt) == {"journal-unreadable"}
+
+
+def test_an_unreadable_last_row_is_not_taken_for_a_difference_of_the_tables() -> None:
+    healthy = book(*HELD)
+    assert codes(replace(healthy, journal=healthy.journal[:-1], unreadable=(7,))) == {"journal-unreadable"}
+
+
+def test_a_changed_raw_reply_is_found() -> None:
+    healthy = book(*HELD)
+    rows = tuple(replace(row, is_raw_intact=row.cursor != 6) for row in healthy.journal)
+    assert codes(replace(healthy, journal=rows)) == {"raw-changed"}
+
+
+def test_a_reserve_that_the_limits_count_wrongly_is_found() -> None:
+    assert codes(replace(book(*HELD), reserved_msat=0)) == {"reserved-differs"}
+
+
+def test_a_missing_attempt_is_found() -> None:
+    assert codes(replace(book(*HELD), attempts={})) == {"attempts-differ"}
+
+
+def test_a_changed_attempt_is_found() -> None:
+    healthy = book(*HELD)
+    spoilt = {n: replace(a, attempt=replace(a.attempt, expiry_height=1)) for n, a in healthy.attempts.items()}
+    assert codes(replace(healthy, attempts=spoilt)) == {"attempts-differ"}
+
+
+# --- another configuration is no damage ---
+
+
+@pytest.mark.parametrize(
+    ("life", "then"),
+    [
+        (SENT, {"first_fee_limit_percent": 10.0}),
+        (SENT, {"max_final_cltv_delta": 18}),
+        (SENT, {"payee_pubkeys": frozenset({"02" + "dd" * 32})}),
+        ((*SENT, (2, failed(FAILED_ON_THE_WAY))), {"retry_delays_s": (30,)}),
+        ((*SENT, (2, failed())), {"max_dispatches": 1}),
+        (ABSENT, {"prove_absent_s": 600}),
+        ((*HELD, (20, CancelRequested())), {"cancel_after_s": 300}),
+        ((*ABSENT, (46, replied(NOW_MS + 46 * S, error="over"))), {"prove_absent_s": 600}),
+    ],
+)
+def test_a_row_decided_under_another_configuration_is_noted_and_not_called_broken(
+    life: tuple[Timed, ...], then: dict[str, object]
+) -> None:
+    findings = journal_findings(book(*life), replace(POLICY, **then))  # type: ignore[arg-type]
+    assert [(finding.severity, finding.code) for finding in findings] == [(Severity.NOTE, "other-policy")]
+
+
+def test_a_closed_order_that_would_be_open_under_todays_configuration_is_only_noted() -> None:
+    lapsed = (*SENT[:2], (700, TimePassed()))
+    findings = journal_findings(book(*lapsed), replace(POLICY, pay_within_s=60, min_expiry_left_s=86_400))
+    assert {finding.severity for finding in findings} == {Severity.NOTE}
+
+
+# --- the cursors of the whole journal ---
+
+
+def test_a_gap_in_the_cursors_is_a_missing_row() -> None:
+    (finding,) = gap_findings([(7, 7)], last_cursor=9, next_to_give=10)
+    assert (finding.code, finding.text) == ("journal-gap", "Row 7 of the journal is missing.")
+
+
+def test_rows_missing_at_the_end_are_seen_by_the_next_cursor() -> None:
+    (finding,) = gap_findings([], last_cursor=9, next_to_give=12)
+    assert finding.text == "Rows 10, 11 of the journal are missing."
+
+
+def test_an_unbroken_journal_has_no_gap() -> None:
+    assert gap_findings([], last_cursor=9, next_to_give=10) == []

@@ -1,0 +1,98 @@
+"""Each law on stored data: kept by every healthy order, and its breach found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from holdpay.audit.findings import Severity
+from holdpay.audit.laws import law_findings, shared_findings
+from holdpay.core.model import End, HtlcState, Order, OrderState
+from tests.unit.audit.books import CODE_RECEIVED, HELD, IN_FLIGHT, REFUNDED, SENT, Timed, book, changed
+from tests.unit.build import HASH, NOW_MS, POLICY, order, pair, replied, settled
+
+
+def ended(*life: Timed) -> Order:
+    return book(*life).order
+
+
+CHARGED = ended(
+    *HELD, (60, settled()), (60 + POLICY.settled_grace_s + 1, replied(NOW_MS, paid=True, error="over"))
+)
+
+
+@pytest.mark.parametrize("life", [(), SENT, IN_FLIGHT, HELD, CODE_RECEIVED, REFUNDED])
+def test_a_healthy_order_breaks_no_law(life: tuple[Timed, ...]) -> None:
+    assert law_findings(ended(*life)) == []
+
+
+def test_an_order_charged_without_a_code_breaks_no_law() -> None:
+    assert CHARGED.end is End.CHARGED_WITHOUT_CODE
+    assert law_findings(CHARGED) == []
+
+
+def test_a_free_code_breaks_no_law() -> None:
+    free = replace(
+        pair(OrderState.DELIVERED, HtlcState.FAILED), closed_at_ms=NOW_MS, end=End.CODE_FREE, provider_order_id=HASH
+    )
+    assert law_findings(free) == []
+
+
+BREACHES: list[tuple[str, Order, dict[str, Any]]] = [
+    ("impossible-pair", ended(*HELD), {"state": OrderState.REQUESTED}),
+    ("closed-with-money-out", ended(*REFUNDED), {"htlc": HtlcState.IN_FLIGHT}),
+    ("closed-with-money-out", ended(*REFUNDED), {"htlc": HtlcState.UNKNOWN}),
+    ("half-closed", ended(*REFUNDED), {"closed_at_ms": None}),
+    ("half-closed", ended(*REFUNDED), {"end": None}),
+    ("end-contradicts", ended(*CODE_RECEIVED), {"end": End.REFUNDED}),
+    ("end-contradicts", ended(*CODE_RECEIVED), {"end": End.PAYMENT_FAILED}),
+    ("end-contradicts", ended(*CODE_RECEIVED), {"code": None}),
+    ("end-contradicts", ended(*REFUNDED), {"end": End.CODE_RECEIVED}),
+    ("end-contradicts", ended(*REFUNDED), {"end": End.CHARGED_WITHOUT_CODE}),
+    ("code-lost", ended(*CODE_RECEIVED), {"code": None}),
+    ("code-lost", ended(*HELD), {"code": "012345"}),
+    ("number-lost", ended(*HELD), {"number": None}),
+    ("bad-hash", ended(*HELD), {"payment_hash": "no hash"}),
+    ("other-invoice", ended(*HELD), {"payreq": "lnsb1..."}),
+    ("preimage-missing", ended(*CODE_RECEIVED), {"preimage": None}),
+    ("preimage-missing", ended(*HELD), {"preimage": "11" * 32}),
+    ("preimage-unfit", ended(*CODE_RECEIVED), {"preimage": "22" * 32}),
+    ("preimage-unfit", ended(*CODE_RECEIVED), {"preimage": "zz"}),
+    ("never-sent", ended(*HELD), {"dispatch_count": 0}),
+    ("over-price", ended(*HELD), {"amount_msat": 2_041_000}),
+]
+
+
+@pytest.mark.parametrize(("code", "healthy", "changes"), BREACHES, ids=[f"{b[0]} {[*b[2]][0]}" for b in BREACHES])
+def test_a_breach_is_found(code: str, healthy: Order, changes: dict[str, Any]) -> None:
+    assert law_findings(healthy) == []
+    breaches = law_findings(changed(healthy, **changes))
+    assert code in {finding.code for finding in breaches}
+    assert all(finding.severity is Severity.ERROR and finding.todo for finding in breaches)
+    told = " ".join(finding.text for finding in breaches)
+    assert not any(secret in told for secret in ("012345", "15551234567", HASH, "11" * 32, "22" * 32))
+
+
+def test_a_fee_over_the_limit_is_noted_since_a_person_may_have_paid() -> None:
+    (finding,) = law_findings(changed(ended(*CODE_RECEIVED), fee_msat=20_001))
+    assert (finding.severity, finding.code) == (Severity.NOTE, "over-fee")
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (replace(ended(*HELD), id="zyxwvutsrq", key="key-2", provider_order_id="another"), "payment hash"),
+        (order(id="zyxwvutsrq", key="key-2", provider_order_id=HASH), "order at the provider"),
+        (order(id="zyxwvutsrq"), "idempotency key"),
+    ],
+)
+def test_what_only_one_order_may_have_is_found_at_two(other: Order, what: str) -> None:
+    (finding,) = shared_findings([ended(*HELD), other])
+    assert finding.code == "shared"
+    assert finding.text == f"It shares its {what} with order zyxwvutsrq."
+
+
+def test_orders_with_nothing_in_common_share_nothing() -> None:
+    assert shared_findings([ended(*HELD), order(id="zyxwvutsrq", key="key-2"), order(id="k", key="key-3")]) == []

@@ -1,0 +1,232 @@
+"""Orders rebuilt from LND's payments and the provider's word: the right pair, never paid again, fit for a check."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
+from holdpay.audit.journal import journal_findings
+from holdpay.audit.laws import law_findings
+from holdpay.audit.rebuild import FINGERPRINT, NOTE, Found, Rebuilt, Unusable, names, params_of_memo, rebuild
+from holdpay.core.duties import Dispatch, Duty, duties, next_payment_action
+from holdpay.core.events import ProviderReplied, TimePassed
+from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
+from holdpay.core.machine import decide, is_dispatch_planned
+from holdpay.core.model import End, HtlcState, OrderState
+from tests.unit.build import (
+    ALICE,
+    HASH,
+    NOW_MS,
+    PAYEE,
+    POLICY,
+    PREIMAGE,
+    S,
+    attempt,
+    failed,
+    invoice,
+    refunded,
+    replied,
+    update,
+)
+
+SENT_MS = NOW_MS + 5 * S
+MINUTE_MS = 60 * S
+DAY_MS = 24 * 3600 * S
+
+IN_FLIGHT = update(PaymentStatus.IN_FLIGHT, attempt())
+SETTLED = update(PaymentStatus.SUCCEEDED, attempt(AttemptStatus.SUCCEEDED, resolved_at_ms=SENT_MS + 40 * S))
+# As LND shows it afterwards: without the attempts.
+REFUSED = update(PaymentStatus.FAILED, failure_reason=FailureReason.INCORRECT_PAYMENT_DETAILS)
+NO_ROUTE = update(PaymentStatus.FAILED)
+TIMED_OUT = update(PaymentStatus.FAILED, failure_reason=FailureReason.TIMEOUT)
+
+
+def country(name: str) -> tuple[int, str] | None:
+    return {"Germany": (43, "Germany"), "United States": (187, "United States")}.get(name)
+
+
+def found(
+    said: PaymentUpdate, word: ProviderReplied | None = None, memo: str = "sms4sats payment Germany twitter", **of: Any
+) -> Found:
+    payment = StoredPayment(HASH, "lnsb20u1...", 2_000_000, SENT_MS, PAYEE, said)
+    return Found(payment=payment, invoice=invoice(memo=memo, **of), word=word, raw="{}" if word else None)
+
+
+def rebuilt(each: Found, now_ms: int = NOW_MS + MINUTE_MS) -> Rebuilt:
+    result = rebuild(each, HASH[:8], ALICE, country, POLICY, now_ms)
+    assert isinstance(result, Rebuilt), result
+    return result
+
+
+def said(**words: Any) -> ProviderReplied:
+    return replied(NOW_MS + MINUTE_MS, **words)
+
+
+CASES: list[tuple[str, Found, OrderState, HtlcState, End | None]] = [
+    ("in flight, silence", found(IN_FLIGHT), OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT, None),
+    ("in flight, unpaid", found(IN_FLIGHT, said()), OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT, None),
+    ("in flight, paid", found(IN_FLIGHT, said(paid=True)), OrderState.PAID, HtlcState.IN_FLIGHT, None),
+    (
+        "in flight, number",
+        found(IN_FLIGHT, said(paid=True, number="49151")),
+        OrderState.NUMBER_ASSIGNED,
+        HtlcState.IN_FLIGHT,
+        None,
+    ),
+    (
+        "in flight, code",
+        found(IN_FLIGHT, said(paid=True, code="012345")),
+        OrderState.DELIVERED,
+        HtlcState.IN_FLIGHT,
+        None,
+    ),
+    ("in flight, over", found(IN_FLIGHT, said(error="no")), OrderState.CANCELED, HtlcState.IN_FLIGHT, None),
+    (
+        "settled, code",
+        found(SETTLED, said(paid=True, code="012345")),
+        OrderState.DELIVERED,
+        HtlcState.SETTLED,
+        End.CODE_RECEIVED,
+    ),
+    ("settled, number", found(SETTLED, said(paid=True, number="1")), OrderState.NUMBER_ASSIGNED, HtlcState.SETTLED, None),
+    ("settled, silence", found(SETTLED), OrderState.AWAITING_PAYMENT, HtlcState.SETTLED, None),
+    ("refused, over", found(REFUSED, said(paid=True, error="no")), OrderState.CANCELED, HtlcState.FAILED, End.REFUNDED),
+    ("timed out, over", found(TIMED_OUT, said(paid=True, error="no")), OrderState.CANCELED, HtlcState.FAILED, End.REFUNDED),
+    ("no route, unpaid", found(NO_ROUTE, said()), OrderState.ABANDONED, HtlcState.FAILED, End.PAYMENT_FAILED),
+    ("refused, silence", found(REFUSED), OrderState.ABANDONED, HtlcState.FAILED, End.REFUNDED),
+]
+BY_NAME = {name: each for name, each, *_ in CASES}
+
+
+@pytest.mark.parametrize(("name", "each", "state", "htlc", "end"), CASES, ids=list(BY_NAME))
+def test_a_payment_becomes_an_order_in_its_pair_state(
+    name: str, each: Found, state: OrderState, htlc: HtlcState, end: End | None
+) -> None:
+    order = rebuilt(each, NOW_MS + 10 * MINUTE_MS).order
+    assert (order.state, order.htlc, order.end) == (state, htlc, end)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_rebuilt_order_is_never_paid_again_whatever_follows(name: str) -> None:
+    order = rebuilt(BY_NAME[name]).order
+    later_ms = NOW_MS + 2 * MINUTE_MS
+    for event in (failed(), replied(later_ms), replied(later_ms + 20 * S), TimePassed()):
+        for at_ms in (later_ms, later_ms + 21 * S, later_ms + DAY_MS):
+            if order.payment is not None and order.state is not OrderState.REQUESTED:
+                order = decide(order, event, POLICY, at_ms).order
+            assert not is_dispatch_planned(order) or order.pay_by_ms < at_ms
+            assert not isinstance(next_payment_action(order, POLICY, at_ms), Dispatch)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_rebuilt_order_keeps_every_law(name: str) -> None:
+    assert law_findings(rebuilt(BY_NAME[name]).order) == []
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_rebuilt_journal_follows_from_its_events(name: str) -> None:
+    assert journal_findings(as_book(rebuilt(BY_NAME[name])), POLICY) == []
+
+
+def as_book(result: Rebuilt) -> OrderBook:
+    """As the store would have it."""
+    request = JournalRow(position=0, cursor=1, at_ms=result.request.created_at_ms, event=None, snapshot=result.request)
+    rows = [
+        JournalRow(position=n, cursor=n + 1, at_ms=entry.at_ms, event=entry.event, snapshot=entry.step.order)
+        for n, entry in enumerate(result.entries, 1)
+    ]
+    attempts = {a.attempt_id: StoredAttempt(1, a) for entry in result.entries for a in entry.step.attempts}
+    reserved_msat = result.order.reserved_msat
+    return OrderBook(
+        order=result.order, reserved_msat=reserved_msat, attempts=attempts, journal=(request, *rows)
+    )
+
+
+def test_an_order_in_flight_is_tracked_and_polled_by_the_daemon() -> None:
+    assert duties(rebuilt(BY_NAME["in flight, paid"]).order) == {Duty.PAY, Duty.POLL}
+
+
+def test_a_settled_order_without_a_word_is_polled_for_its_code() -> None:
+    months_later_ms = NOW_MS + 90 * DAY_MS
+    order = rebuilt(BY_NAME["settled, silence"], months_later_ms).order
+    assert duties(order) == {Duty.POLL}
+    assert order.payment is not None
+    assert order.payment.htlc_since_ms == months_later_ms
+
+
+def test_what_is_recorded_is_what_lnd_and_the_provider_said() -> None:
+    order = rebuilt(BY_NAME["settled, code"]).order
+    payment = order.payment
+    assert payment is not None
+    assert (order.id, order.key, order.fingerprint) == (f"rec{HASH[:8]}", f"recovered-{HASH[:8]}", FINGERPRINT)
+    assert order.params == {"country": "43", "country_name": "Germany", "service": "twitter", "service_name": "twitter"}
+    assert (order.provider_order_id, order.code) == (HASH, "012345")
+    assert (order.created_at_ms, payment.money_out_since_ms) == (NOW_MS, SENT_MS)
+    assert (payment.preimage, payment.fee_msat, payment.htlc_since_ms) == (PREIMAGE, 1_002, SENT_MS + 40 * S)
+    assert (payment.node_pubkey, payment.node_network) == (ALICE.pubkey, ALICE.network)
+
+
+def test_the_first_row_says_that_it_was_recovered_and_the_reply_is_kept_raw() -> None:
+    result = rebuilt(BY_NAME["settled, code"])
+    assert result.entries[0].step.notes[0] == NOTE
+    assert [entry.raw for entry in result.entries if isinstance(entry.event, ProviderReplied)] == ["{}"]
+
+
+def test_todays_vetting_does_not_judge_what_was_paid_long_ago() -> None:
+    dear = found(IN_FLIGHT, final_cltv_delta=2016, payee="02" + "ee" * 32)
+    assert rebuilt(dear).order.htlc is HtlcState.IN_FLIGHT
+
+
+def test_a_fee_above_todays_limit_is_within_the_rebuilt_order() -> None:
+    dear = update(PaymentStatus.IN_FLIGHT, attempt(fee_msat=55_500))
+    assert law_findings(rebuilt(found(dear)).order) == []
+    assert rebuilt(found(dear)).order.max_fee_sat == 56
+
+
+def test_an_invoice_without_an_amount_is_left_out_with_the_reason() -> None:
+    result = rebuild(found(IN_FLIGHT, amount_msat=0), HASH[:8], ALICE, country, POLICY, NOW_MS + MINUTE_MS)
+    assert isinstance(result, Unusable)
+    assert "names no amount" in result.reason
+
+
+def test_a_payment_after_its_invoice_had_expired_is_left_out() -> None:
+    result = rebuild(found(IN_FLIGHT, expiry_s=2), HASH[:8], ALICE, country, POLICY, NOW_MS + MINUTE_MS)
+    assert isinstance(result, Unusable)
+
+
+def test_a_clock_behind_lnds_does_not_turn_time_around() -> None:
+    times = [entry.at_ms for entry in rebuilt(BY_NAME["in flight, paid"], SENT_MS - MINUTE_MS).entries]
+    assert times == sorted(times)
+
+
+def test_a_live_refund_after_the_recovery_closes_the_order() -> None:
+    order = rebuilt(BY_NAME["in flight, paid"]).order
+    for event in (refunded(), replied(NOW_MS + 3 * MINUTE_MS, paid=True, error="no number")):
+        order = decide(order, event, POLICY, NOW_MS + 3 * MINUTE_MS).order
+    assert order.end is End.REFUNDED
+
+
+@pytest.mark.parametrize(
+    ("memo", "params"),
+    [
+        ("sms4sats payment Germany twitter", ("43", "Germany", "twitter")),
+        ("sms4sats payment United States tw", ("187", "United States", "tw")),
+        ("sms4sats payment Atlantis twitter", (None, "unknown", "unknown")),
+        ("a gift", (None, "unknown", "unknown")),
+        ("", (None, "unknown", "unknown")),
+        ("sms4sats payment Germany " + "x" * 200, (None, "unknown", "unknown")),
+        ("sms4sats payment Germany twitter\n", (None, "unknown", "unknown")),
+    ],
+)
+def test_a_memo_is_read_if_it_can_be(memo: str, params: tuple[str | None, str, str]) -> None:
+    read = params_of_memo(memo, country)
+    assert (read.get("country"), read["country_name"], read["service"]) == params
+
+
+def test_hashes_that_begin_alike_get_different_names() -> None:
+    payment = found(IN_FLIGHT).payment
+    alike = [payment, replace(payment, payment_hash=HASH[:8] + "0" * 56), replace(payment, payment_hash="ab" * 32)]
+    assert names(alike) == [HASH[:8], f"{HASH[:8]}-1", "abababab"]

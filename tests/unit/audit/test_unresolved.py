@@ -1,0 +1,60 @@
+"""What is open, late or charged for nothing, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdpay.audit.findings import Severity
+from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
+from holdpay.core.model import End, HtlcState, OrderState
+from tests.unit.audit.books import CODE_RECEIVED, HELD, REFUNDED, book
+from tests.unit.build import NOW_MS, POLICY, S, pair
+
+HOUR_MS = 3600 * S
+
+
+def test_a_held_order_is_unresolved_and_says_where_the_money_is_and_what_comes_next() -> None:
+    (finding,) = unresolved_findings(book(*HELD).order, POLICY, NOW_MS + 20 * S)
+    assert (finding.severity, finding.code) == (Severity.UNRESOLVED, "open")
+    assert "held, waiting for the SMS" in finding.text
+    assert "block height 800163" in finding.text
+    assert "Have the SMS sent" in finding.todo
+
+
+def test_a_held_order_past_the_promise_raises_its_alarm() -> None:
+    findings = unresolved_findings(book(*HELD).order, POLICY, NOW_MS + HOUR_MS)
+    assert [(f.severity, f.code) for f in findings] == [(Severity.UNRESOLVED, "open"), (Severity.WARNING, "alarm")]
+    assert findings[1].text == "The provider's promise has passed and the money is still out."
+    assert "support" in findings[1].todo
+
+
+@pytest.mark.parametrize("life", [CODE_RECEIVED, REFUNDED])
+def test_a_closed_order_is_resolved(life: tuple[tuple[int, object], ...]) -> None:
+    assert unresolved_findings(book(*life).order, POLICY, NOW_MS + HOUR_MS) == []  # type: ignore[arg-type]
+
+
+def test_a_charge_without_a_code_is_told_for_a_month() -> None:
+    charged = replace(
+        pair(OrderState.ABANDONED, HtlcState.SETTLED), closed_at_ms=NOW_MS, end=End.CHARGED_WITHOUT_CODE, reason="no code"
+    )
+    (finding,) = unresolved_findings(charged, POLICY, NOW_MS + HOUR_MS)
+    assert (finding.severity, finding.code) == (Severity.WARNING, "charged-without-code")
+    assert "preimage" in finding.todo
+    assert unresolved_findings(charged, POLICY, NOW_MS + RECENT_MS) == []
+
+
+def test_open_orders_and_recent_ones_are_held_against_lnd() -> None:
+    closed = book(*REFUNDED).order
+    assert closed.closed_at_ms is not None
+    assert is_relevant(book(*HELD).order, NOW_MS + 100 * RECENT_MS)
+    assert is_relevant(closed, closed.closed_at_ms + RECENT_MS - 1)
+    assert not is_relevant(closed, closed.closed_at_ms + RECENT_MS)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 open order."), (3, "3 open orders.")])
+def test_open_orders_without_a_daemon_are_a_warning(count: int, words: str) -> None:
+    finding = unwatched_finding(count)
+    assert finding.severity is Severity.WARNING
+    assert finding.text.endswith(words)

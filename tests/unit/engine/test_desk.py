@@ -1,0 +1,169 @@
+"""What is refused before anything is recorded or ordered, and what becomes an order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from holdpay.core.model import Order
+from holdpay.engine.desk import CodeRequest, Desk
+from holdpay.errors import (
+    HoldpayError,
+    InvalidRequest,
+    KeyTaken,
+    NotReady,
+    OutOfStock,
+    PriceTooHigh,
+    ProviderUnavailable,
+)
+from holdpay.ports import CountryInfo, OrderFilter, Prices, ServiceInfo
+from tests.fakes import MALLORY, START_MS
+from tests.unit.engine.world import World
+
+REQUEST = CodeRequest(country="Russia", service="OpenAI", max_price_sat=None, max_fee_sat=None, key="k", force=False)
+
+
+class OneCountry:
+    """A catalog with country 0, which is a real one."""
+
+    def countries(self) -> Sequence[CountryInfo]:
+        return [CountryInfo(0, "Russia", ())]
+
+    def resolve_country(self, text: str) -> CountryInfo:
+        if text.casefold() not in {"0", "russia"}:
+            raise InvalidRequest("There is no such country.")
+        return self.countries()[0]
+
+    def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
+        return services[0]
+
+
+async def _ask(world: World, **changes: Any) -> Order:
+    return await Desk(world.engine, OneCountry()).request_code(replace(REQUEST, **changes))
+
+
+async def _is_refused(world: World, error: type[HoldpayError], words: str, **changes: Any) -> None:
+    with pytest.raises(error, match=words):
+        await _ask(world, **changes)
+    assert world.store.list_orders(OrderFilter()) == []
+    await asyncio.sleep(30)
+    assert world.provider.place_count == 0
+
+
+async def test_a_request_becomes_an_order_with_quote_and_caps(world: World) -> None:
+    order = await _ask(world)
+    assert order.params == {"country": "0", "country_name": "Russia", "service": "oi", "service_name": "OpenAI"}
+    assert (order.quote_sat, order.max_price_sat, order.max_fee_sat) == (2_000, 2_040, 20)
+    assert order.pay_by_ms - order.created_at_ms == 600_000
+    assert (await world.until_closed(order.id)).code == "012345"
+
+
+async def test_the_clients_caps_count_and_0_is_a_fee_limit(world: World) -> None:
+    order = await _ask(world, max_price_sat=2_001, max_fee_sat=0)
+    assert (order.max_price_sat, order.max_fee_sat) == (2_001, 0)
+
+
+async def test_the_standard_price_is_the_quote_where_no_exact_one_is_known(world: World) -> None:
+    world.provider.price = Prices(receive_sat=3_000, asked_at_ms=START_MS)
+    assert (await _ask(world)).quote_sat == 3_000
+
+
+@pytest.mark.parametrize("price", [Prices(asked_at_ms=START_MS), ProviderUnavailable("down")])
+async def test_without_a_quote_the_clients_own_limit_is_enough(world: World, price: Prices | Exception) -> None:
+    world.provider.price = price
+    order = await _ask(world, max_price_sat=2_500)
+    assert (order.quote_sat, order.max_price_sat) == (None, 2_500)
+
+
+async def test_without_a_quote_and_without_a_limit_nothing_is_ordered(world: World) -> None:
+    world.provider.price = Prices(asked_at_ms=START_MS)
+    await _is_refused(world, PriceTooHigh, "--max-price")
+
+
+async def test_a_provider_that_cannot_say_the_price_is_told_as_such(world: World) -> None:
+    world.provider.price = ProviderUnavailable("sms4sats cannot be reached")
+    await _is_refused(world, ProviderUnavailable, "cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("exact_sat", "changes", "words"),
+    [
+        (2_000, {"max_price_sat": 1_999}, "2000 sat, and --max-price allows 1999"),
+        (10_001, {}, "10001 sat, and payment.max_price_sat allows 10000"),
+        (10_001, {"max_price_sat": 20_000}, "payment.max_price_sat allows 10000"),
+    ],
+)
+async def test_a_price_over_a_limit_is_refused_before_ordering(
+    world: World, exact_sat: int, changes: dict[str, Any], words: str
+) -> None:
+    world.provider.price = Prices(exact_sat=exact_sat, asked_at_ms=START_MS)
+    await _is_refused(world, PriceTooHigh, words, **changes)
+
+
+async def test_an_empty_stock_is_refused_unless_forced(world: World) -> None:
+    world.provider.stock = 0
+    await _is_refused(world, OutOfStock, "--force")
+    assert (await _ask(world, force=True)).id
+
+
+async def test_an_unknown_stock_is_no_empty_one(world: World) -> None:
+    world.provider.stock = None
+    assert (await _ask(world)).id
+
+
+async def test_while_lnd_is_away_nothing_is_recorded(world: World) -> None:
+    world.lnd.is_down = True
+    await _is_refused(world, NotReady, "lnd is unreachable")
+
+
+async def test_while_another_node_answers_nothing_is_recorded(world: World) -> None:
+    first = await _ask(world)
+    await world.until(lambda: world.order(first.id).is_money_out)
+    world.lnd.node = MALLORY
+    with pytest.raises(NotReady, match="wrong-node"):
+        await _ask(world, key="another")
+    assert len(world.store.list_orders(OrderFilter())) == 1
+
+
+async def test_a_key_sent_again_gets_the_first_order_even_while_lnd_is_away(world: World) -> None:
+    first = await _ask(world)
+    world.lnd.is_down = True
+    assert (await _ask(world)).id == first.id
+    assert (await _ask(world, country="0", service="OPENAI")).id == first.id
+
+
+@pytest.mark.parametrize("changes", [{"service": "WhatsApp"}, {"max_price_sat": 2_500}, {"max_fee_sat": 0}])
+async def test_a_key_belongs_to_one_request(world: World, changes: dict[str, Any]) -> None:
+    await _ask(world)
+    with pytest.raises(KeyTaken):
+        await _ask(world, **changes)
+
+
+async def test_the_same_key_sent_twice_at_the_same_time_is_one_order(world: World) -> None:
+    first, second = await asyncio.gather(_ask(world), _ask(world))
+    assert first.id == second.id
+    await world.until_closed(first.id)
+    assert (world.provider.place_count, len(world.lnd.sends)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"key": ""}, "idempotency key"),
+        ({"key": "k" * 129}, "idempotency key"),
+        ({"key": "a\nb"}, "idempotency key"),
+        ({"country": " "}, "country"),
+        ({"country": "x" * 65}, "country"),
+        ({"service": ""}, "service"),
+        ({"service": "a\x00b"}, "service"),
+        ({"country": "Atlantis"}, "no such country"),
+        ({"max_price_sat": 0}, "0 sat allows nothing"),
+        ({"max_fee_sat": 1_000_001}, "is a mistake"),
+    ],
+)
+async def test_a_request_that_cannot_be_meant_is_refused(world: World, changes: dict[str, Any], words: str) -> None:
+    await _is_refused(world, InvalidRequest, words, **changes)
