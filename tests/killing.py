@@ -1,4 +1,4 @@
-"""SIGKILL at chosen moments of a daemon's life, and the customers who live through it."""
+"""SIGKILL at chosen moments of a daemon's life."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,6 @@ import grpc.aio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
-from tests.harness import enum_name
 
 SERVING_WITHIN_S = 20.0
 FRESH_MS = 100
@@ -31,7 +31,6 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 40),
 )
-_DAEMON_IS_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 _IN_MODIFY = 0x2
 _EVENT = struct.Struct("iIII")  # inotify(7): watch, mask, cookie, length of the name that follows
 
@@ -45,6 +44,13 @@ async def open_line(socket: Path) -> AsyncIterator[pb_grpc.HoldpayAsyncStub]:
     """A channel that outlives the daemon: calls with ``wait_for_ready`` go to the next one."""
     async with grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
         yield pb_grpc.HoldpayStub(channel)
+
+
+def quicken(config: Path) -> None:
+    """For a test: the provider's own times make cancels and second tries slow, and a crowd waits for the rate limit."""
+    text = config.read_text()
+    text = re.sub(r"cancel_after_s = .*", "cancel_after_s = 1\nplace_retry_s = 1", text)
+    config.write_text(re.sub(r"requests_per_s = .*", "requests_per_s = 200", text))
 
 
 # --- the moment to die ----------------------------------------------------------------------------------------------
@@ -203,74 +209,3 @@ async def live_and_die(process: Born, life: Life, moment: Moment) -> bool:
     if not was_alive or code != -signal.SIGKILL:
         raise DiedByItself(f"the daemon ended by itself with {code}")
     return await coming
-
-
-# --- customers ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Customer:
-    """Asks with one idempotency key until the order is over, and holds the daemon to everything that it ever said."""
-
-    line: pb_grpc.HoldpayAsyncStub
-    key: str
-    country: str
-    service: str
-    cancels_after_s: float | None = None
-    """Since the order was accepted; None: never."""
-    told: list[bytes] = field(default_factory=list)
-    order: pb.Order = field(default_factory=pb.Order)
-
-    @property
-    def is_done(self) -> bool:
-        return self.order.terminal
-
-    @property
-    def end(self) -> str:
-        return enum_name(self.order, "end")
-
-    async def run(self) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            if self.cancels_after_s is not None:
-                canceling = asyncio.ensure_future(self._cancel(self.cancels_after_s))
-                stack.callback(canceling.cancel)
-            while not self.is_done:
-                await self._survive(self._listen())
-
-    async def _listen(self) -> None:
-        """The whole story of the order, from its beginning: what was told before must be told again, word by word."""
-        request = pb.RequestCodeRequest(country=self.country, service=self.service, idempotency_key=self.key)
-        heard = 0
-        async for update in self.line.RequestCode(request, wait_for_ready=True):
-            assert not self.order.id or update.order.id == self.order.id, "one key, two orders"
-            words = update.SerializeToString(deterministic=True)
-            if heard < len(self.told):
-                assert words == self.told[heard], f"order {self.order.id}: update {heard} was told differently before"
-            else:
-                self.told.append(words)
-                self.order = update.order
-            heard += 1
-        assert heard >= len(self.told), f"order {self.order.id}: {len(self.told)} updates were told before, now {heard}"
-
-    async def _cancel(self, after_s: float) -> None:
-        while not self.order.id:
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(after_s)
-        has_said_so = False
-
-        async def say() -> None:
-            nonlocal has_said_so
-            await self.line.CancelOrder(pb.CancelOrderRequest(order_id=self.order.id), wait_for_ready=True)
-            has_said_so = True
-
-        while not has_said_so:
-            await self._survive(say())
-
-    async def _survive(self, asking: Awaitable[None]) -> None:
-        try:
-            await asking
-        except grpc.aio.AioRpcError as error:
-            # Also a refusal because lnd is not there yet; the same request is made again.
-            if error.code() not in _DAEMON_IS_GONE:
-                raise
-            await asyncio.sleep(0.02)

@@ -118,7 +118,6 @@ def sandbox_payments(world: SandboxWorld) -> tuple[LndPayment, ...]:
             status="IN_FLIGHT" if payment.status is PaymentStatus.INITIATED else payment.status.name,
             value_msat=payment.value_msat,
             fee_msat=payment.fee_msat,
-            preimage=payment.preimage.hex(),
             settled_htlcs_msat=tuple(settled_msat[payment.payment_hash]),
         )
         for payment in world.lnd.node.db.all()
@@ -147,7 +146,6 @@ def _real_payment(payment: Mapping[str, Any]) -> LndPayment:
         status="IN_FLIGHT" if payment["status"] == "INITIATED" else payment["status"],
         value_msat=int(payment["value_msat"]),
         fee_msat=int(payment["fee_msat"]),
-        preimage=payment["payment_preimage"],
         settled_htlcs_msat=tuple(
             int(htlc["route"]["total_amt_msat"]) for htlc in payment["htlcs"] if htlc["status"] == "SUCCEEDED"
         ),

@@ -73,7 +73,7 @@ def _die_with_the_parent() -> None:
 
 
 def _serve() -> None:
-    """In the nursery: for each line of stdin a daemon; its process id on stdout, and its exit code when it has ended."""
+    """The nursery itself: for each line of stdin a daemon; its process id on stdout, then its exit code."""
     import holdpay.app  # noqa: F401 - what the daemon imports when it starts
     from holdpay.cli.daemon import main
 

@@ -112,7 +112,6 @@ class LndPayment:
     status: str
     value_msat: int
     fee_msat: int
-    preimage: str
     settled_htlcs_msat: tuple[int, ...] = ()
     """What each settled HTLC took, fees included."""
 

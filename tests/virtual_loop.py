@@ -58,7 +58,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _VirtualSelector()
         super().__init__(self._virtual)
-        # Less than a tick, so that no timer is early, and not 0: a timer that is due at this very instant would never fire.
+        # Less than a tick, so that no timer is early; and not 0, or a timer due at this very instant would never fire.
         self._clock_resolution = 0.5 / _NS
 
     def time(self) -> float:

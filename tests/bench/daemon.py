@@ -70,6 +70,11 @@ max_spend_per_day_sat = 1000000000
     return path
 
 
+def clean_environment() -> dict[str, str]:
+    """For the installed programs: with compiled modules, whatever this shell wants."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class MeasuredDaemon(Daemon):
     """``python`` is that of an environment with the runtime dependencies alone: development tools weigh on imports."""
 
@@ -78,12 +83,10 @@ class MeasuredDaemon(Daemon):
         self._python = python
 
     async def launch(self) -> asyncio.subprocess.Process:
-        # As installed: with compiled modules.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         command = (self._python, "-m", "holdpay.cli.daemon", "--config", self.config)
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *map(str, command), stdout=log, stderr=log, env=environment
+                *map(str, command), stdout=log, stderr=log, env=clean_environment()
             )
         return self._process
 

@@ -38,6 +38,11 @@ class Latency:
     daemon_p90_ms: float
     bare_median_ms: float
 
+    @property
+    def added_ms(self) -> float:
+        """What the daemon adds to the way of the reply and of the call, which the bare loop has as well."""
+        return self.daemon_median_ms - self.bare_median_ms
+
 
 class Tap:
     """Notes both ends of each order in a sandbox, with the sandbox's own lags turned off."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from holdpay.clock import SystemClock
 from holdpay.core.lightning import AttemptStatus, LndMessage, PaymentUpdate, Reported
+from holdpay.lnd.ledger import LndLedger
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
 from holdpay.ports import NodeState
@@ -36,6 +37,15 @@ async def lnd_node(world: World, macaroon_hex: str | None = None) -> AsyncIterat
         yield node
     finally:
         await node.close()
+
+
+@asynccontextmanager
+async def lnd_ledger(world: World, macaroon_hex: str | None = None) -> AsyncIterator[LndLedger]:
+    """What the audit reads of the world's payer."""
+    address, tls_cert, admin = _target(world)
+    macaroon = bytes.fromhex(macaroon_hex) if macaroon_hex else admin
+    async with LndLedger(_settings((address, tls_cert, macaroon)), SystemClock()) as ledger:
+        yield ledger
 
 
 async def until_state(node: LndNode, state: NodeState) -> None:

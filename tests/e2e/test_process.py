@@ -10,8 +10,9 @@ import socket
 import sqlite3
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -129,19 +130,19 @@ async def test_a_database_that_cannot_be_written_ends_it_and_the_order_goes_on_a
 
 async def test_a_stop_is_announced_to_every_open_stream_and_a_restart_goes_on(tmp_path: Path) -> None:
     async with open_shop(tmp_path) as shop:
-        shop.next_order(code_after_s=150)
+        shop.next_order(number_after_s=140, code_after_s=150)
         order = await shop.daemon.order(idempotency_key="held")
         held = await shop.daemon.until(order.id, is_held)
         stub = shop.daemon.stub
         request = pb.RequestCodeRequest(country="usa", service="openai", idempotency_key="held")
-        streams = [
+        streams: list[AsyncIterable[pb.OrderUpdate]] = [
             stub.RequestCode(request),
             stub.WatchOrders(pb.WatchOrdersRequest(after_cursor=0)),
             stub.WatchOrders(pb.WatchOrdersRequest()),
             stub.WatchOrders(pb.WatchOrdersRequest(order_id=order.id, after_cursor=0)),
         ]
 
-        async def read(stream: AsyncIterator[pb.OrderUpdate]) -> list[pb.OrderUpdate]:
+        async def read(stream: AsyncIterable[pb.OrderUpdate]) -> list[pb.OrderUpdate]:
             return [update async for update in stream]
 
         reading = [asyncio.create_task(read(stream)) for stream in streams]
@@ -168,7 +169,7 @@ async def test_a_stop_is_announced_to_every_open_stream_and_a_restart_goes_on(tm
 
 async def test_a_stream_that_does_not_end_is_waited_for_and_a_second_signal_leaves_at_once(tmp_path: Path) -> None:
     async with open_shop(tmp_path) as shop:
-        health = health_pb2_grpc.HealthStub(shop.daemon.channel)
+        health: Any = health_pb2_grpc.HealthStub(shop.daemon.channel)
         watching = aiter(health.Watch(health_pb2.HealthCheckRequest(service="")))
         await anext(watching)
         os.kill(shop.daemon.pid, signal.SIGTERM)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -214,7 +215,7 @@ async def test_a_watch_that_resumes_after_its_cursor_loses_nothing_over_a_crash_
     async def watch() -> None:
         after = seen[-1].cursor if seen else 0
         async for update in shop.daemon.stub.WatchOrders(pb.WatchOrdersRequest(after_cursor=after)):
-            seen.append(update)
+            seen.append(update)  # noqa: PERF401 - others read it meanwhile
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.2)  # somewhere in the middle
@@ -410,7 +411,7 @@ async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Sh
 @pytest.mark.parametrize("order_id", ["", "abc", "abcd", "%%%%", "____", "a" * 60_000, "abcd\x00", "é" * 4])
 async def test_an_order_that_does_not_exist_is_not_found_by_any_call(shop: Shop, order_id: str) -> None:
     stub = shop.daemon.stub
-    calls = [
+    calls: list[Awaitable[object]] = [
         stub.GetOrder(pb.GetOrderRequest(order_id=order_id)),
         stub.CancelOrder(pb.CancelOrderRequest(order_id=order_id)),
         stub.ExplainOrder(pb.ExplainOrderRequest(order_id=order_id)),
@@ -489,7 +490,8 @@ async def test_the_status_tells_lnd_the_provider_the_money_and_the_versions(shop
 
 
 async def test_the_reflection_service_describes_the_interface(shop: Shop) -> None:
-    reflection = reflection_pb2_grpc.ServerReflectionStub(shop.daemon.channel)
+    channel: Any = shop.daemon.channel
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
 
     async def ask(request: reflection_pb2.ServerReflectionRequest) -> reflection_pb2.ServerReflectionResponse:
         return await anext(aiter(reflection.ServerReflectionInfo(iter([request]))))
@@ -519,9 +521,9 @@ async def bereft(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bere
         health: list[int] = []
 
         async def watch() -> None:
-            stub = health_pb2_grpc.HealthStub(shop.daemon.channel)
+            stub: Any = health_pb2_grpc.HealthStub(shop.daemon.channel)
             async for answer in stub.Watch(health_pb2.HealthCheckRequest(service="lnd")):
-                health.append(answer.status)
+                health.append(answer.status)  # noqa: PERF401 - others read it meanwhile
 
         watching = asyncio.create_task(watch())
         first = await replay(shop, idempotency_key="first")
@@ -550,10 +552,11 @@ async def test_while_lnd_is_down_old_keys_are_answered_and_new_ones_refused(bere
 
 async def test_the_health_service_tells_the_daemon_from_lnd(bereft: Bereft) -> None:
     serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-    health = health_pb2_grpc.HealthStub(bereft.shop.daemon.channel)
+    health: Any = health_pb2_grpc.HealthStub(bereft.shop.daemon.channel)
 
     async def state(service: str) -> int:
-        return (await health.Check(health_pb2.HealthCheckRequest(service=service))).status
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+        return int(answer.status)
 
     assert bereft.lnd_health[-2:] == [serving, not_serving]
     assert [await state(name) for name in ("", "holdpay.v1.Holdpay", "lnd")] == [serving, serving, not_serving]

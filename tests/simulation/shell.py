@@ -48,7 +48,7 @@ class ShellSimulation:
         self.world = World(seed, self._loop, is_traced=trace)
         self.process: Process | None = None
         self.starts = 0
-        self._wanted = self.world.rng.choice((1, 1, 2, 3))
+        self._wanted = self.world.rng.choice((1, 2, 3))
         self._accepted: dict[str, str] = {}
         """Order id by the client's key."""
         self._offset_ms = 0

@@ -50,7 +50,7 @@ def draw_shell(rng: Random) -> ShellFaults:
     faults = ShellFaults(**{name: getattr(core, name) for name in Faults.__dataclass_fields__})
     for name in PER_CALL:
         if rng.random() < 0.3:
-            setattr(faults, name, rng.choice((0.005, 0.02, 0.05)))
+            setattr(faults, name, rng.choice((0.005, 0.02, 0.1)))
     for name in PER_MINUTE:
         if rng.random() < 0.3:
             setattr(faults, name, rng.choice((0.03, 0.1, 0.3)))

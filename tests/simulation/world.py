@@ -29,7 +29,7 @@ class LoopHeap(Heap):
     def __init__(self, rng: Random, loop: VirtualLoop) -> None:
         super().__init__(rng)
         self._loop = loop
-        self.grain_ms = rng.choice((1, 1, 20, 100))
+        self.grain_ms = rng.choice((1, 20, 100, 500))
 
     @property
     def now_ms(self) -> int:

@@ -264,6 +264,7 @@ EVENTS: dict[str, ev.Event] = {
     "reply: error": replied(paid=True, error="No available number"),
     "reply: error, unpaid": replied(error="No available number"),
     "confused": ev.ProviderConfused("not JSON"),
+    "provider failed": ev.ProviderFailed("HTTP 502"),
     "cancel requested": ev.CancelRequested(),
     "cancel accepted": ev.CancelAnswered(accepted=True, text=""),
     "cancel refused": ev.CancelAnswered(accepted=False, text="too early"),

@@ -10,7 +10,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from holdpay.core.events import DispatchIntended, Event, InvoiceDecoded, OrderPlaced, PaymentReported, ProviderReplied
+from holdpay.core.events import (
+    DispatchIntended,
+    Event,
+    InvoiceDecoded,
+    OrderPlaced,
+    PaymentReported,
+    ProviderReplied,
+    TimePassed,
+)
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import HtlcState, Order
@@ -97,20 +105,16 @@ def rebuild(
 
 
 def _add_words(history: _History, found: Found, now_ms: int) -> None:
-    """The provider's word, and LND's.
-
-    LND's settlement is told at its own time, since the limits and the grace count from there. Without a word of the
-    provider's it is told as of now: so the provider is asked for the code for as long as for any other order.
-    """
+    """The provider's word, and LND's. A settlement is told at its own time: the limits and the grace count from it."""
     report = PaymentReported(found.payment.update, live=False)
-    if found.word is None:
-        history.add(report, now_ms)
-    elif found.payment.update.status is PaymentStatus.SUCCEEDED:
+    is_settled = found.payment.update.status is PaymentStatus.SUCCEEDED
+    if is_settled:
         history.add(report, _settled_at_ms(found.payment, now_ms))
+    if found.word is not None:
         history.add(found.word, now_ms, found.raw)
-    else:
-        history.add(found.word, now_ms, found.raw)
+    if not is_settled:
         history.add(report, now_ms)
+    history.add(TimePassed(), now_ms)
 
 
 class _History:

@@ -8,7 +8,7 @@ from holdpay.core.model import End, Order
 from holdpay.core.policy import Policy
 
 RECENT_MS = 30 * 24 * 3600 * 1000
-"""A closed order is looked at this long: held against LND, and told if it was charged for nothing."""
+"""For so long a closed order is held against LND, and a charge for nothing told."""
 
 
 def is_relevant(order: Order, now_ms: int) -> bool:
@@ -19,7 +19,7 @@ def is_relevant(order: Order, now_ms: int) -> bool:
 def unresolved_findings(order: Order, policy: Policy, now_ms: int) -> list[Finding]:
     """An open order, its alarms, and a charge without a code; each with what to do."""
     words = explain(order, policy, now_ms)
-    if order.end is End.CHARGED_WITHOUT_CODE and is_relevant(order, now_ms):
+    if order.end is End.CHARGED_WITHOUT_CODE and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
         return [about(order, Severity.WARNING, "charged-without-code", f"{words.summary} {words.money}", words.next)]
     if order.is_closed:
         return []

@@ -101,6 +101,13 @@ class ProviderConfused:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderFailed:
+    """The provider answered a status request with an error of its own (HTTP 5xx, 429): nothing about the order."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """The client's durable wish."""
 
@@ -135,6 +142,7 @@ Event = (
     | PaymentNotFound
     | ProviderReplied
     | ProviderConfused
+    | ProviderFailed
     | CancelRequested
     | CancelAnswered
     | DaemonRestarted

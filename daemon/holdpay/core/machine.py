@@ -234,6 +234,8 @@ class Step:
 class _Context:
     policy: Policy
     now_ms: int
+    is_restart: bool = False
+    """Nobody listened until now: what a deadline says of the provider's silence does not count."""
     notes: list[str] = field(default_factory=list)
     attempts: tuple[Attempt, ...] = ()
 
@@ -323,7 +325,7 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
     return order
 
 
-def _provider_confused(order: Order, event: ev.ProviderConfused, ctx: _Context) -> Order:
+def _provider_of_no_help(order: Order, event: ev.ProviderConfused | ev.ProviderFailed, ctx: _Context) -> Order:
     ctx.notes.append(event.text)
     return order
 
@@ -583,6 +585,7 @@ def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:
 
 
 def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) -> Order:
+    ctx.is_restart = True
     order = _tracking_lost(order, event, ctx)
     if order.payment is None or order.payment.absent_since_ms is None:
         return order
@@ -667,7 +670,8 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, _Context], Order]] = {
     ev.TrackingLost: _tracking_lost,
     ev.PaymentNotFound: _payment_not_found,
     ev.ProviderReplied: _provider_replied,
-    ev.ProviderConfused: _provider_confused,
+    ev.ProviderConfused: _provider_of_no_help,
+    ev.ProviderFailed: _provider_of_no_help,
     ev.CancelRequested: _cancel_requested,
     ev.CancelAnswered: _cancel_answered,
     ev.DaemonRestarted: _daemon_restarted,
@@ -713,7 +717,7 @@ def _close_settled(order: Order, ctx: _Context) -> Order:
     if order.state is OrderState.DELIVERED:
         return _close(order, End.CODE_RECEIVED, "", ctx)
     assert order.payment is not None
-    if ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
+    if ctx.is_restart or ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
         return order
     reason = "it was charged and no code came; the preimage proves the payment to the provider's support"
     return _abandon(order, End.CHARGED_WITHOUT_CODE, reason, ctx)
@@ -735,7 +739,8 @@ def _close_unpaid(order: Order, ctx: _Context) -> Order:
         return order
     if order.payment is None or order.payment.dispatch_count == 0:
         return _abandon(order, End.PAYMENT_FAILED, order.giving_up, ctx)
-    if _is_unpaid_for_sure(order.payment) or ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000:
+    is_late = not ctx.is_restart and ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000
+    if is_late or _is_unpaid_for_sure(order.payment):
         return _abandon(order, _end_without_money(order), order.giving_up, ctx)
     return order
 
@@ -748,7 +753,7 @@ def _is_unpaid_for_sure(payment: Payment) -> bool:
 
 def _close_after_promise(order: Order, ctx: _Context) -> Order:
     until_ms = promise_until_ms(order, ctx.policy) or order.created_at_ms + ctx.policy.promise_s * 1000
-    if ctx.now_ms < until_ms:
+    if ctx.is_restart or ctx.now_ms < until_ms:
         return order
     return _abandon(order, _end_without_money(order), "the provider never said what became of it", ctx)
 

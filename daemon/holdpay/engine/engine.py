@@ -9,8 +9,15 @@ from random import Random
 
 import structlog
 
-from holdpay.core.duties import duties
-from holdpay.core.events import CancelRequested, DaemonRestarted, Event, TimePassed
+from holdpay.core.duties import Duty, duties
+from holdpay.core.events import (
+    CancelRequested,
+    DaemonRestarted,
+    Event,
+    ProviderConfused,
+    ProviderReplied,
+    TimePassed,
+)
 from holdpay.core.explain import alarms
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.machine import Step, decide, phase
@@ -23,6 +30,10 @@ from holdpay.ports import Clock, CodeProvider, LightningNode, Limits, NodeState,
 
 PASS_INTERVAL_S = 1.0
 """Deadlines are seen within this time; a completed pass feeds the watchdog."""
+
+ASK_FIRST_S = 3600
+"""A deadline that passed while no daemon ran counts once the provider has answered, or has not for so long: it may
+have the code by now. A few polls of a late order (``poll_late_max_s``)."""
 
 log = structlog.get_logger()
 
@@ -52,6 +63,7 @@ class Engine:
         self._open: dict[str, Order] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._alarms: set[str] = set()
+        self._ask_first_until_ms: dict[str, int] = {}
         self._supervisor = Supervisor(Performers(self), clock)
 
     # --- the life of the engine ---------------------------------------------------------------------------------------
@@ -60,7 +72,8 @@ class Engine:
         """Takes over every order that an earlier process left open."""
         for order in self.store.open_orders():
             self._open[order.id] = order
-            self.apply(order.id, DaemonRestarted())
+            if Duty.POLL in duties(self.apply(order.id, DaemonRestarted())):
+                self._ask_first_until_ms[order.id] = self.clock.now_ms() + ASK_FIRST_S * 1000
             self._reconcile(order.id)
         log.info("open orders taken over", count=len(self._open))
 
@@ -81,8 +94,9 @@ class Engine:
     def _pass(self) -> None:
         now_ms = self.clock.now_ms()
         raised: set[str] = set()
-        for order_id in list(self._open):
-            order = self.apply(order_id, TimePassed())
+        for order_id, order in list(self._open.items()):
+            if self._ask_first_until_ms.get(order_id, now_ms) <= now_ms:
+                order = self.apply(order_id, TimePassed())
             self._reconcile(order_id)
             raised.update(alarms(order, self.policy, now_ms))
         for text in sorted(raised - self._alarms):
@@ -96,6 +110,8 @@ class Engine:
         order = self._open.get(order_id)
         if order is None:
             return self.store.get(order_id)
+        if isinstance(event, ProviderReplied | ProviderConfused):
+            self._ask_first_until_ms.pop(order_id, None)
         now_ms = self.clock.now_ms()
         with self._ending_the_process():
             step = decide(order, event, self.policy, now_ms)
@@ -129,6 +145,7 @@ class Engine:
         if order.is_closed:
             del self._open[order_id]
             self._changes.pop(order_id, None)
+            self._ask_first_until_ms.pop(order_id, None)
 
     def _announce(self, order_id: str) -> None:
         change = self._changes.pop(order_id, None)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LND_RETRY_S = (1, 2, 4, 8, 15)
 PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
+MAX_CANCEL_REPLIES = 10
+"""Different ones that are kept raw: a provider that words every refusal anew must not fill the disk."""
 JITTER = 0.1
 """Polls come late by up to this fraction of their wait, so that orders do not march in step."""
 
@@ -63,6 +65,8 @@ class Performers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._failing: dict[str, str] = {}
+        """By order: the provider's own error, from its first time until it answers again."""
 
     def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]:
         """The coroutine that does a duty; it ends when the duty is over."""
@@ -220,6 +224,12 @@ class Performers:
     # --- POLL ---------------------------------------------------------------------------------------------------------
 
     async def _poll(self, order_id: str) -> None:
+        try:
+            await self._poll_again_and_again(order_id)
+        finally:
+            self._failing.pop(order_id, None)
+
+    async def _poll_again_and_again(self, order_id: str) -> None:
         backoff = Backoff(PROVIDER_RETRY_S)
         asked_at_ms: int | None = None
         while (order := self._order(order_id, Duty.POLL)) is not None:
@@ -247,16 +257,26 @@ class Performers:
             reply = await self._engine.provider.order_status(order.provider_order_id, _urgency(order))
         except ProviderUnavailable as error:
             log.warning("provider unavailable", order_id=order.id, error=error.message)
+            self._journal_failing(order.id, error)
             return error.retry_after_s or 0
         except ProviderError as error:
             self._engine.apply(order.id, ev.ProviderConfused(error.message), raw=_raw(error))
             return 0
+        self._failing.pop(order.id, None)
         self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
         return None
+
+    def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
+        """An answer goes into the journal, once for as long as it stays the same; silence does not."""
+        if error.raw is None or self._failing.get(order_id) == error.raw:
+            return
+        self._failing[order_id] = error.raw
+        self._engine.apply(order_id, ev.ProviderFailed(error.message), raw=error.raw)
 
     # --- CANCEL -------------------------------------------------------------------------------------------------------
 
     async def _cancel(self, order_id: str) -> None:
+        answers: set[str] = set()
         while (order := self._order(order_id, Duty.CANCEL)) is not None:
             assert order.cancel_at_ms is not None
             if order.cancel_at_ms > self._now_ms():
@@ -266,17 +286,21 @@ class Performers:
             await self._ask(order)
             if self._order(order_id, Duty.CANCEL) is None:
                 return
-            self._engine.apply(order_id, await self._ask_to_cancel(order))
+            event, raw = await self._ask_to_cancel(order)
+            is_new = event.text not in answers and len(answers) < MAX_CANCEL_REPLIES
+            if is_new:
+                answers.add(event.text)
+            self._engine.apply(order_id, event, raw=raw if is_new else None)
 
-    async def _ask_to_cancel(self, order: Order) -> ev.CancelAnswered:
+    async def _ask_to_cancel(self, order: Order) -> tuple[ev.CancelAnswered, str | None]:
+        """The answer, and the raw reply behind it."""
         assert order.provider_order_id is not None
         try:
-            await self._engine.provider.cancel(order.provider_order_id)
-        except ProviderRefused as error:
-            return ev.CancelAnswered(accepted=False, text=error.message)
+            reply = await self._engine.provider.cancel(order.provider_order_id)
         except ProviderError as error:
-            return ev.CancelAnswered(accepted=None, text=error.message)
-        return ev.CancelAnswered(accepted=True, text="")
+            accepted = False if isinstance(error, ProviderRefused) else None
+            return ev.CancelAnswered(accepted, error.message), _raw(error)
+        return ev.CancelAnswered(accepted=True, text=""), reply.raw
 
 
 def _payer(payment: Payment) -> NodeIdentity:

@@ -50,9 +50,7 @@ def book(*events: Timed, request: Order | None = None) -> OrderBook:
         order = step.order
         dispatch = order.payment.dispatch_count if order.payment else 0
         attempts.update({a.attempt_id: StoredAttempt(dispatch, a) for a in step.attempts})
-        rows.append(
-            JournalRow(position=len(rows), cursor=len(rows) + 1, at_ms=at_ms, event=event, snapshot=order)
-        )
+        rows.append(JournalRow(position=len(rows), cursor=len(rows) + 1, at_ms=at_ms, event=event, snapshot=order))
     return OrderBook(order=order, reserved_msat=order.reserved_msat, attempts=attempts, journal=tuple(rows))
 
 

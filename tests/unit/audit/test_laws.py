@@ -18,9 +18,7 @@ def ended(*life: Timed) -> Order:
     return book(*life).order
 
 
-CHARGED = ended(
-    *HELD, (60, settled()), (60 + POLICY.settled_grace_s + 1, replied(NOW_MS, paid=True, error="over"))
-)
+CHARGED = ended(*HELD, (60, settled()), (60 + POLICY.settled_grace_s + 1, replied(NOW_MS, paid=True, error="over")))
 
 
 @pytest.mark.parametrize("life", [(), SENT, IN_FLIGHT, HELD, CODE_RECEIVED, REFUNDED])
@@ -65,7 +63,7 @@ BREACHES: list[tuple[str, Order, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "healthy", "changes"), BREACHES, ids=[f"{b[0]} {[*b[2]][0]}" for b in BREACHES])
+@pytest.mark.parametrize(("code", "healthy", "changes"), BREACHES, ids=[f"{b[0]} {next(iter(b[2]))}" for b in BREACHES])
 def test_a_breach_is_found(code: str, healthy: Order, changes: dict[str, Any]) -> None:
     assert law_findings(healthy) == []
     breaches = law_findings(changed(healthy, **changes))

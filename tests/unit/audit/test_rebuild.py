@@ -91,10 +91,22 @@ CASES: list[tuple[str, Found, OrderState, HtlcState, End | None]] = [
         HtlcState.SETTLED,
         End.CODE_RECEIVED,
     ),
-    ("settled, number", found(SETTLED, said(paid=True, number="1")), OrderState.NUMBER_ASSIGNED, HtlcState.SETTLED, None),
+    (
+        "settled, number",
+        found(SETTLED, said(paid=True, number="1")),
+        OrderState.NUMBER_ASSIGNED,
+        HtlcState.SETTLED,
+        None,
+    ),
     ("settled, silence", found(SETTLED), OrderState.AWAITING_PAYMENT, HtlcState.SETTLED, None),
     ("refused, over", found(REFUSED, said(paid=True, error="no")), OrderState.CANCELED, HtlcState.FAILED, End.REFUNDED),
-    ("timed out, over", found(TIMED_OUT, said(paid=True, error="no")), OrderState.CANCELED, HtlcState.FAILED, End.REFUNDED),
+    (
+        "timed out, over",
+        found(TIMED_OUT, said(paid=True, error="no")),
+        OrderState.CANCELED,
+        HtlcState.FAILED,
+        End.REFUNDED,
+    ),
     ("no route, unpaid", found(NO_ROUTE, said()), OrderState.ABANDONED, HtlcState.FAILED, End.PAYMENT_FAILED),
     ("refused, silence", found(REFUSED), OrderState.ABANDONED, HtlcState.FAILED, End.REFUNDED),
 ]
@@ -140,21 +152,24 @@ def as_book(result: Rebuilt) -> OrderBook:
     ]
     attempts = {a.attempt_id: StoredAttempt(1, a) for entry in result.entries for a in entry.step.attempts}
     reserved_msat = result.order.reserved_msat
-    return OrderBook(
-        order=result.order, reserved_msat=reserved_msat, attempts=attempts, journal=(request, *rows)
-    )
+    return OrderBook(order=result.order, reserved_msat=reserved_msat, attempts=attempts, journal=(request, *rows))
 
 
 def test_an_order_in_flight_is_tracked_and_polled_by_the_daemon() -> None:
     assert duties(rebuilt(BY_NAME["in flight, paid"]).order) == {Duty.PAY, Duty.POLL}
 
 
-def test_a_settled_order_without_a_word_is_polled_for_its_code() -> None:
-    months_later_ms = NOW_MS + 90 * DAY_MS
-    order = rebuilt(BY_NAME["settled, silence"], months_later_ms).order
-    assert duties(order) == {Duty.POLL}
-    assert order.payment is not None
-    assert order.payment.htlc_since_ms == months_later_ms
+@pytest.mark.parametrize("name", ["settled, silence", "settled, number"])
+def test_a_settled_order_is_polled_for_its_code_until_the_grace_since_its_settlement_is_over(name: str) -> None:
+    grace_ms = POLICY.settled_grace_s * S
+    settled_ms = SENT_MS + 40 * S
+    assert duties(rebuilt(BY_NAME[name], settled_ms + grace_ms - 1).order) == {Duty.POLL}
+    late = rebuilt(BY_NAME[name], settled_ms + grace_ms).order
+    assert (late.end, late.payment and late.payment.htlc_since_ms) == (End.CHARGED_WITHOUT_CODE, settled_ms)
+
+
+def test_a_code_of_long_ago_is_kept_however_late() -> None:
+    assert rebuilt(BY_NAME["settled, code"], NOW_MS + 90 * DAY_MS).order.end is End.CODE_RECEIVED
 
 
 def test_what_is_recorded_is_what_lnd_and_the_provider_said() -> None:

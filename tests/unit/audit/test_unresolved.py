@@ -37,7 +37,10 @@ def test_a_closed_order_is_resolved(life: tuple[tuple[int, object], ...]) -> Non
 
 def test_a_charge_without_a_code_is_told_for_a_month() -> None:
     charged = replace(
-        pair(OrderState.ABANDONED, HtlcState.SETTLED), closed_at_ms=NOW_MS, end=End.CHARGED_WITHOUT_CODE, reason="no code"
+        pair(OrderState.ABANDONED, HtlcState.SETTLED),
+        closed_at_ms=NOW_MS,
+        end=End.CHARGED_WITHOUT_CODE,
+        reason="no code",
     )
     (finding,) = unresolved_findings(charged, POLICY, NOW_MS + HOUR_MS)
     assert (finding.severity, finding.code) == (Severity.WARNING, "charged-without-code")

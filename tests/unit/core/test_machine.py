@@ -396,6 +396,13 @@ def test_each_dispatch_needs_a_license_of_its_own() -> None:
         step(again, ev.DispatchIntended(ALICE), NOW_MS + 300 * S)
 
 
+def test_a_failure_that_turned_out_premature_needs_a_license_of_its_own_too() -> None:
+    licensed = run(_failed_live(), (11, replied(NOW_MS + 11 * S)))
+    assert may_dispatch(licensed, POLICY, NOW_MS + 12 * S)
+    again = run(licensed, (12, in_flight()), (13, failed(FAILED_ON_THE_WAY)))
+    assert not may_dispatch(again, POLICY, NOW_MS + 300 * S)
+
+
 def test_an_unpaid_order_is_closed_once_no_dispatch_is_left_and_the_provider_confirmed() -> None:
     found = run(pair(AWAITING, IN_FLIGHT, dispatch_count=6), (10, failed(FAILED_ON_THE_WAY)))
     assert not found.is_closed

@@ -269,6 +269,8 @@ def test_a_cell_ends_at_its_last_deadline_unless_money_may_be_out(state: OrderSt
     after = decide(pair(state, htlc), ev.TimePassed(), POLICY, LONG_AFTER_MS).order
     assert after.end is CELLS[state, htlc].ends_ever
     assert after.is_closed is not CELLS[state, htlc].money_out
+    if CELLS[state, htlc].money_out:
+        assert after == pair(state, htlc), "time alone says nothing about money that may be out"
     if after.is_closed:
         assert duties(after) == NOBODY
         assert after.end is End.CODE_RECEIVED or after.reason

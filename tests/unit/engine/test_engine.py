@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from holdpay.core.duties import Duty
+from holdpay.core.events import CancelRequested, Event
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
+from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, HtlcState, Order, OrderState
 from holdpay.errors import (
     InvariantViolation,
@@ -78,6 +80,21 @@ async def test_the_intent_is_on_disk_before_the_payment_is_sent(world: World) ->
     (order,) = found
     assert order.payment is not None
     assert (order.htlc, order.payment.dispatch_count) == (HtlcState.DISPATCHING, 1)
+
+
+async def test_nothing_is_believed_before_it_is_on_disk(world: World) -> None:
+    commit = world.store.commit
+    running: list[set[Duty]] = []
+
+    def spying(event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+        assert world.engine.order(step.order.id) == world.order(step.order.id) != step.order
+        running.append(_duties(step.order.id))
+        return commit(event, step, raw, now_ms)
+
+    world.store.commit = spying  # type: ignore[method-assign]
+    await world.until_closed(world.request())
+    assert running[0] == {Duty.PLACE}
+    assert Duty.POLL not in running[2]
 
 
 async def test_what_is_sent_is_what_is_on_disk(world: World) -> None:
@@ -610,10 +627,7 @@ async def test_a_crash_at_any_commit_costs_neither_the_code_nor_a_second_payment
     world = World(tmp_path / "holdpay.db")
     world.start(crash_at=nth, is_durable=is_durable)
     order_id = world.request()
-    await asyncio.wait({world.running}, timeout=100)
-    assert world.running.done(), "it did not come to this commit"
-    with pytest.raises(StoreError):
-        world.running.result()
+    assert isinstance(await world.failure(), StoreError)
     await world.crash()
     sent = len(world.lnd.sends)
     await asyncio.sleep(7)
@@ -643,7 +657,7 @@ async def test_a_send_cut_off_by_a_crash_is_not_repeated_blindly(tmp_path: Path)
     world = World(tmp_path / "holdpay.db")
     world.start(crash_at=3, is_durable=True)
     order_id = world.request()
-    await asyncio.wait({world.running}, timeout=10)
+    await world.failure()
     assert world.lnd.sends == []
     await world.crash()
     world.start()
@@ -678,8 +692,7 @@ async def test_a_failed_commit_ends_the_process_and_nothing_is_sent(tmp_path: Pa
     world = World(tmp_path / "holdpay.db")
     world.start(crash_at=3)
     world.request()
-    with pytest.raises(StoreError):
-        await world.running
+    assert isinstance(await world.failure(), StoreError)
     await asyncio.sleep(1000)
     assert world.lnd.sends == []
     assert len(asyncio.all_tasks()) == 1
@@ -691,14 +704,15 @@ async def test_a_contradiction_of_our_own_ends_the_process_whoever_found_it(
 ) -> None:
     order_id = await _held(world)
 
-    def broken(*args: object) -> None:
-        raise InvariantViolation("planted")
+    def broken(order: Order, event: Event, *args: Any) -> Step:
+        if isinstance(event, CancelRequested):
+            raise InvariantViolation("planted")
+        return decide(order, event, *args)
 
     monkeypatch.setattr("holdpay.engine.engine.decide", broken)
     with pytest.raises(InvariantViolation):
         world.engine.cancel(order_id)
-    with pytest.raises(InvariantViolation):
-        await world.running
+    assert isinstance(await world.failure(), InvariantViolation)
     await world.crash()
     monkeypatch.undo()
     world.start()

@@ -66,7 +66,7 @@ class World:
         """A new process. With ``crash_at`` it dies at that commit."""
         self.store = CrashingStore(self.path)
         self.store.crash_at, self.store.is_durable = crash_at, is_durable
-        self.store.on_commit = lambda cursor, order_id: self._committed.set()
+        self.store.on_commit = lambda cursor, order: self._committed.set()
         self.engine = Engine(
             store=self.store,
             node=self.lnd,
@@ -85,6 +85,12 @@ class World:
         with contextlib.suppress(asyncio.CancelledError, StoreError, InvariantViolation):
             await self.running
         self.store.close()
+
+    async def failure(self) -> BaseException | None:
+        """Waits for the process to end by itself. Returns the error that ended it."""
+        done, _ = await asyncio.wait({self.running}, timeout=100)
+        assert done, "the process did not end"
+        return self.running.exception()
 
     async def close(self) -> None:
         """Ends the process; fails if it had ended by itself for another reason than a crash."""

@@ -1,0 +1,82 @@
+"""`python -m tests.bench`: measures, and says which targets are met. See scripts/bench."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.bench import latency, process, throughput
+from tests.bench.loops import LoopFailed
+from tests.bench.report import Report, machine
+from tests.regtest.binaries import ACCEPTED_ON_PATH, DEFAULT_VERSION, Unavailable
+from tests.regtest.process import StartFailed
+
+PARTS: Final = ("latency", "memory", "throughput")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is done."""
+
+    latency_orders: int
+    ordinary_orders: int
+    idle_s: float
+    starts: int
+    rounds: int
+
+
+FULL: Final = Plan(latency_orders=300, ordinary_orders=80, idle_s=20, starts=9, rounds=7)
+QUICK: Final = Plan(latency_orders=60, ordinary_orders=16, idle_s=5, starts=3, rounds=2)
+
+
+def main() -> int:
+    """0: every target is met. 1: one was missed, or it could not be measured."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the speed and the weight of holdpayd.")
+    parser.add_argument("--quick", action="store_true", help="fewer orders and rounds: three minutes")
+    parser.add_argument("--only", choices=PARTS, help="just this part; throughput alone needs a real lnd")
+    parser.add_argument("--lnd", choices=list(ACCEPTED_ON_PATH), default=DEFAULT_VERSION, help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--daemon-python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    parts = (options.only,) if options.only else PARTS
+    try:
+        report = asyncio.run(measure(parts, QUICK if options.quick else FULL, options.lnd, options.daemon_python))
+    except (Unavailable, StartFailed, LoopFailed, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if options.json:
+        report.write_json(options.json)
+    return 0 if report.is_met else 1
+
+
+async def measure(parts: tuple[str, ...], plan: Plan, lnd_version: str, python: Path) -> Report:
+    """Prints each part's rows as they come."""
+    report = Report(lnd_version)
+    told = machine()
+    print(f"Python {told['python']}, {told['cores']} cores, load {told['load_1min']:.1f}", flush=True)
+    shown = 0
+    for part in PARTS:
+        if part not in parts:
+            continue
+        if part == "latency":
+            report.latency = await latency.measure(python, plan.latency_orders)
+        elif part == "memory":
+            report.process = await process.measure(
+                python, orders=plan.ordinary_orders, idle_s=plan.idle_s, starts=plan.starts
+            )
+        else:
+            report.throughput = await throughput.measure(lnd_version, python, plan.rounds)
+        rows = list(report.rows())
+        print("\n".join(map(str, rows[shown:])), flush=True)
+        shown = len(rows)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Orders a second through the daemon, and of the bare loop, against the same real lnd, in turns.
+
+One net, one provider, one daemon. The provider sells carol's real hold invoices and settles as soon as it holds: what
+is left is the cost of an order. Each side has a process of its own; a round of the one follows a round of the other, so
+that whatever slows the machine, or lnd as its database grows, slows both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from holdpay.sandbox.files import write_private
+from holdpay.sandbox.world import Endpoints
+from tests.bench import bare, client
+from tests.bench.daemon import MeasuredDaemon, running, write_config
+from tests.bench.provider import selling
+from tests.integration.market import documented_uris
+from tests.regtest.net import Net
+
+ORDERS_OF_A_ROUND: Final = {1: 20, 16: 96, 64: 192}
+"""By how many are made at once: each round takes four or five seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Medians over the rounds; ``ratios`` has daemon ÷ bare of each pair of rounds."""
+
+    at_once: int
+    rounds: int
+    orders_of_a_round: int
+    bare_per_s: float
+    daemon_per_s: float
+    ratio: float
+    ratios: tuple[float, ...]
+    daemon_cpu_ms_per_order: float
+
+
+async def measure(lnd_version: str, python: Path, rounds: int) -> list[Level]:
+    """Starts a net, and measures at each number of orders at once. Raises Unavailable, StartFailed, LoopFailed."""
+    with tempfile.TemporaryDirectory(prefix="holdpay-bench-") as name:
+        directory = Path(name)
+        net = await Net.start(lnd_version, directory=directory)
+        try:
+            async with selling(net["carol"]) as provider_url:
+                endpoints = await _endpoints(net, directory, provider_url)
+                async with running(write_config(directory, endpoints), python) as daemon:
+                    return [await _level(daemon, endpoints, at_once, rounds) for at_once in ORDERS_OF_A_ROUND]
+        finally:
+            await net.stop()
+
+
+async def _endpoints(net: Net, directory: Path, provider_url: str) -> Endpoints:
+    alice = net["alice"]
+    macaroon = directory / "holdpay.macaroon"
+    write_private(macaroon, await alice.bake_macaroon(documented_uris()))
+    return Endpoints(
+        lnd_address=alice.rpc_address,
+        tls_cert=alice.tls_cert_path,
+        macaroon=macaroon,
+        provider_url=provider_url,
+        payee_pubkey=net["carol"].pubkey,
+    )
+
+
+async def _level(daemon: MeasuredDaemon, endpoints: Endpoints, at_once: int, rounds: int) -> Level:
+    orders = ORDERS_OF_A_ROUND[at_once]
+    # One round each that does not count.
+    await bare.run(endpoints, at_once, at_once)
+    await client.run(daemon.socket, at_once, at_once)
+    bare_per_s, daemon_per_s, cpu_ms = [], [], []
+    for _ in range(rounds):
+        bare_per_s.append(orders / (await bare.run(endpoints, orders, at_once)).elapsed_s)
+        before = daemon.usage
+        daemon_per_s.append(orders / (await client.run(daemon.socket, orders, at_once)).elapsed_s)
+        cpu_ms.append((daemon.usage.cpu_ms - before.cpu_ms) / (orders + 1))
+    ratios = tuple(through / alone for through, alone in zip(daemon_per_s, bare_per_s, strict=True))
+    return Level(
+        at_once=at_once,
+        rounds=rounds,
+        orders_of_a_round=orders,
+        bare_per_s=median(bare_per_s),
+        daemon_per_s=median(daemon_per_s),
+        ratio=median(ratios),
+        ratios=ratios,
+        daemon_cpu_ms_per_order=median(cpu_ms),
+    )

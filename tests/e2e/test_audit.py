@@ -1,0 +1,358 @@
+"""`holdpayd check` and `holdpayd recover` as processes, on the sandbox with the real daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from tests.contract.client import client
+from tests.e2e.shop import Shop, open_shop
+from tests.harness import enum_name, is_held, is_over, pair
+
+UNTIL_TOLD_S = 1e9
+"""Of the provider's clock: the order is held until the test has the provider settle or cancel it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def holdpayd(shop: Shop, *arguments: str) -> Ran:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdpay.cli.daemon", "--config", str(shop.world.config), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    ran = Ran(process.returncode, out.decode(), err.decode())
+    assert "Traceback" not in ran.err, ran.err
+    _assert_no_secrets(shop, ran.out + ran.err)
+    return ran
+
+
+def _assert_no_secrets(shop: Shop, printed: str) -> None:
+    """No whole hash, preimage, provider order id or invoice, no code and no number of any order of this sandbox."""
+    assert not re.search(r"[0-9a-f]{64}|lnsb\w{20}", printed)
+    for order in shop.world.provider.orders.values():
+        for secret in (order.number, order.code):
+            assert not secret or secret not in printed
+
+
+async def check(shop: Shop, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """The exit code, and the findings by their codes. Alarms are left out: the clocks of these tests run fast."""
+    ran = await holdpayd(shop, "check", "--json", *arguments)
+    report = json.loads(ran.out)
+    assert report["exit_code"] == ran.code
+    return ran.code, {finding["code"]: finding for finding in report["findings"] if finding["code"] != "alarm"}
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path) as shop:
+        yield shop
+
+
+def database(shop: Shop) -> Path:
+    return shop.world.directory / "state" / "holdpay.db"
+
+
+def lose_database(shop: Shop) -> None:
+    for file in database(shop).parent.glob("holdpay.db*"):
+        file.unlink()
+
+
+def state(shop: Shop) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in database(shop).parent.iterdir()}
+
+
+async def held(shop: Shop) -> pb.Order:
+    """Until ``deliver`` or ``give_back``."""
+    shop.next_order(code_after_s=UNTIL_TOLD_S)
+    order = await shop.daemon.order()
+    return await shop.daemon.until(order.id, lambda now: is_held(now) and bool(now.number))
+
+
+async def deliver(shop: Shop, order: pb.Order) -> None:
+    """The provider gets the SMS and settles."""
+    theirs = shop.world.provider.orders[order.payment_hash]
+    theirs.code = "246810"
+    await shop.world.payee.settle(theirs.preimage)
+
+
+async def give_back(shop: Shop, order: pb.Order) -> None:
+    theirs = shop.world.provider.orders[order.payment_hash]
+    theirs.error = "No available number"
+    await shop.world.payee.cancel(theirs.payment_hash)
+
+
+async def two_orders(shop: Shop) -> tuple[pb.Order, pb.Order]:
+    """As in the demo: one gets its code, one is refunded."""
+    first = await shop.buy()
+    shop.next_order(no_code=True, gives_up_after_s=60.0)
+    return first, await shop.buy(country="germany")
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+async def test_all_is_well_after_a_code_and_a_refund_beside_the_running_daemon_and_after_it(shop: Shop) -> None:
+    await two_orders(shop)
+    ran = await holdpayd(shop, "check")
+    assert ran.code == 0, ran.out
+    assert ": 2 orders, " in ran.out
+    assert ": 2 payments compared" in ran.out
+    assert ran.out.splitlines()[-1].startswith("All is well")
+    await shop.daemon.stop()
+    assert await check(shop) == (0, {})
+    assert await check(shop, "--offline") == (0, {})
+
+
+async def test_a_held_order_is_unresolved_and_the_operator_is_told_what_to_do(shop: Shop) -> None:
+    order = await held(shop)
+    ran = await holdpayd(shop, "check")
+    assert ran.code == 3
+    assert f"UNRESOLVED order {order.id} (payment {order.payment_hash[:8]}…): " in ran.out
+    assert "held, waiting for the SMS" in ran.out
+    assert "or at block height" in ran.out
+    assert "    do: Have the SMS sent to +1" in ran.out
+    assert "Nothing is wrong. Orders are under way." in ran.out
+
+    await shop.daemon.kill()
+    code, found = await check(shop)
+    assert (code, set(found)) == (3, {"open", "unwatched"})
+    assert "systemctl start holdpayd" in found["unwatched"]["todo"]
+
+
+async def test_lnd_that_is_ahead_of_a_dead_daemon_is_told(shop: Shop) -> None:
+    order = await held(shop)
+    await shop.daemon.kill()
+    await deliver(shop, order)
+    async with client(shop.world.lnd.target, shop.world.lnd.tls_cert, shop.world.lnd.macaroon_hex) as lnd:
+        await lnd.track(bytes.fromhex(order.payment_hash)).end()
+    code, found = await check(shop)
+    assert (code, set(found)) == (3, {"open", "unwatched", "lnd-ahead"})
+    assert "lnd says settled" in found["lnd-ahead"]["text"]
+
+
+async def test_lnd_that_is_away_leaves_the_rest_of_the_check(shop: Shop) -> None:
+    await shop.buy()
+    await shop.play("lnd-stopped")
+    code, found = await check(shop)
+    assert (code, set(found)) == (3, {"lnd-unusable"})
+    assert await check(shop, "--offline") == (0, {})
+
+
+async def test_another_node_is_not_asked_about_a_held_order(shop: Shop) -> None:
+    order = await held(shop)
+    await shop.play("other-node")
+    code, found = await check(shop)
+    assert code == 4
+    assert found["other-node"]["order_id"] == order.id
+    assert "lnd-record-lost" not in found
+
+
+async def test_a_payment_record_that_was_deleted_in_lnd_is_only_noted(shop: Shop) -> None:
+    order = await shop.buy()
+    shop.world.lnd.delete_payment(bytes.fromhex(order.payment_hash))
+    code, found = await check(shop)
+    assert (code, set(found)) == (0, {"lnd-record-deleted"})
+
+
+async def test_a_payment_to_the_provider_that_is_not_ours_is_told(shop: Shop) -> None:
+    await shop.buy()
+    await pay_by_hand(shop, b"h" * 32)
+    code, found = await check(shop)
+    assert (code, set(found)) == (3, {"stranger"})
+    assert "3,000 sat" in found["stranger"]["text"]
+
+
+async def pay_by_hand(shop: Shop, payment_hash: bytes) -> None:
+    """As the operator would with lncli: a hold invoice of the provider's node that holdpayd knows nothing of."""
+    payreq = await shop.world.payee.add(
+        payment_hash=payment_hash, value_sat=3000, memo="sms4sats payment Germany twitter", expiry_s=600, cltv_delta=40
+    )
+    async with client(shop.world.lnd.target, shop.world.lnd.tls_cert, shop.world.lnd.macaroon_hex) as lnd:
+        await lnd.send(payreq).out()
+
+
+# --- planted ---
+
+
+def by_hand(shop: Shop, *statements: str) -> None:
+    with sqlite3.connect(database(shop), isolation_level=None) as conn:
+        for statement in statements:
+            conn.execute(statement)
+    conn.close()
+
+
+async def test_a_spoilt_database_is_found_and_the_operator_is_told_where_to_read_on(shop: Shop) -> None:
+    await two_orders(shop)
+    await shop.daemon.stop()
+    healthy = database(shop).read_bytes()
+
+    by_hand(shop, "UPDATE orders SET code = '000000', reason = 'mine' WHERE \"end\" = 'code_received'")
+    code, found = await check(shop)
+    assert (code, set(found)) == (4, {"snapshot-differs"})
+    assert "code, reason" in found["snapshot-differs"]["text"]
+    assert "docs/operations.md" in found["snapshot-differs"]["todo"]
+
+    database(shop).write_bytes(healthy)
+    by_hand(shop, "DROP TRIGGER journal_is_kept", "DELETE FROM journal WHERE cursor = 5")
+    code, found = await check(shop)
+    assert (code, set(found)) == (4, {"database-damaged", "journal-gap", "journal-broken"})
+    assert found["journal-gap"]["text"] == "Row 5 of the journal is missing."
+
+    database(shop).write_bytes(healthy.replace(b"refunded", b"rdfunded", 1))
+    assert (await check(shop, "--offline"))[0] == 4
+
+    pages = bytearray(healthy)
+    pages[4096:4104] = b"\xff" * 8
+    database(shop).write_bytes(pages)
+    code, found = await check(shop, "--offline")
+    assert code == 4
+    assert "database-damaged" in found
+
+
+async def test_money_out_on_an_order_that_the_journal_calls_failed_is_an_error(shop: Shop) -> None:
+    """As if the journal had been restored from a copy of another day."""
+    order = await held(shop)
+    await shop.daemon.stop()
+    by_hand(shop, "UPDATE payments SET htlc = 'failed'")
+    code, found = await check(shop)
+    assert code == 4
+    assert found["money-out"]["order_id"] == order.id
+
+
+# --- recover ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_database_lost_while_an_order_is_held_is_rebuilt_and_its_code_arrives_with_one_payment(
+    shop: Shop,
+) -> None:
+    order = await held(shop)
+    await shop.daemon.kill()
+    lose_database(shop)
+    code, found = await check(shop)
+    assert (code, set(found)) == (4, {"no-database", "stranger"})
+    assert "holdpayd recover" in found["stranger"]["todo"]
+
+    before = state(shop)
+    shown = await holdpayd(shop, "recover")
+    assert shown.code == 0, shown.err
+    name = f"rec{order.payment_hash[:8]}"
+    assert re.search(rf"{name} .*in_flight .*number .*open: held, waiting for the SMS", shown.out)
+    assert "Nothing was written." in shown.out
+    assert state(shop) == before
+
+    written = await holdpayd(shop, "recover", "--write")
+    assert written.code == 0, written.err
+    assert {file for file in state(shop) if "holdpay.db" in file} == {"holdpay.db"}
+    code, found = await check(shop)
+    assert (code, set(found)) == (3, {"open", "unwatched"})
+
+    sends = shop.sends
+    await shop.daemon.start_ready()
+    await deliver(shop, order)
+    done = await shop.daemon.until(name, is_over)
+    assert pair(done) == ("DELIVERED", "SETTLED")
+    assert done.number == order.number
+    assert done.code == "246810"
+    assert (done.country, done.service) == ("USA", "OpenAI")
+    assert (shop.books.htlcs(order.payment_hash), shop.books.settled(order.payment_hash)) == (1, 1)
+    assert shop.sends == sends
+    await shop.audit()
+    assert await check(shop) == (0, {})
+    explained = await shop.daemon.explain(name)
+    assert any("recovered from lnd's payments" in line.text for line in explained.history)
+
+
+async def test_a_refund_after_the_recovery_closes_the_order_and_nothing_is_paid_again(shop: Shop) -> None:
+    order = await held(shop)
+    await shop.daemon.kill()
+    lose_database(shop)
+    assert (await holdpayd(shop, "recover", "--write")).code == 0
+    sends = shop.sends
+    await shop.daemon.start_ready()
+    await give_back(shop, order)
+    done = await shop.daemon.until(f"rec{order.payment_hash[:8]}", is_over)
+    assert enum_name(done, "end") == "REFUNDED"
+    assert (shop.sends, shop.books.gone_msat) == (sends, 0)
+    assert await check(shop) == (0, {})
+
+
+async def test_orders_that_have_ended_are_rebuilt_closed_and_their_hashes_stay_known(shop: Shop) -> None:
+    got, refunded = await two_orders(shop)
+    await shop.play("routing-failures=100")
+    failed = await shop.buy()
+    assert enum_name(failed, "end") == "PAYMENT_FAILED"
+    await shop.daemon.stop()
+    lose_database(shop)
+
+    written = await holdpayd(shop, "recover", "--write")
+    assert written.code == 0, written.err
+    assert await check(shop) == (0, {})
+
+    await shop.daemon.start_ready()
+    for before, end in ((got, "CODE_RECEIVED"), (refunded, "REFUNDED"), (failed, "PAYMENT_FAILED")):
+        after = await shop.daemon.get(f"rec{before.payment_hash[:8]}")
+        assert enum_name(after, "end") == end
+        for field in ("code", "preimage", "amount_msat", "spent_msat", "country"):
+            assert getattr(after, field) == getattr(before, field), field
+    await shop.audit()
+
+
+async def test_a_provider_that_is_away_is_asked_after_the_recovery(shop: Shop) -> None:
+    order = await held(shop)
+    await shop.daemon.kill()
+    lose_database(shop)
+    await shop.play("http-500=1000")
+    written = await holdpayd(shop, "recover", "--write")
+    assert written.code == 3
+    assert "sms4sats has a problem of its own" in written.err
+    await shop.play("http-500=0")
+    await shop.daemon.start_ready()
+    await deliver(shop, order)
+    done = await shop.daemon.until(f"rec{order.payment_hash[:8]}", is_over)
+    assert pair(done) == ("DELIVERED", "SETTLED")
+
+
+async def test_recover_refuses_beside_a_daemon_and_where_orders_are_recorded(shop: Shop) -> None:
+    await shop.buy()
+    ran = await holdpayd(shop, "recover", "--write")
+    assert ran.code == 75
+    assert "uses the state directory" in ran.err
+    await shop.daemon.stop()
+    before = database(shop).read_bytes()
+    ran = await holdpayd(shop, "recover", "--write")
+    assert ran.code == 4
+    assert "already holds 1 order;" in ran.err
+    assert database(shop).read_bytes() == before
+
+
+async def test_recover_that_finds_nothing_makes_no_database(shop: Shop) -> None:
+    await shop.daemon.stop()
+    lose_database(shop)
+    ran = await holdpayd(shop, "recover", "--write")
+    assert ran.code == 0
+    assert "no payment to the provider's node" in ran.out
+    await shop.play("lnd-stopped")
+    ran = await holdpayd(shop, "recover", "--write")
+    assert ran.code == 4
+    assert "does not answer" in ran.err
+    assert not database(shop).exists()

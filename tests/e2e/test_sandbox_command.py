@@ -1,0 +1,89 @@
+"""`holdpayd sandbox` as a person uses it: it runs, tells how to go on, and takes tricks from another terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from holdpay.sandbox.tricks import TRICKS, UnknownTrick, play
+from holdpay.sandbox.world import SandboxWorld
+from tests.harness import Daemon, enum_name, is_over
+
+COMMAND = (sys.executable, "-m", "holdpay.cli.daemon", "sandbox")
+
+
+async def _holdpayd_sandbox(*arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+@pytest_asyncio.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Path]:
+    """A sandbox that another process runs."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "run", "--dir", str(tmp_path), "--pace", "50", "--trick", "price=1500", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        while b"^C ends it" not in await process.stdout.readline():
+            pass
+    yield tmp_path
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(ProcessLookupError):
+        await process.wait()
+
+
+async def test_a_daemon_buys_on_a_running_sandbox_and_tricks_change_its_luck(running: Path) -> None:
+    code, said = await _holdpayd_sandbox("play", "--dir", str(running), "no-number")
+    assert (code, said.strip()) == (0, TRICKS["no-number"].help)
+    daemon = Daemon(running / "config.toml", running / "holdpay.sock")
+    await daemon.start_ready()
+    try:
+        unlucky = await daemon.until((await daemon.order()).id, is_over)
+        lucky = await daemon.until((await daemon.order()).id, is_over)
+    finally:
+        await daemon.stop()
+    assert enum_name(unlucky, "end") == "REFUNDED"
+    assert enum_name(lucky, "end") == "CODE_RECEIVED"
+    assert lucky.amount_msat == 1_500_000, "the trick of the start"
+
+
+async def test_a_wrong_trick_is_explained(running: Path) -> None:
+    code, said = await _holdpayd_sandbox("play", "--dir", str(running), "no-nmber")
+    assert code == 1
+    assert "holdpayd sandbox tricks" in said
+
+
+async def test_without_a_sandbox_play_says_how_to_start_one(tmp_path: Path) -> None:
+    code, said = await _holdpayd_sandbox("play", "--dir", str(tmp_path), "no-number")
+    assert code == 1
+    assert "holdpayd sandbox run" in said
+
+
+async def test_every_trick_is_listed_and_can_be_played(tmp_path: Path) -> None:
+    _, listed = await _holdpayd_sandbox("tricks")
+    async with SandboxWorld(tmp_path, pace=50) as world:
+        for name, trick in TRICKS.items():
+            assert name in listed
+            if name != "lnd-started":
+                await play(world, f"{name}=1" if trick.value else name)
+            if name in {"lnd-stopped", "lnd-killed"}:
+                await play(world, "lnd-started")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "price", "price=cheap", "no-number=1"])
+async def test_what_is_no_trick_is_refused(tmp_path: Path, text: str) -> None:
+    async with SandboxWorld(tmp_path, pace=50) as world:
+        with pytest.raises(UnknownTrick):
+            await play(world, text)

@@ -1,0 +1,304 @@
+"""Mistakes that a tired engineer could make in the shell around the core, each as a patch of the real engine or store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from holdpay.core import events as ev
+from holdpay.core.duties import Duty, spec_of
+from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
+from holdpay.core.machine import Step, decide
+from holdpay.core.model import Order, Payment
+from holdpay.engine import performers
+from holdpay.engine.engine import Engine
+from holdpay.engine.performers import Performers
+from holdpay.engine.supervisor import Key, Supervisor
+from holdpay.errors import StoreError
+from holdpay.store import store as store_module
+from holdpay.store.store import SqliteStore
+from tests.simulation.core import Outcome
+from tests.simulation.shell import ShellSimulation
+
+Plant = Callable[[], AbstractContextManager[Any]]
+BUGS: dict[str, tuple[Plant, str | None]] = {}
+"""Each with the fault without which it cannot show, if there is one."""
+
+
+def bug(fault: str | None = None) -> Callable[[Plant], Plant]:
+    def register(plant: Plant) -> Plant:
+        BUGS[plant.__name__] = (plant, fault)
+        return plant
+
+    return register
+
+
+def hunt(name: str, seeds: range) -> Outcome | None:
+    """The first seed that catches the bug. Seeds in which it cannot show are not run."""
+    plant, fault = BUGS[name]
+    with plant():
+        for seed in seeds:
+            simulation = ShellSimulation(seed)
+            if fault is not None and not getattr(simulation.world.faults, fault):
+                continue
+            outcome = simulation.run()
+            if outcome.violation:
+                return outcome
+    return None
+
+
+# --- commit, then act -----------------------------------------------------------------------------------------------
+
+
+@bug()
+def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
+    """What is sent is written down afterwards."""
+
+    async def hasty(self: Performers, order: Order, payment: Payment) -> bool:
+        payer = NodeIdentity(payment.node_pubkey, payment.node_network)
+        if self._engine.node.identity != payer:
+            return False
+        stream = self._engine.node.send(spec_of(order, self._engine.policy), payer)
+        first = await anext(stream)
+        self._engine.apply(order.id, ev.DispatchIntended(payer))
+        self._engine.apply(order.id, performers._event_of(first))
+        return await self._follow(order.id, stream)
+
+    return patch.object(Performers, "_dispatch", hasty)
+
+
+@bug("store_error")
+def a_failed_commit_is_logged_and_ignored() -> AbstractContextManager[Any]:
+    """The database has hiccups, and the daemon is busy."""
+    apply = Engine.apply
+
+    def careless(self: Engine, order_id: str, event: ev.Event, raw: str | None = None) -> Order:
+        before = self._open.get(order_id)
+        try:
+            return apply(self, order_id, event, raw)
+        except StoreError:
+            if before is None:
+                raise
+            self._open[order_id] = decide(before, event, self.policy, self.clock.now_ms()).order
+            return self._open[order_id]
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        with patch.object(Engine, "apply", careless), patch.object(Supervisor, "fail", lambda self, error: None):
+            yield
+
+    return planted()
+
+
+@bug("store_error")
+def the_others_go_on_after_a_failed_commit() -> AbstractContextManager[Any]:
+    """The process ends soon enough."""
+
+    @contextlib.contextmanager
+    def ending(self: Engine) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            self._supervisor.fail(error)
+            raise
+
+    return patch.object(Engine, "_ending_the_process", ending)
+
+
+@bug()
+def a_code_is_kept_in_memory_until_the_next_commit() -> AbstractContextManager[Any]:
+    """The client has it; the next step will store it anyway."""
+    apply = Engine.apply
+
+    def lazy(self: Engine, order_id: str, event: ev.Event, raw: str | None = None) -> Order:
+        order = self._open.get(order_id)
+        if order is not None and isinstance(event, ev.ProviderReplied) and event.status.code is not None:
+            self._open[order_id] = replace(order, code=event.status.code)
+            return self._open[order_id]
+        return apply(self, order_id, event, raw)
+
+    return patch.object(Engine, "apply", lazy)
+
+
+# --- the database ---------------------------------------------------------------------------------------------------
+
+
+@bug("crash")
+def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
+    """Each is a transaction, so both are durable."""
+    commit = SqliteStore.commit
+
+    def twice(self: SqliteStore, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
+        with store_module.transaction(self._conn):
+            self._conn.execute(store_module._UPDATE_ORDER, store_module._order_row(step.order))
+        return commit(self, event, step, raw, now_ms)
+
+    return patch.object(SqliteStore, "commit", twice)
+
+
+@bug()
+def a_commit_is_a_savepoint_of_an_open_transaction() -> AbstractContextManager[Any]:
+    """It ends without an error, and is gone after a kill."""
+
+    @contextlib.contextmanager
+    def nested(conn: Any) -> Iterator[None]:
+        if not conn.in_transaction:
+            conn.execute("BEGIN")
+        conn.execute("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            conn.execute("ROLLBACK TO step")
+            raise
+        conn.execute("RELEASE step")
+
+    return patch.object(store_module, "transaction", nested)
+
+
+@bug()
+def attempts_are_not_stored() -> AbstractContextManager[Any]:
+    """LND has them."""
+    commit = SqliteStore.commit
+
+    def frugal(self: SqliteStore, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
+        return commit(self, event, replace(step, attempts=()), raw, now_ms)
+
+    return patch.object(SqliteStore, "commit", frugal)
+
+
+# --- the supervisor -------------------------------------------------------------------------------------------------
+
+
+def _never_ends(is_believed_alive: Callable[[asyncio.Task[None]], bool]) -> AbstractContextManager[Any]:
+    ended = Supervisor._ended
+
+    def forgetful(self: Supervisor, key: Key, task: asyncio.Task[None]) -> None:
+        if not is_believed_alive(task):
+            ended(self, key, task)
+
+    return patch.object(Supervisor, "_ended", forgetful)
+
+
+@bug("defect")
+def a_duty_that_died_is_not_started_again() -> AbstractContextManager[Any]:
+    """Its task is still in the table."""
+    return _never_ends(lambda task: not task.cancelled() and isinstance(task.exception(), RuntimeError))
+
+
+@bug()
+def a_closed_channel_ends_the_duty() -> AbstractContextManager[Any]:
+    """CancelledError means that somebody wanted it to end."""
+    return _never_ends(lambda task: task.cancelled())
+
+
+@bug()
+def two_tasks_do_the_same_duty() -> AbstractContextManager[Any]:
+    """Each reconcile starts the payment's duty, whether it runs or not."""
+    start = Supervisor._start
+
+    def eager(self: Supervisor, key: Key) -> None:
+        start(self, key)
+        if key[1] is Duty.PAY and not self._is_over:
+            asyncio.create_task(self._performers.perform(*key), name=f"{key[1].value} {key[0]} again")
+
+    return patch.object(Supervisor, "_start", eager)
+
+
+@bug("store_error")
+def the_process_lives_on_after_a_fatal_error() -> AbstractContextManager[Any]:
+    """Nothing is started any more, and nobody restarts the daemon."""
+
+    async def deaf(self: Supervisor, timeout_s: float) -> None:
+        await asyncio.sleep(timeout_s)
+
+    return patch.object(Supervisor, "failure", deaf)
+
+
+@bug("stop")
+def stopping_leaves_tasks_behind() -> AbstractContextManager[Any]:
+    """The loop ends soon."""
+
+    async def quick(self: Supervisor) -> None:
+        self._is_over = True
+
+    return patch.object(Supervisor, "stop", quick)
+
+
+# --- engine and performers ------------------------------------------------------------------------------------------
+
+
+@bug()
+def open_orders_are_not_taken_over() -> AbstractContextManager[Any]:
+    """New orders work fine."""
+    return patch.object(Engine, "take_over", lambda self: None)
+
+
+@bug()
+def only_orders_that_were_paid_are_taken_over() -> AbstractContextManager[Any]:
+    """Without an invoice there is nothing to lose."""
+    open_orders = SqliteStore.open_orders
+
+    def paid(self: SqliteStore) -> list[Order]:
+        return [order for order in open_orders(self) if order.payment is not None]
+
+    return patch.object(SqliteStore, "open_orders", paid)
+
+
+@bug("garbage")
+def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
+    """After an error the next poll waits for a change of the order, which only a poll could bring."""
+    ask = Performers._ask
+
+    async def stubborn(self: Performers, order: Order) -> float | None:
+        retry_after_s = await ask(self, order)
+        if retry_after_s is not None:
+            await self._until(order.id, None)
+        return retry_after_s
+
+    return patch.object(Performers, "_ask", stubborn)
+
+
+@bug()
+def a_lost_stream_is_not_taken_up_again() -> AbstractContextManager[Any]:
+    """The payment's duty ends with its stream."""
+    follow = Performers._follow
+
+    async def content(self: Performers, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> bool:
+        may_go_on = await follow(self, order_id, stream)
+        if not may_go_on:
+            await asyncio.Event().wait()
+        return may_go_on
+
+    return patch.object(Performers, "_follow", content)
+
+
+@bug("lnd_down")
+def an_unreachable_lnd_is_taken_for_a_failed_payment() -> AbstractContextManager[Any]:
+    """A Track that could not even be asked says that the payment is not there."""
+    event_of = performers._event_of
+
+    def hasty(message: LndMessage) -> ev.Event:
+        return ev.PaymentNotFound() if isinstance(message, Lost) else event_of(message)
+
+    return patch.object(performers, "_event_of", hasty)
+
+
+@bug()
+def a_client_that_leaves_cancels_its_order() -> AbstractContextManager[Any]:
+    """The request was canceled, so its order is forgotten."""
+    request = Engine.request
+
+    def forgetting(self: Engine, *args: Any) -> Order:
+        recorded = request(self, *args)
+        if len(self._open) > 1:
+            del self._open[next(iter(self._open))]
+        return recorded
+
+    return patch.object(Engine, "request", forgetting)
+
+

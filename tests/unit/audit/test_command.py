@@ -1,0 +1,80 @@
+"""The command line of check and recover, without lnd and without a daemon."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from holdpay.audit.findings import AuditExit
+from holdpay.cli.daemon import cli
+from holdpay.store.store import SqliteStore
+from tests.unit.audit.books import HELD
+from tests.unit.audit.test_database import live
+from tests.unit.build import order
+
+
+@pytest.fixture(autouse=True)
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is the whole process's, and this one runs other tests."""
+    monkeypatch.setattr("holdpay.log.configure", lambda *_: None)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "a.macaroon").write_bytes(b"\x02\x01\x03lnd")
+    (tmp_path / "a.macaroon").chmod(0o600)
+    path = tmp_path / "config.toml"
+    path.write_text(f'[daemon]\nstate_dir = "{tmp_path}/state"\n[lnd]\nmacaroon = "a.macaroon"\n')
+    path.chmod(0o600)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", ["check", "recover"])
+def test_a_configuration_that_cannot_be_used_is_a_sentence_and_78(config: Path, command: str) -> None:
+    config.write_text('[lnd]\nmacaron = "x"\n')
+    done = run(command, "--config", config)
+    assert done.exit_code == 78
+    assert "holdpayd: lnd.macaron " in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "recover"])
+def test_a_word_too_many_is_an_error_of_usage(config: Path, command: str) -> None:
+    assert run(command, "--config", config, "--nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["check", "recover"])
+def test_help_names_every_exit_code(command: str) -> None:
+    told = run(command, "--help").stdout
+    for code in AuditExit:
+        assert f"\n    {int(code):<4}{code.meaning}\n" in told
+
+
+def test_the_configuration_may_be_named_before_the_command(config: Path) -> None:
+    assert "no-database" in run("--config", config, "check", "--offline", "--json").stdout
+
+
+def test_an_offline_check_of_a_held_order_asks_nobody(config: Path) -> None:
+    state = config.with_name("state")
+    state.mkdir(mode=0o700)
+    store = SqliteStore(state / "holdpay.db")
+    live(store, order(), *HELD)
+    done = run("check", "--config", config, "--offline", "--json")
+    store.close()
+    report = json.loads(done.stdout)
+    assert done.exit_code == report["exit_code"] == 3
+    assert report["lnd"] == "not asked (--offline)"
+    assert {finding["code"] for finding in report["findings"]} >= {"open", "unwatched"}
+
+
+def test_recover_without_a_node_of_the_provider_is_a_question_of_configuration(config: Path) -> None:
+    config.write_text(config.read_text() + '[provider]\npayee_pubkeys = []\npayee_check = "off"\n')
+    done = run("recover", "--config", config)
+    assert done.exit_code == 78
+    assert "provider.payee_pubkeys is empty" in done.stderr

@@ -1,0 +1,139 @@
+"""Whatever the provider replies while money is out: the order stays open and watched, and the reply is in its journal."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from holdpay.core.duties import Duty
+from holdpay.core.events import ProviderStatus
+from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.errors import ProviderError, ProviderRefused
+from holdpay.ports import Reply, Urgency
+from holdpay.sms4sats import parse
+from holdpay.sms4sats.client import MAX_ORDER_BYTES
+from holdpay.sms4sats.parse import Answer
+from holdpay.store.store import RAW_LIMIT_BYTES
+from tests.contract import hostile
+from tests.fakes import FakeProvider, Story
+from tests.unit.engine.world import World
+from tests.virtual_loop import VirtualLoop
+
+T = TypeVar("T")
+
+HELD_FOR_EVER = Story(number_after_s=None, code_after_s=None)
+HTTP_STATUSES = [200] * 8 + [204, 302, 400, 404, 429, 500, 503]
+
+
+class HostileProvider(FakeProvider):
+    """Once it has ``answers`` it gives them one by one, the last one for ever, and they are read as the client does."""
+
+    answers: tuple[Answer, ...] = ()
+    answered = 0
+
+    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        return self._read(parse.order_status) or await super().order_status(provider_order_id, urgency)
+
+    async def cancel(self, provider_order_id: str) -> Reply[None]:
+        return self._read(parse.cancel_accepted) or await super().cancel(provider_order_id)
+
+    def _read(self, read: Callable[[Answer], T]) -> Reply[T] | None:
+        if not self.answers:
+            return None
+        answer = self.answers[min(self.answered, len(self.answers) - 1)]
+        self.answered += 1
+        return Reply(read(answer), answer.raw)
+
+
+@dataclass(slots=True)
+class Held:
+    """An order whose HTLC is held, and a provider that has said so."""
+
+    world: World
+    provider: HostileProvider
+    order_id: str
+
+    @property
+    def watched_by(self) -> set[Duty]:
+        running = {task.get_name() for task in asyncio.all_tasks() if not task.done()}
+        return {duty for duty in Duty if f"{duty.value} {self.order_id}" in running}
+
+    def journal(self) -> set[tuple[str | None, str | None]]:
+        """The raw replies, cut, with the hash of the whole."""
+        rows = self.world.store._rows("SELECT raw, raw_sha256 FROM journal WHERE order_id = ?", self.order_id)
+        return {(row["raw"], row["raw_sha256"]) for row in rows}
+
+
+async def hold(path: Path) -> Held:
+    world = World(path, HELD_FOR_EVER)
+    world.provider = provider = HostileProvider(world.clock, world.lnd, HELD_FOR_EVER)
+    world.start()
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    return Held(world, provider, order_id)
+
+
+def as_journaled(answer: Answer) -> tuple[str, str]:
+    whole = answer.raw.encode()
+    return whole[:RAW_LIMIT_BYTES].decode(errors="ignore"), hashlib.sha256(whole).hexdigest()
+
+
+def tells_something(answer: Answer) -> bool:
+    """Whether it is more than what a paid order without a number has said before."""
+    try:
+        return parse.order_status(answer) != ProviderStatus(is_paid=True)
+    except ProviderError:
+        return True
+
+
+async def run_the_gauntlet(path: Path, answers: list[Answer], *, wants_cancel: bool) -> None:
+    held = await hold(path)
+    world, order_id = held.world, held.order_id
+    held.provider.answers = tuple(answers)
+    if wants_cancel:
+        world.engine.cancel(order_id)
+
+    await world.until(lambda: held.provider.answered > len(answers), within_s=900)
+    await asyncio.sleep(200)
+
+    order = world.order(order_id)
+    assert not order.is_closed
+    assert order.htlc is HtlcState.IN_FLIGHT
+    assert order.payment is not None
+    assert order.payment.dispatch_count == 1
+    expected = {Duty.PAY} if order.state is OrderState.DELIVERED else {Duty.PAY, Duty.POLL}
+    assert held.watched_by >= expected
+    if tells_something(answers[0]) and not wants_cancel:
+        assert as_journaled(answers[0]) in held.journal()
+
+    held.provider.answers = ()
+    theirs = world.theirs
+    theirs.status = ProviderStatus(is_paid=True, code="424242")
+    world.lnd.settle(theirs.payment_hash, theirs.preimage)
+    closed = await world.until_closed(order_id)
+    assert (closed.end, closed.htlc) == (End.CODE_RECEIVED, HtlcState.SETTLED)
+    assert closed.code == (order.code or "424242")
+    await world.close()
+
+
+ANSWERS = st.builds(
+    Answer, st.sampled_from(HTTP_STATUSES), hostile.bodies("orderstatus*").map(lambda b: b[:MAX_ORDER_BYTES])
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(answers=st.lists(ANSWERS, min_size=1, max_size=4), wants_cancel=st.booleans())
+def test_whatever_is_replied_the_order_stays_open_and_watched_and_the_reply_is_journaled(
+    tmp_path_factory: pytest.TempPathFactory, answers: list[Answer], wants_cancel: bool
+) -> None:
+    path = tmp_path_factory.mktemp("hostile") / "holdpay.db"
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(run_the_gauntlet(path, answers, wants_cancel=wants_cancel))
