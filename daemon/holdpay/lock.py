@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from holdpay.errors import ConfigError, HoldpayError
+from holdpay.errors import ConfigError, HoldpayError, StoreError
 
 SOCKET_MODE = 0o660
 _CONNECT_TIMEOUT_S = 1.0
 _PID_BYTES = 20
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 class AlreadyRunning(HoldpayError):
@@ -40,8 +41,7 @@ class _FileLock:
         fd = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            _write(fd, str(os.getpid()))
         except BlockingIOError:
             pid = os.pread(fd, _PID_BYTES, 0).decode(errors="replace").strip()
             os.close(fd)
@@ -53,15 +53,23 @@ class _FileLock:
 
     def release(self) -> None:
         if self._fd is not None:
-            os.ftruncate(self._fd, 0)
+            _write(self._fd, "")
             os.close(self._fd)
             self._fd = None
+
+
+def _write(fd: int, pid: str) -> None:
+    """The pid is a courtesy to whoever comes second: a full disk must not keep the daemon from starting."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, pid.encode(), 0)
 
 
 class StateLock:
     """Makes this process the owner of a state directory, which is made (0700) if it is missing.
 
-    A context manager. Raises AlreadyRunning if another process owns it, ConfigError if the directory cannot be used.
+    A context manager. Raises AlreadyRunning if another process owns it, ConfigError if the directory cannot be used,
+    StoreError if its disk cannot: the unit starts the daemon again until somebody has mended that.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -79,6 +87,11 @@ class StateLock:
                 " Stop it first, or give this one its own daemon.state_dir."
             ) from None
         except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise StoreError(
+                    f"The state directory {self._dir} cannot be written ({error.strerror})."
+                    " Look after its disk (`df`, `mount`, `dmesg`)."
+                ) from None
             raise ConfigError(
                 [f"daemon.state_dir: {self._dir} cannot be used ({error.strerror}); {_remedy(error, self._dir)}."]
             ) from None

@@ -241,6 +241,10 @@ class OrderFilter:
 class OrderStore(Protocol):
     """The database. Every write is one durable transaction; a failed one raises StoreError, which ends the process."""
 
+    def check_space(self) -> None:
+        """Raises NotReady while the disk has too little room for a new order."""
+        ...
+
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         """Records a request, or returns the first order of its key.
 

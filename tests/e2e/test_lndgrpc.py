@@ -84,8 +84,7 @@ async def client(world: SandboxWorld) -> AsyncIterator[Client]:
         *map(str, command), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24
     )
     yield Client(process)
-    assert process.stdin is not None
-    process.stdin.close()
+    process.kill()
     await process.wait()
 
 
@@ -130,7 +129,7 @@ async def test_it_reads_the_node_its_channels_and_its_balance(world: SandboxWorl
     assert (channel["active"], channel["capacity"]) == (True, "10000000")
     assert (await client.call("channel_balance"))["local_balance"]["sat"] == channel["local_balance"]
     payee = await world.payee.pubkey()
-    (route,) = (await client.call("query_routes", pub_key=payee, amt=PRICE_SAT))["routes"]
+    (route,) = (await client.call("query_routes", pub_key=payee, amt=0, amt_msat=PRICE_SAT * 1000))["routes"]
     assert [hop["pub_key"] for hop in route["hops"]][-1] == payee
 
 

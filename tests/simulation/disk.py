@@ -16,6 +16,7 @@ from holdpay.core.model import Order
 from holdpay.errors import StoreError
 from holdpay.ports import Limits
 from holdpay.store.store import SqliteStore
+from tests.simulation.auditor import Violation
 from tests.simulation.story import short
 
 if TYPE_CHECKING:
@@ -103,7 +104,10 @@ class SimStore(SqliteStore):
     def _writing(self) -> Iterator[None]:
         """Each boundary: before anything, before COMMIT, after COMMIT and before anything else."""
         process, world = self._process, self._world
-        process.act("wrote to its database")
+        process.enter()
+        with world.judged():
+            if process.has_failed_commit:
+                raise Violation("the daemon wrote to its database after a commit had failed")
         if world.hits("store_error"):
             self._fail("and nothing was written")
         boundary = world.rng.choice(("before", "inside", "after")) if world.hits("crash") else None

@@ -1,4 +1,4 @@
-"""Mistakes that a tired engineer could make in the shell around the core, each as a patch of the real engine or store."""
+"""Mistakes that a tired engineer could make around the core, each as a patch of the real engine or store."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Key, Supervisor
 from holdpay.errors import StoreError
 from holdpay.store import store as store_module
+from holdpay.store.database import transaction
 from holdpay.store.store import SqliteStore
 from tests.simulation.core import Outcome
 from tests.simulation.shell import ShellSimulation
@@ -134,7 +135,7 @@ def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
     commit = SqliteStore.commit
 
     def twice(self: SqliteStore, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
-        with store_module.transaction(self._conn):
+        with transaction(self._conn):
             self._conn.execute(store_module._UPDATE_ORDER, store_module._order_row(step.order))
         return commit(self, event, step, raw, now_ms)
 
@@ -204,19 +205,10 @@ def two_tasks_do_the_same_duty() -> AbstractContextManager[Any]:
     def eager(self: Supervisor, key: Key) -> None:
         start(self, key)
         if key[1] is Duty.PAY and not self._is_over:
-            asyncio.create_task(self._performers.perform(*key), name=f"{key[1].value} {key[0]} again")
+            twin = asyncio.create_task(self._performers.perform(*key), name=f"{key[1].value} {key[0]} again")
+            self._stopped.add(twin)
 
     return patch.object(Supervisor, "_start", eager)
-
-
-@bug("store_error")
-def the_process_lives_on_after_a_fatal_error() -> AbstractContextManager[Any]:
-    """Nothing is started any more, and nobody restarts the daemon."""
-
-    async def deaf(self: Supervisor, timeout_s: float) -> None:
-        await asyncio.sleep(timeout_s)
-
-    return patch.object(Supervisor, "failure", deaf)
 
 
 @bug("stop")
@@ -263,6 +255,18 @@ def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
     return patch.object(Performers, "_ask", stubborn)
 
 
+@bug("provider_down")
+def a_provider_that_fails_is_asked_again_at_once() -> AbstractContextManager[Any]:
+    """It will recover."""
+    return patch.object(performers, "PROVIDER_RETRY_S", (0,))
+
+
+@bug("wrong_node")
+def a_node_that_cannot_be_asked_is_asked_again_at_once() -> AbstractContextManager[Any]:
+    """It will be back any moment."""
+    return patch.object(performers, "LND_RETRY_S", (0,))
+
+
 @bug()
 def a_lost_stream_is_not_taken_up_again() -> AbstractContextManager[Any]:
     """The payment's duty ends with its stream."""
@@ -300,5 +304,3 @@ def a_client_that_leaves_cancels_its_order() -> AbstractContextManager[Any]:
         return recorded
 
     return patch.object(Engine, "request", forgetting)
-
-

@@ -58,13 +58,13 @@ class NodePort:
         return self._world.lnd.truths[payreq].invoice, identity
 
     async def send(self, spec: DispatchSpec, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
+        self._process.ask("lnd", spec.payment_hash)
         self._process.may_die("right before SendPaymentV2")
         if self.identity is None:
             yield Lost("lnd is locked")
             return
         if self.identity != payer:
             raise LndWrongNode
-        self._process.act("paid")
         with self._stream(spec.payment_hash):
             self._world.tell(f"→ lnd: send {short(spec.payment_hash)}")
             with self._world.judged():
@@ -79,6 +79,7 @@ class NodePort:
                     return
 
     async def track(self, payment_hash: str, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
+        self._process.ask("lnd", payment_hash)
         self._process.may_die("before TrackPaymentV2")
         await self._world.lag(10)
         self._process.enter()
@@ -138,16 +139,17 @@ class ProviderPort:
         self._world = process.world
 
     async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
-        placed = await self._request("place", self._place, is_deed=True)
+        placed = await self._request("place", self._place)
         if placed is None:
             raise ProviderRefused("no", raw="no")
         return Reply(placed, placed.payreq)
 
     def _place(self) -> Placed | None:
         order = self._world.provider.place(PRICE_SAT)
-        return order and Placed(order.truth.payment_hash, order.truth.payment_hash)
+        return None if order is None else Placed(order.truth.payment_hash, order.truth.payment_hash)
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        self._process.ask("the provider", provider_order_id)
         if self._world.hits("queued"):
             await asyncio.sleep(self._world.rng.randrange(60))
         what = f"status {short(provider_order_id)}"
@@ -156,7 +158,7 @@ class ProviderPort:
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
         what = f"cancel {short(provider_order_id)}"
-        if not await self._request(what, lambda: self._world.provider.cancel(provider_order_id), is_deed=True):
+        if not await self._request(what, lambda: self._world.provider.cancel(provider_order_id)):
             raise ProviderRefused("too early")
         return Reply(None, "OK")
 
@@ -166,13 +168,11 @@ class ProviderPort:
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
         return await self._request("prices", lambda: Prices(receive_sat=PRICE_SAT, asked_at_ms=0))
 
-    async def _request(self, what: str, answering: Callable[[], T], *, is_deed: bool = False) -> T:
+    async def _request(self, what: str, answering: Callable[[], T]) -> T:
         world, process = self._world, self._process
         process.may_die(f"before it asks the provider ({what})")
         await world.lag(LATENCY_MS)
         process.enter()
-        if is_deed:
-            process.act(f"asked the provider ({what})")
         if world.hits("defect"):
             raise RuntimeError("a defect of the adapter")
         if world.is_provider_down or world.hits("provider_error"):

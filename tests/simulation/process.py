@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from random import Random
 from typing import Any, NoReturn, TypeVar
@@ -22,6 +23,9 @@ from tests.simulation.world import World
 LIMITS = Limits(max_open_orders=10, max_pending_sat=100_000, max_spend_per_day_sat=100_000)
 SERVICE = ServiceInfo("oi", "OpenAI", 100)
 BURIAL_S = 60.0
+HOT_COUNT = 20
+HOT_MS = 10_000
+"""More questions than this in this time are a hot loop."""
 T = TypeVar("T")
 
 
@@ -66,6 +70,7 @@ class Process:
         self.has_failed_commit = False
         self.streams: set[str] = set()
         """Payment hashes that a stream of this process is open for."""
+        self._asked_ms: dict[str, deque[int]] = {}
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._outsiders = asyncio.all_tasks()
         self._running: asyncio.Task[None] | None = None
@@ -88,18 +93,19 @@ class Process:
         if not self.is_alive:
             raise Killed
 
-    def act(self, what: str) -> None:
-        """To be called before everything that changes the world."""
-        self.enter()
-        with self.world.judged():
-            if self.has_failed_commit:
-                raise Violation(f"the daemon {what} after a commit had failed")
-
     def may_die(self, where: str) -> None:
         """A point inside a performer where the process may be killed."""
         self.enter()
         if self.world.hits("kill_inside"):
             self.die(where)
+
+    def ask(self, whom: str, payment_hash: str) -> None:
+        """To be called for each question about an order: a party is not asked in a hot loop."""
+        asked_ms = self._asked_ms.setdefault(f"{whom} about {payment_hash[:8]}…", deque(maxlen=HOT_COUNT))
+        asked_ms.append(self.world.heap.now_ms)
+        with self.world.judged():
+            if len(asked_ms) == HOT_COUNT and asked_ms[-1] - asked_ms[0] < HOT_MS:
+                raise Violation(f"{whom} was asked {HOT_COUNT} times in {asked_ms[-1] - asked_ms[0]} ms")
 
     def die(self, where: str, *, has_image: bool = False) -> NoReturn:
         self.kill(where, has_image=has_image)

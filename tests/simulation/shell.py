@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from typing import Any
 from unittest.mock import patch
 
@@ -75,16 +75,16 @@ class ShellSimulation:
         """Order ids from the seed, and the daemon's log nowhere, or in the story."""
         before = structlog.get_config()
         level = logging.WARNING if self.world.is_traced else logging.CRITICAL
-        structlog.configure(
-            processors=[self._log], wrapper_class=structlog.make_filtering_bound_logger(level), cache_logger_on_first_use=False
-        )
-        with patch.object(desk_module, "secrets", self.world.rng), patch.object(engine_module, "PASS_INTERVAL_S", PASS_S):
+        structlog.configure(processors=[self._log], wrapper_class=structlog.make_filtering_bound_logger(level))
+        ids_from_the_seed = patch.object(desk_module, "secrets", self.world.rng)
+        fewer_passes = patch.object(engine_module, "PASS_INTERVAL_S", PASS_S)
+        with ids_from_the_seed, fewer_passes:
             try:
                 yield
             finally:
                 structlog.configure(**before)
 
-    def _log(self, logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def _log(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         words = " ".join(f"{key}={value}" for key, value in event.items() if key != "event" and value)
         self.world.tell(f"log: {method} {event['event']} {words}".rstrip())
         raise structlog.DropEvent

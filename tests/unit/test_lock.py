@@ -1,6 +1,7 @@
 """One daemon for one state directory and one socket, and nothing harmed by the second."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holdpay.errors import ConfigError
+from holdpay.errors import ConfigError, StoreError
 from holdpay.lock import AlreadyRunning, SocketClaim, StateLock
 
 HOLD = """
@@ -267,3 +268,29 @@ def test_the_lock_lives_as_long_as_its_owner_and_not_as_long_as_a_program_it_sta
             await child.wait()
 
     asyncio.run(run())
+
+
+# --- a disk that fails ---
+
+
+def test_a_full_disk_keeps_nobody_from_taking_the_lock(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with StateLock(state_dir), pytest.raises(AlreadyRunning, match=r"Another holdpayd uses"):
+        StateLock(state_dir).__enter__()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_takes_nothing_is_no_error_of_the_configuration(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A ConfigError would end in 78, after which the unit is not started again."""
+
+    def fail(path: Path, flags: int, mode: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(StoreError, match=re.escape(os.strerror(number))):
+        StateLock(state_dir).__enter__()

@@ -18,16 +18,6 @@ class Explanation:
     next: str
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One journal row, for the history: the event's name, and the order right after it."""
-
-    at_ms: int
-    event: str
-    order: Order
-    notes: tuple[str, ...]
-
-
 def sat(msat: int) -> str:
     """``2001002`` → ``2,001.002 sat``."""
     whole, rest = divmod(msat, 1000)
@@ -40,6 +30,10 @@ def minutes(duration_ms: int) -> str:
     if seconds < 120:
         return f"{seconds} s"
     return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+
+
+def _soon(duration_ms: int) -> str:
+    return f"in {minutes(duration_ms)}" if duration_ms >= 1000 else "now"
 
 
 def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
@@ -71,21 +65,25 @@ def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms:
     return found
 
 
-def explain(order: Order, policy: Policy, now_ms: int) -> Explanation:
-    """The order as it stands."""
-    return Explanation(_summary(order), _money(order), _next(order, policy, now_ms))
+def explain(order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "") -> Explanation:
+    """The order as it stands. ``lnd_trouble``: why lnd cannot be asked now; empty: it can."""
+    money = _money(order)
+    if lnd_trouble and order.is_money_out:
+        money = f"{money} lnd cannot be asked now: {lnd_trouble}"
+    return Explanation(_summary(order), money, _next(order, policy, now_ms))
 
 
-_ENDS = {
+ENDS = {
     End.CODE_RECEIVED: "The code was received and paid for.",
     End.CODE_FREE: "A code was received and nothing was charged.",
     End.REFUNDED: "There was no code, and the money came back.",
     End.CANCELED_UNPAID: "It was canceled before anything was paid.",
-    End.INVOICE_REJECTED: "The hold invoice was refused, so nothing was paid.",
-    End.PROVIDER_REFUSED: "The provider did not take the order, so nothing was paid.",
+    End.INVOICE_REJECTED: "Nothing was paid.",
+    End.PROVIDER_REFUSED: "Nothing was ordered, and nothing was paid.",
     End.PAYMENT_FAILED: "No payment got through, so nothing was spent.",
     End.CHARGED_WITHOUT_CODE: "It was charged, and no code ever came.",
 }
+"""One sentence for each end."""
 
 
 def what(order: Order) -> str:
@@ -99,7 +97,7 @@ def _summary(order: Order) -> str:
     head = f"Order {order.id} is for {what(order)}."
     if order.end is not None:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
-        return f"{head} It is closed. {_ENDS[order.end]}{because}"
+        return f"{head} It is closed. {ENDS[order.end]}{because}"
     return f"{head} It is open: {phase(order)}."
 
 
@@ -136,10 +134,9 @@ def _next(order: Order, policy: Policy, now_ms: int) -> str:
     if order.is_closed:
         return _after_the_end(order)
     if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
-        wait = minutes(order.cancel_at_ms - now_ms)
-        return f"The provider is asked to cancel in {wait}; a code that comes first wins."
+        return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; a code that comes first wins."
     if order.payment is None:
-        return "The order is being placed; the hold invoice is checked before anything is paid."
+        return _next_before_payment(order, now_ms)
     until_ms = promise_until_ms(order, policy)
     return {
         HtlcState.NONE: _next_payment(order, order.payment, now_ms),
@@ -155,18 +152,30 @@ def _next(order: Order, policy: Policy, now_ms: int) -> str:
     }[order.payment.htlc]
 
 
+def _next_before_payment(order: Order, now_ms: int) -> str:
+    if order.place_count and order.state is OrderState.REQUESTED:
+        wait = _soon(order.place_at_ms - now_ms)
+        return f"The order is placed again {wait}; the last try failed ({(order.provider_text or '').rstrip('.')})."
+    return "The order is being placed; the hold invoice is checked before anything is paid."
+
+
 def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
     if order.state is OrderState.CANCELED:
         return "The HTLC comes back when the provider's node fails it, in seconds as a rule. Nothing needs to be done."
     if order.state is OrderState.DELIVERED:
         return "The provider settles the hold invoice, and the order closes."
-    if order.state is OrderState.NUMBER_ASSIGNED:
+    if order.state is OrderState.AWAITING_PAYMENT:
+        head = "The payment has to reach the provider's node; then come a number and the code."
+    elif order.state is OrderState.NUMBER_ASSIGNED:
         head = f"Have the SMS sent to +{order.number}: the code is handed over when it arrives."
     else:
         head = "A number comes next, then the code."
     if until_ms is None or now_ms >= until_ms:
         return f"{head} The provider's promise has passed: write to its support. At its expiry height the HTLC ends."
-    return f"{head} If none comes, the provider promises to return the money within {minutes(until_ms - now_ms)}."
+    return (
+        f"{head} If none comes, the provider promises to return the money within {minutes(until_ms - now_ms)};"
+        f" `holdpay orders cancel {order.id}` asks for it earlier."
+    )
 
 
 def failure_words(payment: Payment) -> str:
@@ -193,10 +202,10 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
     hint = ""
     if payment.failure is not None and payment.failure.failure_class is FailureClass.ROUTING:
         hint = " lnd itself avoids a hop that failed for about three minutes."
-    wait = minutes(payment.dispatch_at_ms - now_ms)
+    wait = _soon(payment.dispatch_at_ms - now_ms)
     why = failure_words(payment) or "it did not reach lnd"
     return (
-        f"The last try failed: {why}. The payment is tried again in {wait}, with a fee limit of"
+        f"The last try failed: {why}. The payment is tried again {wait}, with a fee limit of"
         f" {sat(payment.fee_limit_msat)}, once the provider confirms that it is unpaid.{hint}"
     )
 
@@ -212,58 +221,10 @@ def _after_the_end(order: Order) -> str:
             " helps if it happens often. Then order again."
         )
     if order.end is End.INVOICE_REJECTED:
-        return "Look at the reason. If the provider's price rose, order again with a higher --max-price."
+        return (
+            "Look at the reason. If the provider's price rose, order again with a higher --max-price. If the payee is"
+            " another one, order nothing until you know why."
+        )
+    if order.end is End.PROVIDER_REFUSED:
+        return "Order again later, or for another country or service."
     return "Nothing is owed either way. Order again if you still need a code."
-
-
-def history_line(moment: Moment, before: Order | None) -> str | None:
-    """One line of the history; None if there is nothing to tell a person."""
-    order, parts = moment.order, []
-    text = _EVENT_LINES.get(moment.event)
-    if moment.event == "payment_not_found" and not order.is_money_out:
-        text = "lnd twice knew nothing of the payment, which proves that it was never sent"
-    if text is not None and not (moment.event == "provider_replied" and _is_same_phase(before, order)):
-        parts.append(text.format(**_words(order)))
-    elif before is not None and not _is_same_phase(before, order):
-        parts.append(f"{phase(order)}")
-    parts += [f"noticed: {note}" for note in moment.notes]
-    if order.is_closed and not (before and before.is_closed) and order.end is not None:
-        parts.append(f"closed: {_ENDS[order.end]}")
-    return "; ".join(parts) or None
-
-
-def _is_same_phase(before: Order | None, after: Order) -> bool:
-    return before is not None and phase(before) == phase(after)
-
-
-_EVENT_LINES = {
-    "order_requested": "you asked for {what}, at most {max_price}",
-    "order_placed": "the provider took the order and sent a hold invoice",
-    "placing_failed": "the provider did not take the order: {provider_text}",
-    "invoice_decoded": "the hold invoice{amount} was checked",
-    "dispatch_intended": "payment {dispatch_count} was sent, fee limit {fee_limit}",
-    "payment_reported": "lnd: {phase}{fee}",
-    "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
-    "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
-    "provider_replied": "provider: {phase}{number}",
-    "cancel_requested": "you asked to cancel",
-    "cancel_answered": "the provider answered the request to cancel: {provider_text}",
-    "daemon_restarted": "the daemon restarted; {phase}",
-}
-
-
-def _words(order: Order) -> dict[str, object]:
-    payment = order.payment
-    fee = f", fee {sat(payment.fee_msat)}" if payment and payment.fee_msat else ""
-    return {
-        "what": what(order),
-        "max_price": sat(order.max_price_sat * 1000),
-        "provider_text": order.provider_text,
-        "amount": f" over {sat(payment.amount_msat)}" if payment else "",
-        "dispatch_count": payment.dispatch_count if payment else 0,
-        "fee_limit": sat(payment.fee_limit_msat) if payment else "?",
-        "refusal": payment.refusal if payment else "",
-        "phase": phase(order),
-        "fee": fee,
-        "number": f" on +{order.number}" if order.state is OrderState.NUMBER_ASSIGNED else "",
-    }

@@ -45,6 +45,7 @@ from holdpay.core.policy import (
     retry_decision,
     vet,
 )
+from holdpay.core.set_back import ahead_ms, moved_back
 from holdpay.errors import InvariantViolation
 
 MAX_ANOMALIES = 50
@@ -266,7 +267,8 @@ def _signal_order(order: Order, signal: OrderSignal, ctx: _Context) -> Order:
     if target is None:
         raise InvariantViolation(f"Order {order.id} is {order.state.value} and got {signal.value}.")
     if target.is_anomaly:
-        ctx.notes.append(f"the provider says {signal.value} of an order that it had called {order.state.value}")
+        called = order.state.value.replace("_", " ")
+        ctx.notes.append(f"the provider says {signal.value} of an order that it had called {called}")
     if target.state is order.state:
         return order
     assert isinstance(target.state, OrderState)
@@ -586,6 +588,9 @@ def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:
 
 def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) -> Order:
     ctx.is_restart = True
+    if by_ms := ahead_ms(order, ctx.now_ms):
+        ctx.notes.append(f"the wall clock was set back by {by_ms / 1000:.0f} s or more; the waits go on as they were")
+        order = moved_back(order, by_ms)
     order = _tracking_lost(order, event, ctx)
     if order.payment is None or order.payment.absent_since_ms is None:
         return order
@@ -719,7 +724,7 @@ def _close_settled(order: Order, ctx: _Context) -> Order:
     assert order.payment is not None
     if ctx.is_restart or ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
         return order
-    reason = "it was charged and no code came; the preimage proves the payment to the provider's support"
+    reason = "no code came in the time that was left for it after the HTLC had settled"
     return _abandon(order, End.CHARGED_WITHOUT_CODE, reason, ctx)
 
 

@@ -76,11 +76,11 @@ class Desk:
         )
 
     def check_ready(self) -> None:
-        """Raises NotReady with the reason while no new order can be paid."""
+        """Raises NotReady with the reason while no new order can be paid, or recorded to its end."""
+        self._engine.store.check_space()
         status = self._engine.node_status()
         if status.state is not NodeState.READY:
-            detail = status.detail or "Wait until it is ready."
-            raise NotReady(f"lnd is {status.state.value}. {detail}")
+            raise NotReady(status.detail or f"lnd is {status.state.value}. Wait until it is ready.")
 
     async def _look_up(self, request: CodeRequest, country: CountryInfo) -> tuple[ServiceInfo, Prices]:
         provider = self._engine.provider

@@ -64,7 +64,8 @@ class Engine:
         self._changes: dict[str, asyncio.Event] = {}
         self._alarms: set[str] = set()
         self._ask_first_until_ms: dict[str, int] = {}
-        self._supervisor = Supervisor(Performers(self), clock)
+        self._performers = Performers(self)
+        self._supervisor = Supervisor(self._performers, clock)
 
     # --- the life of the engine ---------------------------------------------------------------------------------------
 
@@ -90,6 +91,7 @@ class Engine:
         finally:
             # Stopping watches no more; it never touches an HTLC.
             await self._supervisor.stop()
+            await self._performers.close()
 
     def _pass(self) -> None:
         now_ms = self.clock.now_ms()

@@ -22,6 +22,7 @@ from holdpay.core.duties import (
 )
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, OrderState, Payment
+from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
     LndError,
     LndRefused,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from holdpay.engine.engine import Engine
 
 LND_RETRY_S = (1, 2, 4, 8, 15)
+HEALTHY_S = 30
+"""A stream that lived this long was healthy: what comes after it is a new failure, not the next one."""
 PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
 MAX_CANCEL_REPLIES = 10
 """Different ones that are kept raw: a provider that words every refusal anew must not fill the disk."""
@@ -67,6 +70,7 @@ class Performers:
         self._engine = engine
         self._failing: dict[str, str] = {}
         """By order: the provider's own error, from its first time until it answers again."""
+        self._decoder = Decoder(engine.node)
 
     def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]:
         """The coroutine that does a duty; it ends when the duty is over."""
@@ -78,6 +82,10 @@ class Performers:
             Duty.CANCEL: self._cancel,
         }
         return table[duty](order_id)
+
+    async def close(self) -> None:
+        """Ends what outlives its duty. To be called when no duty runs any more."""
+        await self._decoder.close()
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -114,7 +122,10 @@ class Performers:
                 self._engine.apply(order_id, event, raw=_raw(error))
             else:
                 placed = ev.OrderPlaced(reply.value.provider_order_id, reply.value.payreq)
+                await self._decoder.begin(placed.payreq)
                 self._engine.apply(order_id, placed, raw=reply.raw)
+                if self._order(order_id, Duty.DECODE) is None:
+                    self._decoder.forget(placed.payreq)
 
     # --- DECODE -------------------------------------------------------------------------------------------------------
 
@@ -123,7 +134,7 @@ class Performers:
         while (order := self._order(order_id, Duty.DECODE)) is not None:
             assert order.payreq is not None
             try:
-                invoice, node = await self._engine.node.decode(order.payreq)
+                invoice, node = await self._decoder.decode(order.payreq)
             except LndRefused as error:
                 self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
             except LndError as error:
@@ -139,7 +150,8 @@ class Performers:
         backoff = Backoff(LND_RETRY_S)
         while (order := self._order(order_id, Duty.PAY)) is not None:
             assert order.payment is not None
-            action = next_payment_action(order, self._engine.policy, self._now_ms())
+            began_ms = self._now_ms()
+            action = next_payment_action(order, self._engine.policy, began_ms)
             if isinstance(action, Dispatch):
                 may_go_on = await self._dispatch(order, order.payment)
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
@@ -149,9 +161,9 @@ class Performers:
                 await self._until(order_id, action.at_ms)
                 continue
             proof_s = self._proof_s(order_id)
-            if may_go_on and not proof_s:
+            if may_go_on or self._now_ms() - began_ms > HEALTHY_S * 1000:
                 backoff.reset()
-            else:
+            if proof_s or not may_go_on:
                 await self._pause(max(backoff.next_s(), proof_s))
 
     def _proof_s(self, order_id: str) -> float:

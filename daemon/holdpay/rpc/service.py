@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
-from holdpay.core.explain import Moment, alarms, explain, history_line
+from holdpay.core.explain import alarms, explain
+from holdpay.core.history import Moment, history
 from holdpay.core.model import Order
 from holdpay.engine.desk import CodeRequest, Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest, NotReady
-from holdpay.ports import Catalog, OrderFilter, ProviderHealth
+from holdpay.ports import Catalog, NodeState, OrderFilter, ProviderHealth
 from holdpay.rpc import convert
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.status import Context, stream, unary
@@ -148,17 +149,20 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def ExplainOrder(self, request: pb.ExplainOrderRequest, context: Context) -> pb.ExplainOrderResponse:
         order = self._engine.store.get(request.order_id)
-        words = explain(order, self._engine.policy, self._engine.clock.now_ms())
-        response = pb.ExplainOrderResponse(
-            order=self._to_pb(order), summary=words.summary, money=words.money, next=words.next
+        words = explain(order, self._engine.policy, self._engine.clock.now_ms(), self._lnd_trouble())
+        rows = self._engine.store.updates(0, order.id, MAX_HISTORY)
+        lines = history(Moment(row.at_ms, row.event, row.order, row.notes) for row in rows)
+        return pb.ExplainOrderResponse(
+            order=self._to_pb(order),
+            summary=words.summary,
+            money=words.money,
+            next=words.next,
+            history=[pb.HistoryEntry(at_ms=line.at_ms, text=line.text) for line in lines],
         )
-        before: Order | None = None
-        for update in self._engine.store.updates(0, order.id, MAX_HISTORY):
-            line = history_line(Moment(update.at_ms, update.event, update.order, update.notes), before)
-            if line is not None:
-                response.history.append(pb.HistoryEntry(at_ms=update.at_ms, text=line))
-            before = update.order
-        return response
+
+    def _lnd_trouble(self) -> str:
+        status = self._engine.node_status()
+        return "" if status.state in {NodeState.READY, NodeState.SYNCING} else status.detail
 
     # --- what can be bought -------------------------------------------------------------------------------------------
 

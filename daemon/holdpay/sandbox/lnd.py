@@ -156,6 +156,10 @@ class SandboxLnd:
         """Let the next HTLCs fail on their way; `source_index` 0 is our own channel, 1 the peer."""
         self.network.fail_next(times, Failure(code, source_index))
 
+    def hang_streams(self) -> None:
+        """Let the payment streams that are open now stay open and silent, as they did in LND's issues 7727 and 7730."""
+        self.node.hang_streams()
+
     def set_online(self, who: str, *, online: bool) -> None:
         """Let the "peer" or the "payee" go away, or come back."""
         self.network.set_online(who, online=online)

@@ -132,6 +132,10 @@ class LndNode:
             self._subscriptions.setdefault(payment_hash, []).append(subscription)
         return subscription
 
+    def hang_streams(self) -> None:
+        """Whoever follows a payment now hears nothing more, not even that the node stops; who asks anew does."""
+        self._subscriptions.clear()
+
     def sender_left(self, payment_hash: bytes) -> None:
         """The stream of a cancelable payment has ended."""
         if run := self._runs.get(payment_hash):

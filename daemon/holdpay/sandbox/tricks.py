@@ -76,6 +76,9 @@ TRICKS: dict[str, Trick] = {
     "slow": Trick("SECONDS", "every answer of the provider takes so long", _provider("slow_s", float)),
     "routing-failures": Trick("TIMES", "HTLCs fail on their way", _lnd(lambda w, v: w.lnd.fail_routing(int(v)))),
     "late-send": Trick("SECONDS", "a payment reaches lnd so late", _lnd(lambda w, v: w.lnd.set_knobs(send_delay_s=v))),
+    "hung-stream": Trick(
+        None, "the payment streams that are open now stay open and silent", _lnd(lambda w, v: w.lnd.hang_streams())
+    ),
     "payee-offline": Trick(None, "the provider's node goes away", _lnd(lambda w, v: _online(w, "payee", False))),
     "payee-online": Trick(None, "the provider's node comes back", _lnd(lambda w, v: _online(w, "payee", True))),
     "lnd-locked": Trick(None, "lnd restarts and waits for its password", _lnd(lambda w, v: w.lnd.lock())),

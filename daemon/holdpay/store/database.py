@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from sqlite_utils import Database
 
-from holdpay.errors import StoreError
+from holdpay.errors import NotReady, StoreError
 from holdpay.store.schema import migrations
 
 BUSY_TIMEOUT_S = 5.0
 """A database locked by another program blocks the whole daemon this long: well under a quarter of the watchdog."""
 
 COPIES_KEPT = 3
+
+MIN_FREE_BYTES: Final = 64 * 2**20
+"""With less free on the disk no new order is taken, so that the open ones can be written down to their end: a common
+one takes 50 KiB, the worst that a hostile provider can make of one 2 MiB, and the write-ahead log 4 MiB and more."""
+
+_DAMAGED: Final = (
+    'It is damaged. Keep the file, and follow "Damaged database" in docs/operations.md'
+    " (`holdpayd check`, then `holdpayd recover`)"
+)
+_RIGHTS: Final = "See that it and its folder belong to the daemon's user, and that the disk is not mounted read-only"
+_REMEDIES: Final = {
+    sqlite3.SQLITE_FULL: "Make room on the disk",
+    sqlite3.SQLITE_IOERR: "Look after the disk (`df`, `dmesg`)",
+    sqlite3.SQLITE_BUSY: "Another program holds it: end that one (`fuser` shows it)",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_READONLY: _RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
+    sqlite3.SQLITE_PERM: _RIGHTS,
+}
 
 
 def open_database(path: Path) -> Database:
@@ -27,16 +49,40 @@ def open_database(path: Path) -> Database:
         # A plug-in of the user's sqlite-utils has no business in here.
         db = Database(conn, execute_plugins=False)
         _set_pragmas(conn)
+        _check_integrity(conn)
         _migrate(db, path)
     except sqlite3.Error as error:
-        raise StoreError(
-            f"The database {path} cannot be used: {error}. Check the disk and the file's rights."
-        ) from error
+        raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
     except OSError as error:
         raise StoreError(
-            f"The database {path} cannot be opened: {error.strerror}. Check its folder's rights."
+            f"The database {path} cannot be opened: {error.strerror}. Check its folder's rights and the disk."
         ) from error
     return db
+
+
+def remedy(error: sqlite3.Error) -> str:
+    """What to do about an error of the database, as a sentence without its end."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the lowest byte is the error, the rest says more of it
+    return _REMEDIES.get(code, "Restart holdpayd, and please report this")
+
+
+def check_space(path: Path) -> None:
+    """Raises NotReady while there is too little room beside the database for a new order."""
+    free_bytes = shutil.disk_usage(path.parent).free
+    if free_bytes < MIN_FREE_BYTES:
+        raise NotReady(
+            f"Only {free_bytes // 2**20} MiB are free in {path.parent}; new orders want {MIN_FREE_BYTES // 2**20} MiB,"
+            " so that what is open can be written down to its end. Make room on the disk."
+        )
+
+
+def _check_integrity(conn: sqlite3.Connection) -> None:
+    """Reads the whole file: some tenths of a second for 100 MiB. To go on with a damaged one could pay twice."""
+    ((verdict,),) = conn.execute("PRAGMA integrity_check(1)").fetchall()
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(" ".join(str(verdict).split()))
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
 def _set_pragmas(conn: sqlite3.Connection) -> None:
@@ -96,5 +142,5 @@ def transaction(conn: sqlite3.Connection) -> Iterator[None]:
             raise StoreError("A commit did not end its transaction. Restart holdpayd, and please report this.")
     except sqlite3.Error as error:
         raise StoreError(
-            f"The database could not be written: {error}. Check the disk; nothing was done meanwhile."
+            f"The database could not be written: {error}. {remedy(error)}; nothing was done that is not recorded."
         ) from error

@@ -20,7 +20,7 @@ from holdpay.core.machine import Step
 from holdpay.core.model import HtlcState, Order, Payment
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
-from holdpay.store.database import open_database, transaction
+from holdpay.store.database import check_space, open_database, remedy, transaction
 from holdpay.store.rows import Row, column_names, from_row, to_row
 
 RAW_LIMIT_BYTES = 16 * 1024
@@ -95,6 +95,7 @@ class SqliteStore:
     """One connection, for one thread. ``on_commit`` is called after each commit with its cursor and order."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = open_database(path)
         self._conn = self._db.conn
         self._conn.row_factory = sqlite3.Row
@@ -104,6 +105,10 @@ class SqliteStore:
         self._conn.close()
 
     # --- writing ----------------------------------------------------------------------------------------------------
+
+    def check_space(self) -> None:
+        """See OrderStore."""
+        check_space(self._path)
 
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         """See OrderStore."""
@@ -231,10 +236,13 @@ class SqliteStore:
             " FROM orders o LEFT JOIN payments p ON p.order_id = o.id WHERE o.closed_at_ms IS NULL",
             HtlcState.SETTLED.value,
         )
+        # What lies more than a day ahead was settled under a wall clock that was wrong.
         spent_msat = self._one(
-            "SELECT coalesce(sum(amount_msat + fee_msat), 0) FROM payments WHERE htlc = ? AND htlc_since_ms > ?",
+            "SELECT coalesce(sum(amount_msat + fee_msat), 0) FROM payments"
+            " WHERE htlc = ? AND htlc_since_ms > ? AND htlc_since_ms < ?",
             HtlcState.SETTLED.value,
             now_ms - DAY_MS,
+            now_ms + DAY_MS,
         )
         return MoneyTotals(open_orders=row["open_orders"], pending_msat=row["pending_msat"], spent_day_msat=spent_msat)
 
@@ -248,7 +256,7 @@ class SqliteStore:
         try:
             return self._conn.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreError(f"The database could not be read: {error}. Run `holdpayd --check-config`.") from error
+            raise StoreError(f"The database could not be read: {error}. {remedy(error)}.") from error
 
 
 def _order_row(order: Order) -> Row:

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from holdpay.core import events as ev
-from holdpay.core import explain as module
-from holdpay.core.explain import Moment, alarms, explain, history_line, minutes, sat, what
+from holdpay.core import history as module
+from holdpay.core.explain import alarms, explain, minutes, sat, what
+from holdpay.core.history import Moment, history, history_line
+from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE, decide
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState
 from holdpay.store.store import event_name
@@ -225,7 +227,7 @@ def test_the_story_of_a_refund_says_that_the_money_came_back() -> None:
         (1200, replied(paid=True, error="No available number")),
         (1201, refunded()),
     )
-    assert told[-2] == "provider: canceled, the money is on its way back"
+    assert told[-2] == 'provider: canceled, the money is on its way back ("No available number")'
     assert told[-1].endswith("closed: There was no code, and the money came back.")
 
 
@@ -245,7 +247,34 @@ def test_the_story_of_a_send_that_never_arrived_tells_proof_from_rumour() -> Non
 
 def test_the_story_of_a_refused_invoice_says_why() -> None:
     told = _history(PLACED, (0, ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=False)))
-    assert told[-1] == "the hold invoice was checked; closed: The hold invoice was refused, so nothing was paid."
+    assert told[-1] == (
+        "the hold invoice was refused: it asks 9000 sat, and at most 2040 sat were allowed; closed: Nothing was paid."
+    )
+
+
+def test_a_line_that_repeats_the_one_before_it_is_counted() -> None:
+    found = pair(PAID, IN_FLIGHT)
+    flip = Moment(NOW_MS, "provider_replied", found, ("the provider says unpaid",))
+    change = Moment(NOW_MS + 1, "cancel_requested", found, ())
+    lines = history([Moment(NOW_MS - 1, "order_placed", found, ()), flip, flip, flip, change, flip])
+    assert [line.text for line in lines][1:] == [
+        "noticed: the provider says unpaid (3 times)",
+        "you asked to cancel",
+        "noticed: the provider says unpaid",
+    ]
+
+
+def test_the_story_of_a_failed_payment_says_why() -> None:
+    told = _history(PLACED, VETTED, SENT, (2, in_flight()), (3, failed(failure_reason=FailureReason.NO_ROUTE)))
+    assert told[-1] == (
+        "lnd: payment failed, the money is back (no route worked within the limits for fee and time lock)"
+    )
+
+
+def test_an_lnd_that_cannot_be_asked_is_named_where_money_may_be_out_and_nowhere_else() -> None:
+    why = "lnd's wallet is locked. Unlock it with `lncli unlock`."
+    assert explain(pair(NUMBER, IN_FLIGHT), POLICY, NOW_MS, why).money.endswith(f"lnd cannot be asked now: {why}")
+    assert why not in explain(pair(DELIVERED, SETTLED), POLICY, NOW_MS, why).money
 
 
 def test_what_tells_a_person_nothing_has_no_line() -> None:

@@ -1,22 +1,26 @@
-"""Whatever the provider replies while money is out: the order stays open and watched, and the reply is in its journal."""
+"""Whatever the provider replies while money is out: the order stays open and watched, the reply is in its journal."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdpay.core.duties import Duty
 from holdpay.core.events import ProviderStatus
+from holdpay.core.machine import MAX_ANOMALIES
 from holdpay.core.model import End, HtlcState, OrderState
-from holdpay.errors import ProviderError, ProviderRefused
+from holdpay.engine.performers import MAX_CANCEL_REPLIES
+from holdpay.errors import ProviderError
 from holdpay.ports import Reply, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import MAX_ORDER_BYTES
@@ -30,7 +34,7 @@ from tests.virtual_loop import VirtualLoop
 T = TypeVar("T")
 
 HELD_FOR_EVER = Story(number_after_s=None, code_after_s=None)
-HTTP_STATUSES = [200] * 8 + [204, 302, 400, 404, 429, 500, 503]
+HTTP_STATUSES = [200] * 12 + [204, 302, 400, 404, 429, 500, 503]
 
 
 class HostileProvider(FakeProvider):
@@ -38,8 +42,11 @@ class HostileProvider(FakeProvider):
 
     answers: tuple[Answer, ...] = ()
     answered = 0
+    only_cancels = False
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        if self.only_cancels:
+            return await super().order_status(provider_order_id, urgency)
         return self._read(parse.order_status) or await super().order_status(provider_order_id, urgency)
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
@@ -76,6 +83,7 @@ async def hold(path: Path) -> Held:
     world = World(path, HELD_FOR_EVER)
     world.provider = provider = HostileProvider(world.clock, world.lnd, HELD_FOR_EVER)
     world.start()
+    world.store._conn.execute("PRAGMA synchronous = OFF")  # nothing crashes here
     order_id = world.request()
     await world.until(lambda: world.order(order_id).state is OrderState.PAID)
     return Held(world, provider, order_id)
@@ -101,7 +109,9 @@ async def run_the_gauntlet(path: Path, answers: list[Answer], *, wants_cancel: b
     if wants_cancel:
         world.engine.cancel(order_id)
 
-    await world.until(lambda: held.provider.answered > len(answers), within_s=900)
+    await world.until(
+        lambda: held.provider.answered > len(answers) or world.order(order_id).state is OrderState.DELIVERED
+    )
     await asyncio.sleep(200)
 
     order = world.order(order_id)
@@ -124,9 +134,11 @@ async def run_the_gauntlet(path: Path, answers: list[Answer], *, wants_cancel: b
     await world.close()
 
 
-ANSWERS = st.builds(
-    Answer, st.sampled_from(HTTP_STATUSES), hostile.bodies("orderstatus*").map(lambda b: b[:MAX_ORDER_BYTES])
-)
+BODIES = st.one_of(
+    hostile.mutated_text("orderstatus*").map(lambda text: text.encode("utf-8", "surrogatepass")),
+    hostile.bodies("orderstatus*"),
+).map(lambda body: body[:MAX_ORDER_BYTES])
+ANSWERS = st.builds(Answer, st.sampled_from(HTTP_STATUSES), BODIES)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -137,3 +149,63 @@ def test_whatever_is_replied_the_order_stays_open_and_watched_and_the_reply_is_j
     path = tmp_path_factory.mktemp("hostile") / "holdpay.db"
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(run_the_gauntlet(path, answers, wants_cancel=wants_cancel))
+
+
+# --- one by one -----------------------------------------------------------------------------------------------------
+
+BUSY = Answer(503, b"<html>busy</html>")
+NO = Answer(200, b'{"status":"error","reason":"too late"}')
+
+
+@pytest_asyncio.fixture
+async def held(tmp_path: Path) -> AsyncIterator[Held]:
+    made = await hold(tmp_path / "holdpay.db")
+    yield made
+    await made.world.close()
+
+
+def rows_with(held: Held, answer: Answer) -> int:
+    wanted = as_journaled(answer)
+    rows = held.world.store._rows("SELECT raw, raw_sha256 FROM journal WHERE order_id = ?", held.order_id)
+    return sum((row["raw"], row["raw_sha256"]) == wanted for row in rows)
+
+
+async def test_an_error_of_the_providers_own_is_journaled_once_until_it_answers_again(held: Held) -> None:
+    held.provider.answers = (BUSY,)
+    await asyncio.sleep(1800)
+    assert rows_with(held, BUSY) == 1
+    held.provider.answers = ()
+    await asyncio.sleep(120)
+    held.provider.answers = (BUSY,)
+    await asyncio.sleep(600)
+    assert rows_with(held, BUSY) == 2
+
+
+async def test_silence_is_not_journaled(held: Held) -> None:
+    before = held.world.store.last_cursor()
+    held.provider.go_down()
+    await asyncio.sleep(600)
+    assert held.world.store.last_cursor() == before
+
+
+async def test_an_answer_to_a_cancel_is_journaled_and_the_same_one_is_kept_raw_once(held: Held) -> None:
+    held.provider.only_cancels = True
+    held.provider.answers = (NO,)
+    held.world.engine.cancel(held.order_id)
+    await asyncio.sleep(600)
+    assert held.world.events(held.order_id).count("cancel_answered") > 10
+    assert rows_with(held, NO) == 1
+
+
+async def test_a_flood_of_replies_that_are_all_new_fills_no_disk(held: Held) -> None:
+    held.provider.answers = tuple(
+        Answer(status, json.dumps({"status": "error", "reason": f"no {n}", "x": "y" * 60_000}).encode())
+        for n in range(500)
+        for status in (200, 503)
+    )
+    held.world.engine.cancel(held.order_id)
+    await asyncio.sleep(4 * 3600)
+    assert held.provider.answered > 500
+    (kept_bytes,) = held.world.store._rows("SELECT sum(length(raw)) FROM journal")[0]
+    assert kept_bytes < (MAX_ANOMALIES + MAX_CANCEL_REPLIES + 10) * RAW_LIMIT_BYTES
+    assert held.watched_by == {Duty.PAY, Duty.POLL, Duty.CANCEL}

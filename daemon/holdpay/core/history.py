@@ -1,0 +1,112 @@
+"""The history of an order in plain words: a line for each journal row that tells a person something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from holdpay.core.explain import ENDS, failure_words, sat, what
+from holdpay.core.machine import phase
+from holdpay.core.model import Order, OrderState
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One journal row, for the history: the event's name, and the order right after it."""
+
+    at_ms: int
+    event: str
+    order: Order
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the history."""
+
+    at_ms: int
+    text: str
+
+
+def history(moments: Iterable[Moment]) -> list[Line]:
+    """What happened, oldest first. A line that repeats the one before it is counted, not told again."""
+    told: list[tuple[Line, int]] = []
+    before: Order | None = None
+    for moment in moments:
+        text = history_line(moment, before)
+        before = moment.order
+        if text is None:
+            continue
+        if told and told[-1][0].text == text:
+            told[-1] = (told[-1][0], told[-1][1] + 1)
+        else:
+            told.append((Line(moment.at_ms, text), 1))
+    return [line if count == 1 else Line(line.at_ms, f"{line.text} ({count} times)") for line, count in told]
+
+
+def history_line(moment: Moment, before: Order | None) -> str | None:
+    """One line of the history; None if there is nothing to tell a person."""
+    order, parts = moment.order, []
+    text = _event_line(moment)
+    if text is not None and not (moment.event == "provider_replied" and _is_same_phase(before, order)):
+        parts.append(text.format(**_words(order)))
+    elif before is not None and not _is_same_phase(before, order):
+        parts.append(f"{phase(order)}")
+    parts += [f"noticed: {note}" for note in moment.notes]
+    if order.is_closed and not (before and before.is_closed) and order.end is not None:
+        parts.append(f"closed: {ENDS[order.end]}")
+    return "; ".join(parts) or None
+
+
+def _event_line(moment: Moment) -> str | None:
+    if moment.event == "payment_not_found" and not moment.order.is_money_out:
+        return "lnd twice knew nothing of the payment, which proves that it was never sent"
+    if moment.event in {"invoice_decoded", "invoice_undecodable"} and moment.order.payment is None:
+        return "{reason}"
+    return _EVENT_LINES.get(moment.event)
+
+
+def _is_same_phase(before: Order | None, after: Order) -> bool:
+    return before is not None and phase(before) == phase(after)
+
+
+_EVENT_LINES = {
+    "order_requested": "you asked for {what}, at most {max_price}",
+    "order_placed": "the provider took the order and sent a hold invoice",
+    "placing_failed": "the provider did not take the order: {provider_text}",
+    "invoice_decoded": "the hold invoice over {amount} was checked",
+    "dispatch_intended": "payment {dispatch_count} was sent, fee limit {fee_limit}",
+    "payment_reported": "lnd: {phase}{fee}{failure}",
+    "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
+    "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
+    "provider_replied": "provider: {phase}{said}",
+    "cancel_requested": "you asked to cancel",
+    "cancel_answered": "the provider answered the request to cancel: {provider_text}",
+    "daemon_restarted": "the daemon restarted; {phase}",
+}
+
+
+def _words(order: Order) -> dict[str, object]:
+    payment = order.payment
+    fee = f", fee {sat(payment.fee_msat)}" if payment and payment.fee_msat else ""
+    return {
+        "what": what(order),
+        "max_price": sat(order.max_price_sat * 1000),
+        "provider_text": order.provider_text,
+        "amount": sat(payment.amount_msat) if payment else "?",
+        "dispatch_count": payment.dispatch_count if payment else 0,
+        "fee_limit": sat(payment.fee_limit_msat) if payment else "?",
+        "refusal": payment.refusal if payment else "",
+        "phase": phase(order),
+        "fee": fee,
+        "failure": f" ({why})" if (why := failure_words(payment) if payment else "") else "",
+        "reason": order.reason,
+        "said": _said(order),
+    }
+
+
+def _said(order: Order) -> str:
+    """What came with the provider's word."""
+    if order.state is OrderState.NUMBER_ASSIGNED:
+        return f" on +{order.number}"
+    return f' ("{order.provider_text}")' if order.state is OrderState.CANCELED else ""

@@ -1,0 +1,85 @@
+"""`holdpayd check` and `holdpayd recover` against a real lnd, with the documented macaroon and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from tests.harness import enum_name, is_held, is_over
+from tests.integration.market import Market, open_market
+from tests.regtest.net import Net
+from tests.regtest.rest import b64
+
+pytestmark = pytest.mark.real
+
+UNTIL_TOLD_S = 1e9
+"""Of the provider's clock: the order is held until the test settles its invoice."""
+
+
+@pytest_asyncio.fixture
+async def market(own_net: Net, tmp_path: Path) -> AsyncIterator[Market]:
+    """A net of its own: recover finds every payment that was ever made to carol."""
+    async with open_market(own_net, tmp_path) as opened:
+        yield opened
+
+
+async def holdpayd(market: Market, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdpay.cli.daemon", "--config", str(market.daemon.config), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def found(market: Market) -> set[str]:
+    """The kinds of findings; an order may be late by the fast clock of the provider."""
+    _, output = await holdpayd(market, "check", "--json")
+    return {finding["code"] for finding in json.loads(output)["findings"]} - {"alarm"}
+
+
+async def buy(market: Market, **scenario: object) -> pb.Order:
+    knobs = market.provider.knobs
+    knobs.queue.append(replace(knobs.scenario, **scenario))  # type: ignore[arg-type]
+    return await market.daemon.order()
+
+
+async def test_a_database_lost_while_an_order_is_held_is_rebuilt_from_a_real_lnd(market: Market) -> None:
+    daemon = market.daemon
+    got = await daemon.until((await buy(market)).id, is_over)
+    refunded = await daemon.until((await buy(market, no_number=True, gives_up_after_s=20.0)).id, is_over)
+    assert await found(market) == set()
+    held = await daemon.until((await buy(market, code_after_s=UNTIL_TOLD_S)).id, is_held)
+    assert await found(market) == {"open"}
+
+    await daemon.kill()
+    for file in daemon.config.with_name("state").glob("holdpay.db*"):
+        file.unlink()
+    assert await found(market) == {"no-database", "stranger"}
+    code, output = await holdpayd(market, "recover", "--write")
+    assert code == 0, output
+    assert await found(market) == {"open", "unwatched"}
+
+    await daemon.start_ready()
+    for before in (got, refunded):
+        after = await daemon.get(f"rec{before.payment_hash[:8]}")
+        assert enum_name(after, "end") == enum_name(before, "end")
+        assert (after.code, after.spent_msat) == (before.code, before.spent_msat)
+    theirs = market.provider.orders[held.payment_hash]
+    theirs.code = "246810"
+    await market.net["carol"].rest.post("/v2/invoices/settle", {"preimage": b64(theirs.preimage)})
+    done = await daemon.until(f"rec{held.payment_hash[:8]}", is_over)
+    assert (enum_name(done, "end"), done.code) == ("CODE_RECEIVED", "246810")
+    assert len(await market.payments(held.payment_hash)) == 1
+    assert await found(market) == set()

@@ -1,0 +1,155 @@
+"""The wall clock was wrong and is set while no daemon runs: every order goes on and ends, in its usual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.errors import ProviderUnavailable
+from tests.fakes import NO_ROUTE, Send, Story
+from tests.unit.engine.world import World
+
+MINUTE_S: Final = 60
+DAY_S: Final = 24 * 3600
+STEPS_S: Final = {
+    "ten years back": -3652 * DAY_S,
+    "a day back": -DAY_S,
+    "an hour back": -3600,
+    "a minute back": -MINUTE_S,
+    "a minute forward": MINUTE_S,
+    "an hour forward": 3600,
+    "three days forward": 3 * DAY_S,
+    "ten years forward": 3652 * DAY_S,
+}
+
+
+USUAL: Final = Story()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A daemon that dies where ``dies_when`` says. ``ends``: how the order may end, whatever the clock says then."""
+
+    dies_when: Callable[[Order], bool]
+    ends: frozenset[End] = frozenset({End.CODE_RECEIVED})
+    story: Story = USUAL
+    prepare: Callable[[World], None] = lambda world: None
+    wants_cancel: bool = False
+    late_ends: frozenset[End] = frozenset()
+    """Further ends for a clock that was set forward: the time to pay is over."""
+
+
+def _cannot_place(world: World) -> None:
+    world.provider.next_place_errors = deque([ProviderUnavailable()])
+
+
+def _finds_no_route_at_first(world: World) -> None:
+    world.lnd.next_sends = deque([Send(fails=NO_ROUTE)] * 2)
+
+
+def _loses_the_send(world: World) -> None:
+    world.lnd.next_sends = deque([Send(arrives_after_s=None, is_lost=True)])
+
+
+def _is_settled_early(world: World) -> None:
+    asyncio.get_running_loop().call_later(
+        20, lambda: world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    )
+
+
+UNPAID: Final = frozenset({End.PAYMENT_FAILED, End.PROVIDER_REFUSED, End.CANCELED_UNPAID})
+CASES: Final = {
+    "requested": Case(dies_when=lambda order: order.state is OrderState.REQUESTED, late_ends=UNPAID),
+    "to be placed again": Case(dies_when=lambda order: order.place_count == 1, prepare=_cannot_place, late_ends=UNPAID),
+    "invoice received": Case(dies_when=lambda order: order.state is OrderState.AWAITING_PAYMENT, late_ends=UNPAID),
+    "dispatching": Case(dies_when=lambda order: order.htlc is HtlcState.DISPATCHING),
+    "proven absent once": Case(
+        dies_when=lambda order: order.payment is not None and order.payment.absent_since_ms is not None,
+        prepare=_loses_the_send,
+        late_ends=UNPAID,
+    ),
+    "to be dispatched again": Case(
+        dies_when=lambda order: (
+            order.payment is not None and order.payment.dispatch_count == 2 and not order.is_money_out
+        ),
+        prepare=_finds_no_route_at_first,
+        late_ends=UNPAID,
+    ),
+    "held": Case(dies_when=lambda order: order.state is OrderState.PAID),
+    "number known": Case(dies_when=lambda order: order.number is not None),
+    "to be canceled": Case(
+        dies_when=lambda order: order.cancel_at_ms is not None and order.state is OrderState.NUMBER_ASSIGNED,
+        story=Story(code_after_s=None),
+        wants_cancel=True,
+        ends=frozenset({End.REFUNDED}),
+    ),
+    "on its way back": Case(
+        dies_when=lambda order: order.state is OrderState.CANCELED,
+        story=Story(number_after_s=None, code_after_s=None, over_after_s=60, resolve_lag_s=30),
+        ends=frozenset({End.REFUNDED}),
+    ),
+    "charged, and no code yet": Case(
+        dies_when=lambda order: order.htlc is HtlcState.SETTLED,
+        story=Story(code_after_s=200),
+        prepare=_is_settled_early,
+        # Like a daemon that was away for longer than the grace: the provider is asked once more, and has none yet.
+        late_ends=frozenset({End.CHARGED_WITHOUT_CODE}),
+    ),
+    "delivered": Case(dies_when=lambda order: order.code is not None, story=Story(resolve_lag_s=30)),
+}
+
+
+@pytest.mark.parametrize("step", STEPS_S)
+@pytest.mark.parametrize("name", CASES)
+async def test_an_order_goes_on_and_ends_after_the_clock_was_set(world: World, name: str, step: str) -> None:
+    case = CASES[name]
+    world.provider.story = case.story
+    case.prepare(world)
+    order_id = world.request()
+    if case.wants_cancel:
+        await world.until(lambda: world.order(order_id).state is OrderState.NUMBER_ASSIGNED)
+        world.engine.cancel(order_id)
+    await world.until(lambda: case.dies_when(world.order(order_id)), within_s=400)
+    await world.crash()
+
+    world.clock.offset_ms += STEPS_S[step] * 1000
+    world.start()
+    closed = await world.until_closed(order_id, within_s=15 * MINUTE_S)
+
+    assert closed.end in case.ends | (case.late_ends if STEPS_S[step] > 0 else frozenset())
+    assert len(world.lnd.sends) <= 3
+    if closed.end is End.CODE_RECEIVED:
+        assert (closed.code, closed.htlc) == ("012345", HtlcState.SETTLED)
+
+
+async def test_what_was_settled_under_a_clock_that_ran_years_ahead_uses_up_no_limit_for_ever(world: World) -> None:
+    world.clock.offset_ms += 3652 * DAY_S * 1000
+    await world.until_closed(world.request(1))
+    assert world.store.totals(world.clock.now_ms()).spent_day_msat > 0
+    await world.crash()
+
+    world.clock.offset_ms -= 3652 * DAY_S * 1000
+    world.start()
+
+    assert world.store.totals(world.clock.now_ms()).spent_day_msat == 0
+    await world.until_closed(world.request(2))
+    assert world.store.totals(world.clock.now_ms() - 3600 * 1000).spent_day_msat > 0
+
+
+async def test_a_clock_that_was_set_back_is_noted_in_the_journal(world: World) -> None:
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    await world.crash()
+
+    world.clock.offset_ms -= 3600 * 1000
+    world.start()
+
+    (restarted,) = [u for u in world.store.updates(0, order_id, 100) if u.event == "daemon_restarted"]
+    assert "set back by 3600 s or more" in restarted.notes[0]
+    await world.until_closed(order_id)
