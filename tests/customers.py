@@ -78,10 +78,10 @@ class Customer:
         try:
             await asking
         except grpc.aio.AioRpcError as error:
-            # Also a refusal because lnd is not there yet; the same request is made again.
+            # A refusal looks alike: lnd is not there, or the provider. The same request is made again.
             if error.code() not in _DAEMON_IS_GONE:
                 raise
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
 
 class Crowd:

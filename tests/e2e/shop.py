@@ -12,12 +12,14 @@ from holdpay.sandbox.lnd_network import Network
 from holdpay.sandbox.payee import Settled
 from holdpay.sandbox.tricks import play
 from holdpay.sandbox.world import SandboxWorld
-from tests.harness import Daemon, is_over
+from tests.harness import Daemon, is_held, is_over
 
 PACE = 50.0
 PRICE_MSAT = 3_000_000
 FEE_MSAT = 1_003
 """The simulated peer asks 1 sat and one millionth."""
+
+FOR_EVER_S = 1e9
 
 QUICK = """
 [limits]
@@ -88,6 +90,24 @@ class Shop:
         """An order, from the request to its end."""
         order = await self.daemon.order(**fields)
         return await self.daemon.until(order.id, is_over)
+
+    async def held(self, *, has_number: bool = True) -> pb.Order:
+        """An order that stays held until ``deliver`` or ``give_back``."""
+        self.next_order(code_after_s=FOR_EVER_S, no_number=not has_number, gives_up_after_s=FOR_EVER_S)
+        order = await self.daemon.order()
+        return await self.daemon.until(order.id, lambda now: is_held(now) and bool(now.number) is has_number)
+
+    async def deliver(self, order: pb.Order) -> None:
+        """The provider gets the SMS, and settles."""
+        theirs = self.world.provider.orders[order.payment_hash]
+        theirs.code = "246810"
+        await self.world.payee.settle(theirs.preimage)
+
+    async def give_back(self, order: pb.Order) -> None:
+        """The provider calls the order over, and cancels the hold invoice."""
+        theirs = self.world.provider.orders[order.payment_hash]
+        theirs.error = "No available number"
+        await self.world.payee.cancel(theirs.payment_hash)
 
     @property
     def sends(self) -> int:

@@ -47,7 +47,6 @@ async def closed_shop(directory: Path) -> AsyncIterator[Shop]:
 
 UNUSABLE = {
     "unreachable": (None, "does not answer", "lnd.address"),
-    "locked": (WalletState.LOCKED, "wallet is locked", "lncli unlock"),
     "starting": (WalletState.UNLOCKED, "lnd is starting", "Wait"),
 }
 
@@ -60,49 +59,26 @@ async def test_it_starts_and_serves_without_a_usable_lnd_says_so_and_refuses_ord
         if up_to is not None:
             await shop.world.lnd.start(up_to)
         await shop.daemon.start()
-        async with asyncio.timeout(5):
-            while "not asked yet" in (status := await shop.daemon.status()).lnd.detail:
-                await asyncio.sleep(0.05)
 
-        assert (status.lnd.state, status.ready) == (state, False)
-        assert what in status.not_ready_reason
-        assert remedy in status.not_ready_reason
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await shop.daemon.order()
-        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert what in (refusal.value.details() or "")
-        assert not (await shop.daemon.stub.ListOrders(pb.ListOrdersRequest())).orders
+        await is_refused(shop.daemon, state, what, remedy)
 
 
-# --- one daemon, and its files --------------------------------------------------------------------------------------
+async def is_refused(daemon: Daemon, state: str, what: str, remedy: str) -> None:
+    """The status says why no order would be taken, so does the refusal, and nothing is recorded."""
+    async with asyncio.timeout(5):
+        while "not asked yet" in (status := await daemon.status()).lnd.detail:
+            await asyncio.sleep(0.05)
+    assert (status.lnd.state, status.ready) == (state, False)
+    assert what in status.not_ready_reason
+    assert remedy in status.not_ready_reason
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await daemon.order()
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refusal.value.details() == status.not_ready_reason
+    assert not (await daemon.stub.ListOrders(pb.ListOrdersRequest())).orders
 
 
-async def test_a_second_daemon_on_the_same_state_or_socket_is_refused_and_harms_nothing(tmp_path: Path) -> None:
-    async with open_shop(tmp_path) as shop:
-        order = await shop.daemon.order()
-        await shop.daemon.until(order.id, is_held)
-        config, state = shop.world.config.read_text(), str(tmp_path / "state")
-        inode = shop.world.socket.stat().st_ino
-        for name, changed in (
-            ("state", config.replace(str(shop.world.socket), str(tmp_path / "other.sock"))),
-            ("socket", config.replace(state, str(tmp_path / "other-state"))),
-        ):
-            second = tmp_path / f"same-{name}.toml"
-            second.write_text(changed)
-            second.chmod(0o600)
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "holdpay.cli.daemon", "--config", str(second)), stderr=asyncio.subprocess.PIPE
-            )
-            _, stderr = await process.communicate()
-            lines = [line for line in stderr.decode().splitlines() if line.startswith("holdpayd: ")]
-            assert process.returncode == 75
-            (line,) = lines
-            assert f"Another holdpayd (pid {shop.daemon.pid})" in line
-            assert f"its own daemon.{'state_dir' if name == 'state' else 'socket'}" in line
-
-        assert shop.world.socket.stat().st_ino == inode
-        done = await shop.daemon.until(order.id, is_over)
-        assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)
+# --- a broken database -----------------------------------------------------------------------------------------------
 
 
 async def test_a_database_that_cannot_be_written_ends_it_and_the_order_goes_on_after_the_repair(tmp_path: Path) -> None:
@@ -210,6 +186,7 @@ async def test_systemd_is_told_ready_when_the_socket_answers_then_lnds_state_and
             assert str(shop.world.socket) in message
 
             assert "STATUS=lnd" in (await until("is locked"))[1]
+            await is_refused(shop.daemon, "locked", "wallet is locked", "lncli unlock")
             await shop.play("lnd-unlocked")
             between, message = await until("alice is ready")
             assert between.count("WATCHDOG=1") >= 1
@@ -264,3 +241,31 @@ async def test_nobody_else_can_read_what_it_keeps_even_with_an_open_umask(odd_sh
     assert {"holdpay.db", "holdpay.db-wal", "lock"} <= set(modes)
     assert set(modes.values()) == {"600"}
     assert f"{stat.S_IMODE(odd_shop.world.socket.stat().st_mode):o}" == "660"
+
+
+async def test_a_second_daemon_on_the_same_state_or_socket_is_refused_and_harms_nothing(
+    odd_shop: Shop, tmp_path: Path
+) -> None:
+    shop, first = odd_shop, odd_shop.world.config.read_text()
+    state, inode = str(shop.world.directory / "state"), shop.world.socket.stat().st_ino
+    shop.next_order(code_after_s=100)
+    order = await shop.daemon.order()
+    for key, changed in (
+        ("state_dir", first.replace(str(shop.world.socket), str(tmp_path / "other.sock"))),
+        ("socket", first.replace(state, str(tmp_path / "other-state"))),
+    ):
+        second = tmp_path / f"same-{key}.toml"
+        second.write_text(changed)
+        second.chmod(0o600)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "holdpay.cli.daemon", "--config", str(second)), stderr=asyncio.subprocess.PIPE
+        )
+        _, stderr = await process.communicate()
+        (line,) = [line for line in stderr.decode().splitlines() if line.startswith("holdpayd: ")]
+        assert process.returncode == 75
+        assert f"Another holdpayd (pid {shop.daemon.pid})" in line
+        assert f"its own daemon.{key}" in line
+
+    assert shop.world.socket.stat().st_ino == inode
+    done = await shop.daemon.until(order.id, is_over)
+    assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)

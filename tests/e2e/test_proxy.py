@@ -29,14 +29,15 @@ async def proxy(request: pytest.FixtureRequest) -> AsyncIterator[HttpProxy | Soc
         yield running
 
 
-async def test_the_provider_and_nobody_else_is_reached_through_the_proxy(
+async def test_the_provider_is_reached_through_the_proxy_and_lnd_by_its_name_without_it(
     tmp_path: Path, proxy: HttpProxy | SocksProxy
 ) -> None:
     def edit(text: str) -> str:
-        by_name = re.sub(r'base_url = "http://127\.0\.0\.1:', 'base_url = "http://localhost:', text)
+        by_name = re.sub(r'(base_url = "http://|address = ")127\.0\.0\.1:', r"\1localhost:", text)
         return by_name.replace("[provider]\n", f'[provider]\nproxy = "{proxy.url}"\n')
 
     async with open_shop(tmp_path, edit_config=edit) as shop:
+        assert (await shop.daemon.status()).lnd.address == f"localhost:{shop.world.lnd.port}"
         assert (await shop.buy()).end == pb.END_CODE_RECEIVED
 
         assert set(proxy.asked) == {("localhost", urlsplit(shop.world.provider.url).port)}
@@ -48,14 +49,6 @@ async def test_the_provider_and_nobody_else_is_reached_through_the_proxy(
         log = shop.daemon.log()
         assert "sesame" not in log
         assert "sesame" not in (await shop.daemon.status()).provider.last_error
-
-
-async def test_lnd_is_reached_by_a_host_name(tmp_path: Path) -> None:
-    async with open_shop(
-        tmp_path, edit_config=lambda text: re.sub(r'address = "127\.0\.0\.1:', 'address = "localhost:', text)
-    ) as shop:
-        assert (await shop.daemon.status()).lnd.address == f"localhost:{shop.world.lnd.port}"
-        assert (await shop.buy()).end == pb.END_CODE_RECEIVED
 
 
 async def test_lnd_behind_a_certificate_of_another_name_needs_that_name(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ async def live_through_everything(shop: Shop) -> list[str]:
     shop.next_order(no_code=True, gives_up_after_s=20)
     shop.next_order(**scenario, flips=True)
     shop.next_order(overprice_percent=10)
-    ended = [await shop.buy() for _ in range(2)]
-    tell_on_the_next_order(shop)
-    ended += [await shop.buy() for _ in range(3)]
+    shop.next_order(**scenario)
     spoil_the_next_invoice(shop)
-    ended.append(await shop.buy())
+    begun = [await shop.daemon.order() for _ in range(6)]
+    tell_on_the_next_order(shop)
+    ended = [await shop.daemon.until(order.id, is_over) for order in begun]
     assert {order.end for order in ended} == {pb.END_CODE_RECEIVED, pb.END_REFUNDED, pb.END_INVOICE_REJECTED}
 
     shop.next_order(code="QZ-7742-XK", as_numbers=False, number_after_s=60, code_after_s=100)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -25,30 +25,41 @@ from holdpay.store.database import transaction
 from holdpay.store.store import SqliteStore
 from tests.simulation.core import Outcome
 from tests.simulation.shell import ShellSimulation
+from tests.simulation.shell_faults import ShellFaults
 
 Plant = Callable[[], AbstractContextManager[Any]]
-BUGS: dict[str, tuple[Plant, str | None]] = {}
-"""Each with the fault without which it cannot show, if there is one."""
 
 
-def bug(fault: str | None = None) -> Callable[[Plant], Plant]:
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A mistake, and the fault without which it cannot show, with the least chance that is worth a run."""
+
+    plant: Plant
+    fault: str | None
+    least_chance: float
+
+    def may_show(self, faults: ShellFaults) -> bool:
+        return self.fault is None or getattr(faults, self.fault) >= self.least_chance
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(fault: str | None = None, least_chance: float = 0.001) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
-        BUGS[plant.__name__] = (plant, fault)
+        BUGS[plant.__name__] = Bug(plant, fault, least_chance)
         return plant
 
     return register
 
 
 def hunt(name: str, seeds: range) -> Outcome | None:
-    """The first seed that catches the bug. Seeds in which it cannot show are not run."""
-    plant, fault = BUGS[name]
-    with plant():
+    """The first seed that catches the bug."""
+    with BUGS[name].plant():
         for seed in seeds:
             simulation = ShellSimulation(seed)
-            if fault is not None and not getattr(simulation.world.faults, fault):
-                continue
-            outcome = simulation.run()
-            if outcome.violation:
+            outcome = simulation.run() if BUGS[name].may_show(simulation.world.faults) else None
+            if outcome is not None and outcome.violation:
                 return outcome
     return None
 
@@ -73,7 +84,7 @@ def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
     return patch.object(Performers, "_dispatch", hasty)
 
 
-@bug("store_error")
+@bug("store_error", 0.1)
 def a_failed_commit_is_logged_and_ignored() -> AbstractContextManager[Any]:
     """The database has hiccups, and the daemon is busy."""
     apply = Engine.apply
@@ -96,7 +107,7 @@ def a_failed_commit_is_logged_and_ignored() -> AbstractContextManager[Any]:
     return planted()
 
 
-@bug("store_error")
+@bug("store_error", 0.1)
 def the_others_go_on_after_a_failed_commit() -> AbstractContextManager[Any]:
     """The process ends soon enough."""
 
@@ -241,7 +252,7 @@ def only_orders_that_were_paid_are_taken_over() -> AbstractContextManager[Any]:
     return patch.object(SqliteStore, "open_orders", paid)
 
 
-@bug("garbage")
+@bug("garbage", 0.02)
 def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
     """After an error the next poll waits for a change of the order, which only a poll could bring."""
     ask = Performers._ask
@@ -253,12 +264,6 @@ def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
         return retry_after_s
 
     return patch.object(Performers, "_ask", stubborn)
-
-
-@bug("provider_down")
-def a_provider_that_fails_is_asked_again_at_once() -> AbstractContextManager[Any]:
-    """It will recover."""
-    return patch.object(performers, "PROVIDER_RETRY_S", (0,))
 
 
 @bug("wrong_node")
@@ -281,7 +286,7 @@ def a_lost_stream_is_not_taken_up_again() -> AbstractContextManager[Any]:
     return patch.object(Performers, "_follow", content)
 
 
-@bug("lnd_down")
+@bug("lnd_down", 0.1)
 def an_unreachable_lnd_is_taken_for_a_failed_payment() -> AbstractContextManager[Any]:
     """A Track that could not even be asked says that the payment is not there."""
     event_of = performers._event_of

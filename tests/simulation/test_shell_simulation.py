@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.planted_shell import BUGS, hunt
 from tests.simulation.shell import ShellSimulation
 
-SHORT_RUN = 150
+SHORT_RUN = 100
 BUG_HUNT = 2_000
 
 

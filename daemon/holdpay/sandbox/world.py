@@ -69,12 +69,15 @@ def _paced(real_s: int, pace: float) -> int:
 
 
 class SandboxWorld:
-    """Both simulated servers. An async context manager; ``directory`` gets their files and the daemon's config.toml."""
+    """Both simulated servers. An async context manager; ``directory`` gets their files and the daemon's config.toml.
 
-    def __init__(self, directory: Path, *, pace: float = 1.0, extra_config: str = "") -> None:
+    ``lnd_port`` 0 takes any free port, and an lnd that is started again may then find it taken by a connection.
+    """
+
+    def __init__(self, directory: Path, *, pace: float = 1.0, extra_config: str = "", lnd_port: int = 0) -> None:
         clock = WallClock(pace)
         self.payee: Payee = Payee(clock)
-        self.lnd: SandboxLnd = SandboxLnd(self.payee, directory / "lnd", clock=clock)
+        self.lnd: SandboxLnd = SandboxLnd(self.payee, directory / "lnd", clock=clock, port=lnd_port)
         self.provider: SimulatedSms4Sats = SimulatedSms4Sats(self.payee, clock)
         self.directory: Path = directory
         self._control = ControlServer(self, directory)

@@ -19,15 +19,18 @@ FAILURE = PaymentFailure(
     payment_index=1,
     at_ms=NOW_MS,
 )
-TIMES = {
-    "dispatch_at_ms": NOW_MS + 9,
-    "money_out_since_ms": NOW_MS,
-    "unpaid_since_ms": NOW_MS,
-    "unpaid_again_at_ms": NOW_MS,
-    "absent_since_ms": NOW_MS,
-}
 FULL = order(
-    cancel_wanted_at_ms=NOW_MS, cancel_at_ms=NOW_MS + 5, closed_at_ms=NOW_MS, payment=payment(failure=FAILURE, **TIMES)
+    cancel_wanted_at_ms=NOW_MS,
+    cancel_at_ms=NOW_MS + 5,
+    closed_at_ms=NOW_MS,
+    payment=payment(
+        failure=FAILURE,
+        dispatch_at_ms=NOW_MS + 9,
+        money_out_since_ms=NOW_MS,
+        unpaid_since_ms=NOW_MS,
+        unpaid_again_at_ms=NOW_MS,
+        absent_since_ms=NOW_MS,
+    ),
 )
 
 
