@@ -17,8 +17,8 @@ import grpc.aio
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 
-START_TIMEOUT_S = 20.0
-ORDER_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 60.0
+ORDER_TIMEOUT_S = 120.0
 # A daemon that starts is found at once; gRPC would wait a second or more between two tries, and share that wait.
 _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),

@@ -201,7 +201,10 @@ def _lnd_pays_only_what_the_journal_meant(books: Books) -> Iterator[Discrepancy]
 def _a_hash_is_settled_once(books: Books) -> Iterator[Discrepancy]:
     for payment in books.lnd:
         settled_msat = sum(payment.settled_htlcs_msat)
-        if settled_msat > payment.value_msat + payment.fee_msat:
+        # lnd books an HTLC and its fee a moment after it is settled.
+        is_booked = payment.status == "SUCCEEDED"
+        once_msat = payment.value_msat + payment.fee_msat if is_booked else 2 * payment.value_msat - 1
+        if settled_msat > once_msat:
             yield Discrepancy(Law.SETTLED_TWICE, payment.payment_hash, f"{payment.settled_htlcs_msat} msat")
 
 

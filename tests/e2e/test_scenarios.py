@@ -354,7 +354,7 @@ async def test_a_payment_that_fails_on_its_way_is_tried_again_on_the_same_invoic
     order = await shop.daemon.order()
     failed = await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "FAILED"))
     assert failed.locked_msat == 0
-    assert failed.reason == "no route worked within the limits for fee and time lock"
+    assert failed.reason == "an HTLC failed on its way, and no route worked within the limits for fee and time lock"
 
     done = await shop.daemon.until(order.id, is_over)
 
@@ -362,7 +362,7 @@ async def test_a_payment_that_fails_on_its_way_is_tried_again_on_the_same_invoic
     assert done.dispatches == 4
     assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (3, 1)
     text = await story(shop, done)
-    assert in_order(text, "payment failed", "no route worked", "payment 2 was sent", "code received")
+    assert in_order(text, "HTLC failed on its way", "payment 2 was sent", "nothing was tried", "code received")
 
 
 async def test_a_payee_that_is_away_costs_nothing(hurried_shop: Shop) -> None:
@@ -405,6 +405,7 @@ async def test_a_payment_that_is_stuck_on_its_way_is_an_alarm_and_nothing_is_sen
         while not (alarms := (await shop.daemon.status()).alarms):
             await asyncio.sleep(0.05)
     assert "does not call it paid" in alarms[0]
+    assert "comes back by itself" in (await shop.daemon.explain(order.id)).next
 
     done = await shop.daemon.until(order.id, is_over)
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -25,7 +26,7 @@ from holdpay.store.database import transaction
 from holdpay.store.store import SqliteStore
 from tests.simulation.core import Outcome
 from tests.simulation.shell import ShellSimulation
-from tests.simulation.shell_faults import ShellFaults
+from tests.simulation.shell_faults import ShellFaults, draw_shell
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
@@ -57,10 +58,10 @@ def hunt(name: str, seeds: range) -> Outcome | None:
     """The first seed that catches the bug."""
     with BUGS[name].plant():
         for seed in seeds:
-            simulation = ShellSimulation(seed)
-            outcome = simulation.run() if BUGS[name].may_show(simulation.world.faults) else None
-            if outcome is not None and outcome.violation:
-                return outcome
+            if BUGS[name].may_show(draw_shell(Random(seed))):
+                outcome = ShellSimulation(seed).run()
+                if outcome.violation:
+                    return outcome
     return None
 
 

@@ -194,6 +194,10 @@ COOKED: dict[str, tuple[Callable[[], Books], set[Law]]] = {
         lambda: lnd(BOUGHT, settled_htlcs_msat=(AMOUNT_MSAT + FEE_MSAT,) * 2),
         {Law.SETTLED_TWICE, Law.SUM_DIFFERS},
     ),
+    "a hash settled twice before lnd books it": (
+        lambda: lnd(BOUGHT, status="IN_FLIGHT", fee_msat=0, settled_htlcs_msat=(AMOUNT_MSAT + FEE_MSAT,) * 2),
+        {Law.SETTLED_TWICE, Law.CLOSED_WITH_MONEY_OUT, Law.BOOKED_NOT_CHARGED, Law.SUM_DIFFERS, Law.MONEY_STILL_OUT},
+    ),
     "closed while lnd has it in flight": (
         lambda: lnd(REFUNDED, status="IN_FLIGHT"),
         {Law.CLOSED_WITH_MONEY_OUT, Law.MONEY_STILL_OUT},
@@ -287,4 +291,6 @@ def test_money_that_is_out_is_fine_while_the_order_is_open() -> None:
         provider=_with(held.provider, REFUNDED, replace(held.provider[REFUNDED], invoice="accepted")),
     )
     assert reconcile(held, is_over=False) == []
+    settled = replace(held.lnd[REFUNDED], settled_htlcs_msat=(AMOUNT_MSAT + FEE_MSAT,))
+    assert reconcile(replace(held, lnd=_with(held.lnd, REFUNDED, settled)), is_over=False) == []
     assert {found.law for found in reconcile(held, is_over=True)} == {Law.NEVER_ENDED, Law.MONEY_STILL_OUT}

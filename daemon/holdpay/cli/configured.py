@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,8 +23,9 @@ def load(config_path: Path | None) -> tuple[Path, Settings]:
 
 
 def complain(problems: Iterable[str]) -> None:
-    """A line each on stderr, redacted."""
+    """A line each on stderr, redacted. Where nobody can hear it, the exit code says it alone."""
     from holdpay.redact import redact_text
 
     for problem in problems:
-        click.echo(f"holdpayd: {redact_text(problem)}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            click.echo(f"holdpayd: {redact_text(problem)}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import phase, promise_until_ms
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy
@@ -165,8 +166,11 @@ def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
     if order.state is OrderState.DELIVERED:
         return "The provider settles the hold invoice, and the order closes."
     if order.state is OrderState.AWAITING_PAYMENT:
-        head = "The payment has to reach the provider's node; then come a number and the code."
-    elif order.state is OrderState.NUMBER_ASSIGNED:
+        return (
+            "The payment has to reach the provider's node; then come a number and the code. One that is stuck comes"
+            " back by itself, at its expiry height at the latest. Nothing is sent a second time meanwhile."
+        )
+    if order.state is OrderState.NUMBER_ASSIGNED:
         head = f"Have the SMS sent to +{order.number}: the code is handed over when it arrives."
     else:
         head = "A number comes next, then the code."
@@ -182,7 +186,12 @@ def failure_words(payment: Payment) -> str:
     """Why the latest dispatch failed, for people. Empty: it did not."""
     if payment.failure is None or payment.htlc is not HtlcState.FAILED:
         return ""
-    return payment.failure.reason.in_words
+    why = payment.failure.reason.in_words
+    if payment.failure.failure_class is FailureClass.ROUTING:
+        return f"an HTLC failed on its way, and {why}"
+    if payment.failure.failure_class is FailureClass.NO_ATTEMPT and payment.failure.reason is FailureReason.NO_ROUTE:
+        return f"nothing was tried: {why}, or lnd avoids a hop that failed lately"
+    return why
 
 
 def trouble(order: Order) -> str:

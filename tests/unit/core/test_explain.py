@@ -11,12 +11,13 @@ from holdpay.core import events as ev
 from holdpay.core import history as module
 from holdpay.core.explain import alarms, explain, minutes, sat, what
 from holdpay.core.history import Moment, history, history_line
-from holdpay.core.lightning import FailureReason
+from holdpay.core.lightning import Attempt, FailureReason
 from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE, decide
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState
 from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
+    FAILED_ON_THE_WAY,
     HASH,
     HOUR,
     NOW_MS,
@@ -264,11 +265,17 @@ def test_a_line_that_repeats_the_one_before_it_is_counted() -> None:
     ]
 
 
-def test_the_story_of_a_failed_payment_says_why() -> None:
-    told = _history(PLACED, VETTED, SENT, (2, in_flight()), (3, failed(failure_reason=FailureReason.NO_ROUTE)))
-    assert told[-1] == (
-        "lnd: payment failed, the money is back (no route worked within the limits for fee and time lock)"
-    )
+@pytest.mark.parametrize(
+    ("attempts", "why"),
+    [
+        ([FAILED_ON_THE_WAY], "an HTLC failed on its way"),
+        ([], "nothing was tried: no route worked within the limits for fee and time lock"),
+    ],
+)
+def test_the_story_of_a_failed_payment_says_why(attempts: list[Attempt], why: str) -> None:
+    end = failed(*attempts, failure_reason=FailureReason.NO_ROUTE)
+    told = _history(PLACED, VETTED, SENT, (2, in_flight()), (3, end))
+    assert told[-1].startswith(f"lnd: payment failed, the money is back ({why}")
 
 
 def test_an_lnd_that_cannot_be_asked_is_named_where_money_may_be_out_and_nowhere_else() -> None:

@@ -267,3 +267,22 @@ async def test_a_second_payer_of_a_held_invoice_is_turned_away(scene: Scene) -> 
 
     assert outcome((await told(subscription))[-1]) == (PaymentStatus.FAILED, FailureReason.INCORRECT_PAYMENT_DETAILS)
     assert await scene.payee.state(HASH) is InvoiceState.ACCEPTED
+
+
+async def test_a_stream_that_hangs_is_silent_for_ever_and_one_that_is_opened_later_is_not(scene: Scene) -> None:
+    hung = await scene.held()
+    scene.node.hang_streams()
+    later = scene.node.track(HASH)
+
+    await scene.payee.settle(PREIMAGE)
+    await scene.clock.advance(1)
+    assert outcome((await told(later))[-1]) == (PaymentStatus.SUCCEEDED, FailureReason.NONE)
+    scene.node.stop()
+    await settle()
+
+    snapshots = hung.snapshots()
+    assert [(await anext(snapshots)).is_terminal for _ in range(2)] == [False, False]
+    waiting = asyncio.ensure_future(anext(snapshots))
+    await settle()
+    assert not waiting.done()
+    waiting.cancel()
