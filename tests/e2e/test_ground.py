@@ -1,7 +1,7 @@
 """The ground gives way under the real daemon: its disk, its database, its clock, lnd, the provider, its own time.
 
-docs/operations.md has a row for each. lnd's new certificate is in test_scenarios.py; what takes an hour, and what clocks
-do to every stage of an order, is on virtual time in tests/unit/engine.
+docs/operations.md has a row for each. lnd's new certificate is in test_scenarios.py; what takes an hour, and what
+clocks do to every stage of an order, is on virtual time in tests/unit/engine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ async def mall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     directory = tmp_path_factory.mktemp("mall")
     (directory / "sitecustomize.py").write_text(CLOCK_HOOK)
     (directory / "clock_is_wrong_by_s").write_text("0")
-    async with open_shop(directory, extra_config=PATIENT, environment={"PYTHONPATH": str(directory)}) as opened:
+    path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+    async with open_shop(directory, extra_config=PATIENT, environment={"PYTHONPATH": path}) as opened:
         yield opened
 
 

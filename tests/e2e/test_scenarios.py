@@ -22,6 +22,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MOST_POLLS = 25
 """Of an order whose code comes after 40 s of the provider's time."""
+MOST_POLLS_OF_ANY = 60
+"""Of one that waits for minutes of it."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -32,12 +34,14 @@ async def mall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def shop(mall: Shop) -> AsyncIterator[Shop]:
-    """The shared one, as new but for its past orders; its books are checked after each test."""
+    """The shared one, as new but for its past orders; after each test its books and its manners are checked."""
+    polls, placed = mall.polls, len(mall.world.provider.orders)
     yield mall
     fresh = Knobs()
     for name in Knobs.__slots__:
         setattr(mall.world.provider.knobs, name, getattr(fresh, name))
     await mall.audit()
+    assert mall.polls - polls <= MOST_POLLS_OF_ANY * (len(mall.world.provider.orders) - placed)
 
 
 def ending(order: pb.Order) -> tuple[str, tuple[str, str]]:

@@ -181,7 +181,7 @@ class Process:
             client.cancel()
         if clients:
             await asyncio.wait(clients)
-        left = sorted(task.get_name() for task in self._tasks())
+        left = [task.get_name() for task in self._tasks()]
         if left and self.is_alive:
             self.world.fail(f"Violation: the engine was stopped and left {', '.join(left)} running")
 
@@ -194,14 +194,15 @@ class Process:
             if pending:
                 self.world.fail(f"Violation: {min(task.get_name() for task in pending)} cannot be canceled")
 
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        return asyncio.all_tasks() - self._outsiders
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        """Always in the same order, so that a seed always tells the same story."""
+        return sorted(asyncio.all_tasks() - self._outsiders, key=lambda task: task.get_name())
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
-    async def call(self, *requests: Coroutine[Any, Any, T]) -> list[T]:
+    async def call(self, client: str, *requests: Coroutine[Any, Any, T]) -> list[T]:
         """Requests on the daemon's socket, all at once; the answers that came."""
-        tasks = [asyncio.create_task(request, name="client") for request in requests]
+        tasks = [asyncio.create_task(request, name=f"client {client}") for request in requests]
         await asyncio.wait(tasks)
         answers = [task.result() for task in tasks if not task.cancelled() and task.exception() is None]
         return answers if self.is_alive else []
@@ -212,7 +213,7 @@ class Process:
     def cancel_some_task(self) -> None:
         """Cancels one task of a duty."""
         names = {duty.value for duty in Duty}
-        tasks = sorted((t for t in self._tasks() if t.get_name().split()[0] in names), key=lambda t: t.get_name())
+        tasks = [task for task in self._tasks() if task.get_name().split()[0] in names]
         if tasks:
             task = self.world.rng.choice(tasks)
             self.world.tell(f"somebody cancels the task {task.get_name()}")

@@ -221,13 +221,13 @@ class ShellSimulation:
         process = self.process
         if process is None or not process.is_alive:
             return []
-        return await process.call(*(process.desk.request_code(request) for _ in range(times)))
+        return await process.call(request.key, *(process.desk.request_code(request) for _ in range(times)))
 
     async def _ask_to_cancel(self, order_id: str) -> list[Order]:
         process = self.process
         if process is None or not process.is_alive:
             return []
-        return await process.call(process.cancel_order(order_id))
+        return await process.call(order_id, process.cancel_order(order_id))
 
     # --- troubles -----------------------------------------------------------------------------------------------------
 
