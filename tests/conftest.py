@@ -1,8 +1,13 @@
 """What every test gets: the fixtures of the real net, and a plain word about tests that need it."""
 
 import os
+import signal
 
 import pytest
+
+# A shell starts what it runs in the background with SIGINT ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.regtest.fixtures"]
 

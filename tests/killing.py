@@ -47,7 +47,7 @@ async def open_line(socket: Path) -> AsyncIterator[pb_grpc.HoldpayAsyncStub]:
 
 
 def quicken(config: Path) -> None:
-    """For a test: the provider's own times make cancels and second tries slow, and a crowd waits for the rate limit."""
+    """Takes out of a daemon's configuration what is slow by design: the rate limit, and waits of the provider's own."""
     text = config.read_text()
     text = re.sub(r"cancel_after_s = .*", "cancel_after_s = 1\nplace_retry_s = 1", text)
     config.write_text(re.sub(r"requests_per_s = .*", "requests_per_s = 200", text))
@@ -113,7 +113,7 @@ class AtWrite:
 
 @dataclass(frozen=True, slots=True)
 class AfterEvent:
-    """Milliseconds after WatchOrders shows this event; ``provoke`` sees to it that it happens."""
+    """Milliseconds after WatchOrders shows this event; ``provoke`` sees to it that it happens, and returns at once."""
 
     event: str
     delay_s: float
@@ -134,7 +134,8 @@ class AfterEvent:
         # What happens before the daemon serves can be seen only in the journal.
         is_early = self.event == "daemon_restarted"
         call = life.line.WatchOrders(pb.WatchOrdersRequest(after_cursor=life.cursor if is_early else None))
-        provoking = asyncio.ensure_future(self.provoke()) if self.provoke else None
+        if self.provoke is not None:
+            await self.provoke()
         try:
             async for update in call:
                 is_new = is_early or time.time() * 1000 - update.at_ms < FRESH_MS
@@ -142,8 +143,6 @@ class AfterEvent:
                     return
         finally:
             call.cancel()
-            if provoking is not None:
-                await provoking
         raise DiedByItself("the daemon left its clients")
 
     def __str__(self) -> str:

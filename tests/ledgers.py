@@ -18,7 +18,7 @@ from holdpay.sandbox.lnd_model import PaymentStatus
 from holdpay.sandbox.payee import HoldInvoices, Settled
 from holdpay.sandbox.sms4sats_orders import SimulatedOrder
 from holdpay.sandbox.world import SandboxWorld
-from tests.reconcile import JournalOrder, JournalPayment, JournalRow, LndPayment, ProviderOrder
+from tests.books import JournalOrder, JournalPayment, JournalRow, LndPayment, ProviderOrder
 from tests.regtest.node import Node
 
 NETWORK = "simnet"

@@ -2,7 +2,7 @@
 
 The laws are written here once more, in plain words of their own: nothing of ``holdpay.core`` is used. Two kinds of
 them. Those of every moment hold whenever the daemon is dead, also right after a SIGKILL; those of the end hold once
-all orders have ended. ``tests.ledgers`` reads the books.
+all orders have ended. ``tests.books`` says what is in the books, ``tests.ledgers`` reads them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tests.books import Books, Goods, JournalOrder
+
 MONEY_OUT = frozenset({"dispatching", "unknown", "in_flight"})
 """The journal's words for an HTLC that may be out."""
 CHARGED_ENDS = frozenset({"code_received", "charged_without_code"})
-
-Goods = tuple[str, str]
-"""Country and service. Where every request asks for goods of its own, they tell which provider orders it caused."""
 
 
 class Law(StrEnum):
@@ -33,6 +32,7 @@ class Law(StrEnum):
     TWO_PAYMENTS = "one request has more than one payment"
     SETTLED_TWICE = "more was settled for a payment hash than its one payment"
     CLOSED_WITH_MONEY_OUT = "the order is closed and its money is out"
+    BELIEVED_BACK = "the journal says that no money is out, and lnd has not failed the payment"
     CHARGE_NOT_BOOKED = "lnd settled the payment and the closed order does not say so"
     BOOKED_NOT_CHARGED = "the journal says settled and lnd does not"
     CODE_LOST = "it was charged, the provider has its code, and the closed order has none"
@@ -55,99 +55,6 @@ class Discrepancy:
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.law.value}" + (f" ({self.detail})" if self.detail else "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalPayment:
-    """The journal's word on one hold invoice; ``htlc`` is none, dispatching, unknown, in_flight, settled or failed."""
-
-    payment_hash: str
-    amount_msat: int
-    fee_msat: int
-    htlc: str
-    dispatch_count: int
-    preimage: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalRow:
-    """One row of the journal: what happened, what the provider's reply behind it said, the order right after it."""
-
-    cursor: int
-    event: str
-    says_paid: bool
-    """The raw reply behind this row calls the order paid."""
-    state: str
-    htlc: str
-    code: str | None
-    end: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalOrder:
-    """One request as the daemon's database has it. ``end`` None: it is open."""
-
-    id: str
-    goods: Goods
-    state: str
-    end: str | None
-    code: str | None
-    code_may_lack_zeros: bool
-    provider_order_id: str | None
-    max_price_sat: int
-    max_fee_sat: int
-    payment: JournalPayment | None
-    rows: tuple[JournalRow, ...]
-
-    @property
-    def htlc(self) -> str:
-        return self.payment.htlc if self.payment else "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LndPayment:
-    """One payment to the payee in lnd's own database. ``status`` is lnd's: IN_FLIGHT, SUCCEEDED or FAILED."""
-
-    payment_hash: str
-    status: str
-    value_msat: int
-    fee_msat: int
-    settled_htlcs_msat: tuple[int, ...] = ()
-    """What each settled HTLC took, fees included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderOrder:
-    """One order at the provider. ``invoice`` is the state at the payee: open, accepted, settled or canceled."""
-
-    order_id: str
-    payment_hash: str
-    goods: Goods
-    amount_msat: int
-    invoice: str
-    code: str = ""
-
-    @property
-    def is_paid(self) -> bool:
-        return self.invoice in {"accepted", "settled"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
-    """All three, read while the daemon was dead. ``gone_msat``: what left the payer's channels; None: nobody knows."""
-
-    journal: tuple[JournalOrder, ...]
-    lnd: tuple[LndPayment, ...]
-    provider: tuple[ProviderOrder, ...]
-    gone_msat: int | None = None
-
-    @property
-    def by_hash(self) -> dict[str, tuple[JournalOrder, JournalPayment]]:
-        return {order.payment.payment_hash: (order, order.payment) for order in self.journal if order.payment}
-
-    @property
-    def sent(self) -> dict[str, LndPayment]:
-        return {payment.payment_hash: payment for payment in self.lnd}
 
 
 def reconcile(books: Books, *, is_over: bool) -> list[Discrepancy]:
@@ -215,6 +122,14 @@ def _a_closed_order_has_no_money_out(books: Books) -> Iterator[Discrepancy]:
         is_out = payment_hash in accepted | out or payment.htlc in MONEY_OUT
         if order.end is not None and is_out:
             yield Discrepancy(Law.CLOSED_WITH_MONEY_OUT, order.id, order.end)
+
+
+def _money_is_back_when_lnd_says_so(books: Books) -> Iterator[Discrepancy]:
+    sent = books.sent
+    for payment_hash, (order, payment) in books.by_hash.items():
+        is_back = payment.dispatch_count > 0 and payment.htlc in {"none", "failed"}
+        if order.end is None and is_back and payment_hash in sent and sent[payment_hash].status != "FAILED":
+            yield Discrepancy(Law.BELIEVED_BACK, order.id, f"{payment.htlc}, {sent[payment_hash].status}")
 
 
 def _what_was_charged_is_booked(books: Books) -> Iterator[Discrepancy]:
@@ -346,6 +261,7 @@ LAWS_OF_EVERY_MOMENT: tuple[Callable[[Books], Iterator[Discrepancy]], ...] = (
     _lnd_pays_only_what_the_journal_meant,
     _a_hash_is_settled_once,
     _a_closed_order_has_no_money_out,
+    _money_is_back_when_lnd_says_so,
     _what_was_charged_is_booked,
     _the_proof_is_kept,
     _a_payment_costs_the_same_in_both,

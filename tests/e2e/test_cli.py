@@ -27,7 +27,7 @@ from tests.unit.cli.fake_daemon import (
 )
 
 COMMAND = str(Path(sys.executable).with_name("holdpay"))
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ async def test_an_unusable_lnd_is_not_now_and_nothing_is_ordered(world: SandboxW
             await asyncio.sleep(0.05)
     exit_code, _, stderr = await run_cli(world.socket, "code", "usa", "openai")
     assert exit_code == ExitCode.REFUSED_NOW
-    assert "lnd is locked" in stderr
+    assert "lnd's wallet is locked" in stderr
     exit_code, status, _ = await run_cli(world.socket, "status")
     assert exit_code == ExitCode.REFUSED_NOW
     assert "not taken now" in status

@@ -22,11 +22,12 @@ from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.sandbox.lnd_model import FailureCode
 from holdpay.sandbox.sms4sats_knobs import Knobs, Scenario
 from holdpay.sandbox.world import SandboxWorld
+from tests.books import Books, JournalOrder
 from tests.customers import Crowd
 from tests.killing import AfterEvent, AfterStart, AtWrite, Life, Moment, live_and_die, open_line, quicken
 from tests.ledgers import provider_orders, read_journal, sandbox_payments
 from tests.nursery import Nursery, open_nursery
-from tests.reconcile import Books, JournalOrder, reconcile
+from tests.reconcile import reconcile
 from tests.regtest.process import free_port
 
 LEAST_KILLS = 50
@@ -127,17 +128,18 @@ class Troubles:
         self._rng = random.Random(f"{seed} troubles")
         self._is_lnd_dead = asyncio.Lock()
         self._are_over = False
-        self._going_on = asyncio.ensure_future(self._go_on())
+        self._going_on = [asyncio.ensure_future(self._go_on())]
 
     def check(self) -> None:
         """Raises what went wrong in making trouble."""
-        if self._going_on.done():
-            self._going_on.result()
+        for trouble in self._going_on:
+            if trouble.done():
+                trouble.result()
 
     async def end(self) -> None:
         """Returns when all is well."""
         self._are_over = True
-        await self._going_on
+        await asyncio.gather(*self._going_on)
         fresh = Knobs()
         for name in ("refuse_orders", "http_429", "http_500", "garbage", "only_path"):
             setattr(self._knobs, name, getattr(fresh, name))
@@ -201,10 +203,13 @@ class Troubles:
         self._lnd.set_knobs(send_delay_s=0)
 
     async def lnd_dies_before_a_send_arrives(self) -> None:
+        async def late() -> None:
+            await asyncio.sleep(0.4)
+            await self.lnd_dies()
+            await self.sends_are_late_no_more()
+
         await self.sends_are_late()
-        await asyncio.sleep(0.4)
-        await self.lnd_dies()
-        await self.sends_are_late_no_more()
+        self._going_on.append(asyncio.ensure_future(late()))
 
 
 def plan(seed: int, town: Town, troubles: Troubles) -> list[Moment]:

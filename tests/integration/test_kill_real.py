@@ -20,12 +20,13 @@ import pytest
 from holdpay.sandbox.carol import Carol
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
 from holdpay.sandbox.sms4sats_knobs import Scenario
+from tests.books import Books, JournalOrder
 from tests.customers import Crowd
 from tests.harness import Daemon
 from tests.integration.market import FAST, PACE, open_shop
 from tests.killing import AfterEvent, AfterStart, AtWrite, Life, Moment, live_and_die, open_line, quicken
 from tests.ledgers import last_payment_index, provider_orders, read_journal, real_payments
-from tests.reconcile import Books, JournalOrder, reconcile
+from tests.reconcile import reconcile
 from tests.regtest.net import Net
 from tests.regtest.node import Node
 

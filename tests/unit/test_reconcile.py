@@ -9,17 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.reconcile import (
-    Books,
-    Goods,
-    JournalOrder,
-    JournalPayment,
-    JournalRow,
-    Law,
-    LndPayment,
-    ProviderOrder,
-    reconcile,
-)
+from tests.books import Books, Goods, JournalOrder, JournalPayment, JournalRow, LndPayment, ProviderOrder
+from tests.reconcile import Law, reconcile
 
 AMOUNT_MSAT, FEE_MSAT = 3_000_000, 1_003
 PREIMAGES = {
@@ -209,6 +200,10 @@ COOKED: dict[str, tuple[Callable[[], Books], set[Law]]] = {
     "closed while the journal itself does not know": (
         lambda: journal_payment(REFUNDED, htlc="unknown"),
         {Law.CLOSED_WITH_MONEY_OUT},
+    ),
+    "open, and believed back while lnd has it in flight": (
+        lambda: replace(opened(REFUNDED, state="paid"), lnd=lnd(REFUNDED, status="IN_FLIGHT").lnd),
+        {Law.BELIEVED_BACK, Law.NEVER_ENDED, Law.MONEY_STILL_OUT},
     ),
     "a charge closed as refunded": (
         lambda: journal(UNLUCKY, end="refunded", payment=payment("unlucky", "failed")),
