@@ -111,29 +111,17 @@ def mutated_text(draw: st.DrawFn, fitting: str) -> str:
     example = draw(st.sampled_from(sorted(EXAMPLES.glob(f"{pattern}.json"))))
     tree = json.loads(example.read_text())
     for _ in range(draw(st.integers(0, 3))):
-        path = draw(st.sampled_from(list(_paths(tree))))
+        paths = list(_paths(tree))
+        path = draw(st.sampled_from(paths + 3 * [path for path in paths if path and path[-1] in _FIELDS]))
         value = draw(VALUES)
         kind = draw(st.sampled_from(["replace", "replace", "wrap", "double", "add"]))
-        tree = _replaced(tree, path, _change(kind, value, draw(FIELDS)))
+        tree = _replaced(tree, path, _change(kind, value, draw(st.sampled_from(_FIELDS))))
     return _text(tree)
 
 
-FIELDS: Final = st.sampled_from(
-    [
-        "status",
-        "paid",
-        "code",
-        "number",
-        "error",
-        "reason",
-        "orderId",
-        "payreq",
-        "computed",
-        "receive",
-        "value",
-        "",
-        "x",
-    ]
+_FIELDS: Final = (
+    *("status", "paid", "code", "number", "error", "reason", "orderId", "payreq", "computed", "price", "receive"),
+    *("value", "text", "count", ""),
 )
 
 

@@ -281,6 +281,7 @@ async def test_a_clock_that_is_set_changes_nothing_for_a_running_daemon_nor_for_
             await asyncio.sleep(0.05)
     await shop.deliver(first)
     assert await over(shop, first) == "CODE_RECEIVED"
+    assert abs((await shop.daemon.get(first.id)).closed_at_ms / 1000 - time.time()) < 60
 
     await shop.daemon.restart()  # and takes the new time over
     assert abs((await shop.daemon.status()).started_at_ms / 1000 - step_s - time.time()) < 60

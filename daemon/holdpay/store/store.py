@@ -151,7 +151,7 @@ class SqliteStore:
                 json.dumps(entry.notes),
                 _ORDER.dump_json(order).decode(),
                 raw and raw.encode()[:RAW_LIMIT_BYTES].decode(errors="ignore"),
-                raw and hashlib.sha256(raw.encode()).hexdigest(),
+                None if raw is None else hashlib.sha256(raw.encode()).hexdigest(),
             ),
         ).lastrowid
         assert cursor is not None
