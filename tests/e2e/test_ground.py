@@ -57,6 +57,7 @@ async def mall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def shop(mall: Shop) -> AsyncIterator[Shop]:
+    await mall.daemon.until_ready()
     yield mall
     await mall.audit()
 
