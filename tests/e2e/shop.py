@@ -21,14 +21,16 @@ FEE_MSAT = 1_003
 
 FOR_EVER_S = 1e9
 
-QUICK = """
+CLOSE_UNPAID_AFTER_S = 1
+
+QUICK = f"""
 [limits]
 max_open_orders = 100
 max_pending_sat = 1000000
 max_spend_per_day_sat = 10000000
 [payment]
 pay_within_s = 10
-close_unpaid_after_s = 1
+close_unpaid_after_s = {CLOSE_UNPAID_AFTER_S}
 retry_delays_s = [0, 1]
 max_dispatches = 5
 confirm_unpaid_s = 1

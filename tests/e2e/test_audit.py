@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from tests.contract.client import client
-from tests.e2e.shop import Shop, open_shop
+from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, Shop, open_shop
 from tests.harness import enum_name, is_held, is_over, pair
 
 UNTIL_TOLD_S = 1e9
@@ -99,6 +100,12 @@ async def give_back(shop: Shop, order: pb.Order) -> None:
     theirs = shop.world.provider.orders[order.payment_hash]
     theirs.error = "No available number"
     await shop.world.payee.cancel(theirs.payment_hash)
+
+
+async def until_unpaid_for_sure(failed: pb.Order) -> None:
+    """A failure that recover reads later is one of an open order until ``close_unpaid_after_s`` have passed."""
+    while time.time() * 1000 <= failed.closed_at_ms + CLOSE_UNPAID_AFTER_S * 1000:
+        await asyncio.sleep(0.05)
 
 
 async def two_orders(shop: Shop) -> tuple[pb.Order, pb.Order]:
@@ -303,6 +310,7 @@ async def test_orders_that_have_ended_are_rebuilt_closed_and_their_hashes_stay_k
     assert enum_name(failed, "end") == "PAYMENT_FAILED"
     await shop.daemon.stop()
     lose_database(shop)
+    await until_unpaid_for_sure(failed)
 
     written = await holdpayd(shop, "recover", "--write")
     assert written.code == 0, written.err
