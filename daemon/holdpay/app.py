@@ -35,6 +35,8 @@ DATABASE = "holdpay.db"
 EXIT_UNEXPECTED = 1
 PROVIDER_TIMEOUT_S = 15.0
 CLOCK_SET_S = 60
+DAY_S = 24 * 3600
+ERASE_EVERY_S = 3600
 
 log = structlog.get_logger()
 
@@ -86,11 +88,12 @@ class _Daemon:
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
             running = asyncio.create_task(engine.run(), name="engine")
             telling = asyncio.create_task(self._tell_lnd_state(engine, server), name="lnd state")
+            erasing = asyncio.create_task(self._erase_old_codes(engine), name="erase old codes")
             try:
                 await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
                 return self._verdict(running)
             finally:
-                await self._leave(server, running, telling)
+                await self._leave(server, running, telling, erasing)
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, RpcServer]:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
@@ -140,6 +143,18 @@ class _Daemon:
             self._look_at_wall_clock()
             await self._clock.sleep(1)
 
+    async def _erase_old_codes(self, engine: Engine) -> None:
+        """Accounts need neither code nor number; a database that still has them is worth stealing."""
+        retain_ms = self._settings.daemon.retain_codes_days * DAY_S * 1000
+        while True:
+            count = 0
+            while erased := engine.erase_codes(self._clock.now_ms() - retain_ms):
+                count += erased
+                await self._clock.sleep(0)
+            if count:
+                log.info("codes and numbers of old orders erased", orders=count)
+            await self._clock.sleep(ERASE_EVERY_S)
+
     def _look_at_wall_clock(self) -> None:
         is_set = abs(self._clock.behind_wall_s()) > CLOCK_SET_S
         if is_set and not self._is_clock_set:
@@ -156,14 +171,14 @@ class _Daemon:
             raise error
         return EXIT_UNEXPECTED
 
-    async def _leave(self, server: RpcServer, running: asyncio.Task[None], telling: asyncio.Task[None]) -> None:
+    async def _leave(self, server: RpcServer, *tasks: asyncio.Task[None]) -> None:
         """Streams are told first. Nothing here touches an HTLC: what is in flight goes on, and is found again."""
         self._notifier.stopping("stopping; payments in flight go on and are found again at the next start")
         self._feed.stop()
         await server.stop(self._settings.daemon.shutdown_wait_s)
-        for task in (running, telling):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(running, telling, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         log.info("stopped")
 
 

@@ -256,6 +256,12 @@ class OrderStore(Protocol):
         """Writes what an event changed: snapshot, payment, attempts and journal row. Returns the journal's cursor."""
         ...
 
+    def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
+        """Erases code, number and the provider's replies of some orders that were closed before. Returns how many; 0
+        when none is left. Everything else of them stays: payment hash, amounts, preimage, what happened when.
+        """
+        ...
+
     def find_key(self, key: str) -> Order | None: ...
 
     def get(self, order_id: str) -> Order:

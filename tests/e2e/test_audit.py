@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sqlite3
@@ -18,6 +19,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from tests.contract.client import client
 from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, Shop, open_shop
 from tests.harness import enum_name, is_held, is_over, pair
+from tests.spoiling import spoil
 
 UNTIL_TOLD_S = 1e9
 """Of the provider's clock: the order is held until the test has the provider settle or cancel it."""
@@ -201,26 +203,21 @@ async def pay_by_hand(shop: Shop, payment_hash: bytes) -> None:
 # --- planted ---
 
 
-def by_hand(shop: Shop, *statements: str) -> None:
-    with sqlite3.connect(database(shop), isolation_level=None) as conn:
-        for statement in statements:
-            conn.execute(statement)
-    conn.close()
-
-
 async def test_a_spoilt_database_is_found_and_the_operator_is_told_where_to_read_on(shop: Shop) -> None:
     await two_orders(shop)
     await shop.daemon.stop()
     healthy = database(shop).read_bytes()
 
-    by_hand(shop, "UPDATE orders SET code = '000000', reason = 'mine' WHERE \"end\" = 'code_received'")
+    spoil(database(shop), "UPDATE orders SET code = '000000', reason = 'mine' WHERE \"end\" = 'code_received'")
     code, found = await check(shop)
     assert (code, set(found)) == (4, {"snapshot-differs"})
     assert "code, reason" in found["snapshot-differs"]["text"]
     assert "docs/operations.md" in found["snapshot-differs"]["todo"]
 
     database(shop).write_bytes(healthy)
-    by_hand(shop, "DROP TRIGGER journal_is_kept", "DELETE FROM journal WHERE cursor = 5")
+    with contextlib.closing(sqlite3.connect(database(shop), isolation_level=None)) as conn:
+        conn.execute("DROP TRIGGER journal_is_kept")
+        conn.execute("DELETE FROM journal WHERE cursor = 5")
     code, found = await check(shop)
     assert (code, set(found)) == (4, {"database-damaged", "journal-gap", "journal-broken"})
     assert found["journal-gap"]["text"] == "Row 5 of the journal is missing."
@@ -240,10 +237,36 @@ async def test_money_out_on_an_order_that_the_journal_calls_failed_is_an_error(s
     """As if the journal had been restored from a copy of another day."""
     order = await held(shop)
     await shop.daemon.stop()
-    by_hand(shop, "UPDATE payments SET htlc = 'failed'")
+    spoil(database(shop), "UPDATE payments SET htlc = 'failed'")
     code, found = await check(shop)
     assert code == 4
     assert found["money-out"]["order_id"] == order.id
+
+
+async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay_sound(shop: Shop) -> None:
+    order = await shop.buy()
+    young = await shop.buy()
+    await shop.daemon.stop()
+    a_month_ms = 31 * 24 * 3600 * 1000
+    path = "$.closed_at_ms"
+    spoil(
+        database(shop),
+        f"UPDATE orders SET closed_at_ms = closed_at_ms - {a_month_ms} WHERE id = '{order.id}'",
+        f"UPDATE journal SET snapshot = json_set(snapshot, '{path}', json_extract(snapshot, '{path}') - {a_month_ms})"
+        f" WHERE order_id = '{order.id}' AND json_extract(snapshot, '{path}') IS NOT NULL",
+    )
+    await shop.daemon.start_ready()
+    async with asyncio.timeout(10):
+        while not (erased := await shop.daemon.get(order.id)).HasField("erased_at_ms"):
+            await asyncio.sleep(0.05)
+    assert not erased.HasField("code")
+    assert not erased.HasField("number")
+    for field in ("id", "end", "preimage", "payment_hash", "spent_msat", "country"):
+        assert getattr(erased, field) == getattr(order, field), field
+    assert (await shop.daemon.get(young.id)).code == young.code
+    told = await shop.daemon.explain(order.id)
+    assert not any(secret in str(told) for secret in (order.code, order.number, "None"))
+    assert await check(shop) == (0, {})
 
 
 # --- recover ----------------------------------------------------------------------------------------------------------

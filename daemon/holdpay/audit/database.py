@@ -221,13 +221,14 @@ def _journal_row(position: int, row: sqlite3.Row) -> JournalRow:
     if not all(isinstance(note, str) for note in json.loads(row["notes"])):
         raise ValueError("notes")
     adapter = None if row["event"] == "order_requested" else _EVENTS[row["event"]]
+    snapshot = _ORDER.validate_json(row["snapshot"])
     return JournalRow(
         position=position,
         cursor=row["cursor"],
         at_ms=row["at_ms"],
         event=None if adapter is None else adapter.validate_json(row["data"]),
-        snapshot=_ORDER.validate_json(row["snapshot"]),
-        is_raw_intact=_is_raw_intact(row["raw"], row["raw_sha256"]),
+        snapshot=snapshot,
+        is_raw_intact=snapshot.erased_at_ms is not None or _is_raw_intact(row["raw"], row["raw_sha256"]),
     )
 
 

@@ -22,7 +22,8 @@ _SHOWN = 5
 
 def journal_findings(book: OrderBook, policy: Policy) -> list[Finding]:
     """All that is wrong with one order's journal. ``policy`` is that of today; the rows were decided under theirs."""
-    return [*_readability(book), *_ends(book), *_table_against_journal(book), *_fold_findings(book, policy)]
+    fold = [] if book.order.erased_at_ms is not None else _fold_findings(book, policy)  # its events lack what was said
+    return [*_readability(book), *_ends(book), *_table_against_journal(book), *fold]
 
 
 def gap_findings(gaps: Sequence[tuple[int, int]], last_cursor: int, next_to_give: int) -> list[Finding]:

@@ -42,9 +42,13 @@ def _is_unspent(order: Order) -> bool:
     return order.htlc is not HtlcState.SETTLED
 
 
+def _has_code(order: Order) -> bool:
+    return order.code is not None or order.erased_at_ms is not None
+
+
 _ENDS: dict[End, Callable[[Order], bool]] = {
-    End.CODE_RECEIVED: lambda order: order.code is not None and order.htlc is HtlcState.SETTLED,
-    End.CODE_FREE: lambda order: order.code is not None and order.htlc is not HtlcState.SETTLED,
+    End.CODE_RECEIVED: lambda order: _has_code(order) and order.htlc is HtlcState.SETTLED,
+    End.CODE_FREE: lambda order: _has_code(order) and order.htlc is not HtlcState.SETTLED,
     End.REFUNDED: lambda order: order.htlc is HtlcState.FAILED,
     End.CHARGED_WITHOUT_CODE: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
 }
@@ -64,6 +68,10 @@ def _of_the_end(order: Order) -> Broken:
 
 
 def _of_what_was_said(order: Order) -> Broken:
+    if order.erased_at_ms is not None:
+        if order.code is not None or order.number is not None or not order.is_closed:
+            yield "erased-in-part", "It is marked as erased, and is open or still has its code or number."
+        return
     if (order.state is OrderState.DELIVERED) != (order.code is not None):
         yield "code-lost", f"It is {order.state.value}, and {'a' if order.code else 'no'} code is stored."
     if order.state is OrderState.NUMBER_ASSIGNED and order.number is None:

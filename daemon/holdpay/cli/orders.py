@@ -139,6 +139,10 @@ def _order_facts(order: pb.Order) -> list[tuple[str, str]]:
         ("Reason", order.reason),
         ("Number", render.phone(order.number) if order.HasField("number") else ""),
         ("Code", order.code + code_note if order.HasField("code") else ""),
+        (
+            "Erased",
+            f"{render.date_time(order.erased_at_ms)}: number and code" if order.HasField("erased_at_ms") else "",
+        ),
         *_order_money(order),
         ("Cancel wanted", render.date_time(order.cancel_wanted_at_ms) if order.HasField("cancel_wanted_at_ms") else ""),
         ("Payment hash", f"{order.payment_hash} (a secret: it fetches the code)" if order.payment_hash else ""),

@@ -18,6 +18,7 @@ UNITS = {
     "requests_per_s": "requests a second",
     "burst": "requests",
     "s": "seconds",
+    "days": "days",
     "sat": "sat",
     "percent": "percent",
     "delta": "blocks",

@@ -47,6 +47,7 @@ class DaemonSection(_Section):
     log_format: Format = Field(default=Format.TEXT, strict=False)
     log_level: Level = Field(default=Level.INFO, strict=False)
     shutdown_wait_s: int = Field(default=5, ge=0, le=60)
+    retain_codes_days: int = Field(default=30, ge=1, le=36_500)
 
 
 class LndSection(_Section):

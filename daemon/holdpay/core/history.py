@@ -108,5 +108,5 @@ def _words(order: Order) -> dict[str, object]:
 def _said(order: Order) -> str:
     """What came with the provider's word."""
     if order.state is OrderState.NUMBER_ASSIGNED:
-        return f" on +{order.number}"
+        return f" on +{order.number}" if order.number else ""
     return f' ("{order.provider_text}")' if order.state is OrderState.CANCELED else ""

@@ -180,6 +180,8 @@ class Order:
     end: End | None = None
     reason: str = ""
     """One sentence why it ended so."""
+    erased_at_ms: int | None = None
+    """When code and number were erased, long after the end (daemon.retain_codes_days). None: they were not."""
     payment: Payment | None = field(default=None)
 
     @property

@@ -50,6 +50,7 @@ def order_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Order:
         alarms=alarms(order, policy, at_ms),
         terminal=order.is_closed,
         promise_until_ms=promise_until_ms(order, policy) if order.is_money_out else None,
+        erased_at_ms=order.erased_at_ms,
     )
     if order.payment is not None:
         _add_payment(message, order, order.payment)

@@ -13,6 +13,12 @@ def _first(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0002_erasing")
+def _erasing(db: Database) -> None:
+    for statement in _ERASING:
+        db.execute(statement)
+
+
 _FIRST = (
     """
     CREATE TABLE orders (
@@ -121,6 +127,20 @@ _FIRST = (
     """,
     """
     CREATE TRIGGER journal_is_kept BEFORE DELETE ON journal
+    BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END
+    """,
+)
+
+_ERASING = (
+    "ALTER TABLE orders ADD COLUMN erased_at_ms INTEGER",
+    "DROP TRIGGER journal_is_append_only",
+    # Of an order that is marked as erased what was said may be blanked; that it was said, when, and its hash stay.
+    """
+    CREATE TRIGGER journal_is_append_only BEFORE UPDATE ON journal
+    WHEN (NEW.cursor, NEW.order_id, NEW.at_ms, NEW.event, NEW.notes, NEW.raw_sha256)
+         IS NOT (OLD.cursor, OLD.order_id, OLD.at_ms, OLD.event, OLD.notes, OLD.raw_sha256)
+      OR NEW.raw IS NOT NULL
+      OR (SELECT erased_at_ms FROM orders WHERE id = OLD.order_id) IS NULL
     BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END
     """,
 )

@@ -20,12 +20,14 @@ from holdpay.core.machine import Step
 from holdpay.core.model import HtlcState, Order, Payment
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
-from holdpay.store.database import check_space, open_database, remedy, transaction
+from holdpay.store.database import BUSY_TIMEOUT_S, check_space, open_database, remedy, transaction
 from holdpay.store.rows import Row, column_names, from_row, to_row
 
 RAW_LIMIT_BYTES = 16 * 1024
 DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
+ERASED_AT_ONCE = 20
+"""Orders in one transaction: the daemon does nothing else meanwhile."""
 
 _ORDER = TypeAdapter(Order)
 _WITHOUT_PAYMENT = frozenset({"payment"})
@@ -62,6 +64,15 @@ _UPSERT_ATTEMPT = _upsert_sql(
 _INSERT_JOURNAL = """
     INSERT INTO journal (order_id, at_ms, event, data, notes, snapshot, raw, raw_sha256)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ERASE_ORDER = "UPDATE orders SET number = NULL, code = NULL, erased_at_ms = :now_ms WHERE id = :id"
+# json_replace leaves out what is not there: only a provider's reply has a status.
+_ERASE_JOURNAL = """
+    UPDATE journal SET
+      raw = NULL,
+      data = json_replace(data, '$.status.number', NULL, '$.status.code', NULL),
+      snapshot = json_set(snapshot, '$.number', NULL, '$.code', NULL, '$.erased_at_ms', :now_ms)
+    WHERE order_id = :id
 """
 _SELECT_ORDERS = (
     "SELECT "  # noqa: S608 - names of our own columns only
@@ -136,6 +147,28 @@ class SqliteStore:
             )
         self.on_commit(cursor, step.order)
         return cursor
+
+    def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
+        """See OrderStore."""
+        wanted = "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
+        ids = [row["id"] for row in self._rows(wanted, closed_before_ms, ERASED_AT_ONCE)]
+        if not ids:
+            return 0
+        self._rows("PRAGMA secure_delete = ON")
+        with transaction(self._conn):
+            for order_id in ids:
+                given = {"id": order_id, "now_ms": now_ms}
+                self._conn.execute(_ERASE_ORDER, given)
+                self._conn.execute(_ERASE_JOURNAL, given)
+        self._rows("PRAGMA secure_delete = OFF")
+        self._empty_log()
+        return len(ids)
+
+    def _empty_log(self) -> None:
+        """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""
+        self._rows("PRAGMA busy_timeout = 0")
+        self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._rows(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
     def _write(self, order: Order, attempts: Iterable[Attempt], entry: _Journaled, now_ms: int) -> int:
         if order.payment is not None:

@@ -17,6 +17,7 @@ from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.ports import Limits
 from holdpay.store.store import RAW_LIMIT_BYTES, SqliteStore
+from tests.spoiling import spoil
 from tests.unit.audit.books import CODE_RECEIVED, HELD, Timed
 from tests.unit.audit.conftest import AsNobody
 from tests.unit.build import NOW_MS, POLICY, S, order
@@ -53,25 +54,24 @@ def codes(path: Path) -> set[str]:
     return {finding.code for finding in found(path) if finding.severity is Severity.ERROR}
 
 
-def spoil(path: Path, *statements: str) -> None:
-    """As a person with sqlite3 would, who first drops the triggers that are in the way."""
-    with sqlite3.connect(path, isolation_level=None) as conn:
-        triggers = conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            conn.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            conn.execute(statement)
-        for _, sql in triggers:
-            conn.execute(sql)
-    conn.close()
-
-
 # --- healthy ---
 
 
 def test_a_healthy_database_has_no_findings(path: Path) -> None:
     stored = read_stored(path, POLICY, NOW_MS)
     assert (stored.findings, stored.order_count, stored.journal_row_count) == ([], 1, 9)
+
+
+def test_an_order_whose_code_was_erased_is_healthy(path: Path) -> None:
+    store = SqliteStore(path)
+    assert store.erase_codes(NOW_MS + 3600 * S, NOW_MS + 7200 * S) == 1
+    store.close()
+    assert found(path) == []
+
+
+def test_a_code_left_in_an_erased_order_is_found(path: Path) -> None:
+    spoil(path, "UPDATE orders SET erased_at_ms = 1")
+    assert {"erased-in-part", "snapshot-differs"} <= codes(path)
 
 
 def test_a_book_is_read_as_it_was_written(path: Path) -> None:

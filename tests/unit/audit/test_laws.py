@@ -31,6 +31,11 @@ def test_an_order_charged_without_a_code_breaks_no_law() -> None:
     assert law_findings(CHARGED) == []
 
 
+@pytest.mark.parametrize("life", [CODE_RECEIVED, REFUNDED])
+def test_an_order_whose_code_was_erased_breaks_no_law(life: tuple[Timed, ...]) -> None:
+    assert law_findings(replace(ended(*life), number=None, code=None, erased_at_ms=NOW_MS)) == []
+
+
 def test_a_free_code_breaks_no_law() -> None:
     free = replace(
         pair(OrderState.DELIVERED, HtlcState.FAILED), closed_at_ms=NOW_MS, end=End.CODE_FREE, provider_order_id=HASH
@@ -51,6 +56,8 @@ BREACHES: list[tuple[str, Order, dict[str, Any]]] = [
     ("end-contradicts", ended(*REFUNDED), {"end": End.CHARGED_WITHOUT_CODE}),
     ("code-lost", ended(*CODE_RECEIVED), {"code": None}),
     ("code-lost", ended(*HELD), {"code": "012345"}),
+    ("erased-in-part", ended(*CODE_RECEIVED), {"erased_at_ms": NOW_MS}),
+    ("erased-in-part", ended(*HELD), {"erased_at_ms": NOW_MS, "number": None}),
     ("number-lost", ended(*HELD), {"number": None}),
     ("bad-hash", ended(*HELD), {"payment_hash": "no hash"}),
     ("other-invoice", ended(*HELD), {"payreq": "lnsb1..."}),

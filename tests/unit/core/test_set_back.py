@@ -11,7 +11,7 @@ from holdpay.core.model import FailureClass, PaymentFailure
 from holdpay.core.set_back import ahead_ms, moved_back
 from tests.unit.build import HOUR, NOW_MS, order, payment
 
-STAYS = {"created_at_ms", "closed_at_ms", "expires_at_ms"}
+STAYS = {"created_at_ms", "closed_at_ms", "erased_at_ms", "expires_at_ms"}
 FAILURE = PaymentFailure(
     reason=FailureReason.NO_ROUTE,
     failure_class=FailureClass.ROUTING,
@@ -23,6 +23,7 @@ FULL = order(
     cancel_wanted_at_ms=NOW_MS,
     cancel_at_ms=NOW_MS + 5,
     closed_at_ms=NOW_MS,
+    erased_at_ms=NOW_MS,
     payment=payment(
         failure=FAILURE,
         dispatch_at_ms=NOW_MS + 9,

@@ -27,7 +27,7 @@ from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
 from holdpay.ports import Limits, OrderFilter
 from holdpay.store import database, store
 from holdpay.store.database import transaction
-from holdpay.store.rows import column_names
+from holdpay.store.rows import column_names, to_row
 from holdpay.store.schema import migrations
 from holdpay.store.store import RAW_LIMIT_BYTES, SqliteStore, event_name
 from tests.unit.build import (
@@ -110,6 +110,7 @@ FULL_ORDER = Order(
     closed_at_ms=NOW_MS + 14,
     end=End.REFUNDED,
     reason="the provider canceled it",
+    erased_at_ms=NOW_MS + 15,
     payment=FULL_PAYMENT,
 )
 
@@ -340,6 +341,82 @@ def test_the_journal_is_append_only(db: SqliteStore, sql: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         db._conn.execute(sql)
     assert _count(db, "journal") == 1
+
+
+# --- erasing --------------------------------------------------------------------------------------------------------
+
+RAW_CODE = '{"status":"OK","paid":true,"number":15559876543,"code":987123}'
+SAID = ev.ProviderReplied(NOW_MS, ev.ProviderStatus(is_paid=True, number="15559876543", code="987123"))
+
+
+def _got_code(db: SqliteStore, n: int, closed_at_ms: int) -> Order:
+    """An order that was asked about once and then was closed with its code."""
+    _create(db, _order(n))
+    done = _moved(n, OrderState.DELIVERED, HtlcState.SETTLED, number="15559876543", code="987123")
+    assert done.payment is not None
+    done = replace(done, payment=replace(done.payment, payment_hash=f"{n:064x}"))
+    done = replace(done, closed_at_ms=closed_at_ms, end=End.CODE_RECEIVED)
+    _commit(db, done, SAID, raw=RAW_CODE)
+    return done
+
+
+def test_codes_and_numbers_of_old_orders_are_erased_and_all_else_of_them_stays(db: SqliteStore) -> None:
+    done = _got_code(db, 1, NOW_MS)
+    before = db.updates(0, None, 10)
+    assert db.erase_codes(NOW_MS + 1, NOW_MS + 9) == 1
+    assert db.erase_codes(NOW_MS + 1, NOW_MS + 9) == 0
+    assert db.get(done.id) == replace(done, number=None, code=None, erased_at_ms=NOW_MS + 9)
+    after = db.updates(0, None, 10)
+    assert [(u.cursor, u.at_ms, u.event, u.notes) for u in after] == [
+        (u.cursor, u.at_ms, u.event, u.notes) for u in before
+    ]
+    assert after[-1].order == db.get(done.id)
+    (row,) = db._rows("SELECT * FROM journal WHERE event = 'provider_replied'")
+    assert (row["raw"], row["raw_sha256"]) == (None, hashlib.sha256(RAW_CODE.encode()).hexdigest())
+    kept = TypeAdapter(ev.ProviderReplied).validate_json(row["data"])
+    assert kept == replace(SAID, status=replace(SAID.status, number=None, code=None))
+
+
+def test_what_was_erased_is_in_none_of_the_files(db: SqliteStore, path: Path) -> None:
+    _got_code(db, 1, NOW_MS)
+    assert any(b"987123" in file.read_bytes() for file in path.parent.iterdir())
+    db.erase_codes(NOW_MS + 1, NOW_MS + 9)
+    for file in path.parent.iterdir():
+        assert b"987123" not in file.read_bytes(), file
+        assert b"15559876543" not in file.read_bytes(), file
+
+
+def test_open_and_younger_orders_keep_their_codes(db: SqliteStore) -> None:
+    young = _got_code(db, 1, NOW_MS)
+    _create(db, _order(2))
+    number = _moved(2, OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, number="15559876543")
+    _commit(db, number)
+    assert db.erase_codes(NOW_MS, NOW_MS + 9) == 0
+    assert (db.get(young.id), db.get(number.id)) == (young, number)
+
+
+def test_many_orders_are_erased_a_few_at_a_time(db: SqliteStore) -> None:
+    for n in range(25):
+        _got_code(db, n, NOW_MS)
+    assert [db.erase_codes(NOW_MS + 1, NOW_MS + 9) for _ in range(3)] == [20, 5, 0]
+
+
+@pytest.mark.parametrize("change", ["raw = 'another'", "notes = '[1]', raw = NULL", "at_ms = 1", "event = 'x'"])
+def test_the_journal_of_an_erased_order_is_append_only_too(db: SqliteStore, change: str) -> None:
+    _got_code(db, 1, NOW_MS)
+    db.erase_codes(NOW_MS + 1, NOW_MS + 9)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        db._conn.execute(f"UPDATE journal SET {change}")
+
+
+def test_a_reader_that_holds_the_log_open_delays_nothing(db: SqliteStore, path: Path) -> None:
+    _got_code(db, 1, NOW_MS)
+    with sqlite3.connect(path) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM journal").fetchone()
+        assert db.erase_codes(NOW_MS + 1, NOW_MS + 9) == 1
+    reader.close()
+    assert db._rows("PRAGMA busy_timeout")[0][0] == database.BUSY_TIMEOUT_S * 1000
 
 
 @pytest.mark.parametrize("event", [*EVENTS.values(), ev.DispatchIntended(ALICE)], ids=event_name)
@@ -628,6 +705,19 @@ def test_a_copy_is_kept_before_a_migration_and_the_last_three_copies_stay(
     assert copy.execute("SELECT id FROM orders").fetchall() == [("order00001",)]
     assert copy.execute("SELECT name FROM sqlite_master WHERE name = '0003_c'").fetchall() == []
     copy.close()
+
+
+def test_a_database_made_before_erasing_keeps_its_orders_and_can_erase_them(path: Path) -> None:
+    old = Database(path)
+    migrations.apply(old, stop_before="0002_erasing")
+    row = {**to_row(FULL_ORDER, without=frozenset({"payment", "erased_at_ms"})), "reserved_msat": 0}
+    old.table("orders").insert(row)
+    old.conn.close()
+    opened = SqliteStore(path)
+    assert opened.get(FULL_ORDER.id) == replace(FULL_ORDER, payment=None, erased_at_ms=None)
+    assert opened.erase_codes(NOW_MS + HOUR, NOW_MS + HOUR) == 1
+    opened.close()
+    assert (path.parent / "holdpay.db.before-0002_erasing").exists()
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,7 @@ class Order(_message.Message):
     ALARMS_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
     PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    ERASED_AT_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: _builtins.str
     """What is bought; "code" is an activation code."""
@@ -250,9 +251,9 @@ class Order(_message.Message):
     phase: _builtins.str
     """The pair of both in a few plain words, for people ("held, waiting for the SMS")."""
     number: _builtins.str
-    """The phone number, with country prefix, digits only. Absent: not assigned yet, or erased by retention."""
+    """The phone number, with country prefix, digits only. Absent: not assigned yet, or erased: see `erased_at_ms`."""
     code: _builtins.str
-    """The activation code. Absent: not arrived, or erased by retention."""
+    """The activation code. Absent: not arrived, or erased: see `erased_at_ms`."""
     code_may_lack_zeros: _builtins.bool
     """The provider sent the code as a JSON number: leading zeros may be missing."""
     quote_sat: _builtins.int
@@ -290,6 +291,8 @@ class Order(_message.Message):
     """Set on closed orders: nothing more will come."""
     promise_until_ms: _builtins.int
     """When the wait for a code ends by the provider's promise. Absent: nothing is out."""
+    erased_at_ms: _builtins.int
+    """When number, code and the provider's replies were erased (daemon.retain_codes_days). Absent: they were not."""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at. Empty: nothing."""
@@ -331,10 +334,11 @@ class Order(_message.Message):
         alarms: _abc.Iterable[_builtins.str] | None = ...,
         terminal: _builtins.bool = ...,
         promise_until_ms: _builtins.int | None = ...,
+        erased_at_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -346,6 +350,8 @@ class Order(_message.Message):
     _WhichOneofArgType__closed_at_ms: _TypeAlias = _typing.Literal["_closed_at_ms", b"_closed_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
     _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__erased_at_ms: _TypeAlias = _typing.Literal["erased_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__erased_at_ms: _TypeAlias = _typing.Literal["_erased_at_ms", b"_erased_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__expiry_height: _TypeAlias = _typing.Literal["expiry_height"]  # noqa: Y015
     _WhichOneofArgType__expiry_height: _TypeAlias = _typing.Literal["_expiry_height", b"_expiry_height"]  # noqa: Y015
     _WhichOneofReturnType__fee_msat: _TypeAlias = _typing.Literal["fee_msat"]  # noqa: Y015
@@ -372,6 +378,8 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__closed_at_ms) -> _WhichOneofReturnType__closed_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__erased_at_ms) -> _WhichOneofReturnType__erased_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expiry_height) -> _WhichOneofReturnType__expiry_height | None: ...
     @_typing.overload
