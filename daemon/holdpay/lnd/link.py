@@ -29,7 +29,9 @@ class Link:
     """Owns the connections: one takes the calls, older ones live on until their streams have ended."""
 
     def __init__(self, settings: LndSettings, clock: Clock, on_break: Callable[[], None]) -> None:
-        """Raises ConfigError if the certificate cannot be used. ``on_break``: an established connection went away."""
+        """Raises ConfigError if the certificate cannot be used. ``on_break``: the connection that
+        takes the calls went away, or another one took its place.
+        """
         self.settings = settings
         self._clock = clock
         self._on_break = on_break
@@ -112,6 +114,7 @@ class Link:
         task = asyncio.create_task(self._retire(old), name="lnd connection, retired")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+        self._on_break()
 
     async def _retire(self, connection: Connection) -> None:
         await connection.close_when_idle()

@@ -24,6 +24,15 @@ async def test_after_a_restart_with_a_new_certificate_calls_go_on(node: LndNode,
     assert (await node.decode("lnsb1"))[1] == ALICE
 
 
+async def test_the_status_is_looked_at_soon_after_a_new_certificate_was_read(
+    node: LndNode, lnd: FakeLnd, tmp_path: Path
+) -> None:
+    node._monitor._broke.clear()
+    write_certificate(tmp_path)
+    node._link._renew()
+    assert node._monitor._broke.is_set()
+
+
 async def test_an_unchanged_certificate_keeps_the_connection(node: LndNode, lnd: FakeLnd, tmp_path: Path) -> None:
     connection = node._link.current
     other = tmp_path / "other"
