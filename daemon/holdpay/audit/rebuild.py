@@ -114,7 +114,9 @@ def _add_words(history: _History, found: Found, now_ms: int) -> None:
         history.add(found.word, now_ms, found.raw)
     if not is_settled:
         history.add(report, now_ms)
-    history.add(TimePassed(), now_ms)
+    # A provider that was not heard may have the code of a paid order: the daemon asks before it gives that up.
+    if found.word is not None or not is_settled:
+        history.add(TimePassed(), now_ms)
 
 
 class _History:

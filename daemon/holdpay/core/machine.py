@@ -48,6 +48,8 @@ from holdpay.core.policy import (
 from holdpay.core.set_back import ahead_ms, moved_back
 from holdpay.errors import InvariantViolation
 
+CANCEL_RETRY_FRACTION = 16
+"""A refused cancel is asked for again when this part of the time since the wish has passed once more."""
 MAX_ANOMALIES = 50
 """Contradictions of a party that are journaled per order: a flipping provider must not fill the disk."""
 
@@ -235,8 +237,9 @@ class Step:
 class _Context:
     policy: Policy
     now_ms: int
-    is_restart: bool = False
-    """Nobody listened until now: what a deadline says of the provider's silence does not count."""
+    may_end_late: bool = False
+    """A deadline closes an order when the provider has just answered, or when the engine says that time has passed,
+    which asks first after a downtime. Any other event may come before anybody has asked."""
     notes: list[str] = field(default_factory=list)
     attempts: tuple[Attempt, ...] = ()
 
@@ -245,7 +248,7 @@ def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     """What ``event`` makes of ``order``. Raises InvariantViolation if we contradict ourselves."""
     if order.is_closed:
         return Step(order, is_change=False)
-    ctx = _Context(policy, now_ms)
+    ctx = _Context(policy, now_ms, may_end_late=isinstance(event, ev.TimePassed | ev.ProviderReplied))
     after = _HANDLERS[type(event)](order, event, ctx)
     after = _give_up_in_time(after, ctx)
     after = _close_if_over(after, ctx)
@@ -470,6 +473,7 @@ def _dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: _Context) 
         unpaid_since_ms=None,
         unpaid_again_at_ms=None,
         absent_since_ms=None,
+        is_known_to_lnd=False,
         refusal=None,
         fee_msat=0,
         expiry_height=None,
@@ -587,15 +591,17 @@ def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:
 
 
 def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) -> Order:
-    ctx.is_restart = True
     if by_ms := ahead_ms(order, ctx.now_ms):
         ctx.notes.append(f"the wall clock was set back by {by_ms / 1000:.0f} s or more; the waits go on as they were")
         order = moved_back(order, by_ms)
     order = _tracking_lost(order, event, ctx)
-    if order.payment is None or order.payment.absent_since_ms is None:
+    if order.payment is None:
         return order
-    # A proof of absence is of one process: across a restart the wall clock may have been set.
-    return replace(order, payment=replace(order.payment, absent_since_ms=None))
+    # Two words some seconds apart prove something only within one process: the wall clock may have been set since.
+    payment = replace(order.payment, absent_since_ms=None)
+    if payment.unpaid_again_at_ms is None:
+        payment = replace(payment, unpaid_since_ms=None)
+    return replace(order, payment=payment)
 
 
 def _payment_not_found(order: Order, event: ev.PaymentNotFound, ctx: _Context) -> Order:
@@ -657,7 +663,10 @@ def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: _Context) -> O
     if not order.is_money_out:
         # Nothing is left that a cancel could bring back; a code may still come.
         return order
-    return replace(order, cancel_at_ms=ctx.now_ms + ctx.policy.cancel_retry_s * 1000)
+    # Further and further apart: a provider that refuses for days must not fill the disk with its answers.
+    waited_ms = ctx.now_ms - (order.cancel_wanted_at_ms or ctx.now_ms)
+    wait_ms = max(ctx.policy.cancel_retry_s * 1000, waited_ms // CANCEL_RETRY_FRACTION)
+    return replace(order, cancel_at_ms=ctx.now_ms + wait_ms)
 
 
 def _time_passed(order: Order, event: ev.TimePassed, ctx: _Context) -> Order:
@@ -722,7 +731,7 @@ def _close_settled(order: Order, ctx: _Context) -> Order:
     if order.state is OrderState.DELIVERED:
         return _close(order, End.CODE_RECEIVED, "", ctx)
     assert order.payment is not None
-    if ctx.is_restart or ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
+    if not ctx.may_end_late or ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
         return order
     reason = "no code came in the time that was left for it after the HTLC had settled"
     return _abandon(order, End.CHARGED_WITHOUT_CODE, reason, ctx)
@@ -744,7 +753,7 @@ def _close_unpaid(order: Order, ctx: _Context) -> Order:
         return order
     if order.payment is None or order.payment.dispatch_count == 0:
         return _abandon(order, End.PAYMENT_FAILED, order.giving_up, ctx)
-    is_late = not ctx.is_restart and ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000
+    is_late = ctx.may_end_late and ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000
     if is_late or _is_unpaid_for_sure(order.payment):
         return _abandon(order, _end_without_money(order), order.giving_up, ctx)
     return order
@@ -758,7 +767,7 @@ def _is_unpaid_for_sure(payment: Payment) -> bool:
 
 def _close_after_promise(order: Order, ctx: _Context) -> Order:
     until_ms = promise_until_ms(order, ctx.policy) or order.created_at_ms + ctx.policy.promise_s * 1000
-    if ctx.is_restart or ctx.now_ms < until_ms:
+    if not ctx.may_end_late or ctx.now_ms < until_ms:
         return order
     return _abandon(order, _end_without_money(order), "the provider never said what became of it", ctx)
 

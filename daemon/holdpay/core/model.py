@@ -120,6 +120,7 @@ class Payment:
     dispatch_at_ms: int | None = None
     """Not before this time may the next dispatch start. None: no dispatch is planned."""
     is_known_to_lnd: bool = False
+    """LND has spoken of the latest dispatch: a NOT_FOUND then means a deleted record, and proves nothing."""
     reached_payee: bool = False
     """The payee had the HTLC, or may have had it, or the provider called the order paid. Never dispatched again."""
     money_out_since_ms: int | None = None

@@ -141,7 +141,7 @@ def _vet_time(invoice: Invoice, policy: Policy, now_ms: int) -> list[str]:
     left_s = (invoice.expires_at_ms - now_ms) // 1000
     if left_s < policy.min_expiry_left_s:
         reasons.append(f"it expires in {left_s} s, and at least {policy.min_expiry_left_s} s must be left")
-    if invoice.final_cltv_delta > policy.max_final_cltv_delta:
+    if not 0 <= invoice.final_cltv_delta <= policy.max_final_cltv_delta:
         reasons.append(
             f"its final CLTV delta is {invoice.final_cltv_delta} blocks, and at most {policy.max_final_cltv_delta}"
             " are allowed"

@@ -14,7 +14,6 @@ from holdpay.core.events import (
     CancelRequested,
     DaemonRestarted,
     Event,
-    ProviderConfused,
     ProviderReplied,
     TimePassed,
 )
@@ -112,7 +111,7 @@ class Engine:
         order = self._open.get(order_id)
         if order is None:
             return self.store.get(order_id)
-        if isinstance(event, ProviderReplied | ProviderConfused):
+        if isinstance(event, ProviderReplied):
             self._ask_first_until_ms.pop(order_id, None)
         now_ms = self.clock.now_ms()
         with self._ending_the_process():
@@ -203,6 +202,10 @@ class Engine:
             address=status.address,
             local_balance_sat=status.local_balance_sat,
         )
+
+    def may_pay_from(self, node: NodeIdentity) -> bool:
+        """Not while money of an open order is out from another node: nothing new is paid until the operator decides."""
+        return self._foreign_payer(node) is None
 
     def _foreign_payer(self, identity: NodeIdentity | None) -> NodeIdentity | None:
         if identity is None:

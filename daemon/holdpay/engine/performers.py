@@ -69,7 +69,7 @@ class Performers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._failing: dict[str, str] = {}
-        """By order: the provider's own error, from its first time until it answers again."""
+        """By order: how the provider fails, from its first time until it answers again."""
         self._decoder = Decoder(engine.node)
 
     def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]:
@@ -141,6 +141,10 @@ class Performers:
                 log.warning("lnd cannot decode now", order_id=order_id, error=error.message)
                 await self._pause(backoff.next_s())
             else:
+                if not self._engine.may_pay_from(node):
+                    log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
+                    await self._pause(backoff.next_s())
+                    continue
                 seen = self._engine.store.has_payment_hash(invoice.payment_hash)
                 self._engine.apply(order_id, ev.InvoiceDecoded(invoice, node, seen_before=seen))
 
@@ -179,7 +183,7 @@ class Performers:
     async def _dispatch(self, order: Order, payment: Payment) -> bool:
         """Commits the intent and sends, once. False: it could not be sent now, or see ``_follow``."""
         payer = _payer(payment)
-        if self._engine.node.identity != payer:
+        if self._engine.node.identity != payer or not self._engine.may_pay_from(payer):
             return False
         intended = self._engine.apply(order.id, ev.DispatchIntended(payer))
         if intended.payment is None or intended.payment.dispatch_count != payment.dispatch_count + 1:
@@ -280,9 +284,9 @@ class Performers:
 
     def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
         """An answer goes into the journal, once for as long as it stays the same; silence does not."""
-        if error.raw is None or self._failing.get(order_id) == error.raw:
+        if error.raw is None or self._failing.get(order_id) == error.message:
             return
-        self._failing[order_id] = error.raw
+        self._failing[order_id] = error.message
         self._engine.apply(order_id, ev.ProviderFailed(error.message), raw=error.raw)
 
     # --- CANCEL -------------------------------------------------------------------------------------------------------

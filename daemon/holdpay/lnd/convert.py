@@ -20,6 +20,10 @@ from holdpay.core.lightning import (
 
 _NS_PER_MS: Final = 1_000_000
 _NO_PREIMAGE: Final = "0" * 64
+_MAX_INT64: Final = 2**63 - 1
+"""SQLite's largest: LND's indexes are unsigned, and a message that cannot be stored would be lost."""
+_MAX_EXPIRY_S: Final = 100 * 365 * 86_400
+"""BOLT11 sets no bound to an invoice's expiry."""
 
 # By number: an old stub cannot name a new member. Everything else (0 UNKNOWN, 4 INITIATED, ...) may have money out.
 _PAYMENT_STATUS: Final = {
@@ -53,7 +57,7 @@ def to_invoice(payreq: lnrpc.PayReq) -> Invoice:
         payee=payreq.destination,
         amount_msat=payreq.num_msat,
         created_at_ms=payreq.timestamp * 1000,
-        expiry_s=payreq.expiry,
+        expiry_s=min(payreq.expiry, _MAX_EXPIRY_S),
         final_cltv_delta=payreq.cltv_expiry,
         has_payment_address=any(payreq.payment_addr),
         memo=payreq.description,
@@ -69,7 +73,7 @@ def to_update(payment: lnrpc.Payment) -> PaymentUpdate:
         attempts=tuple(_to_attempt(htlc) for htlc in payment.htlcs),
         fee_msat=payment.fee_msat,
         preimage=None if preimage in {"", _NO_PREIMAGE} else preimage,
-        payment_index=payment.payment_index,
+        payment_index=min(payment.payment_index, _MAX_INT64),
     )
 
 
@@ -89,7 +93,7 @@ def to_stored(payment: lnrpc.Payment) -> StoredPayment:
 def _to_attempt(htlc: lnrpc.HTLCAttempt) -> Attempt:
     hops = htlc.route.hops
     return Attempt(
-        attempt_id=htlc.attempt_id,
+        attempt_id=min(htlc.attempt_id, _MAX_INT64),
         status=_ATTEMPT_STATUS.get(htlc.status, AttemptStatus.IN_FLIGHT),
         amount_msat=hops[-1].amt_to_forward_msat if hops else 0,
         fee_msat=htlc.route.total_fees_msat,

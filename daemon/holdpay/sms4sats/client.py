@@ -40,7 +40,8 @@ FRESH_S: Final = 10
 """Stock and prices are looked up again after this: quotes are fresh by seconds."""
 PATIENCE_S: Final = 10
 """A request that a person may be waiting for fails at once if the provider wants a longer pause than this."""
-MAX_RETRY_AFTER_S: Final = 3600
+MAX_RETRY_AFTER_S: Final = 120
+"""Orders are held meanwhile, and an SMS code is worth nothing after some minutes: no longer silence is granted."""
 KEEP_ALIVE_S: Final = 30
 """Longer than from one poll of an order to the next."""
 

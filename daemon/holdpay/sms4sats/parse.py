@@ -72,17 +72,17 @@ def placed(answer: Answer) -> Placed:
 
 
 def order_status(answer: Answer) -> ProviderStatus:
-    """``/orderstatus``. A number that cannot be read does not hide a code; a reply that does not say whether it was
+    """``/orderstatus``. Nothing that cannot be read hides a code; a reply that does not say whether it was
     paid never reads as unpaid, because that word licenses another payment."""
     body = _object(answer)
     code, code_may_lack_zeros = _code(answer, body.get("code"))
     number = _number(answer, body.get("number"), is_needed=not code)
     error = _absent_or_text(body.get("error"))
-    is_paid = _truth(answer, body.get("paid"))
+    is_paid = True if code else _truth(answer, body.get("paid"))
     if is_paid is None:
-        if not (code or number or error):
+        if not (number or error):
             raise _nonsense(answer, "an order status that does not say whether it was paid")
-        is_paid = bool(code or number)
+        is_paid = bool(number)
     return ProviderStatus(
         is_paid=is_paid,
         number=number or None,

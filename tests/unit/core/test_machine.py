@@ -435,6 +435,15 @@ def test_a_restart_begins_the_proof_anew() -> None:
     assert run(found, (71, NOT_FOUND)).htlc is NONE
 
 
+def test_a_restart_begins_the_two_words_of_the_provider_anew() -> None:
+    read_later = pair(AWAITING, FAILED, failure=failure(FailureClass.READ_LATER))
+    found = run(read_later, (1, replied(NOW_MS + S)), (5, ev.DaemonRestarted()), (12, replied(NOW_MS + 12 * S)))
+    assert not may_dispatch(found, POLICY, NOW_MS + 12 * S)
+    found = run(found, (22, replied(NOW_MS + 22 * S)))
+    assert may_dispatch(found, POLICY, NOW_MS + 22 * S)
+    assert may_dispatch(run(found, (23, ev.DaemonRestarted())), POLICY, NOW_MS + 23 * S)
+
+
 def test_a_proof_from_a_clock_that_was_set_back_is_begun_anew() -> None:
     found = pair(AWAITING, UNKNOWN, absent_since_ms=NOW_MS + HOUR)
     found = run(found, (1, NOT_FOUND))
@@ -554,6 +563,14 @@ def test_a_cancel_while_money_may_be_out_is_a_wish_carried_out_after_two_minutes
     assert found.cancel_at_ms == NOW_MS + 120 * S
     assert found.htlc is htlc
     assert run(found, (200, ev.CancelRequested())) == found
+
+
+def test_a_refused_cancel_is_asked_for_again_at_growing_intervals() -> None:
+    no = ev.CancelAnswered(accepted=False, text="too late")
+    found = run(pair(NUMBER, IN_FLIGHT), (300, ev.CancelRequested()), (301, no))
+    assert found.cancel_at_ms == NOW_MS + 331 * S
+    assert run(found, (300 + 16 * 60, no)).cancel_at_ms == NOW_MS + (300 + 17 * 60) * S
+    assert run(found, (300 + 16 * 3600, no)).cancel_at_ms == NOW_MS + (300 + 17 * 3600) * S
 
 
 def test_a_late_cancel_is_carried_out_at_once() -> None:

@@ -58,6 +58,7 @@ def test_the_providers_usual_invoice_passes_without_a_word() -> None:
         (invoice(created_at_ms=NOW_MS - 86_341 * S), "expires in 59 s"),
         (invoice(created_at_ms=NOW_MS - 90_000 * S), "expires in -3600 s"),
         (invoice(final_cltv_delta=145), "CLTV delta is 145 blocks, and at most 144"),
+        (invoice(final_cltv_delta=-1), "CLTV delta is -1 blocks, and at most 144"),
         (invoice(has_payment_address=False), "no payment address"),
         (invoice(payee="02" + "dd" * 32), "not the provider's known node"),
     ],

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from holdpay.core.model import End, HtlcState
+import pytest
+
+from holdpay.core.model import End, HtlcState, OrderState
 from holdpay.engine.engine import ASK_FIRST_S
-from tests.fakes import Story
+from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
+from tests.fakes import HOP_DOWN, Story
 from tests.unit.build import POLICY
 from tests.unit.engine.world import World
 
@@ -39,6 +43,59 @@ async def test_a_provider_that_is_down_at_the_start_is_waited_for(world: World) 
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
     assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProviderUnavailable("HTTP 502", None, raw="<html>502</html>"),
+        ProviderUnavailable("HTTP 503", 120.0, raw=None),
+        ProviderProtocolError("not JSON", raw="<html>maintenance</html>"),
+        ProviderRefused('sms4sats says "unable to save data"', raw='{"status":"error"}'),
+    ],
+    ids=["502", "503, retry later", "nonsense", "refusal"],
+)
+async def test_a_provider_that_answers_with_an_error_at_the_start_is_asked_again(
+    world: World, error: ProviderError
+) -> None:
+    order_id = await _charged_before_the_daemon_died(world, Story(code_after_s=3600))
+    world.provider.status_error = error
+    world.start()
+    await asyncio.sleep(60)
+    assert not world.order(order_id).is_closed
+    world.provider.come_back()
+    order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 120)
+    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+
+
+async def test_a_client_that_cancels_before_the_provider_was_asked_loses_no_code(world: World) -> None:
+    order_id = await _charged_before_the_daemon_died(world, Story(code_after_s=3600))
+    world.provider.go_down()
+    world.start()
+    await asyncio.sleep(3)
+    world.engine.cancel(order_id)
+    world.provider.come_back()
+    order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
+    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+
+
+async def test_lnd_that_answers_before_the_provider_does_not_end_an_order_that_nobody_asked_about(
+    world: World,
+) -> None:
+    """Held, then away for longer than the promise; meanwhile a code came, and the HTLC failed."""
+    world.provider.story = Story(number_after_s=None, code_after_s=None)
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    await world.crash()
+    await asyncio.sleep(2 * POLICY.promise_s)
+    world.theirs.status = replace(world.theirs.status, code="777777")
+    world.lnd.say(world.theirs.payment_hash, HOP_DOWN)
+    world.provider.go_down()
+    world.start()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
+    world.provider.come_back()
+    order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
+    assert (order.end, order.code) == (End.CODE_FREE, "777777")
 
 
 async def test_a_provider_that_has_no_code_after_the_grace_ends_the_order_with_its_first_answer(world: World) -> None:

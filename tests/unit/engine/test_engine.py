@@ -250,6 +250,34 @@ async def test_another_node_behind_the_address_concludes_nothing_about_a_payment
     assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
 
 
+async def test_while_money_is_out_from_one_node_no_other_one_pays(world: World) -> None:
+    world.provider.story = Story(number_after_s=None, code_after_s=60)
+    held_id = world.request(1)
+    await world.until(lambda: world.order(held_id).state is OrderState.PAID)
+    waiting_id = world.request(2)
+    world.lnd.is_down = True
+    await asyncio.sleep(5)
+    world.lnd.node, world.lnd.is_down = MALLORY, False
+    world.lnd.break_streams()
+    await asyncio.sleep(20)
+    assert (world.order(waiting_id).payment, len(world.lnd.sends)) == (None, 1)
+    world.lnd.node = ALICE
+    for order_id in (held_id, waiting_id):
+        assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert len(world.lnd.sends) == 2
+
+
+async def test_a_failed_payment_whose_record_was_deleted_does_not_keep_a_lost_dispatch_open_for_ever(
+    world: World,
+) -> None:
+    world.lnd.next_sends += [Send(fails=HOP_DOWN), Send(arrives_after_s=None, is_lost=True)]
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
+    world.lnd.records.clear()
+    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert len(world.lnd.sends) == 3
+
+
 async def test_a_node_that_changes_at_the_last_moment_gets_no_payment(world: World) -> None:
     """The intent is on disk then: only two NOT_FOUNDs of the right node undo it."""
 

@@ -181,6 +181,13 @@ async def test_an_error_of_the_providers_own_is_journaled_once_until_it_answers_
     assert rows_with(held, BUSY) == 2
 
 
+async def test_an_error_page_that_is_new_each_time_is_journaled_once(held: Held) -> None:
+    pages = [Answer(502, f"<html>incident {n}</html>".encode()) for n in range(200)]
+    held.provider.answers = tuple(pages)
+    await asyncio.sleep(1800)
+    assert sum(rows_with(held, page) for page in pages) == 1
+
+
 async def test_silence_is_not_journaled(held: Held) -> None:
     before = held.world.store.last_cursor()
     held.provider.go_down()
@@ -193,7 +200,7 @@ async def test_an_answer_to_a_cancel_is_journaled_and_the_same_one_is_kept_raw_o
     held.provider.answers = (NO,)
     held.world.engine.cancel(held.order_id)
     await asyncio.sleep(600)
-    assert held.world.events(held.order_id).count("cancel_answered") > 10
+    assert held.world.events(held.order_id).count("cancel_answered") > 5
     assert rows_with(held, NO) == 1
 
 
@@ -205,7 +212,7 @@ async def test_a_flood_of_replies_that_are_all_new_fills_no_disk(held: Held) -> 
     )
     held.world.engine.cancel(held.order_id)
     await asyncio.sleep(4 * 3600)
-    assert held.provider.answered > 500
+    assert held.provider.answered > 150
     (kept_bytes,) = held.world.store._rows("SELECT sum(length(raw)) FROM journal")[0]
     assert kept_bytes < (MAX_ANOMALIES + MAX_CANCEL_REPLIES + 10) * RAW_LIMIT_BYTES
     assert held.watched_by == {Duty.PAY, Duty.POLL, Duty.CANCEL}

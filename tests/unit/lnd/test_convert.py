@@ -165,6 +165,13 @@ def test_an_invoice_is_read_whole() -> None:
     assert invoice.expires_at_ms == 1_700_001_200_000
 
 
+def test_numbers_that_no_database_takes_are_cut() -> None:
+    htlc = lnrpc.HTLCAttempt(attempt_id=2**64 - 1)
+    update = to_update(lnrpc.Payment(payment_index=2**64 - 1, htlcs=[htlc]))
+    assert (update.payment_index, update.attempts[0].attempt_id) == (2**63 - 1, 2**63 - 1)
+    assert to_invoice(lnrpc.PayReq(timestamp=2**35, expiry=2**63 - 1)).expires_at_ms < 2**63
+
+
 def test_a_node_is_known_by_pubkey_and_network() -> None:
     info = lnrpc.GetInfoResponse(identity_pubkey="02aa", chains=[lnrpc.Chain(network="simnet")])
     assert to_identity(info) == NodeIdentity("02aa", "simnet")

@@ -173,6 +173,12 @@ def test_a_reply_that_does_not_say_whether_it_was_paid_never_reads_as_unpaid(bod
         parse.order_status(answer(body))
 
 
+@pytest.mark.parametrize("paid", ["yes", "settled", 2, [], None])
+def test_a_word_about_payment_that_cannot_be_read_does_not_hide_a_code(paid: object) -> None:
+    got = parse.order_status(status(paid=paid, code="1234"))
+    assert (got.code, got.is_paid) == ("1234", True)
+
+
 def test_a_code_without_a_word_about_payment_was_paid_for() -> None:
     assert parse.order_status(answer({"status": "OK", "code": "1234"})).is_paid
 
