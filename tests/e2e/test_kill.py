@@ -143,7 +143,7 @@ class Troubles:
         fresh = Knobs()
         for name in ("refuse_orders", "http_429", "http_500", "garbage", "only_path"):
             setattr(self._knobs, name, getattr(fresh, name))
-        self._lnd.network._failures.clear()
+        self._lnd.fail_routing(0)
         self._lnd.set_knobs(send_delay_s=0)
 
     async def _go_on(self) -> None:

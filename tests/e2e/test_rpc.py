@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.sandbox.http_server import Request, Response, json_response
 from holdpay.sandbox.sms4sats_knobs import Scenario
 from tests.e2e.shop import FEE_MSAT, PRICE_MSAT, Shop, open_shop
 from tests.harness import enum_name, is_held, is_over, pair
@@ -26,6 +27,7 @@ from tests.harness import enum_name, is_held, is_over, pair
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 INVALID, TAKEN = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS
+TOO_HIGH = grpc.StatusCode.OUT_OF_RANGE
 UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -443,6 +445,34 @@ async def test_a_negative_cursor_is_refused(shop: Shop) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await watched(shop, pb.WatchOrdersRequest(after_cursor=-1))
     assert Refusal(error.value).code is INVALID
+
+
+async def test_a_cursor_of_another_database_is_refused(shop: Shop) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await watched(shop, pb.WatchOrdersRequest(after_cursor=10**6))
+    assert Refusal(error.value).code is INVALID
+    assert "ahead of the journal" in Refusal(error.value).text
+
+
+@pytest.mark.parametrize("wanted", [{"open_only": True, "closed_only": True}, {"end": 99}])
+async def test_a_list_that_cannot_be_meant_is_refused(shop: Shop, wanted: dict[str, Any]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await shop.daemon.stub.ListOrders(pb.ListOrdersRequest(**wanted))
+    assert Refusal(error.value).code is INVALID
+
+
+async def test_without_a_price_and_a_limit_nothing_is_ordered(shop: Shop) -> None:
+    async def no_price(request: Request) -> Response:
+        return json_response({})
+
+    endpoints = shop.world.provider._endpoints
+    shop.world.provider._endpoints = {**endpoints, ("GET", "/price"): no_price}
+    try:
+        refused = await refusal(shop, country="chile")
+    finally:
+        shop.world.provider._endpoints = endpoints
+    assert (refused.code, refused.is_marked) == (TOO_HIGH, True)
+    assert "names no price" in refused.text
 
 
 async def test_prices_need_both_a_country_and_a_service_or_neither(shop: Shop) -> None:

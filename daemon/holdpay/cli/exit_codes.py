@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     DONE = 0, "The code was received, or what was asked for was done."
     UNEXPECTED = 1, "Something unexpected. If it was about an order, the message says how to look it up."
     REFUSED_INPUT = 2, "The input was refused, by the command line or by the daemon. Nothing was ordered."
-    PRICE_TOO_HIGH = 3, "The price is over the limit. Nothing was ordered."
+    PRICE_TOO_HIGH = 3, "The price is over the limit, or not known. Nothing was ordered."
     NOTHING_PAID = 4, "No payment got through, or the invoice or the order was refused. Nothing was spent."
     NO_CODE = 5, "Refunded, or canceled before it was paid. No code, nothing was spent."
     UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."

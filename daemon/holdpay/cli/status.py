@@ -45,14 +45,14 @@ def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, s
 
 
 def _lnd_facts(lnd: pb.LndStatus) -> list[tuple[str, str]]:
-    balance = render.sat(lnd.local_balance_sat) if lnd.HasField("local_balance_sat") else ""
+    balance = render.sat(lnd.local_balance_sat) if lnd.HasField("local_balance_sat") else "not known"
     chain = f"{render.height(lnd.block_height)}, {'' if lnd.synced_to_chain else 'not '}synced to chain"
     return [
         ("lnd", f"{lnd.state} at {lnd.address}" + (f": {lnd.detail}" if lnd.detail else "")),
         ("Node", " ".join(part for part in (lnd.alias, lnd.identity_pubkey) if part)),
         ("Version", f"{lnd.version} on {lnd.network}" if lnd.version else ""),
         ("Chain", chain if lnd.block_height else ""),
-        ("Spendable", balance),
+        ("Spendable", balance if lnd.state == "ready" else ""),
     ]
 
 

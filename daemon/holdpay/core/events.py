@@ -33,6 +33,8 @@ class PlacingFailed:
 
     text: str
     may_retry: bool
+    wait_s: float = 0
+    """How long the provider wants to be left alone."""
 
 
 @dataclass(frozen=True, slots=True)

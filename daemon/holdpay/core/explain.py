@@ -98,7 +98,8 @@ def _summary(order: Order) -> str:
     head = f"Order {order.id} is for {what(order)}."
     if order.end is not None:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
-        return f"{head} It is closed. {ENDS[order.end]}{because}"
+        erased = "" if order.erased_at_ms is None else " Its number and code were erased since."
+        return f"{head} It is closed. {ENDS[order.end]}{because}{erased}"
     return f"{head} It is open: {phase(order)}."
 
 
@@ -231,8 +232,8 @@ def _after_the_end(order: Order) -> str:
         )
     if order.end is End.INVOICE_REJECTED:
         return (
-            "Look at the reason. If the provider's price rose, order again with a higher --max-price. If the payee is"
-            " another one, order nothing until you know why."
+            "Look at the reason. If the provider's price rose since it was quoted, order again: the new quote counts."
+            " If the payee is another one, order nothing until you know why."
         )
     if order.end is End.PROVIDER_REFUSED:
         return "Order again later, or for another country or service."

@@ -306,7 +306,7 @@ def _placing_failed(order: Order, event: ev.PlacingFailed, ctx: _Context) -> Ord
         return order
     count = order.place_count + 1
     order = replace(order, place_count=count, provider_text=event.text)
-    at_ms = ctx.now_ms + count * ctx.policy.place_retry_s * 1000
+    at_ms = ctx.now_ms + int(max(count * ctx.policy.place_retry_s, event.wait_s) * 1000)
     if event.may_retry and count < ctx.policy.place_attempts and at_ms < order.pay_by_ms:
         return replace(order, place_at_ms=at_ms)
     return _abandon(order, End.PROVIDER_REFUSED, f"the provider did not take the order: {event.text}", ctx)
@@ -767,6 +767,9 @@ def _is_unpaid_for_sure(payment: Payment) -> bool:
 
 def _close_after_promise(order: Order, ctx: _Context) -> Order:
     until_ms = promise_until_ms(order, ctx.policy) or order.created_at_ms + ctx.policy.promise_s * 1000
+    if order.payment is not None and order.htlc is HtlcState.FAILED:
+        # Money that comes back when the promise ends, as refunds do: the provider still has to say why.
+        until_ms = max(until_ms, order.payment.htlc_since_ms + ctx.policy.close_unpaid_after_s * 1000)
     if not ctx.may_end_late or ctx.now_ms < until_ms:
         return order
     return _abandon(order, _end_without_money(order), "the provider never said what became of it", ctx)

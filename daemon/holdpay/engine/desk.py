@@ -42,12 +42,9 @@ class Desk:
         """The recorded order, or the first one of the same key. Raises HoldpayError where it is refused."""
         _check_texts(request)
         country = self._catalog.resolve_country(request.country)
-        fingerprint = _fingerprint(request, country)
         first = self._engine.store.find_key(request.key)
         if first is not None:
-            if first.fingerprint != fingerprint:
-                raise KeyTaken
-            return first
+            return self._same_again(first, request, country)
         self.check_ready()
         service, prices = await self._look_up(request, country)
         quote_sat = prices.receive_sat if prices.exact_sat is None else prices.exact_sat
@@ -64,7 +61,7 @@ class Desk:
                     "service_name": service.name,
                 },
                 key=request.key,
-                fingerprint=fingerprint,
+                fingerprint=_fingerprint(request, country, service),
                 created_at_ms=now_ms,
                 pay_by_ms=now_ms + policy.pay_within_s * 1000,
                 max_price_sat=cap_sat,
@@ -74,6 +71,17 @@ class Desk:
                 place_at_ms=now_ms,
             )
         )
+
+    def _same_again(self, first: Order, request: CodeRequest, country: CountryInfo) -> Order:
+        """The first order of a key, if the request is the same one, in whatever words. Raises KeyTaken."""
+        bought = ServiceInfo(first.params["service"], first.params["service_name"], None)
+        try:
+            service = self._catalog.resolve_service(request.service, [bought])
+        except InvalidRequest:
+            raise KeyTaken from None
+        if first.fingerprint != _fingerprint(request, country, service):
+            raise KeyTaken
+        return first
 
     def check_ready(self) -> None:
         """Raises NotReady with the reason while no new order can be paid, or recorded to its end."""
@@ -117,8 +125,8 @@ class Desk:
         return cap_sat
 
 
-def _fingerprint(request: CodeRequest, country: CountryInfo) -> str:
-    parts = (KIND_CODE, country.code, request.service.casefold(), request.max_price_sat, request.max_fee_sat)
+def _fingerprint(request: CodeRequest, country: CountryInfo, service: ServiceInfo) -> str:
+    parts = (KIND_CODE, country.code, service.code, request.max_price_sat, request.max_fee_sat)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -118,8 +118,7 @@ class Performers:
             try:
                 reply = await self._engine.provider.place(order.kind, order.params)
             except ProviderError as error:
-                event = ev.PlacingFailed(error.message, may_retry=not isinstance(error, ProviderRefused))
-                self._engine.apply(order_id, event, raw=_raw(error))
+                self._engine.apply(order_id, _placing_failed(error), raw=_raw(error))
             else:
                 placed = ev.OrderPlaced(reply.value.provider_order_id, reply.value.payreq)
                 await self._decoder.begin(placed.payreq)
@@ -321,6 +320,11 @@ class Performers:
 
 def _payer(payment: Payment) -> NodeIdentity:
     return NodeIdentity(payment.node_pubkey, payment.node_network)
+
+
+def _placing_failed(error: ProviderError) -> ev.PlacingFailed:
+    wait_s = (error.retry_after_s or 0) if isinstance(error, ProviderUnavailable) else 0
+    return ev.PlacingFailed(error.message, may_retry=not isinstance(error, ProviderRefused), wait_s=wait_s)
 
 
 def _raw(error: ProviderError) -> str | None:

@@ -7,6 +7,7 @@ from holdpay.core.explain import alarms, trouble
 from holdpay.core.machine import phase, promise_until_ms
 from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy
+from holdpay.errors import InvalidRequest
 from holdpay.ports import CountryInfo, NodeStatus, Prices, ServiceInfo, Update
 
 _STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in OrderState}
@@ -16,7 +17,9 @@ _ENDS_BACK = {number: end for end, number in _ENDS.items()}
 
 
 def end_from_pb(number: int) -> End | None:
-    """END_UNSPECIFIED, and a number of a later version, read as "any"."""
+    """END_UNSPECIFIED is None. Raises InvalidRequest for a number that this version does not know."""
+    if number != pb.END_UNSPECIFIED and number not in _ENDS_BACK:
+        raise InvalidRequest(f"There is no end {number}. See End in holdpay.proto.")
     return _ENDS_BACK.get(pb.End.ValueType(number))
 
 

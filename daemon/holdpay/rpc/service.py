@@ -84,6 +84,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+        if request.open_only and request.closed_only:
+            raise InvalidRequest("No order is open and closed. Set open_only, closed_only or neither.")
         page_size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         orders = self._engine.store.list_orders(
             OrderFilter(
@@ -110,6 +112,11 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
         if after < 0:
             raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.")
+        if order_id is None and after > (last := store.last_cursor()):
+            raise InvalidRequest(
+                f"Cursor {after} is ahead of the journal, which ends at {last}: it is of an earlier database."
+                " Use 0 to read from the beginning."
+            )
         async for update in self._updates(after, order_id):
             yield update
 

@@ -153,7 +153,7 @@ class SandboxLnd:
     def fail_routing(
         self, times: int, code: FailureCode = FailureCode.TEMPORARY_CHANNEL_FAILURE, source_index: int = 1
     ) -> None:
-        """Let the next HTLCs fail on their way; `source_index` 0 is our own channel, 1 the peer."""
+        """Let the next HTLCs fail on their way (0: no more); `source_index` 0 is our own channel, 1 the peer."""
         self.network.fail_next(times, Failure(code, source_index))
 
     def hang_streams(self) -> None:

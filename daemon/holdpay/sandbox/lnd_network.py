@@ -106,8 +106,8 @@ class Network:
         self._wake()
 
     def fail_next(self, times: int, failure: Failure) -> None:
-        """Let the next HTLCs fail instead of reaching the payee."""
-        self._failures.extend([failure] * times)
+        """Let the next HTLCs fail instead of reaching the payee; 0: no more of them."""
+        self._failures = deque([failure] * times)
 
     def graph(self, own_pubkey: str) -> Graph:
         is_up = self._online["peer"]

@@ -228,7 +228,8 @@ class Sms4Sats:
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
             why = f" ({parse.one_line(str(error))})" if str(error) else ""
             raise ProviderUnavailable(
-                f"sms4sats cannot be reached{why}. See that the network, provider.url and provider.proxy are right."
+                f"sms4sats cannot be reached{why}."
+                " See that the network, provider.base_url and provider.proxy are right."
             ) from error
         self._answered_at_ms = self._clock.now_ms()
         return answer
@@ -290,7 +291,7 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
         body += chunk
         if len(body) > max_bytes:
             raise ProviderProtocolError(
-                f"sms4sats answered with more than {max_bytes} bytes. See that provider.url is right.",
+                f"sms4sats answered with more than {max_bytes} bytes. See that provider.base_url is right.",
                 body[:max_bytes].decode("utf-8", errors="replace"),
             )
     return bytes(body)

@@ -200,7 +200,8 @@ def _refused(answer: Answer, reason: str) -> ProviderRefused:
 
 def _nonsense(answer: Answer, what: str) -> ProviderProtocolError:
     return ProviderProtocolError(
-        f"sms4sats answered with {what}. See that provider.url is right; if it is, its API has changed.", answer.raw
+        f"sms4sats answered with {what}. See that provider.base_url is right; if it is, its API has changed.",
+        answer.raw,
     )
 
 

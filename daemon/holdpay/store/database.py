@@ -115,9 +115,25 @@ def _keep_copy(conn: sqlite3.Connection, path: Path, migration: str) -> None:
     os.close(fd)
     with contextlib.closing(sqlite3.connect(copy)) as target:
         conn.backup(target)
-    copies = sorted(path.parent.glob(f"{path.name}.before-*"), key=lambda p: p.stat().st_mtime)
-    for old in copies[:-COPIES_KEPT]:
+    for old in _copies(path)[:-COPIES_KEPT]:
         old.unlink()
+
+
+def _copies(path: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(path.parent.glob(f"{path.name}.before-0*"), key=lambda p: p.stat().st_mtime)
+
+
+def forget_copies(path: Path, made_before_ms: int) -> None:
+    """Removes the copies that hold codes which the database itself has erased since. Raises StoreError."""
+    try:
+        for copy in _copies(path):
+            if copy.stat().st_mtime * 1000 < made_before_ms:
+                copy.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"{path.parent} cannot be written: {error.strerror}. Check its rights and the disk."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from holdpay.core.machine import Step
 from holdpay.core.model import HtlcState, Order, Payment
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
-from holdpay.store.database import BUSY_TIMEOUT_S, check_space, open_database, remedy, transaction
+from holdpay.store.database import BUSY_TIMEOUT_S, check_space, forget_copies, open_database, remedy, transaction
 from holdpay.store.rows import Row, column_names, from_row, to_row
 
 RAW_LIMIT_BYTES = 16 * 1024
@@ -152,6 +152,7 @@ class SqliteStore:
         """See OrderStore."""
         wanted = "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
         ids = [row["id"] for row in self._rows(wanted, closed_before_ms, ERASED_AT_ONCE)]
+        forget_copies(self._path, closed_before_ms)
         if not ids:
             return 0
         self._rows("PRAGMA secure_delete = ON")

@@ -140,7 +140,7 @@ def test_a_refused_invoice_is_not_called_a_missing_one() -> None:
     words = explain(decide(placed, bad, POLICY, NOW_MS).order, POLICY, NOW_MS)
     assert "it asks 9000 sat" in words.summary
     assert "no hold invoice that could be paid" in words.money
-    assert "--max-price" in words.next
+    assert "order again: the new quote counts" in words.next
 
 
 def test_every_end_is_told_apart() -> None:

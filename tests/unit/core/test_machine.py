@@ -565,6 +565,24 @@ def test_a_cancel_while_money_may_be_out_is_a_wish_carried_out_after_two_minutes
     assert run(found, (200, ev.CancelRequested())) == found
 
 
+def test_money_that_comes_back_when_the_promise_ends_leaves_the_provider_time_to_say_why() -> None:
+    late = POLICY.promise_s + 1
+    found = run(pair(PAID, IN_FLIGHT), (late, refunded()), (late + 1, ev.TimePassed()))
+    assert not found.is_closed
+    error = replied(NOW_MS + (late + 2) * S, paid=True, error="No available number")
+    assert run(found, (late + 2, error)).reason == "No available number"
+    code = replied(NOW_MS + (late + 2) * S, paid=True, code="012345")
+    assert run(found, (late + 2, code)).code == "012345"
+    never = run(found, (late + POLICY.close_unpaid_after_s, ev.TimePassed()))
+    assert never.reason == "the provider never said what became of it"
+
+
+def test_a_provider_that_wants_to_be_left_alone_gets_the_next_try_after_that() -> None:
+    found = run(order(), (1, ev.PlacingFailed("429", may_retry=True, wait_s=90)))
+    assert found.place_at_ms == NOW_MS + 91 * S
+    assert run(order(), (1, ev.PlacingFailed("429", may_retry=True, wait_s=1))).place_at_ms == NOW_MS + 6 * S
+
+
 def test_a_refused_cancel_is_asked_for_again_at_growing_intervals() -> None:
     no = ev.CancelAnswered(accepted=False, text="too late")
     found = run(pair(NUMBER, IN_FLIGHT), (300, ev.CancelRequested()), (301, no))

@@ -39,7 +39,10 @@ class OneCountry:
         return self.countries()[0]
 
     def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
-        return services[0]
+        fitting = [service for service in services if text.casefold() in {service.code, service.name.casefold()}]
+        if not fitting:
+            raise InvalidRequest("There is no such service.")
+        return fitting[0]
 
 
 async def _ask(world: World, **changes: Any) -> Order:
@@ -134,6 +137,7 @@ async def test_a_key_sent_again_gets_the_first_order_even_while_lnd_is_away(worl
     world.lnd.is_down = True
     assert (await _ask(world)).id == first.id
     assert (await _ask(world, country="0", service="OPENAI")).id == first.id
+    assert (await _ask(world, service="oi")).id == first.id
 
 
 @pytest.mark.parametrize("changes", [{"service": "WhatsApp"}, {"max_price_sat": 2_500}, {"max_fee_sat": 0}])

@@ -386,6 +386,16 @@ def test_what_was_erased_is_in_none_of_the_files(db: SqliteStore, path: Path) ->
         assert b"15559876543" not in file.read_bytes(), file
 
 
+def test_copies_that_still_have_what_was_erased_are_removed(db: SqliteStore, path: Path) -> None:
+    names = ("holdpay.db.before-0002_erasing", "holdpay.db.before-0003_next", "holdpay.db.before-recover-20261122Z")
+    for name, made_ms in zip(names, (NOW_MS - 1_000, NOW_MS + 1_000, NOW_MS - 1_000), strict=True):
+        path.with_name(name).write_text("987123")
+        os.utime(path.with_name(name), ns=(made_ms * 10**6, made_ms * 10**6))
+    db.erase_codes(NOW_MS, NOW_MS + 9)
+    # What recover moved aside is the operator's own.
+    assert {copy.name for copy in path.parent.glob("*.before-*")} == {names[1], names[2]}
+
+
 def test_open_and_younger_orders_keep_their_codes(db: SqliteStore) -> None:
     young = _got_code(db, 1, NOW_MS)
     _create(db, _order(2))
@@ -715,9 +725,9 @@ def test_a_database_made_before_erasing_keeps_its_orders_and_can_erase_them(path
     old.conn.close()
     opened = SqliteStore(path)
     assert opened.get(FULL_ORDER.id) == replace(FULL_ORDER, payment=None, erased_at_ms=None)
+    assert (path.parent / "holdpay.db.before-0002_erasing").exists()
     assert opened.erase_codes(NOW_MS + HOUR, NOW_MS + HOUR) == 1
     opened.close()
-    assert (path.parent / "holdpay.db.before-0002_erasing").exists()
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
