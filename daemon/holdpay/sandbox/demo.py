@@ -35,23 +35,27 @@ class DemoFailed(Exception):
 class _Cli:
     socket: Path
 
-    async def run(self, *arguments: str, expect: int = 0, show: bool = True) -> str:
-        """Runs `holdpay`; its progress goes to the terminal. Returns its stdout."""
-        if show:
-            click.secho(f"\n$ holdpay {' '.join(arguments)}", bold=True)
+    async def show(self, *arguments: str, expect: int = 0) -> None:
+        """Runs `holdpay`; all that it says goes to the terminal as it happens."""
+        click.secho(f"\n$ holdpay {' '.join(arguments)}", bold=True)
+        sys.stdout.flush()
+        await self._run(*arguments, expect=expect, stdout=None)
+
+    async def ask(self, *arguments: str) -> str:
+        """Runs `holdpay`. Returns its stdout."""
+        return await self._run(*arguments, expect=0, stdout=asyncio.subprocess.PIPE)
+
+    async def _run(self, *arguments: str, expect: int, stdout: int | None) -> str:
         command = (sys.executable, "-m", "holdpay.cli.main", "--socket", str(self.socket), *arguments)
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(*command, stdout=stdout)
         try:
-            stdout, _ = await asyncio.wait_for(process.communicate(), STEP_TIMEOUT_S)
+            said, _ = await asyncio.wait_for(process.communicate(), STEP_TIMEOUT_S)
         except TimeoutError:
             process.kill()
             raise DemoFailed(f"`holdpay {arguments[0]}` took more than {STEP_TIMEOUT_S:g} s.") from None
-        if show:
-            click.echo(stdout.decode(), nl=False)
-            sys.stdout.flush()
         if process.returncode != expect:
             raise DemoFailed(f"`holdpay {arguments[0]}` ended with {process.returncode}, not with {expect}.")
-        return stdout.decode()
+        return said.decode() if said is not None else ""
 
 
 async def tell() -> None:
@@ -62,24 +66,24 @@ async def tell() -> None:
             click.secho("A simulated lnd and a simulated sms4sats run, and the real daemon between them.", fg="cyan")
             world.provider.knobs.price_sat = PRICE_SAT
             cli = _Cli(world.socket)
-            await cli.run("status")
+            await cli.show("status")
 
             click.secho("\n1. An order that gets its code. Only the code itself goes to stdout.", fg="cyan")
-            await cli.run("code", "usa", "openai", "--until", "settled", expect=EXIT_CODE_RECEIVED)
+            await cli.show("code", "usa", "openai", "--until", "settled", expect=EXIT_CODE_RECEIVED)
 
             click.secho(
                 "\n2. An order whose SMS never comes: the hold invoice is canceled, the money is back.", fg="cyan"
             )
             await play(world, "gives-up=60")
-            await cli.run("code", "germany", "telegram", "--until", "settled", expect=EXIT_REFUNDED)
+            await cli.show("code", "germany", "telegram", "--until", "settled", expect=EXIT_REFUNDED)
 
             click.secho("\n3. What the daemon says of both.", fg="cyan")
             for order_id in await _order_ids(cli):
-                await cli.run("orders", "explain", order_id)
+                await cli.show("orders", "explain", order_id)
 
 
 async def _order_ids(cli: _Cli) -> list[str]:
-    answer = await cli.run("orders", "list", "--json", show=False)
+    answer = await cli.ask("orders", "list", "--json")
     return [order["id"] for order in reversed(json.loads(answer)["orders"])]
 
 
@@ -109,7 +113,7 @@ async def _until_ready(world: SandboxWorld, process: asyncio.subprocess.Process)
     while process.returncode is None and time.monotonic() < deadline:
         if world.socket.exists():
             with contextlib.suppress(DemoFailed):
-                await cli.run("status", show=False)
+                await cli.ask("status")
                 return
         await asyncio.sleep(0.1)
     raise DemoFailed("The daemon did not come up.")

@@ -34,6 +34,7 @@ class _OrderState:
 class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_STATE_UNSPECIFIED: _OrderState.ValueType  # 0
+    """Never sent."""
     ORDER_STATE_REQUESTED: _OrderState.ValueType  # 1
     """Recorded here; the provider has not answered yet."""
     ORDER_STATE_AWAITING_PAYMENT: _OrderState.ValueType  # 2
@@ -41,6 +42,7 @@ class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState
     ORDER_STATE_PAID: _OrderState.ValueType  # 3
     """The provider says that it holds the HTLC."""
     ORDER_STATE_NUMBER_ASSIGNED: _OrderState.ValueType  # 4
+    """A number to receive the SMS on."""
     ORDER_STATE_DELIVERED: _OrderState.ValueType  # 5
     """The code arrived."""
     ORDER_STATE_CANCELED: _OrderState.ValueType  # 6
@@ -52,6 +54,7 @@ class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
     """The order, in the provider's words."""
 
 ORDER_STATE_UNSPECIFIED: OrderState.ValueType  # 0
+"""Never sent."""
 ORDER_STATE_REQUESTED: OrderState.ValueType  # 1
 """Recorded here; the provider has not answered yet."""
 ORDER_STATE_AWAITING_PAYMENT: OrderState.ValueType  # 2
@@ -59,6 +62,7 @@ ORDER_STATE_AWAITING_PAYMENT: OrderState.ValueType  # 2
 ORDER_STATE_PAID: OrderState.ValueType  # 3
 """The provider says that it holds the HTLC."""
 ORDER_STATE_NUMBER_ASSIGNED: OrderState.ValueType  # 4
+"""A number to receive the SMS on."""
 ORDER_STATE_DELIVERED: OrderState.ValueType  # 5
 """The code arrived."""
 ORDER_STATE_CANCELED: OrderState.ValueType  # 6
@@ -74,6 +78,7 @@ class _HtlcState:
 class _HtlcStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HtlcState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HTLC_STATE_UNSPECIFIED: _HtlcState.ValueType  # 0
+    """Never sent."""
     HTLC_STATE_NONE: _HtlcState.ValueType  # 1
     """Nothing was sent. No money is out."""
     HTLC_STATE_DISPATCHING: _HtlcState.ValueType  # 2
@@ -91,6 +96,7 @@ class HtlcState(_HtlcState, metaclass=_HtlcStateEnumTypeWrapper):
     """The HTLC, in LND's words. "Held" is not one of them: it is in flight together with an order that is paid."""
 
 HTLC_STATE_UNSPECIFIED: HtlcState.ValueType  # 0
+"""Never sent."""
 HTLC_STATE_NONE: HtlcState.ValueType  # 1
 """Nothing was sent. No money is out."""
 HTLC_STATE_DISPATCHING: HtlcState.ValueType  # 2
@@ -112,6 +118,7 @@ class _End:
 class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     END_UNSPECIFIED: _End.ValueType  # 0
+    """Of an order: it is open. In a filter: any."""
     END_CODE_RECEIVED: _End.ValueType  # 1
     """The code arrived and the HTLC settled."""
     END_CODE_FREE: _End.ValueType  # 2
@@ -133,6 +140,7 @@ class End(_End, metaclass=_EndEnumTypeWrapper):
     """How a closed order ended."""
 
 END_UNSPECIFIED: End.ValueType  # 0
+"""Of an order: it is open. In a filter: any."""
 END_CODE_RECEIVED: End.ValueType  # 1
 """The code arrived and the HTLC settled."""
 END_CODE_FREE: End.ValueType  # 2
@@ -238,16 +246,25 @@ class Order(_message.Message):
     PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
     ERASED_AT_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """10 lower-case letters and digits; "rec" and the beginning of the payment hash for an order made by `holdpayd recover`."""
     kind: _builtins.str
     """What is bought; "code" is an activation code."""
     idempotency_key: _builtins.str
+    """The client's, as it came."""
     country_code: _builtins.int
+    """The provider's number for the country. 0 is a real country; 0 with the country "unknown" is not."""
     country: _builtins.str
+    """Its usual name."""
     service: _builtins.str
+    """The short code that was ordered."""
     service_name: _builtins.str
+    """As the provider called it."""
     created_at_ms: _builtins.int
+    """When the request was recorded."""
     state: Global___OrderState.ValueType
+    """Never ORDER_STATE_UNSPECIFIED."""
     htlc: Global___HtlcState.ValueType
+    """HTLC_STATE_NONE as long as there is no invoice. Never HTLC_STATE_UNSPECIFIED."""
     phase: _builtins.str
     """The pair of both in a few plain words, for people ("held, waiting for the SMS")."""
     number: _builtins.str
@@ -273,18 +290,23 @@ class Order(_message.Message):
     expiry_height: _builtins.int
     """LND resolves our HTLC on chain from this height on at the latest. Absent: no attempt is out."""
     payment_hash: _builtins.str
-    """32 bytes, hex. Anybody who has it can ask the provider for the code: treat it as a secret."""
+    """32 bytes, hex. Anybody who has it can ask the provider for the code: treat it as a secret. Absent: no invoice was
+    accepted (yet).
+    """
     preimage: _builtins.str
     """32 bytes, hex. The proof of payment. Absent: not settled."""
     dispatches: _builtins.int
+    """SendPaymentV2 calls so far. 0: nothing was ever sent."""
     next_dispatch_at_ms: _builtins.int
     """When the next dispatch may start. Absent: none is planned."""
     cancel_wanted_at_ms: _builtins.int
     """When the client's wish to cancel was recorded. Absent: none."""
     cancel_from_ms: _builtins.int
-    """When the provider may be asked to cancel. Absent: not while nothing is out, or already answered."""
+    """When the provider will be asked (again) to cancel. Absent: no cancel is planned."""
     closed_at_ms: _builtins.int
+    """Absent: it is open."""
     end: Global___End.ValueType
+    """END_UNSPECIFIED: it is open."""
     reason: _builtins.str
     """One sentence why it ended, or what is wrong now. Empty: nothing to say."""
     terminal: _builtins.bool
@@ -411,12 +433,15 @@ class OrderUpdate(_message.Message):
     cursor: _builtins.int
     """Resume WatchOrders after it. Grows with every update of any order."""
     at_ms: _builtins.int
+    """When it happened."""
     event: _builtins.str
     """What happened, past tense ("order_placed", "payment_reported"); for machines and logs."""
     shutting_down: _builtins.bool
     """Set when the daemon is going away: reconnect and resume after `cursor`. `order` is absent then."""
     @_builtins.property
-    def order(self) -> Global___Order: ...
+    def order(self) -> Global___Order:
+        """The order right after it. Absent if `shutting_down` is set."""
+
     def __init__(
         self,
         *,
@@ -469,6 +494,7 @@ class ListOrdersRequest(_message.Message):
     open_only: _builtins.bool
     """Only open, only closed, or both (neither set)."""
     closed_only: _builtins.bool
+    """Only closed orders. INVALID_ARGUMENT together with `open_only`."""
     kind: _builtins.str
     """Empty: all."""
     created_from_ms: _builtins.int
@@ -476,7 +502,7 @@ class ListOrdersRequest(_message.Message):
     created_before_ms: _builtins.int
     """Orders created before; absent: no bound."""
     page_size: _builtins.int
-    """1 to 500; 0 means 50."""
+    """1 to 500; 0 means 50, and more than 500 means 500."""
     page_token: _builtins.str
     """From the previous page; empty: the first."""
     end: Global___End.ValueType
@@ -517,7 +543,9 @@ class ListOrdersResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty: that was the last page."""
     @_builtins.property
-    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]: ...
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]:
+        """Newest first."""
+
     def __init__(
         self,
         *,
@@ -564,6 +592,7 @@ class CancelOrderRequest(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
+    """As in GetOrder."""
     def __init__(
         self,
         *,
@@ -586,7 +615,9 @@ class CancelOrderResponse(_message.Message):
     message: _builtins.str
     """What happens with the wish, and when."""
     @_builtins.property
-    def order(self) -> Global___Order: ...
+    def order(self) -> Global___Order:
+        """With the wish recorded; or as it was, if it is too late."""
+
     def __init__(
         self,
         *,
@@ -607,6 +638,7 @@ class ExplainOrderRequest(_message.Message):
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
+    """As in GetOrder."""
     def __init__(
         self,
         *,
@@ -636,9 +668,13 @@ class ExplainOrderResponse(_message.Message):
     next: _builtins.str
     """What happens next, or what to do."""
     @_builtins.property
-    def order(self) -> Global___Order: ...
+    def order(self) -> Global___Order:
+        """As it is now."""
+
     @_builtins.property
-    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEntry]: ...
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEntry]:
+        """Oldest first; the first 500 journal rows of the order."""
+
     def __init__(
         self,
         *,
@@ -663,7 +699,9 @@ class HistoryEntry(_message.Message):
     AT_MS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     at_ms: _builtins.int
+    """When it happened."""
     text: _builtins.str
+    """A sentence without its end."""
     def __init__(
         self,
         *,
@@ -699,7 +737,9 @@ class ListCountriesResponse(_message.Message):
 
     COUNTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def countries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Country]: ...
+    def countries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Country]:
+        """By name."""
+
     def __init__(
         self,
         *,
@@ -721,9 +761,13 @@ class Country(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     code: _builtins.int
+    """The provider's number. 0 is a real country."""
     name: _builtins.str
+    """Its usual name."""
     @_builtins.property
-    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that are understood. May be empty."""
+
     def __init__(
         self,
         *,
@@ -745,6 +789,7 @@ class ListServicesRequest(_message.Message):
 
     COUNTRY_FIELD_NUMBER: _builtins.int
     country: _builtins.str
+    """Name, alias or number."""
     def __init__(
         self,
         *,
@@ -765,9 +810,13 @@ class ListServicesResponse(_message.Message):
     COUNTRY_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def country(self) -> Global___Country: ...
+    def country(self) -> Global___Country:
+        """What `country` was understood as."""
+
     @_builtins.property
-    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___Service]: ...
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___Service]:
+        """As the provider lists them; the list may be empty."""
+
     def __init__(
         self,
         *,
@@ -792,6 +841,7 @@ class Service(_message.Message):
     code: _builtins.str
     """The short code to order with."""
     name: _builtins.str
+    """As the provider calls it."""
     stock: _builtins.int
     """Numbers available. Absent: the provider did not say."""
     def __init__(
@@ -820,6 +870,7 @@ class GetPricesRequest(_message.Message):
     country: _builtins.str
     """Both, or neither: then only the standard prices come back."""
     service: _builtins.str
+    """Short code or name. Needed with `country`, and only with it."""
     def __init__(
         self,
         *,
@@ -845,13 +896,17 @@ class GetPricesResponse(_message.Message):
     EXACT_SAT_FIELD_NUMBER: _builtins.int
     ASKED_AT_MS_FIELD_NUMBER: _builtins.int
     receive_sat: _builtins.int
-    """The provider's standard prices. Absent: it did not say."""
+    """The standard price of an activation code. Absent: the provider did not say."""
     send_sat: _builtins.int
+    """For a text message sent. Absent: it did not say."""
     rent_from_sat: _builtins.int
+    """For the cheapest rented number. Absent: it did not say."""
     real_phone_sat: _builtins.int
+    """For a phone of the provider's own network. Absent: it did not say."""
     exact_sat: _builtins.int
     """The exact price for the country and service asked for. Absent: not asked, or not said."""
     asked_at_ms: _builtins.int
+    """When the provider said so."""
     def __init__(
         self,
         *,
@@ -920,19 +975,31 @@ class GetStatusResponse(_message.Message):
     STATE_DIR_FIELD_NUMBER: _builtins.int
     CONFIG_PATH_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """Of holdpayd."""
     started_at_ms: _builtins.int
+    """When this process began."""
     ready: _builtins.bool
     """Whether a new order would be taken now; if not, why."""
     not_ready_reason: _builtins.str
+    """One sentence, with what to do next. Empty when ready."""
     open_orders: _builtins.int
+    """Orders that are not over yet."""
     state_dir: _builtins.str
+    """Folder of the database, as configured."""
     config_path: _builtins.str
+    """The configuration that was read."""
     @_builtins.property
-    def lnd(self) -> Global___LndStatus: ...
+    def lnd(self) -> Global___LndStatus:
+        """The node that pays."""
+
     @_builtins.property
-    def provider(self) -> Global___ProviderStatus: ...
+    def provider(self) -> Global___ProviderStatus:
+        """sms4sats."""
+
     @_builtins.property
-    def money(self) -> Global___Money: ...
+    def money(self) -> Global___Money:
+        """What is out and what the limits allow."""
+
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at, all orders together."""
@@ -979,12 +1046,19 @@ class LndStatus(_message.Message):
     detail: _builtins.str
     """One sentence, with what to do next. Empty when ready."""
     version: _builtins.str
+    """As lnd says it. Empty before its first answer; kept while it is away, as the fields below are."""
     identity_pubkey: _builtins.str
+    """33 bytes, hex. Empty before its first answer."""
     alias: _builtins.str
+    """May be empty."""
     network: _builtins.str
+    """mainnet, testnet, signet, simnet, regtest ... Empty before its first answer."""
     block_height: _builtins.int
+    """0 before its first answer."""
     synced_to_chain: _builtins.bool
+    """lnd's own word, false for a moment at every block. False before its first answer."""
     address: _builtins.str
+    """host:port, as configured."""
     local_balance_sat: _builtins.int
     """Spendable over active channels. Absent: not known."""
     def __init__(
@@ -1020,11 +1094,13 @@ class ProviderStatus(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     url: _builtins.str
+    """As configured."""
     answered_at_ms: _builtins.int
     """When it last answered. Absent: not yet."""
     last_error: _builtins.str
     """Its last failure, with the time. Empty: none since the last answer."""
     requests: _builtins.int
+    """Sent by this process."""
     def __init__(
         self,
         *,
@@ -1056,10 +1132,13 @@ class Money(_message.Message):
     pending_sat: _builtins.int
     """Out or reserved now: amounts and fee limits of open orders."""
     max_pending_sat: _builtins.int
+    """limits.max_pending_sat."""
     spent_day_sat: _builtins.int
     """Settled in the last 24 hours, and pending."""
     max_spend_per_day_sat: _builtins.int
+    """limits.max_spend_per_day_sat."""
     max_open_orders: _builtins.int
+    """limits.max_open_orders."""
     locked_msat: _builtins.int
     """In flight or possibly in flight now."""
     def __init__(

@@ -94,8 +94,8 @@ class HoldpayServicer:
         idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
 
         INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-        parameters. FAILED_PRECONDITION: no stock, or no price known and no limit given. OUT_OF_RANGE: the price is over the
-        limit. RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+        parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
+        RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +117,7 @@ class HoldpayServicer:
 
     def WatchOrders(self, request, context):
         """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
+        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +139,8 @@ class HoldpayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCountries(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """All of them, by name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -151,13 +153,15 @@ class HoldpayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPrices(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Fresh to ten seconds.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Whether an order would be taken now, and what an operator wants to see at a glance.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

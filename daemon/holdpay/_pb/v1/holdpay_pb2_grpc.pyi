@@ -44,15 +44,17 @@ class HoldpayStub:
     idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
 
     INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-    parameters. FAILED_PRECONDITION: no stock, or no price known and no limit given. OUT_OF_RANGE: the price is over the
-    limit. RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+    parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
+    RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetOrderRequest, _holdpay_pb2.Order]
     """NOT_FOUND: no such order."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListOrdersRequest, _holdpay_pb2.ListOrdersResponse]
     """Newest first."""
     WatchOrders: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchOrdersRequest, _holdpay_pb2.OrderUpdate]
-    """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself)."""
+    """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
+    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+    """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.CancelOrderRequest, _holdpay_pb2.CancelOrderResponse]
     """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be.
     A code that comes first wins. Repeating it changes nothing.
@@ -60,10 +62,13 @@ class HoldpayStub:
     ExplainOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainOrderRequest, _holdpay_pb2.ExplainOrderResponse]
     """In plain words: what happened, why, where the money is, until which block height, what happens next."""
     ListCountries: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListCountriesRequest, _holdpay_pb2.ListCountriesResponse]
+    """All of them, by name."""
     ListServices: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListServicesRequest, _holdpay_pb2.ListServicesResponse]
     """What can be ordered in a country now, with stock, as the provider says."""
     GetPrices: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetPricesRequest, _holdpay_pb2.GetPricesResponse]
+    """Fresh to ten seconds."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]
+    """Whether an order would be taken now, and what an operator wants to see at a glance."""
 
 @_typing.type_check_only
 class HoldpayAsyncStub(HoldpayStub):
@@ -73,15 +78,17 @@ class HoldpayAsyncStub(HoldpayStub):
     idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
 
     INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-    parameters. FAILED_PRECONDITION: no stock, or no price known and no limit given. OUT_OF_RANGE: the price is over the
-    limit. RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+    parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
+    RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetOrderRequest, _holdpay_pb2.Order]  # type: ignore[assignment]
     """NOT_FOUND: no such order."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListOrdersRequest, _holdpay_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Newest first."""
     WatchOrders: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchOrdersRequest, _holdpay_pb2.OrderUpdate]  # type: ignore[assignment]
-    """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself)."""
+    """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
+    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+    """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.CancelOrderRequest, _holdpay_pb2.CancelOrderResponse]  # type: ignore[assignment]
     """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be.
     A code that comes first wins. Repeating it changes nothing.
@@ -89,10 +96,13 @@ class HoldpayAsyncStub(HoldpayStub):
     ExplainOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainOrderRequest, _holdpay_pb2.ExplainOrderResponse]  # type: ignore[assignment]
     """In plain words: what happened, why, where the money is, until which block height, what happens next."""
     ListCountries: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListCountriesRequest, _holdpay_pb2.ListCountriesResponse]  # type: ignore[assignment]
+    """All of them, by name."""
     ListServices: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListServicesRequest, _holdpay_pb2.ListServicesResponse]  # type: ignore[assignment]
     """What can be ordered in a country now, with stock, as the provider says."""
     GetPrices: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetPricesRequest, _holdpay_pb2.GetPricesResponse]  # type: ignore[assignment]
+    """Fresh to ten seconds."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Whether an order would be taken now, and what an operator wants to see at a glance."""
 
 class HoldpayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -105,8 +115,8 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
 
         INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-        parameters. FAILED_PRECONDITION: no stock, or no price known and no limit given. OUT_OF_RANGE: the price is over the
-        limit. RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+        parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
+        RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
         """
 
     @_abc_1.abstractmethod
@@ -131,7 +141,9 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         request: _holdpay_pb2.WatchOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.OrderUpdate], _abc.AsyncIterator[_holdpay_pb2.OrderUpdate]]:
-        """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself)."""
+        """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
+        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+        """
 
     @_abc_1.abstractmethod
     def CancelOrder(
@@ -156,7 +168,8 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _holdpay_pb2.ListCountriesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.ListCountriesResponse, _abc.Awaitable[_holdpay_pb2.ListCountriesResponse]]: ...
+    ) -> _typing.Union[_holdpay_pb2.ListCountriesResponse, _abc.Awaitable[_holdpay_pb2.ListCountriesResponse]]:
+        """All of them, by name."""
 
     @_abc_1.abstractmethod
     def ListServices(
@@ -171,13 +184,15 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _holdpay_pb2.GetPricesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.GetPricesResponse, _abc.Awaitable[_holdpay_pb2.GetPricesResponse]]: ...
+    ) -> _typing.Union[_holdpay_pb2.GetPricesResponse, _abc.Awaitable[_holdpay_pb2.GetPricesResponse]]:
+        """Fresh to ten seconds."""
 
     @_abc_1.abstractmethod
     def GetStatus(
         self,
         request: _holdpay_pb2.GetStatusRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.GetStatusResponse, _abc.Awaitable[_holdpay_pb2.GetStatusResponse]]: ...
+    ) -> _typing.Union[_holdpay_pb2.GetStatusResponse, _abc.Awaitable[_holdpay_pb2.GetStatusResponse]]:
+        """Whether an order would be taken now, and what an operator wants to see at a glance."""
 
 def add_HoldpayServicer_to_server(servicer: HoldpayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
