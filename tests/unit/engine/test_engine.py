@@ -223,6 +223,13 @@ async def test_an_order_that_could_not_be_paid_in_time_lapses(world: World) -> N
     assert world.lnd.sends == []
 
 
+async def test_a_provider_that_asks_for_a_pause_gets_its_next_request_after_it(world: World) -> None:
+    world.provider.next_place_errors += [ProviderUnavailable("HTTP 429", 90.0, raw="Too Many Requests")] * 2
+    order = await world.until_closed(world.request())
+    assert order.end is End.CODE_RECEIVED
+    assert world.send_times_s[0] == pytest.approx(180, abs=2)
+
+
 # --- sending --------------------------------------------------------------------------------------------------------
 
 
