@@ -99,7 +99,7 @@ def vet(order: Order, invoice: Invoice, node: NodeIdentity, seen_before: bool, p
     """Looks at a hold invoice from every side before anything is paid."""
     reasons = [
         *_vet_network(node, policy),
-        *_vet_amount(order, invoice),
+        *_vet_amount(order, invoice, policy),
         *_vet_time(invoice, policy, now_ms),
     ]
     if seen_before:
@@ -127,12 +127,15 @@ def _vet_network(node: NodeIdentity, policy: Policy) -> list[str]:
     return []
 
 
-def _vet_amount(order: Order, invoice: Invoice) -> list[str]:
+def _vet_amount(order: Order, invoice: Invoice, policy: Policy) -> list[str]:
     if invoice.amount_msat <= 0:
         return ["it names no amount"]
     if invoice.amount_msat > order.max_price_sat * 1000:
         asked_sat = -(-invoice.amount_msat // 1000)
-        return [f"it asks {asked_sat} sat, and at most {order.max_price_sat} sat were allowed"]
+        limits = "--max-price or payment.max_price_sat"
+        if order.quote_sat is not None:
+            limits = f"by the quote of {order.quote_sat} sat + {policy.price_tolerance_percent:g} %, {limits}"
+        return [f"it asks {asked_sat} sat, and at most {order.max_price_sat} sat were allowed ({limits})"]
     return []
 
 

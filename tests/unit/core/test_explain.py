@@ -249,7 +249,8 @@ def test_the_story_of_a_send_that_never_arrived_tells_proof_from_rumour() -> Non
 def test_the_story_of_a_refused_invoice_says_why() -> None:
     told = _history(PLACED, (0, ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=False)))
     assert told[-1] == (
-        "the hold invoice was refused: it asks 9000 sat, and at most 2040 sat were allowed; closed: Nothing was paid."
+        "the hold invoice was refused: it asks 9000 sat, and at most 2040 sat were allowed"
+        " (by the quote of 2000 sat + 2 %, --max-price or payment.max_price_sat); closed: Nothing was paid."
     )
 
 
