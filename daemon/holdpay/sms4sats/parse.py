@@ -15,7 +15,8 @@ from holdpay.core.events import ProviderStatus
 from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable
 from holdpay.ports import Placed, Prices, ServiceInfo
 
-MAX_CODE_CHARS: Final = 64
+MAX_CODE_CHARS: Final = 320
+"""Two SMS: what is paid for may come as a whole sentence."""
 MAX_NUMBER_DIGITS: Final = 32
 MAX_PAYREQ_CHARS: Final = 7089
 """The longest invoice that LND reads (lnd: zpay32, maxInvoiceLength)."""
@@ -235,7 +236,7 @@ def one_line(text: str) -> str:
 
 def _code(answer: Answer, value: object) -> tuple[str, bool]:
     """The code, and whether it may have lost leading zeros because it came as a number."""
-    code = _absent_or_text(value).strip()
+    code = " ".join(_absent_or_text(value).split())
     is_number = isinstance(value, JsonNumber)
     is_text = isinstance(value, str) and code.isprintable() and (not is_number or code.isdecimal())
     if code and not (is_text and len(code) <= MAX_CODE_CHARS):

@@ -143,7 +143,12 @@ def test_a_number_is_digits_whatever_it_was_written_with() -> None:
     assert parse.order_status(status(number="+1 (234) 567-8901")).number == "12345678901"
 
 
-@pytest.mark.parametrize("code", ["1" * 65, "12\n34", "\x1b[31m5", "\ud800", [1], {"a": 1}, True, -5, 1.5, "1\u202e2"])
+def test_a_code_may_be_a_sentence_of_several_lines() -> None:
+    text = "Your code is\n 123-456.\u00a0 Do not share it with anybody, whoever asks for it by whatever means!"
+    assert parse.order_status(status(code=text)).code == " ".join(text.split())
+
+
+@pytest.mark.parametrize("code", ["1" * 321, "\x1b[31m5", "\ud800", [1], {"a": 1}, True, -5, 1.5, "1\u202e2"])
 def test_a_code_that_cannot_be_one_is_refused_with_its_body(code: object) -> None:
     given = status(code=code)
     with pytest.raises(ProviderProtocolError, match="code that cannot be one") as caught:
