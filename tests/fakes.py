@@ -29,7 +29,7 @@ from holdpay.core.lightning import (
     Reported,
 )
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
-from holdpay.ports import NodeState, NodeStatus, Placed, Prices, Reply, ServiceInfo, Urgency
+from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from tests.virtual_loop import VirtualLoop
 
 START_MS = 1_800_000_000_000
@@ -291,6 +291,11 @@ class FakeProvider:
         self.amount_msat = 2_000_000
 
     # --- the port
+
+    @property
+    def health(self) -> ProviderHealth:
+        last_error = "" if self.status_error is None else str(self.status_error)
+        return ProviderHealth(url="fake", answered_at_ms=None, last_error=last_error, request_count=len(self.polls))
 
     async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
         self.place_count += 1

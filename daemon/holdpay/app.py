@@ -125,7 +125,6 @@ class _Daemon:
             desk=Desk(engine, names),
             catalog=names,
             feed=self._feed,
-            provider_health=lambda: provider.health,
             about=about,
         )
         return engine, RpcServer(service)

@@ -161,6 +161,16 @@ class Catalog(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderHealth:
+    """For GetStatus."""
+
+    url: str
+    answered_at_ms: int | None
+    last_error: str
+    request_count: int
+
+
 class CodeProvider(Protocol):
     """sms4sats. Raises ProviderUnavailable (with ``retry_after_s``), ProviderRefused or ProviderProtocolError only."""
 
@@ -176,19 +186,14 @@ class CodeProvider(Protocol):
         """Asks once, never repeated inside. Returns if the provider accepted; ProviderRefused if it said no."""
         ...
 
+    @property
+    def health(self) -> ProviderHealth:
+        """How it answered last."""
+        ...
+
     async def services(self, country_code: int) -> Sequence[ServiceInfo]: ...
 
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderHealth:
-    """For GetStatus."""
-
-    url: str
-    answered_at_ms: int | None
-    last_error: str
-    request_count: int
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -212,6 +217,30 @@ class Limits:
     max_open_orders: int
     max_pending_sat: int
     max_spend_per_day_sat: int
+
+    def reached_by(self, totals: MoneyTotals, more_msat: int = 0) -> str:
+        """One sentence about the limit that leaves no room for an order of ``more_msat``, one what to do; or empty."""
+        if totals.open_orders >= self.max_open_orders:
+            count = f"{totals.open_orders} {'order is' if totals.open_orders == 1 else 'orders are'}"
+            return (
+                f"{count} open and limits.max_open_orders is {self.max_open_orders}."
+                " Wait for one to end, or raise the limit."
+            )
+        # An order costs something: with nothing named, a limit that is just reached is over.
+        least_msat = more_msat or 1
+        pending_sat = -(-(totals.pending_msat + least_msat) // 1000)
+        if pending_sat > self.max_pending_sat:
+            return (
+                f"With this order {pending_sat} sat would be pending and limits.max_pending_sat is"
+                f" {self.max_pending_sat}. Wait for an order to end, or raise the limit."
+            )
+        day_sat = pending_sat + -(-totals.spent_day_msat // 1000)
+        if day_sat > self.max_spend_per_day_sat:
+            return (
+                f"With this order {day_sat} sat would be spent within a day and limits.max_spend_per_day_sat is"
+                f" {self.max_spend_per_day_sat}. Wait, or raise the limit."
+            )
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

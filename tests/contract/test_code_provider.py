@@ -281,13 +281,26 @@ async def test_health_tells_when_it_last_answered_and_what_went_wrong(market: Ma
     )
     market.knobs.http_500 = 1
     with pytest.raises(ProviderUnavailable):
-        await market.client.prices()
+        await market.client.order_status(ORDER_ID, HELD)
     assert market.client.health.last_error.startswith("2026-")
     assert "unable to save data" in market.client.health.last_error
     await market.client_clock.advance(5)
     await market.client.prices()
     health = market.client.health
     assert (health.answered_at_ms, health.last_error, health.request_count) == (market.client_clock.now_ms(), "", 2)
+
+
+async def test_a_look_up_is_made_a_second_time_if_the_provider_stumbles(market: Market) -> None:
+    market.knobs.http_500 = 1
+    looking = asyncio.create_task(market.client.prices())
+    await market.client_clock.advance(2)
+    assert (await looking).receive_sat is not None
+    market.knobs.http_500 = 2
+    looking = asyncio.create_task(market.client.services(187))
+    await market.client_clock.advance(2)
+    with pytest.raises(ProviderUnavailable, match="unable to save data"):
+        await looking
+    assert market.client.health.request_count == 4
 
 
 async def test_a_refusal_is_an_answer_and_no_fault(market: Market) -> None:
@@ -438,7 +451,7 @@ async def test_nobody_listening_is_unavailable_and_says_what_to_look_at() -> Non
     async with raw_server(UNPAID) as server:
         url = server.url
     async with connected(url) as client:
-        with pytest.raises(ProviderUnavailable, match=r"provider\.url") as caught:
+        with pytest.raises(ProviderUnavailable, match=r"provider\.base_url") as caught:
             await client.prices()
         assert client.health.answered_at_ms is None
     assert caught.value.retry_after_s is None

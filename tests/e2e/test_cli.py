@@ -23,6 +23,7 @@ from tests.unit.cli.fake_daemon import (
     ORDER_ID,
     FakeDaemon,
     Hang,
+    an_order,
     updates,
 )
 
@@ -129,3 +130,52 @@ def test_help_is_quick(record_property: Callable[[str, object], None]) -> None:
         durations_ms.append((time.perf_counter() - started_s) * 1000)
     record_property("help_ms", round(min(durations_ms)))
     assert min(durations_ms) < 1000
+
+
+# --- output that cannot be written ----------------------------------------------------------------------------------
+
+
+def run(daemon: FakeDaemon, shell: str) -> subprocess.CompletedProcess[bytes]:
+    """``shell`` with `$holdpay` in it."""
+    environment = {**os.environ, "HOLDPAY_SOCKET": daemon.path, "holdpay": COMMAND}
+    return subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
+
+
+@pytest.mark.parametrize(("where", "why"), [(">/dev/full", "No space left on device"), (">&-", "stdout is closed")])
+def test_a_code_that_cannot_be_written_is_not_lost_without_a_word(daemon: FakeDaemon, where: str, why: str) -> None:
+    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    done = run(daemon, f"$holdpay code usa openai {where}")
+    assert done.returncode == ExitCode.STILL_OPEN
+    assert f"could not be written ({why})".encode() in done.stderr
+    assert f"holdpay orders show {ORDER_ID}".encode() in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_does_not_hide_that_the_order_goes_on(daemon: FakeDaemon) -> None:
+    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    done = run(daemon, "$holdpay code usa openai --json | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode == ExitCode.STILL_OPEN
+    assert f"holdpay orders show {ORDER_ID}".encode() in done.stderr
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_progress_that_cannot_be_written_does_not_end_the_wait(daemon: FakeDaemon, where: str) -> None:
+    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    done = run(daemon, f"$holdpay code usa openai {where}")
+    assert (done.returncode, done.stdout) == (ExitCode.DONE, b"004211\n")
+
+
+def test_a_list_that_cannot_be_written_says_so(daemon: FakeDaemon) -> None:
+    daemon.orders = [an_order()]
+    done = run(daemon, "$holdpay orders list >/dev/full")
+    assert (done.returncode, done.stderr) == (
+        ExitCode.UNEXPECTED,
+        b"Error: The output could not be written (No space left on device).\n",
+    )
+
+
+def test_a_command_line_that_is_no_text_is_refused_with_a_sentence(daemon: FakeDaemon) -> None:
+    done = run(daemon, r"$holdpay code usa $'op\xffenai'")
+    assert done.returncode == ExitCode.REFUSED_INPUT
+    assert b"not valid UTF-8" in done.stderr
+    assert daemon.received == []

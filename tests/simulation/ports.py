@@ -16,7 +16,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import NodeState, NodeStatus, Placed, Prices, Reply, ServiceInfo, Urgency
+from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from tests.simulation.auditor import Violation
 from tests.simulation.story import short
 
@@ -137,6 +137,10 @@ class ProviderPort:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._world = process.world
+
+    @property
+    def health(self) -> ProviderHealth:
+        return ProviderHealth(url="simulated", answered_at_ms=None, last_error="", request_count=0)
 
     async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
         placed = await self._request("place", self._place)

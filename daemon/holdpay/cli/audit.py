@@ -22,7 +22,7 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {int(code):<4}{code.meaning}" for 
 _config = click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # load() says why it cannot be read
     metavar="PATH",
     help="The configuration. Default: as for holdpayd itself.",
 )
@@ -110,8 +110,9 @@ def _recover(settings: Settings, is_write: bool) -> AuditExit:
                 )
         return _verdict(survey)
     survey = _survey(settings, clock)
-    click.echo("\nNothing was written. To record these, stop holdpayd and run `holdpayd recover --write`.")
+    click.echo("\nNothing was written.")
     refuse_if_used(path)
+    click.echo("To record these, stop holdpayd and run `holdpayd recover --write`.")
     return _verdict(survey)
 
 

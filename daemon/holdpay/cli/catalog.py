@@ -34,7 +34,7 @@ def countries(app: App, *, filter_: str, as_json: bool) -> None:
         _echo_nothing("country", filter_)
     else:
         rows = [(str(country.code), country.name, ", ".join(country.aliases)) for country in found]
-        click.echo(render.table(("CODE", "COUNTRY", "ALSO"), rows))
+        render.out(render.table(("CODE", "COUNTRY", "ALSO"), rows))
 
 
 @click.command(short_help="List what can be ordered in a country.")
@@ -54,7 +54,7 @@ def services(app: App, *, country: str, filter_: str, as_json: bool) -> None:
         _echo_nothing("service", filter_)
     else:
         rows = [(service.code, _stock(service), service.name) for service in found]
-        click.echo(render.table(("SERVICE", "STOCK", "NAME"), rows))
+        render.out(render.table(("SERVICE", "STOCK", "NAME"), rows))
 
 
 def _matches(filter_: str, *texts: str) -> bool:
@@ -86,7 +86,7 @@ def prices(app: App, *, country: str, service: str, as_json: bool) -> None:
     if as_json:
         render.echo_json(reply)
     else:
-        click.echo(render.facts(_price_facts(reply, f"{service} in {country}" if country else "")))
+        render.out(render.facts(_price_facts(reply, f"{service} in {country}" if country else "")))
 
 
 def _price_facts(reply: pb.GetPricesResponse, exact: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import os
 import click
 
 from holdpay.cli.app import App, pass_app
-from holdpay.cli.params import complete_country, duration_s
+from holdpay.cli.params import MAX_INT64, complete_country, duration_s
 
 UNTIL = click.Choice(["number", "code", "settled"])
 
@@ -16,9 +16,19 @@ UNTIL = click.Choice(["number", "code", "settled"])
 @click.argument("country", shell_complete=complete_country)
 @click.argument("service")
 @click.option(
-    "--max-price", "max_price_sat", type=click.IntRange(min=1), metavar="SAT", help="Pay no invoice above this."
+    "--max-price",
+    "max_price_sat",
+    type=click.IntRange(min=1, max=MAX_INT64),
+    metavar="SAT",
+    help="Pay no invoice above this. (Nor one that is more than 2 % above the quoted price, in any case.)",
 )
-@click.option("--max-fee", "max_fee_sat", type=click.IntRange(min=0), metavar="SAT", help="Total routing fee limit.")
+@click.option(
+    "--max-fee",
+    "max_fee_sat",
+    type=click.IntRange(min=0, max=MAX_INT64),
+    metavar="SAT",
+    help="Total routing fee limit.",
+)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -73,7 +83,7 @@ def code(
         service=service,
         max_price_sat=max_price_sat,
         max_fee_sat=max_fee_sat,
-        idempotency_key=key or f"cli-{os.urandom(8).hex()}",
+        idempotency_key=f"cli-{os.urandom(8).hex()}" if key is None else key,
         force=force,
     )
     view = make_view(app, as_json=as_json)

@@ -54,7 +54,7 @@ Exit codes:
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # load() says why it cannot be read
     metavar="PATH",
     help="The configuration. Default: /etc/holdpay/config.toml, then ~/.config/holdpay/config.toml.",
 )

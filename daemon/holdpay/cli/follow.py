@@ -7,8 +7,6 @@ from contextlib import closing
 from enum import StrEnum
 from typing import Protocol
 
-import click
-
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli import progress, render
 from holdpay.cli.app import App
@@ -65,7 +63,7 @@ class TextView:
 
     def answer(self, text: str, order: pb.Order) -> None:
         self._screen.live_off()
-        click.echo(render.plain(text))
+        render.out(render.plain(text))
         if order.HasField("code"):
             self._screen.line(progress.cost(order))
 
@@ -80,7 +78,7 @@ class JsonView:
     """For programs: one JSON object per update on stdout, and nothing else there."""
 
     def accepted(self, order: pb.Order) -> None:
-        click.echo(f"Order {order.id}.", err=True)
+        render.note(f"Order {order.id}.")
 
     def update(self, update: pb.OrderUpdate) -> None:
         render.echo_json(update)
@@ -89,7 +87,7 @@ class JsonView:
         """It is in the update."""
 
     def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        render.note(text)
 
     def close(self) -> None: ...
 
@@ -107,6 +105,7 @@ class Follower:
         self._view = view
         self._until = until
         self._is_code_shown = False
+        self._last: pb.Order | None = None
 
     def run(self) -> ExitCode:
         try:
@@ -117,9 +116,20 @@ class Follower:
             if not self._feed.is_sent:
                 raise
             self._view.note(f"Interrupted. {self._way_back()}")
+        except render.OutputLost as lost:
+            return self._tell_of_lost_output(str(lost))
         finally:
             self._view.close()
         return ExitCode.STILL_OPEN
+
+    def _tell_of_lost_output(self, why: str) -> ExitCode:
+        known = self._last or self._feed.known
+        assert known is not None
+        self._view.note(
+            f"The output could not be written ({why}). Read what order {known.id} brought with:"
+            f" holdpay orders show {known.id}"
+        )
+        return ExitCode.UNEXPECTED if known.terminal else ExitCode.STILL_OPEN
 
     def _wait(self) -> ExitCode:
         known = self._feed.known
@@ -132,6 +142,7 @@ class Follower:
                     known = self._feed.known or update.order
                     verdict = self._begin(known)
                 if verdict is None:
+                    self._last = update.order
                     self._view.update(update)
                     verdict = self._judge(update.order)
                 if verdict is not None:
@@ -165,7 +176,11 @@ class Follower:
             self._view.note(f"It goes on by itself. Wait on with: holdpay orders wait {order.id}")
         elif self._until is Until.NUMBER:
             self._view.answer(render.phone(order.number), order)
-            self._view.note(f"Then wait for its code with: holdpay orders wait {order.id}")
+            has_code = order.HasField("code")
+            self._view.note(
+                f"{'Its code is here already' if has_code else 'Then wait for its code with'}:"
+                f" holdpay orders wait {order.id}"
+            )
         elif self._until is Until.CODE:
             self._view.answer(order.code, order)
         else:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits."""
     try:
+        _prepare_streams()
         from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 
         cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _prepare_streams() -> None:
+    """A closed stderr swallows what is written to it, and no terminal is too old for a character."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process; pathlib takes long to load
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

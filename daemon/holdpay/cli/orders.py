@@ -10,7 +10,7 @@ import click
 from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.code import UNTIL
-from holdpay.cli.params import complete_order, duration_s, past_ms
+from holdpay.cli.params import MAX_INT64, complete_order, duration_s, past_ms
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -84,7 +84,7 @@ def _echo_list(found: pb.ListOrdersResponse) -> None:
         click.echo("No orders.", err=True)
         return
     headings = ("ORDER", "CREATED", "COUNTRY", "SERVICE", "NUMBER", "MONEY", "STATE")
-    click.echo(render.table(headings, [_row(order) for order in found.orders]))
+    render.out(render.table(headings, [_row(order) for order in found.orders]))
     if found.next_page_token:
         click.echo(f"There are more: add --page {found.next_page_token}, or a higher --limit.", err=True)
 
@@ -120,7 +120,7 @@ def show(app: App, *, order: str, as_json: bool) -> None:
     if as_json:
         render.echo_json(found)
     else:
-        click.echo(render.facts(_order_facts(found)))
+        render.out(render.facts(_order_facts(found)))
 
 
 def _order_facts(order: pb.Order) -> list[tuple[str, str]]:
@@ -199,7 +199,7 @@ def wait(ctx: click.Context, app: App, *, order: str, until: str, timeout_s: flo
 @click.option(
     "--after",
     "after_cursor",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=MAX_INT64),
     metavar="CURSOR",
     help="Resume after this; 0: from the beginning.  [default: from now on]",
 )
@@ -221,7 +221,7 @@ def watch(app: App, *, order: str, after_cursor: int | None, as_json: bool) -> N
             if as_json:
                 render.echo_json(update)
             else:
-                click.echo(render.plain(_watch_line(update)))
+                render.out(render.plain(_watch_line(update)))
             if order and update.order.terminal:
                 return
 
@@ -246,7 +246,7 @@ def cancel(app: App, *, order: str, as_json: bool) -> None:
     if as_json:
         render.echo_json(reply)
     else:
-        click.echo(render.plain(reply.message))
+        render.out(render.plain(reply.message))
 
 
 @orders.command()
@@ -262,7 +262,7 @@ def explain(app: App, *, order: str, as_json: bool) -> None:
         render.echo_json(reply)
         return
     pairs = [("Order", reply.order.id), ("Now", reply.summary), ("Money", reply.money), ("Next", reply.next)]
-    click.echo(render.facts(pairs))
-    click.echo("\nWhat happened")
+    render.out(render.facts(pairs))
+    render.out("\nWhat happened")
     for entry in reply.history:
-        click.echo(f"  {render.date_time(entry.at_ms)}  {render.plain(entry.text)}")
+        render.out(f"  {render.date_time(entry.at_ms)}  {render.plain(entry.text)}")

@@ -12,6 +12,9 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+MAX_INT64 = 2**63 - 1
+"""The largest number that the interface takes."""
+MAX_WAIT_S = 30 * 86_400
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
@@ -29,6 +32,8 @@ def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
     length_s = parse_duration_s(value)
     if not length_s:
         raise click.BadParameter(f"{value!r} is no length of time. Write it like 90s, 10m or 1h30m.")
+    if length_s > MAX_WAIT_S:
+        raise click.BadParameter(f"{value!r} is too long. Wait for 30d at most; the order goes on in any case.")
     return length_s
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Iterator
@@ -65,15 +66,19 @@ def _money_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
 
 
 def _surely_locked_msat(order: pb.Order | None) -> int:
-    """Without a payment that is just being sent: lnd says within milliseconds what is out."""
-    return 0 if order is None or render.enum_text(order, "htlc") == "dispatching" else order.locked_msat
+    """Nothing while the first HTLC attempt is being made: in milliseconds it is known what it locks."""
+    if order is None:
+        return 0
+    htlc = render.enum_text(order, "htlc")
+    is_beginning = htlc == "dispatching" or (htlc == "in_flight" and not order.HasField("expiry_height"))
+    return 0 if is_beginning else order.locked_msat
 
 
 def _wish_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
     if not _is_news(before, order, "cancel_wanted_at_ms"):
         return
     when = f"; the provider can be asked from {render.clock_time(order.cancel_from_ms)} on"
-    yield f"a cancel is wanted{when if order.HasField('cancel_from_ms') and not order.terminal else ''}"
+    yield f"you asked to cancel{when if order.HasField('cancel_from_ms') and not order.terminal else ''}"
 
 
 def _is_news(before: pb.Order | None, order: pb.Order, name: str) -> bool:
@@ -123,7 +128,8 @@ class Screen:
         self._ticker: threading.Thread | None = None
 
     def line(self, text: str) -> None:
-        with self._lock:
+        # Progress that nobody can read must not end the wait.
+        with self._lock, contextlib.suppress(OSError):
             self._erase()
             click.echo(render.plain(text), file=self._stream)
             self._draw()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -101,11 +104,38 @@ def _single_value(field: Field, value: Any) -> object:
     return value
 
 
+class OutputLost(Exception):
+    """stdout is closed, or what it goes to is full; the message says which."""
+
+    is_reader_gone = False
+    """As with `| head -1`, where nobody needs to hear of it."""
+
+
+def out(text: str) -> None:
+    """A line on stdout, flushed. Raises OutputLost: what was paid for must not vanish without a word."""
+    if sys.stdout is None:
+        raise OutputLost("stdout is closed")
+    try:
+        click.echo(text)
+    except OSError as error:
+        # What could not be written is still in the buffer: Python would try again at its end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lost = OutputLost(error.strerror or str(error))
+        lost.is_reader_gone = isinstance(error, BrokenPipeError)
+        raise lost from error
+
+
+def note(text: str) -> None:
+    """A line on stderr for people. One that cannot be written is left out: it must not end what goes on."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
 def echo_json(message: Message) -> None:
-    """One JSON object on one line of stdout, flushed."""
+    """One JSON object on one line of stdout, flushed. Raises OutputLost."""
     import json
 
-    click.echo(json.dumps(to_dict(message), ensure_ascii=False, separators=(",", ":")))
+    out(json.dumps(to_dict(message), ensure_ascii=False, separators=(",", ":")))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ Loads at every start of the command: no pathlib, no socket at the top.
 from __future__ import annotations
 
 import os
+import stat
 
 from holdpay.cli.failure import Unreachable
 
@@ -65,6 +66,8 @@ def check_socket(path: str, timeout_s: float) -> None:
 def _explain(path: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"There is no socket at {path}. Start the daemon (systemctl start holdpayd), or give its --socket."
+    if isinstance(error, ConnectionRefusedError) and not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
+        return f"{path} is no socket. Give the daemon's with --socket."
     if isinstance(error, ConnectionRefusedError):
         return f"Nobody answers at {path}: the daemon is not running. Start it (systemctl start holdpayd)."
     if isinstance(error, PermissionError):

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 @pass_app
 @click.pass_context
 def status(ctx: click.Context, app: App, *, as_json: bool) -> None:
-    """Show lnd, the provider, the money and the alarms. Exits 0 when an order would be taken now, else 8."""
+    """Show lnd, the provider, the money and the alarms.
+
+    Exits 0 when lnd, the limits and the disk would let an order through now, else 8. Whether the provider would take it
+    is known only when it is asked; how it answered last is shown.
+    """
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
     reply = app.call(lambda client: client.ask(client.stub.GetStatus, pb.GetStatusRequest()))
     if as_json:
         render.echo_json(reply)
     else:
-        click.echo(render.facts(_status_facts(reply, app.clock.now_ms())))
+        render.out(render.facts(_status_facts(reply, app.clock.now_ms())))
     ctx.exit(ExitCode.DONE if reply.ready else ExitCode.REFUSED_NOW)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdpay.core.lightning import FailureReason
-from holdpay.core.machine import phase, promise_until_ms
+from holdpay.core.machine import is_dispatch_planned, phase, promise_until_ms
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy
 
@@ -59,8 +59,11 @@ def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms:
     if order.state is OrderState.CANCELED and age_ms > policy.alarm_refund_s * 1000:
         found.append(f"order {order.id}: canceled, and the money is still not back")
     until_ms = promise_until_ms(order, policy)
-    if until_ms is not None and now_ms > until_ms:
-        found.append(f"order {order.id}: the provider's promise has passed and the money is still out")
+    # A refund at the promise's end takes its time, too.
+    if until_ms is not None and now_ms > until_ms + policy.alarm_refund_s * 1000:
+        is_delivered = order.state is OrderState.DELIVERED
+        what_is_late = "the code is here" if is_delivered else "the provider's promise has passed"
+        found.append(f"order {order.id}: {what_is_late} and the money is still out")
     if payment.htlc is HtlcState.UNKNOWN and age_ms > policy.alarm_refund_s * 1000:
         found.append(f"order {order.id}: lnd still does not say what became of its payment")
     return found
@@ -68,10 +71,18 @@ def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms:
 
 def explain(order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "") -> Explanation:
     """The order as it stands. ``lnd_trouble``: why lnd cannot be asked now; empty: it can."""
-    money = _money(order)
+    money, follows = _money(order), _next(order, policy, now_ms)
     if lnd_trouble and order.is_money_out:
         money = f"{money} lnd cannot be asked now: {lnd_trouble}"
-    return Explanation(_summary(order), money, _next(order, policy, now_ms))
+    elif lnd_trouble and is_waiting_for_lnd(order):
+        follows = f"{follows} lnd cannot be used now: {lnd_trouble}"
+    return Explanation(_summary(order), money, follows)
+
+
+def is_waiting_for_lnd(order: Order) -> bool:
+    """Nothing is out, and lnd has to read the hold invoice or to pay it."""
+    is_to_be_read = order.payment is None and order.payreq is not None and not order.is_closed
+    return is_to_be_read or is_dispatch_planned(order)
 
 
 ENDS = {
@@ -105,6 +116,8 @@ def _summary(order: Order) -> str:
 
 def _money(order: Order) -> str:
     payment = order.payment
+    if payment is None and not order.is_closed:
+        return "No money was sent."
     if payment is None:
         return "No money was sent: there is no hold invoice that could be paid."
     amount = sat(payment.amount_msat)
@@ -117,9 +130,9 @@ def _money(order: Order) -> str:
         height = (
             f" at block height {payment.expiry_height}" if payment.expiry_height else " at the HTLC's expiry height"
         )
-        fee = sat(payment.fee_msat or payment.fee_limit_msat)
+        fee = f"a fee of {sat(payment.fee_msat)}" if payment.fee_msat else f"up to {sat(payment.fee_limit_msat)} fee"
         return (
-            f"{amount} and up to {fee} fee are locked in an HTLC of your node. It ends when the provider settles or"
+            f"{amount} and {fee} are locked in an HTLC of your node. It ends when the provider settles or"
             f" cancels the hold invoice, or{height}; nothing on your side can call it back earlier."
         )
     if order.is_money_out:
@@ -158,6 +171,8 @@ def _next_before_payment(order: Order, now_ms: int) -> str:
     if order.place_count and order.state is OrderState.REQUESTED:
         wait = _soon(order.place_at_ms - now_ms)
         return f"The order is placed again {wait}; the last try failed ({(order.provider_text or '').rstrip('.')})."
+    if order.payreq is not None:
+        return "lnd reads the hold invoice next; it is checked before anything is paid."
     return "The order is being placed; the hold invoice is checked before anything is paid."
 
 
@@ -189,9 +204,9 @@ def failure_words(payment: Payment) -> str:
         return ""
     why = payment.failure.reason.in_words
     if payment.failure.failure_class is FailureClass.ROUTING:
-        return f"an HTLC failed on its way, and {why}"
+        return f"an HTLC failed at a hop on its way, and {why}"
     if payment.failure.failure_class is FailureClass.NO_ATTEMPT and payment.failure.reason is FailureReason.NO_ROUTE:
-        return f"nothing was tried: {why}, or lnd avoids a hop that failed lately"
+        return f"nothing was sent: {why}, or lnd avoids a hop that failed lately"
     return why
 
 
@@ -209,9 +224,9 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
         return f"No further payment is tried ({order.giving_up}); the order closes once the provider confirms."
     if payment.dispatch_count == 0 or payment.dispatch_at_ms is None:
         return "The payment is sent next."
-    hint = ""
+    hint = " A fee limit of 0 finds few routes: --max-fee raises it." if order.max_fee_sat == 0 else ""
     if payment.failure is not None and payment.failure.failure_class is FailureClass.ROUTING:
-        hint = " lnd itself avoids a hop that failed for about three minutes."
+        hint += " lnd itself avoids a hop that failed for about three minutes."
     wait = _soon(payment.dispatch_at_ms - now_ms)
     why = failure_words(payment) or "it did not reach lnd"
     return (

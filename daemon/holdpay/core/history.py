@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from holdpay.core.explain import ENDS, failure_words, sat, what
 from holdpay.core.machine import phase
-from holdpay.core.model import Order, OrderState
+from holdpay.core.model import HtlcState, Order, OrderState
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ _EVENT_LINES = {
     "order_placed": "the provider took the order and sent a hold invoice",
     "placing_failed": "the provider did not take the order: {provider_text}",
     "invoice_decoded": "the hold invoice over {amount} was checked",
-    "dispatch_intended": "payment {dispatch_count} was sent, fee limit {fee_limit}",
-    "payment_reported": "lnd: {phase}{fee}{failure}",
+    "dispatch_intended": "payment {dispatch_count} is handed to lnd, fee limit {fee_limit}",
+    "payment_reported": "lnd: {htlc}{fee}{failure}",
     "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
     "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
     "provider_replied": "provider: {phase}{said}",
@@ -84,6 +84,17 @@ _EVENT_LINES = {
     "cancel_answered": "the provider answered the request to cancel: {provider_text}",
     "daemon_restarted": "the daemon restarted; {phase}",
 }
+
+
+_HTLC_WORDS = {
+    HtlcState.NONE: "no payment",
+    HtlcState.DISPATCHING: "no word about the payment yet",
+    HtlcState.UNKNOWN: "no word about the payment yet",
+    HtlcState.IN_FLIGHT: "the payment is in flight",
+    HtlcState.SETTLED: "the payment is settled",
+    HtlcState.FAILED: "the payment failed, the money is back",
+}
+"""What LND says: it knows of no number and no code."""
 
 
 def _words(order: Order) -> dict[str, object]:
@@ -98,6 +109,7 @@ def _words(order: Order) -> dict[str, object]:
         "fee_limit": sat(payment.fee_limit_msat) if payment else "?",
         "refusal": payment.refusal if payment else "",
         "phase": phase(order),
+        "htlc": _HTLC_WORDS[order.htlc],
         "fee": fee,
         "failure": f" ({why})" if (why := failure_words(payment) if payment else "") else "",
         "reason": order.reason,

@@ -90,6 +90,14 @@ class Desk:
         if status.state is not NodeState.READY:
             raise NotReady(status.detail or f"lnd is {status.state.value}. Wait until it is ready.")
 
+    def reason_against_orders(self) -> str:
+        """Why any order would be refused now, before the provider is even asked. Empty: it would not."""
+        try:
+            self.check_ready()
+        except NotReady as error:
+            return error.message
+        return self._engine.limits.reached_by(self._engine.store.totals(self._engine.clock.now_ms()))
+
     async def _look_up(self, request: CodeRequest, country: CountryInfo) -> tuple[ServiceInfo, Prices]:
         provider = self._engine.provider
         services = await provider.services(country.code)

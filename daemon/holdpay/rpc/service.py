@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from holdpay import __version__
@@ -16,8 +16,8 @@ from holdpay.core.history import Moment, history
 from holdpay.core.model import Order
 from holdpay.engine.desk import CodeRequest, Desk
 from holdpay.engine.engine import Engine
-from holdpay.errors import InvalidRequest, NotReady
-from holdpay.ports import Catalog, NodeState, OrderFilter, ProviderHealth
+from holdpay.errors import InvalidRequest
+from holdpay.ports import Catalog, NodeState, OrderFilter
 from holdpay.rpc import convert
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.status import Context, stream, unary
@@ -49,14 +49,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         desk: Desk,
         catalog: Catalog,
         feed: Feed,
-        provider_health: Callable[[], ProviderHealth],
         about: About,
     ) -> None:
         self._engine = engine
         self._desk = desk
         self._catalog = catalog
         self._feed = feed
-        self._provider_health = provider_health
         self._about = about
 
     # --- orders -------------------------------------------------------------------------------------------------------
@@ -147,6 +145,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     def _cancel_message(self, order: Order) -> str:
         words = explain(order, self._engine.policy, self._engine.clock.now_ms())
+        if order.is_closed and order.cancel_wanted_at_ms is None:
+            return f"It was over before, and there is nothing to cancel. {words.summary} {words.money}"
         if order.is_closed:
             return f"{words.summary} {words.money}"
         if order.cancel_wanted_at_ms is None:
@@ -200,9 +200,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         now_ms = self._engine.clock.now_ms()
-        health = self._provider_health()
+        health = self._engine.provider.health
         open_orders = self._engine.store.open_orders()
-        reason = self._not_ready_reason()
+        reason = self._desk.reason_against_orders()
         return pb.GetStatusResponse(
             version=__version__,
             started_at_ms=self._about.started_at_ms,
@@ -232,13 +232,6 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             max_open_orders=limits.max_open_orders,
             locked_msat=sum(order.locked_msat for order in open_orders),
         )
-
-    def _not_ready_reason(self) -> str:
-        try:
-            self._desk.check_ready()
-        except NotReady as error:
-            return error.message
-        return ""
 
     def _to_pb(self, order: Order) -> pb.Order:
         return convert.order_to_pb(order, self._engine.policy, self._engine.clock.now_ms())

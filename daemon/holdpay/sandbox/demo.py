@@ -127,7 +127,9 @@ def main() -> None:
     except DemoFailed as error:
         click.secho(f"The demo failed: {error}", fg="red", err=True)
         sys.exit(1)
-    click.secho(f"\nAll as it should be, in {time.monotonic() - began:.0f} s. Nothing is left behind.", fg="cyan")
+    click.secho(
+        f"\nAll as it should be, in {time.monotonic() - began:.0f} s. Nothing is left behind but .venv.", fg="cyan"
+    )
 
 
 if __name__ == "__main__":

@@ -64,18 +64,32 @@ TRICKS: dict[str, Trick] = {
         "the next order has no number, and its money comes back so late",
         _next_order(no_number=True, cancel_lag_s=...),
     ),
-    "overprice": Trick("PERCENT", "the next invoice asks more than the quote", _next_order(overprice_percent=...)),
+    "overprice": Trick(
+        "PERCENT",
+        "the next invoice asks so much more than the quote (more than 2 is refused)",
+        _next_order(overprice_percent=...),
+    ),
     "other-order-id": Trick(None, "the next order's id is not the payment hash", _next_order(other_order_id=True)),
     "flips": Trick(None, "every second reply about the next order is that of an unpaid one", _next_order(flips=True)),
-    "price": Trick("SAT", "what an order costs", _provider("price_sat")),
-    "stock": Trick("NUMBERS", "how many numbers there are", _provider("stock")),
+    "price": Trick("SAT", "what an order costs from now on; holdpayd asks again after 10 s", _provider("price_sat")),
+    "stock": Trick(
+        "NUMBERS", "how many numbers there are from now on; holdpayd asks again after 10 s", _provider("stock")
+    ),
     "refuse-orders": Trick("TIMES", "the provider refuses orders", _provider("refuse_orders")),
     "http-429": Trick("TIMES", "the provider answers Too Many Requests", _provider("http_429")),
     "http-500": Trick("TIMES", "the provider answers an internal error", _provider("http_500")),
     "garbage": Trick("TIMES", "the provider answers garbage", _provider("garbage")),
-    "slow": Trick("SECONDS", "every answer of the provider takes so long", _provider("slow_s", float)),
-    "routing-failures": Trick("TIMES", "HTLCs fail on their way", _lnd(lambda w, v: w.lnd.fail_routing(int(v)))),
-    "late-send": Trick("SECONDS", "a payment reaches lnd so late", _lnd(lambda w, v: w.lnd.set_knobs(send_delay_s=v))),
+    "slow": Trick(
+        "SECONDS", "every answer of the provider takes so long from now on (0 ends it)", _provider("slow_s", float)
+    ),
+    "routing-failures": Trick(
+        "TIMES", "the next HTLCs fail on their way (0 ends it)", _lnd(lambda w, v: w.lnd.fail_routing(int(v)))
+    ),
+    "late-send": Trick(
+        "SECONDS",
+        "every payment reaches lnd so late from now on (0 ends it)",
+        _lnd(lambda w, v: w.lnd.set_knobs(send_delay_s=v)),
+    ),
     "hung-stream": Trick(
         None, "the payment streams that are open now stay open and silent", _lnd(lambda w, v: w.lnd.hang_streams())
     ),
@@ -89,7 +103,9 @@ TRICKS: dict[str, Trick] = {
     "new-certificate": Trick(
         None, "lnd restarts with a new TLS certificate", _lnd(lambda w, v: w.lnd.renew_certificate())
     ),
-    "other-node": Trick(None, "another node answers at lnd's address", _lnd(lambda w, v: w.lnd.replace_node())),
+    "other-node": Trick(
+        None, "another node answers at lnd's address, for good", _lnd(lambda w, v: w.lnd.replace_node())
+    ),
     "blocks": Trick("BLOCKS", "the chain grows", _lnd(lambda w, v: w.lnd.mine(int(v)))),
 }
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 import socksio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, retry_if_exception_type, stop_after_attempt
 
 from holdpay import __version__
 from holdpay.core.events import ProviderStatus
@@ -36,6 +36,7 @@ T = TypeVar("T")
 MAX_ORDER_BYTES: Final = 64 * 1024
 MAX_LIST_BYTES: Final = 1024 * 1024
 GET_TRIES: Final = 3
+LOOK_UP_TRIES: Final = 2
 FRESH_S: Final = 10
 """Stock and prices are looked up again after this: quotes are fresh by seconds."""
 PATIENCE_S: Final = 10
@@ -163,7 +164,7 @@ class Sms4Sats:
         async def ask() -> tuple[ServiceInfo, ...]:
             await self._pause_over()
             request = self._http.build_request("GET", "/getnumbersstatus", params={"country": country_code})
-            return (await self._ask(request, parse.services, MAX_LIST_BYTES, tries=GET_TRIES)).value
+            return await self._look_up(request, parse.services, MAX_LIST_BYTES)
 
         return await self._services.get(country_code, ask)
 
@@ -176,12 +177,21 @@ class Sms4Sats:
             await self._pause_over()
             asked_at_ms = self._clock.now_ms()
             request = self._http.build_request("GET", "/price", params=query)
-            reply = await self._ask(
-                request, lambda answer: parse.prices(answer, asked_at_ms), MAX_ORDER_BYTES, tries=GET_TRIES
-            )
-            return reply.value
+            return await self._look_up(request, lambda answer: parse.prices(answer, asked_at_ms), MAX_ORDER_BYTES)
 
         return await self._prices.get((country_code, service), ask)
+
+    async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
+        """What a person waits for: asked a second time if the provider stumbles and names no pause."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(LOOK_UP_TRIES),
+            wait=self._backoff_s,
+            sleep=self._clock.sleep,
+            retry=retry_if_exception(_is_stumble),
+            reraise=True,
+        )
+        reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
+        return reply.value
 
     async def _pause_over(self) -> None:
         left_s = self._limiter.pause_left_s
@@ -270,6 +280,10 @@ def retry_after(text: str, now_ms: int) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(left_s, 0.0), float(MAX_RETRY_AFTER_S))
+
+
+def _is_stumble(error: BaseException) -> bool:
+    return isinstance(error, ProviderUnavailable) and error.raw is not None and error.retry_after_s is None
 
 
 class _NoCookies(CookieJar):

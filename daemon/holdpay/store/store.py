@@ -129,7 +129,8 @@ class SqliteStore:
                 if first.fingerprint != order.fingerprint:
                     raise KeyTaken
                 return first
-            _check_limits(order, limits, self.totals(now_ms))
+            if reached := limits.reached_by(self.totals(now_ms), order.reserved_msat):
+                raise LimitExceeded(reached)
             self._conn.execute(_INSERT_ORDER, _order_row(order))
             cursor = self._write(order, (), _Journaled("order_requested", "{}", (), None), now_ms)
         self.on_commit(cursor, order)
@@ -304,24 +305,3 @@ def _to_order(row: sqlite3.Row) -> Order:
         columns = {key[2:]: row[key] for key in row.keys() if key.startswith("p.")}  # noqa: SIM118
         payment = from_row(Payment, columns)
     return from_row(Order, plain, payment=payment)
-
-
-def _check_limits(order: Order, limits: Limits, totals: MoneyTotals) -> None:
-    """Raises LimitExceeded, naming the key."""
-    if totals.open_orders >= limits.max_open_orders:
-        raise LimitExceeded(
-            f"{totals.open_orders} orders are open and limits.max_open_orders is {limits.max_open_orders}."
-            " Wait for one to end, or raise the limit."
-        )
-    pending_sat = -(-(totals.pending_msat + order.reserved_msat) // 1000)
-    if pending_sat > limits.max_pending_sat:
-        raise LimitExceeded(
-            f"With this order {pending_sat} sat would be pending and limits.max_pending_sat is"
-            f" {limits.max_pending_sat}. Wait for an order to end, or raise the limit."
-        )
-    day_sat = pending_sat + -(-totals.spent_day_msat // 1000)
-    if day_sat > limits.max_spend_per_day_sat:
-        raise LimitExceeded(
-            f"With this order {day_sat} sat would be spent within a day and limits.max_spend_per_day_sat is"
-            f" {limits.max_spend_per_day_sat}. Wait, or raise the limit."
-        )

@@ -51,6 +51,40 @@ def test_the_progress_tells_number_money_and_heights(daemon: FakeDaemon, termina
     assert "004211" not in "\n".join(lines)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--max-price", str(2**63)),
+        ("--max-fee", str(10**30)),
+        ("--timeout", "31d"),
+        ("--timeout", "99999999999h"),
+    ],
+)
+def test_a_number_beyond_all_bounds_is_refused_before_anything_is_sent(
+    daemon: FakeDaemon, terminal: Terminal, given: tuple[str, str]
+) -> None:
+    result = terminal.run("code", "usa", "openai", *given)
+    assert result.exit_code == ExitCode.REFUSED_INPUT
+    assert given[0] in result.stderr
+    assert daemon.received == []
+
+
+def test_an_empty_key_is_passed_on_and_never_made_up(daemon: FakeDaemon, terminal: Terminal) -> None:
+    """As from a script whose variable is not set: a made-up key would order anew each time."""
+    daemon.request_scripts = [[Refuse(grpc.StatusCode.INVALID_ARGUMENT, "The idempotency key must have …")]]
+    assert terminal.run("code", "usa", "openai", "--key", "").exit_code == ExitCode.REFUSED_INPUT
+    (request,) = daemon.received
+    assert isinstance(request, pb.RequestCodeRequest)
+    assert request.idempotency_key == ""
+
+
+def test_the_number_of_an_order_that_has_its_code_already_says_so(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.request_scripts = [updates(SETTLED)]
+    result = terminal.run("code", "usa", "openai", "--until", "number")
+    assert result.stdout.strip() == "+15550001111"
+    assert f"Its code is here already: holdpay orders wait {ORDER_ID}" in result.stderr
+
+
 def test_the_request_carries_what_was_typed(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.request_scripts = [updates(DELIVERED)]
     options = ["--max-price", "3000", "--max-fee", "0", "--key", "k1", "--force"]

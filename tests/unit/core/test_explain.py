@@ -95,7 +95,7 @@ def test_no_secret_is_in_an_explanation(name: str) -> None:
 
 def test_a_held_order_says_how_much_is_locked_and_until_which_height() -> None:
     words = explain(pair(NUMBER, IN_FLIGHT), POLICY, NOW_MS)
-    assert "2,000 sat and up to 1.002 sat fee are locked" in words.money
+    assert "2,000 sat and a fee of 1.002 sat are locked" in words.money
     assert "block height 800163" in words.money
     assert "+15551234567" in words.next
     assert "within 21 min" in words.next
@@ -155,8 +155,8 @@ def test_every_end_is_told_apart() -> None:
     [
         (pair(AWAITING, IN_FLIGHT), 180, "still does not call it paid"),
         (pair(CANCELED, IN_FLIGHT), 120, "the money is still not back"),
-        (pair(NUMBER, IN_FLIGHT), 1260, "promise has passed"),
-        (pair(DELIVERED, IN_FLIGHT), 1260, "promise has passed"),
+        (pair(NUMBER, IN_FLIGHT), 1380, "promise has passed"),
+        (pair(DELIVERED, IN_FLIGHT), 1380, "the code is here and the money is still out"),
         (pair(PAID, UNKNOWN), 120, "lnd still does not say"),
         (pair(PAID, SETTLED), 120, "charged without a code"),
         (pair(CANCELED, SETTLED), 120, "charged without a code"),
@@ -209,12 +209,12 @@ def test_the_story_of_a_code_reads_from_top_to_bottom() -> None:
         "you asked for an activation code for OpenAI in United States, at most 2,040 sat",
         "the provider took the order and sent a hold invoice",
         "the hold invoice over 2,000 sat was checked",
-        "payment 1 was sent, fee limit 10 sat",
-        "lnd: payment on its way, fee 1.002 sat",
+        "payment 1 is handed to lnd, fee limit 10 sat",
+        "lnd: the payment is in flight, fee 1.002 sat",
         "provider: held, a number is being found",
         "provider: held, waiting for the SMS on +15551234567",
         "provider: code received, settlement is coming",
-        "lnd: code received, settled, fee 1.002 sat; closed: The code was received and paid for.",
+        "lnd: the payment is settled, fee 1.002 sat; closed: The code was received and paid for.",
     ]
 
 
@@ -269,20 +269,40 @@ def test_a_line_that_repeats_the_one_before_it_is_counted() -> None:
 @pytest.mark.parametrize(
     ("attempts", "why"),
     [
-        ([FAILED_ON_THE_WAY], "an HTLC failed on its way"),
-        ([], "nothing was tried: no route worked within the limits for fee and time lock"),
+        ([FAILED_ON_THE_WAY], "an HTLC failed at a hop on its way"),
+        ([], "nothing was sent: no route worked within the limits for fee and time lock"),
     ],
 )
 def test_the_story_of_a_failed_payment_says_why(attempts: list[Attempt], why: str) -> None:
     end = failed(*attempts, failure_reason=FailureReason.NO_ROUTE)
     told = _history(PLACED, VETTED, SENT, (2, in_flight()), (3, end))
-    assert told[-1].startswith(f"lnd: payment failed, the money is back ({why}")
+    assert told[-1].startswith(f"lnd: the payment failed, the money is back ({why}")
 
 
 def test_an_lnd_that_cannot_be_asked_is_named_where_money_may_be_out_and_nowhere_else() -> None:
     why = "lnd's wallet is locked. Unlock it with `lncli unlock`."
     assert explain(pair(NUMBER, IN_FLIGHT), POLICY, NOW_MS, why).money.endswith(f"lnd cannot be asked now: {why}")
     assert why not in explain(pair(DELIVERED, SETTLED), POLICY, NOW_MS, why).money
+
+
+def test_an_lnd_that_cannot_be_used_is_named_where_it_has_to_read_or_pay_the_invoice() -> None:
+    why = "lnd's wallet is locked. Unlock it with `lncli unlock`."
+    placed = decide(order(), ev.OrderPlaced(HASH, "lnsb1..."), POLICY, NOW_MS).order
+    words = explain(placed, POLICY, NOW_MS, why)
+    assert words.money == "No money was sent."
+    assert words.next == (
+        f"lnd reads the hold invoice next; it is checked before anything is paid. lnd cannot be used now: {why}"
+    )
+    for waiting in (pair(AWAITING, NONE), pair(AWAITING, FAILED)):
+        assert explain(waiting, POLICY, NOW_MS, why).next.endswith(why)
+    for found in (order(), pair(PAID, FAILED), pair(CANCELED, FAILED)):
+        assert why not in explain(found, POLICY, NOW_MS, why).next
+
+
+def test_a_fee_limit_of_0_is_named_where_no_route_was_found() -> None:
+    found = replace(pair(AWAITING, FAILED), max_fee_sat=0)
+    assert "--max-fee raises it" in explain(found, POLICY, NOW_MS).next
+    assert "--max-fee raises it" not in explain(pair(AWAITING, FAILED), POLICY, NOW_MS).next
 
 
 def test_what_tells_a_person_nothing_has_no_line() -> None:

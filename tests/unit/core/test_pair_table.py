@@ -135,13 +135,13 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         ends_ever=End.CODE_FREE,
     ),
     (DELIVERED, DISPATCHING): Cell(
-        means="code received; asking lnd about the payment", money_out=True, runs=PAY, alarm="promise has passed"
+        means="code received; asking lnd about the payment", money_out=True, runs=PAY, alarm="the code is here"
     ),
     (DELIVERED, UNKNOWN): Cell(
         means="code received; asking lnd about the payment", money_out=True, runs=PAY, alarm="lnd still does not say"
     ),
     (DELIVERED, IN_FLIGHT): Cell(
-        means="code received, settlement is coming", money_out=True, runs=PAY, alarm="promise has passed"
+        means="code received, settlement is coming", money_out=True, runs=PAY, alarm="the code is here"
     ),
     (DELIVERED, SETTLED): Cell(
         means="code received, settled",

@@ -132,6 +132,18 @@ async def test_while_another_node_answers_nothing_is_recorded(world: World) -> N
     assert len(world.store.list_orders(OrderFilter())) == 1
 
 
+async def test_a_limit_that_is_reached_is_told_before_anybody_orders(world: World) -> None:
+    desk = Desk(world.engine, OneCountry())
+    assert desk.reason_against_orders() == ""
+    world.engine.limits = replace(world.engine.limits, max_open_orders=1)
+    await _ask(world)
+    assert "limits.max_open_orders is 1" in desk.reason_against_orders()
+    world.engine.limits = replace(world.engine.limits, max_open_orders=8, max_pending_sat=2_060)
+    assert "limits.max_pending_sat is 2060" in desk.reason_against_orders()
+    world.engine.limits = replace(world.engine.limits, max_pending_sat=50_000, max_spend_per_day_sat=2_060)
+    assert "limits.max_spend_per_day_sat is 2060" in desk.reason_against_orders()
+
+
 async def test_a_key_sent_again_gets_the_first_order_even_while_lnd_is_away(world: World) -> None:
     first = await _ask(world)
     world.lnd.is_down = True

@@ -979,7 +979,7 @@ class GetStatusResponse(_message.Message):
     started_at_ms: _builtins.int
     """When this process began."""
     ready: _builtins.bool
-    """Whether a new order would be taken now; if not, why."""
+    """Whether lnd, the limits and the disk would let a new order through now. The provider is asked with each order only."""
     not_ready_reason: _builtins.str
     """One sentence, with what to do next. Empty when ready."""
     open_orders: _builtins.int
