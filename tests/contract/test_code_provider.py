@@ -296,10 +296,10 @@ async def test_a_look_up_is_made_a_second_time_if_the_provider_stumbles(market: 
     await market.client_clock.advance(2)
     assert (await looking).receive_sat is not None
     market.knobs.http_500 = 2
-    looking = asyncio.create_task(market.client.services(187))
+    again = asyncio.create_task(market.client.services(187))
     await market.client_clock.advance(2)
     with pytest.raises(ProviderUnavailable, match="unable to save data"):
-        await looking
+        await again
     assert market.client.health.request_count == 4
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import click
@@ -55,11 +56,12 @@ async def _run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
     async with SandboxWorld(directory, pace=pace) as world:
         for trick in tricks:
             click.echo(f"trick: {await play(world, trick)}")
+        holdpay, holdpayd = (Path(sys.executable).with_name(name) for name in ("holdpay", "holdpayd"))
         click.echo(
             f"A simulated lnd serves at {world.lnd.target}, a simulated sms4sats at {world.provider.url}.\n"
-            f"Start the daemon:   holdpayd --config {world.config}\n"
-            f"Order a code:       holdpay --socket {world.socket} code usa openai\n"
-            f"Play a trick:       holdpayd sandbox play --dir {directory} no-number\n"
+            f"Start the daemon:   {holdpayd} --config {world.config}\n"
+            f"Order a code:       {holdpay} --socket {world.socket} code usa openai\n"
+            f"Play a trick:       {holdpayd} sandbox play --dir {directory} no-number\n"
             "^C ends it."
         )
         await stop.wait()
