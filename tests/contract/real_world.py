@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 import grpc.aio
 
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.payee import HoldInvoiceError, HoldInvoices, InvoiceState
 from tests.contract.client import PATIENCE_S, Client, client
-from tests.contract.worlds import ADMIN
+from tests.contract.worlds import ADMIN, Connect, Mine
+from tests.regtest.btcd import NOBODYS_ADDRESS, Btcd
 from tests.regtest.net import Net
 from tests.regtest.node import Node
 from tests.regtest.process import Process, free_port, until
@@ -121,7 +123,15 @@ class RealWorld:
         await self._alice.delete_macaroon_id(self._root_keys[macaroon_hex])
 
     @asynccontextmanager
-    async def wallet(self, state: int) -> AsyncIterator[Client]:
+    async def stalled_payer(self) -> AsyncIterator[None]:
+        self._alice.pause()
+        try:
+            yield
+        finally:
+            self._alice.resume()
+
+    @asynccontextmanager
+    async def wallet(self, state: int) -> AsyncIterator[Connect]:
         directory = self._net.directory / f"wallet-{state}"
         directory.mkdir()
         lnd = Walletless(self._net.programs.lnd, directory)
@@ -131,10 +141,46 @@ class RealWorld:
                 await lnd.make_wallet()
                 await lnd.stop()
                 await lnd.start()
-            async with client(lnd.rpc_address, lnd.tls_cert_path, "00") as connected:
-                yield connected
+            yield lambda macaroon_hex: client(lnd.rpc_address, lnd.tls_cert_path, macaroon_hex)
         finally:
             await lnd.stop()
+
+    @asynccontextmanager
+    async def old_chain(self) -> AsyncIterator[tuple[Client, Mine]]:
+        directory = Path(mkdtemp(prefix="old-chain-", dir=self._net.directory))
+        chain = Btcd(self._net.programs.btcd, directory / "btcd")
+        dave = Node("dave", self._net.programs.lnd, directory / "dave", chain, rpc_port=None, settings=())
+        # simnet's genesis is of 2014. The start returns with the first block after it.
+        await chain.start(NOBODYS_ADDRESS)
+        starting = asyncio.create_task(dave.start())
+        try:
+            async with await _answering(dave) as connected:
+                yield connected, lambda: chain.generate(1)
+            await starting
+        finally:
+            starting.cancel()
+            await dave.kill()
+            await chain.kill()
+
+
+async def _answering(node: Node) -> AbstractAsyncContextManager[Client]:
+    """A Client of a node that comes up, once GetInfo is answered."""
+
+    def connect() -> AbstractAsyncContextManager[Client]:
+        return client(node.rpc_address, node.tls_cert_path, node.admin_macaroon_path.read_bytes().hex())
+
+    async def answers() -> bool:
+        if not (node.tls_cert_path.exists() and node.admin_macaroon_path.exists()):
+            return False
+        async with connect() as connected:
+            try:
+                await connected.info()
+            except grpc.aio.AioRpcError:
+                return False
+        return True
+
+    await until("an lnd on an old chain", answers, within_s=PATIENCE_S)
+    return connect()
 
 
 class Walletless:

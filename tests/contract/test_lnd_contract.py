@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 
 import grpc
 import grpc.aio
@@ -30,6 +31,7 @@ from tests.contract.steps import (
     UNKNOWN,
     VALUE_MSAT,
     VALUE_SAT,
+    Order,
     cancel,
     cancel_when_held,
     failures,
@@ -289,6 +291,67 @@ async def test_a_track_right_after_a_send_may_find_nothing_and_then_does(world: 
         assert (await other.track(bought.payment_hash).out()).status == Payment.IN_FLIGHT
     await cancel_when_held(world, bought)
     await stream.end()
+
+
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["cancels", "hangs_up"])
+async def test_what_was_sent_to_a_stalled_lnd_is_out_in_a_moment_or_never(
+    world: World, lnd: Client, hangs_up: bool
+) -> None:
+    asked = [await order(world) for _ in range(4)]
+    async with AsyncExitStack() as connection:
+        sender = await connection.enter_async_context(world.connect())
+        await asyncio.gather(sender.info(), lnd.info())
+        async with world.stalled_payer():
+            sends = [sender.send(one.payreq) for one in asked]
+            tracks = [lnd.track(one.payment_hash) for one in asked]
+            await asyncio.sleep(0.2)
+            if hangs_up:
+                await connection.aclose()
+            for send in sends:
+                send.drop()
+            await asyncio.sleep(0.1)
+            assert not any(watch.messages for watch in (*sends, *tracks))
+    at_first = await follow(lnd, asked, 2)
+    from_then_on = await follow(lnd, asked, 1)
+
+    # For a moment nothing may become something; something stays, and then nothing stays too.
+    for one, views, stable in zip(asked, at_first, from_then_on, strict=True):
+        assert views == sorted(views)
+        assert set(stable) == {views[-1]}
+        assert views[-1] in (NOTHING, OUT)
+        arrived = views[-1] == OUT
+        assert await world.invoices.state(one.payment_hash) == (InvoiceState.ACCEPTED if arrived else InvoiceState.OPEN)
+        if arrived:
+            assert await lnd.send(one.payreq).refusal() == (ALREADY_EXISTS, "payment is in transition")
+        else:
+            await hold(world, lnd, one)
+        await cancel(world, one)
+
+
+NOTHING, NO_HTLC_YET, OUT = range(3)
+
+
+async def follow(lnd: Client, sent: Sequence[Order], seconds: float) -> list[list[int]]:
+    """What Tracks say of each, one after the other, for so long."""
+    seen: list[list[int]] = [[] for _ in sent]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for views, one in zip(seen, sent, strict=True):
+            views.append(await progress(lnd, one))
+    return seen
+
+
+async def progress(lnd: Client, sent: Order) -> int:
+    """How far a Track says that a payment is that nobody settles or cancels."""
+    tracking = lnd.track(sent.payment_hash)
+    try:
+        shown = await tracking.message(lambda _payment: True)
+    except grpc.aio.AioRpcError:
+        assert await tracking.refusal() == NOT_INITIATED
+        return NOTHING
+    tracking.drop()
+    assert outcome(shown) == (Payment.IN_FLIGHT, NONE)
+    return OUT if shown.htlcs else NO_HTLC_YET
 
 
 # --- a stream that we drop ---

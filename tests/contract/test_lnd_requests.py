@@ -165,13 +165,16 @@ async def test_the_sandboxs_own_invoices_are_genuine(lnd: Client) -> None:
     ],
 )
 async def test_without_a_wallet_or_locked_only_the_state_is_told(world: World, state: WalletState, text: str) -> None:
-    async with world.wallet(state) as closed:
-        assert await closed.state() == state
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await closed.info()
-        assert (refusal.value.code(), refusal.value.details()) == (UNKNOWN, text)
-        assert await closed.track(bytes(32)).refusal() == (UNKNOWN, text)
-        assert await closed.send("lnsb1").refusal() == (UNKNOWN, text)
+    async with world.wallet(state) as connect:
+        for macaroon_hex in (b"garbage".hex(), None):
+            async with connect(macaroon_hex) as closed:
+                assert await closed.state() == state
+                with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                    await closed.info()
+                assert (refusal.value.code(), refusal.value.details()) == (UNKNOWN, text)
+                assert await closed.track(bytes(32)).refusal() == (UNKNOWN, text)
+                assert await closed.send("lnsb1").refusal() == (UNKNOWN, text)
+                assert await closed.state() == state
 
 
 async def test_the_state_is_told_without_a_macaroon(world: World) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
+from itertools import pairwise
 
 import grpc
 import grpc.aio
 import pytest
 
+from holdpay._pb.lnd import lightning_pb2
 from tests.contract.client import Client, Payment, Watch
 from tests.contract.steps import (
     ALREADY_EXISTS,
@@ -24,6 +26,7 @@ from tests.contract.steps import (
     cancel,
     failures,
     hold,
+    later,
     order,
     outcome,
     settle,
@@ -62,7 +65,8 @@ async def test_when_lnd_is_killed_streams_break(world: World, lnd: Client) -> No
     await cancel(world, bought)
 
 
-async def test_a_held_payment_outlives_a_kill(world: World, lnd: Client) -> None:
+@pytest.mark.parametrize("is_settled", [True, False])
+async def test_a_held_payment_outlives_a_kill(world: World, lnd: Client, is_settled: bool) -> None:
     bought = await order(world)
     stream = await hold(world, lnd, bought)
     before = await stream.out()
@@ -72,12 +76,16 @@ async def test_a_held_payment_outlives_a_kill(world: World, lnd: Client) -> None
         tracking = again.track(bought.payment_hash)
         after = await tracking.out()
         assert await again.send(bought.payreq).refusal() == (ALREADY_EXISTS, "payment is in transition")
-        await settle(world, bought)
+        await (settle if is_settled else cancel)(world, bought)
         last = await tracking.end()
+        record = await later(again, bought.payment_hash)
 
     assert after.htlcs[0].route.total_time_lock == before.htlcs[0].route.total_time_lock
     assert after.htlcs[0].attempt_id == before.htlcs[0].attempt_id
-    assert outcome(last) == (Payment.SUCCEEDED, NONE)
+    expected = (Payment.SUCCEEDED, NONE) if is_settled else (Payment.FAILED, INCORRECT_DETAILS)
+    assert outcome(last) == outcome(record) == expected
+    assert failures(last) == ([] if is_settled else [(1, 2)])
+    assert [htlc.attempt_id for htlc in record.htlcs] == ([before.htlcs[0].attempt_id] if is_settled else [])
 
 
 @pytest.mark.parametrize("is_settled", [True, False])
@@ -96,6 +104,27 @@ async def test_what_happened_while_lnd_was_down_is_told_after_the_start(
     # The time-out of before the restart is forgotten, so it overwrites nothing.
     expected = (Payment.SUCCEEDED, NONE) if is_settled else (Payment.FAILED, INCORRECT_DETAILS)
     assert outcome(last) == expected
+
+
+async def test_a_cancel_that_came_home_before_our_track_shows_no_htlcs(world: World, lnd: Client) -> None:
+    refused = await order(world)
+    await hold(world, lnd, refused)
+    await world.stop_payer()
+    await cancel(world, refused)
+    await world.start_payer()
+    async with world.connect() as again:
+        async with asyncio.timeout(20):
+            while refused.payment_hash.hex() in await in_flight(again):
+                await asyncio.sleep(0.05)
+        record = await later(again, refused.payment_hash)
+
+    assert outcome(record) == (Payment.FAILED, INCORRECT_DETAILS)
+    assert not record.htlcs
+
+
+async def in_flight(lnd: Client) -> set[str]:
+    payments = await lnd.payments(include_incomplete=True)
+    return {payment.payment_hash for payment in payments if payment.status == Payment.IN_FLIGHT}
 
 
 async def test_after_a_kill_the_payment_index_has_jumped(world: World, lnd: Client) -> None:
@@ -166,6 +195,48 @@ async def test_info_names_the_node_its_network_and_its_height(world: World, lnd:
     assert before.version.startswith("0.")
     assert after.block_height == before.block_height + 2
     assert before.alias == "alice"
+
+
+async def test_at_a_new_block_lnd_is_not_synced_for_a_moment_but_tells_the_height(world: World, lnd: Client) -> None:
+    before = await lnd.info()
+    seen = [before]
+    polling = asyncio.create_task(poll_info(lnd, seen))
+    # The polls may miss the moment, a few milliseconds; at one of the first blocks they do not.
+    for blocks in range(1, 41):
+        await world.mine(1)
+        async with asyncio.timeout(20):
+            while seen[-1].block_height < before.block_height + blocks or not seen[-1].synced_to_chain:
+                await asyncio.sleep(0.01)
+        if moved_while_not_synced(seen):
+            break
+    polling.cancel()
+
+    assert before.synced_to_chain
+    assert moved_while_not_synced(seen)
+
+
+def moved_while_not_synced(seen: list[lightning_pb2.GetInfoResponse]) -> bool:
+    return any(now.block_height > last.block_height and not now.synced_to_chain for last, now in pairwise(seen))
+
+
+async def poll_info(lnd: Client, seen: list[lightning_pb2.GetInfoResponse]) -> None:
+    while True:
+        seen.append(await lnd.info())
+
+
+async def test_while_the_last_block_is_old_lnd_is_not_synced(world: World) -> None:
+    async with world.old_chain() as (late, mine):
+        stale = []
+        for _ in range(20):
+            stale.append(await late.info())
+            await asyncio.sleep(0.05)
+        await mine()
+        async with asyncio.timeout(20):
+            while not (fresh := await late.info()).synced_to_chain:
+                await asyncio.sleep(0.02)
+
+    assert {(info.block_height, info.synced_to_chain) for info in stale} == {(0, False)}
+    assert fresh.block_height == 1
 
 
 # --- time runs out ---

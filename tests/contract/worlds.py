@@ -7,7 +7,7 @@ talks to the payer over gRPC (client.py) and to everything else through `World`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,9 @@ from holdpay.sandbox.payee import HoldInvoices, Payee
 from tests.contract.client import Client, client
 
 ADMIN = "admin"
+# A client of an lnd that is not the payer, with the macaroon given: hex, or None for none at all.
+Connect = Callable[[str | None], AbstractAsyncContextManager[Client]]
+Mine = Callable[[], Awaitable[None]]
 
 
 class World(Protocol):
@@ -71,8 +74,16 @@ class World(Protocol):
         """Delete the root key of a baked macaroon."""
         ...
 
-    def wallet(self, state: int) -> AbstractAsyncContextManager[Client]:
-        """Async context manager: a Client of some lnd whose wallet is not there (0) or locked (1)."""
+    def stalled_payer(self) -> AbstractAsyncContextManager[None]:
+        """Async context manager: connections stay, but what is sent reaches the payer afterwards, if at all."""
+        ...
+
+    def wallet(self, state: int) -> AbstractAsyncContextManager[Connect]:
+        """Async context manager: how to connect to some lnd whose wallet is not there (0) or locked (1)."""
+        ...
+
+    def old_chain(self) -> AbstractAsyncContextManager[tuple[Client, Mine]]:
+        """Async context manager: some lnd whose last block (height 0) is years old, and how to mine a new one."""
         ...
 
 
@@ -83,6 +94,10 @@ class SkippingClock(WallClock):
 
     def now_s(self) -> float:
         return super().now_s() + self.skipped_s
+
+
+# Longer than a test holds the stall, so that what was sent in it arrives after it.
+SANDBOX_STALL_S = 0.8
 
 
 class SandboxWorld:
@@ -145,12 +160,38 @@ class SandboxWorld:
         self.lnd.revoke(self._baked[macaroon_hex])
 
     @asynccontextmanager
-    async def wallet(self, state: int) -> AsyncIterator[Client]:
+    async def stalled_payer(self) -> AsyncIterator[None]:
+        self.lnd.set_knobs(send_delay_s=SANDBOX_STALL_S)
+        try:
+            yield
+        finally:
+            self.lnd.set_knobs(send_delay_s=0.0)
+
+    @asynccontextmanager
+    async def wallet(self, state: int) -> AsyncIterator[Connect]:
         other = SandboxLnd(self._payee, self._directory / "other")
         await other.start(WalletState(state))
-        async with client(other.target, other.tls_cert, other.macaroon_hex) as connected:
-            yield connected
-        await other.stop()
+        try:
+            yield lambda macaroon_hex: client(other.target, other.tls_cert, macaroon_hex)
+        finally:
+            await other.stop()
+
+    @asynccontextmanager
+    async def old_chain(self) -> AsyncIterator[tuple[Client, Mine]]:
+        other = SandboxLnd(self._payee, self._directory / "other", height=0)
+        other.set_knobs(synced_to_chain=False)
+        await other.start(WalletState.RPC_ACTIVE)
+
+        async def mine() -> None:
+            other.set_knobs(synced_to_chain=True)
+            await other.mine(1)
+            other.advance()
+
+        try:
+            async with client(other.target, other.tls_cert, other.macaroon_hex) as connected:
+                yield connected, mine
+        finally:
+            await other.stop()
 
 
 @asynccontextmanager
