@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, metavar="S", help="this one only")
     parser.add_argument("--trace", action="store_true", help="tell the whole story of --seed")
     options = parser.parse_args()
+    if options.trace and options.seed is None:
+        parser.error("--trace tells the story of one seed: name it with --seed")
     command = "scripts/simulate --shell" if options.shell else "scripts/simulate"
     if options.seed is not None:
         return replay(ShellSimulation if options.shell else CoreSimulation, options.seed, trace=options.trace)

@@ -34,6 +34,8 @@ class Book:
     has_unpaid_word_since_send: bool = False
     code_seen: str | None = None
     closed: Order | None = None
+    hashes: set[str] = field(default_factory=set)
+    """Every hold invoice that was ever paid for this request, whatever the order says of it now."""
 
 
 @dataclass(slots=True)
@@ -82,12 +84,23 @@ class Auditor:
     def _dispatch(self, book: Book, order: Order) -> None:
         if order.cancel_wanted_at_ms is not None:
             raise Violation(f"order {order.id} was dispatched after its client had canceled it")
+        assert order.payment is not None
+        for other in book.hashes - {order.payment.payment_hash}:
+            if self._is_live(other):
+                raise Violation(
+                    f"order {order.id} has a second live payment; {other[:8]}… is {self.truths[other].htlc}"
+                )
+        book.hashes.add(order.payment.payment_hash)
         if book.has_reached_payee:
             raise Violation(f"order {order.id} was dispatched again after it had reached the payee")
         if book.sends and not book.has_unpaid_word_since_send:
             raise Violation(f"order {order.id} was dispatched again before the provider said that it is unpaid")
         book.sends += 1
         book.has_unpaid_word_since_send = False
+
+    def _is_live(self, payment_hash: str) -> bool:
+        truth = self.truths[payment_hash]
+        return truth.htlc in {"out", "held", "settled"} or truth.sends_on_the_way > 0
 
     def _learn(self, book: Book, event: Event) -> None:
         if isinstance(event, ProviderReplied):
@@ -147,6 +160,10 @@ class Auditor:
                 raise Violation(f"order {order.id} was settled {truth.settle_count} times")
             if truth.htlc == "settled":
                 self._charged(order, codes.get(order.payment.payment_hash))
+        owned = {order.payment.payment_hash for order in orders.values() if order.payment}
+        for payment_hash in self.truths:
+            if payment_hash not in owned and self._is_live(payment_hash):
+                raise Violation(f"payment {payment_hash[:8]}… is {self.truths[payment_hash].htlc}, and no order has it")
         owners = [order.payment.payment_hash for order in orders.values() if order.payment]
         if len(owners) != len(set(owners)):
             raise Violation("two orders have the same payment hash")

@@ -9,7 +9,6 @@ from random import Random
 from holdpay.core import machine
 from holdpay.core.model import Order
 from holdpay.core.policy import Strictness
-from holdpay.errors import InvariantViolation
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import SimDaemon
 from tests.simulation.faults import Faults, draw
@@ -50,14 +49,14 @@ class CoreSimulation:
         self.daemon = SimDaemon(self.heap, self.faults, POLICY, self.lnd, self.provider, self.auditor)
         self.transcript: list[str] = []
         if trace:
-            self.daemon.tell = self._tell
+            self.daemon.tell = self.heap.tell = self.faults.tell = self._tell
             self.daemon.is_traced = True
 
     def run(self) -> Outcome:
         violation = None
         try:
             self._run()
-        except (Violation, InvariantViolation, AssertionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told with its seed
             violation = f"{type(error).__name__}: {error}"
             self._tell(violation)
         ends = Counter(order.end.value if order.end else "open" for order in self.daemon.orders.values())

@@ -69,6 +69,7 @@ class SimDaemon:
         self.tell: Callable[[str], None] = lambda line: None
         self.is_traced = False
         self.crash_count = 0
+        self.sends = 0
 
     # --- the process --------------------------------------------------------------------------------------------------
 
@@ -240,6 +241,7 @@ class SimDaemon:
             order = self.apply(order.id, ev.DispatchIntended(NODE))
             if self.faults.hits(self.heap.rng, "crash"):
                 raise Crash
+            self.sends += 1
             stream = Stream(self, key)
             spec = core_duties.spec_of(order, self.policy)
             self.auditor.sent(spec.payment_hash)
@@ -297,8 +299,18 @@ class Stream:
 
     def hear(self, message: LndMessage) -> None:
         """LND's side calls this; a process that is gone hears nothing."""
-        if self._daemon.memory is self._memory and self._daemon.is_up:
-            self._daemon.later(self._daemon.heap.rng.randrange(20), lambda: self._take(message))
+        daemon = self._daemon
+        if daemon.memory is self._memory and daemon.is_up:
+            daemon.later(daemon.heap.rng.randrange(20), lambda: self._take(message))
+            if isinstance(message, Reported) and daemon.faults.hits(daemon.heap.rng, "late_update"):
+                # Once more, after what came later: whatever reads it must not depend on the order.
+                sent = daemon.sends
+                daemon.later(daemon.heap.rng.randrange(10_000), lambda: self._late(message, sent))
+
+    def _late(self, message: LndMessage, sent: int) -> None:
+        # The words of a dispatch do not outlive it: its stream is closed before the next one.
+        if self._daemon.sends == sent:
+            self._daemon.apply(self._key[0], _event_of(message))
 
     def _take(self, message: LndMessage) -> None:
         if not self._is_open:

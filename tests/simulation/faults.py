@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -23,6 +24,8 @@ class Faults:
     hung_stream: float = 0.0
     """A payment stream stays open and says nothing any more."""
     duplicate_update: float = 0.0
+    late_update: float = 0.0
+    """A copy of an update comes once more, up to 10 s later, after newer ones."""
     late_send: float = 0.0
     """A SendPaymentV2 arrives late, though a Track in between said NOT_FOUND."""
     dropped_send: float = 0.0
@@ -52,18 +55,25 @@ class Faults:
     lag_ms: int = 50
     """What lies between a party's deed and its word."""
     counts: dict[str, int] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda line: None
+    """Takes which fault strikes, for the story of a seed."""
 
     def hits(self, rng: Random, name: str) -> bool:
         """Whether this fault strikes now."""
         chance = 0.0 if self.is_calm else getattr(self, name)
         if chance <= 0 or rng.random() >= chance:
             return False
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.count(name)
         return True
+
+    def count(self, name: str) -> None:
+        """Something hostile happened that no chance decided."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self.tell(f"    fault: {name.replace('_', ' ')}")
 
 
 CHANCES = tuple(
-    name for name in Faults.__dataclass_fields__ if name not in {"is_calm", "lnd_down_ms", "lag_ms", "counts"}
+    name for name in Faults.__dataclass_fields__ if name not in {"is_calm", "lnd_down_ms", "lag_ms", "counts", "tell"}
 )
 
 
@@ -73,6 +83,8 @@ def draw(rng: Random) -> Faults:
     for name in CHANCES:
         if rng.random() < 0.45:
             setattr(faults, name, rng.choice((0.02, 0.1, 0.3)))
+    if faults.client_cancel:
+        faults.client_cancel = rng.choice((0.3, 1.0))  # of orders: each has one occasion
     faults.crash = min(faults.crash, 0.1)
     faults.lnd_down = min(faults.lnd_down, 0.1)
     faults.lost_reply = min(faults.lost_reply, 0.3)

@@ -17,6 +17,8 @@ class Heap:
         self._now_ms = START_MS
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
+        self.tell: Callable[[str], None] = lambda line: None
+        """Takes what the parties do, for the story of a seed."""
 
     @property
     def now_ms(self) -> int:

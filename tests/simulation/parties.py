@@ -123,7 +123,8 @@ class SimLnd:
         payment = self.payments.get(spec.payment_hash)
         is_expired = self.heap.now_ms > truth.invoice.expires_at_ms
         if is_expired:
-            say(Refused("invoice expired. Valid until then"))
+            # Mostly when the HTLC is held already.
+            self.heap.lagged(3_000, lambda: say(Refused("invoice expired. Valid until then")))
         elif payment is not None and payment.status is not PaymentStatus.FAILED:
             is_settled = payment.status is PaymentStatus.SUCCEEDED
             say(Refused("invoice is already paid" if is_settled else "payment is in transition"))
@@ -133,6 +134,7 @@ class SimLnd:
     def _begin(self, spec: DispatchSpec, truth: Truth, say: Say) -> None:
         payment = LndPayment(index=self._next_index)
         self._next_index += 1
+        self.heap.tell(f"    lnd takes the payment {spec.payment_hash[:8]}, try {payment.index}")
         self.payments[spec.payment_hash] = payment
         truth.htlc = "out"
         truth.times_out += 1
@@ -183,6 +185,7 @@ class SimLnd:
             return
         if outcome == "settled":
             truth.htlc = "settled"
+            self.heap.tell("    lnd: the HTLC is settled")
             payment.status, payment.preimage = PaymentStatus.SUCCEEDED, truth.preimage
             payment.attempts = tuple(_with(a, AttemptStatus.SUCCEEDED) for a in payment.attempts)
             self._tell(payment)
@@ -195,6 +198,7 @@ class SimLnd:
 
     def _fail(self, truth: Truth, payment: LndPayment, reason: FailureReason, failed: tuple[Attempt, ...]) -> None:
         truth.htlc = "back"
+        self.heap.tell(f"    lnd: the HTLC is back ({reason.value})")
         payment.status, payment.reason, payment.attempts, payment.fee_msat = PaymentStatus.FAILED, reason, failed, 0
         self._tell(payment)
         # LND deletes failed attempts when the payment ends, and a time-out overwrites the reason.
@@ -328,6 +332,8 @@ class SimProvider:
         order = self.orders[order_id]
         since_ms = order.held_at_ms or order.created_at_ms
         if order.code is not None or order.truth.htlc == "settled" or self.heap.now_ms - since_ms < 2 * MINUTE_MS:
+            if not order.is_over:
+                self.faults.count("cancel_refused")
             return order.is_over
         self._give_back(order)
         return True
@@ -340,6 +346,7 @@ class SimProvider:
             self.heap.lagged(50, lambda: self.lnd.resolved(payment_hash, "refused"))
             return
         order.truth.htlc = "held"
+        self.heap.tell("    the provider's node holds the HTLC")
         order.truth.was_held = True
         order.held_at_ms = self.heap.now_ms
         rng = self.heap.rng
@@ -370,6 +377,7 @@ class SimProvider:
         if order.is_over or order.truth.htlc != "held":
             return
         order.is_over = True
+        self.heap.tell("    the provider ends the order")
         if not self.faults.hits(self.heap.rng, "never_a_code"):
             self.heap.lagged(self.faults.lag_ms, lambda: self._show_code(order))
         self.heap.lagged(self.faults.lag_ms, lambda: self._settle(order))
@@ -381,6 +389,7 @@ class SimProvider:
     def _settle(self, order: ProviderOrder) -> None:
         if order.truth.htlc == "held":
             order.truth.settle_count += 1
+            self.heap.tell("    the provider's node settles")
             self.heap.lagged(self.faults.lag_ms, lambda: self.lnd.resolved(order.truth.payment_hash, "settled"))
 
     def _give_back(self, order: ProviderOrder) -> None:

@@ -23,6 +23,8 @@ from tests.simulation.story import short
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
+DEFECT = "a defect of the adapter"
+"""What an adapter is made to die of. A task that dies of anything else has found a defect of the daemon's own."""
 PRICE_SAT = 2000
 PROVIDER_TIMEOUT_S = 15
 STALE_S = 20
@@ -124,7 +126,7 @@ class NodePort:
             raise asyncio.CancelledError
         if self._world.hits("defect"):
             self._world.tell(f"lnd's {what} raises what it never should")
-            raise RuntimeError("a defect of the adapter")
+            raise RuntimeError(DEFECT)
 
 
 def _is_last(message: LndMessage) -> bool:
