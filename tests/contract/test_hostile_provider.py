@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import inspect
 import random
 import re
 import tracemalloc
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from holdpay.core.events import ProviderStatus
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, Prices, Reply, ServiceInfo, Urgency
+from holdpay.ports import CodeProvider, Placed, Prices, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import GET_TRIES, MAX_LIST_BYTES, MAX_ORDER_BYTES, Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.parse import MAX_CODE_CHARS, MAX_NUMBER_DIGITS, MAX_PRICE_SAT, MAX_SERVICES, Answer
@@ -162,6 +163,11 @@ def check_status(status: ProviderStatus) -> None:
 def is_sane_service(service: Any) -> bool:
     is_named = isinstance(service, ServiceInfo) and service.name.isprintable() and 1 <= len(service.name) <= 100
     return is_named and (service.stock is None or service.stock >= 0)
+
+
+def test_no_call_of_the_port_is_left_out() -> None:
+    calls = {name for name, member in vars(CodeProvider).items() if inspect.iscoroutinefunction(member)}
+    assert set(CALLS) == set(EXAMPLES) == calls
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -76,6 +76,19 @@ MUST_END = {"code_received", "refunded"}
 """Ends that every run shows. The rarer ones are drawn by chance, and a quick machine has fewer orders to draw."""
 
 
+MUST_DIE_AFTER = {
+    "order_requested",
+    "order_placed",
+    "invoice_decoded",
+    "dispatch_intended",
+    "payment_reported",
+    "provider_replied",
+    "daemon_restarted",
+    "cancel_requested",
+}
+"""Each of these is the last thing that some daemon wrote down, in every run."""
+
+
 class Town:
     """The sandbox, its customers, and the daemon that is killed."""
 
@@ -86,6 +99,7 @@ class Town:
         self._line = line
         self._seed = seed
         self._cursor = 0
+        self.died_after: set[str] = set()
         self._opened_with_msat = self._local_msat()
         self._state_dir = world.directory / "state"
         self._state_dir.mkdir(mode=0o700)
@@ -97,6 +111,8 @@ class Town:
         """One life of the daemon, and the books after it."""
         life = Life(self._line, self._state_dir, self._cursor)
         has_come = await live_and_die(await self._nursery.launch(), life, moment)
+        if has_come and isinstance(moment, AfterEvent):
+            self.died_after.add(moment.event)
         await self.audit(is_over=False, when=f"killed {moment}")
         return has_come
 
@@ -276,6 +292,7 @@ async def test_whenever_the_daemon_is_killed_nothing_is_lost_and_nothing_is_paid
     print(f"{kills} kills, {len(journal)} orders in {time.monotonic() - began_s:.0f} s: {dict(ends)}")
     assert town.crowd.order_ids == {order.id for order in journal}
     assert set(ends) >= MUST_END
+    assert town.died_after >= MUST_DIE_AFTER
     assert kills >= LEAST_KILLS
 
 
