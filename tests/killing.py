@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 
 SERVING_WITHIN_S = 20.0
-FRESH_MS = 100
-"""An update of this age has just been committed; an older one was read from the journal."""
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -138,8 +135,7 @@ class AfterEvent:
             await self.provoke()
         try:
             async for update in call:
-                is_new = is_early or time.time() * 1000 - update.at_ms < FRESH_MS
-                if update.event == self.event and is_new:
+                if update.event == self.event:
                     return
         finally:
             call.cancel()

@@ -93,23 +93,37 @@ class Shop:
         order = await self.daemon.order(**fields)
         return await self.daemon.until(order.id, is_over)
 
-    async def held(self, *, has_number: bool = True) -> pb.Order:
+    async def held(self, *, has_number: bool = True, **fields: object) -> pb.Order:
         """An order that stays held until ``deliver`` or ``give_back``."""
         self.next_order(code_after_s=FOR_EVER_S, no_number=not has_number, gives_up_after_s=FOR_EVER_S)
-        order = await self.daemon.order()
+        order = await self.daemon.order(**fields)
         return await self.daemon.until(order.id, lambda now: is_held(now) and bool(now.number) is has_number)
 
     async def deliver(self, order: pb.Order) -> None:
         """The provider gets the SMS, and settles."""
-        theirs = self.world.provider.orders[order.payment_hash]
-        theirs.code = "246810"
-        await self.world.payee.settle(theirs.preimage)
+        self.show_code(order)
+        await self.settle(order)
 
     async def give_back(self, order: pb.Order) -> None:
         """The provider calls the order over, and cancels the hold invoice."""
-        theirs = self.world.provider.orders[order.payment_hash]
-        theirs.error = "No available number"
-        await self.world.payee.cancel(theirs.payment_hash)
+        self.call_over(order)
+        await self.release(order)
+
+    def show_code(self, order: pb.Order) -> None:
+        """The provider gets the SMS, and settles nothing yet."""
+        self.world.provider.orders[order.payment_hash].code = "246810"
+
+    async def settle(self, order: pb.Order) -> None:
+        """The provider takes the money."""
+        await self.world.payee.settle(self.world.provider.orders[order.payment_hash].preimage)
+
+    def call_over(self, order: pb.Order) -> None:
+        """The provider calls the order over; the money is still out."""
+        self.world.provider.orders[order.payment_hash].error = "No available number"
+
+    async def release(self, order: pb.Order) -> None:
+        """The money comes back."""
+        await self.world.payee.cancel(self.world.provider.orders[order.payment_hash].payment_hash)
 
     @property
     def sends(self) -> int:

@@ -13,12 +13,15 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
+from holdpay.sandbox.sms4sats_knobs import Scenario
 from holdpay.sandbox.tricks import play
 from holdpay.sandbox.world import SandboxWorld
 from tests.harness import Daemon, run_cli
 
 PACE = 20.0
 PATIENCE_S = 60
+HELD = Scenario(code_after_s=1e9)
+"""Until ``deliver``."""
 
 
 @pytest.fixture
@@ -34,6 +37,13 @@ async def daemon(world: SandboxWorld) -> AsyncIterator[Daemon]:
     await daemon.start_ready()
     yield daemon
     await daemon.stop()
+
+
+async def deliver(world: SandboxWorld) -> None:
+    """The only order gets its code, and is settled: a moment that the test chooses."""
+    (order,) = world.provider.orders.values()
+    order.code = "246810"
+    await world.payee.settle(order.preimage)
 
 
 @contextlib.asynccontextmanager
@@ -61,11 +71,13 @@ async def read_until(process: asyncio.subprocess.Process, text: str) -> None:
 async def test_a_daemon_killed_meanwhile_is_found_again_and_nothing_is_ordered_twice(
     world: SandboxWorld, daemon: Daemon
 ) -> None:
+    world.provider.knobs.scenario = HELD
     async with started(world.socket, "code", "usa", "openai") as process:
         await read_until(process, "waiting for the SMS")
         await daemon.kill()
         await read_until(process, "connecting again")
         await daemon.start()
+        await deliver(world)
         stdout, stderr = await process.communicate()
     assert process.returncode == ExitCode.DONE
     assert stdout.strip().isdigit()
@@ -75,11 +87,13 @@ async def test_a_daemon_killed_meanwhile_is_found_again_and_nothing_is_ordered_t
 
 
 async def test_a_daemon_that_stops_orderly_is_found_again(world: SandboxWorld, daemon: Daemon) -> None:
+    world.provider.knobs.scenario = HELD
     async with started(world.socket, "code", "usa", "openai", "--until", "settled") as process:
         await read_until(process, "waiting for the SMS")
         await daemon.stop()
         await read_until(process, "it is stopping")
         await daemon.start()
+        await deliver(world)
         stdout, stderr = await process.communicate()
     assert process.returncode == ExitCode.DONE
     assert stdout.strip().isdigit()

@@ -23,6 +23,7 @@ import pytest
 import pytest_asyncio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.sandbox.http_server import Request, Response
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.store.database import BUSY_TIMEOUT_S, MIN_FREE_BYTES
 from tests.e2e.shop import QUICK, Shop, open_shop
@@ -89,6 +90,13 @@ async def lnd_state(daemon: Daemon, wanted: str) -> pb.GetStatusResponse:
     return status
 
 
+async def new_line(daemon: Daemon, words: str, count: int) -> None:
+    """Returns when the log has more than ``count`` times these words."""
+    async with asyncio.timeout(20):
+        while daemon.log().count(words) <= count:
+            await asyncio.sleep(0.05)
+
+
 def last_words(daemon: Daemon) -> str:
     """The sentence for people at the end of the log."""
     return [line for line in daemon.log().splitlines() if line.startswith("holdpayd: ")][-1]
@@ -128,6 +136,19 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     subprocess.run(["umount", "--lazy", path], check=True)
 
 
+def answer_createorder_later(shop: Shop) -> asyncio.Event:
+    """The provider takes its time with new orders, until this is set."""
+    provider, then = shop.world.provider, asyncio.Event()
+    endpoints = provider._endpoints
+
+    async def late(request: Request) -> Response:
+        await then.wait()
+        return await endpoints["POST", "/createorder"](request)
+
+    provider._endpoints = {**endpoints, ("POST", "/createorder"): late}
+    return then
+
+
 async def test_a_disk_that_is_nearly_full_takes_no_new_order_and_the_open_ones_go_on(
     tmp_path: Path, disk: SmallDisk
 ) -> None:
@@ -151,9 +172,10 @@ async def test_a_full_disk_ends_the_daemon_and_nothing_is_paid_that_is_not_recor
 ) -> None:
     async with open_shop(tmp_path, extra_config=PATIENT) as shop:
         order = await shop.held()
-        await shop.play("slow=1")
-        unpaid = await shop.daemon.order(country="germany")  # the provider takes its time, and the disk is full by then
+        is_full = answer_createorder_later(shop)
+        unpaid = await shop.daemon.order(country="germany")
         disk.fill()
+        is_full.set()
 
         assert await exit_code(shop.daemon) == EXIT_STORE
         assert "database or disk is full. Make room on the disk" in last_words(shop.daemon)
@@ -164,7 +186,6 @@ async def test_a_full_disk_ends_the_daemon_and_nothing_is_paid_that_is_not_recor
         assert shop.sends == 1
 
         disk.clear()
-        await shop.play("slow=0")
         await shop.daemon.start()
         assert await over(shop, order) == "CODE_RECEIVED"
         assert await over(shop, unpaid) == "CODE_RECEIVED"
@@ -265,7 +286,9 @@ def wrong_clock(mall: Shop) -> Iterator[Callable[[int], None]]:
     path = mall.world.directory / "clock_is_wrong_by_s"
 
     def set_clock(seconds: int) -> None:
-        path.write_text(str(seconds))
+        fresh = path.with_suffix(".new")
+        fresh.write_text(str(seconds))
+        fresh.replace(path)  # the daemon reads it at any moment
 
     yield set_clock
     set_clock(0)
@@ -276,10 +299,9 @@ async def test_a_clock_that_is_set_changes_nothing_for_a_running_daemon_nor_for_
     shop: Shop, wrong_clock: Callable[[int], None], step_s: int
 ) -> None:
     first, second = await shop.held(), await shop.held()
+    told = shop.daemon.log().count("the wall clock was set")
     wrong_clock(step_s)
-    async with asyncio.timeout(10):
-        while "the wall clock was set" not in shop.daemon.log():
-            await asyncio.sleep(0.05)
+    await new_line(shop.daemon, "the wall clock was set", told)
     await shop.deliver(first)
     assert await over(shop, first) == "CODE_RECEIVED"
     assert abs((await shop.daemon.get(first.id)).closed_at_ms / 1000 - time.time()) < 60
@@ -396,13 +418,14 @@ async def test_a_payment_stream_that_hangs_is_asked_anew_in_time_when_the_provid
 
 async def test_a_provider_that_is_down_is_waited_for(shop: Shop) -> None:
     delivered, refunded = await shop.held(), await shop.held(has_number=False)
-    polls = shop.polls
     await shop.world.provider.stop()
+    polls = shop.polls
     await shop.deliver(delivered)
     await shop.daemon.until(delivered.id, lambda now: enum_name(now, "htlc") == "SETTLED")
-    await asyncio.sleep(4)
-    status = await shop.daemon.status()
-    assert "cannot be reached" in status.provider.last_error
+    async with asyncio.timeout(20):
+        while "cannot be reached" not in (status := await shop.daemon.status()).provider.last_error:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(4)  # and it goes on asking
     assert status.open_orders == 2
     await shop.give_back(refunded)
     back = await shop.daemon.until(refunded.id, lambda now: enum_name(now, "htlc") == "FAILED")

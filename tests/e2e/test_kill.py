@@ -36,6 +36,8 @@ PACE = 30.0
 CROWD = 14
 """Orders at a time; when one is over, the next one comes."""
 END_WITHIN_S = 60.0
+COMES_WITHIN_S = 6.0
+"""A moment that does not come is waited for so long; many times what a quiet machine needs."""
 LATE_SEND_S = 1.2
 """Longer than a restart of the daemon takes, and shorter than what it takes for a proof of absence."""
 
@@ -239,7 +241,7 @@ def plan(seed: int, town: Town, troubles: Troubles) -> list[Moment]:
         town.crowd.come(cancels_after_s=0.01)
 
     def after(event: str, provoke: Callable[[], Awaitable[None]] | None = None) -> Moment:
-        return AfterEvent(event, rng.choice((0, 0, 0.001, 0.003, 0.008)), 2.0, provoke)
+        return AfterEvent(event, rng.choice((0, 0, 0.001, 0.003, 0.008)), COMES_WITHIN_S, provoke)
 
     stages: list[list[Moment]] = [
         *([after(event, order)] for event in ("order_requested", "order_placed", "invoice_decoded")),
@@ -255,7 +257,7 @@ def plan(seed: int, town: Town, troubles: Troubles) -> list[Moment]:
         [after("dispatch_intended", troubles.sends_are_late), after("payment_not_found")],
         [after("dispatch_intended", troubles.sends_are_late), AfterStart(2.5, is_serving=True)],
         [AfterStart(0, is_serving=True), after("payment_not_found", troubles.sends_are_late_no_more)],
-        *(singly(AtWrite(int(rng.uniform(1, 8) ** 2), 2.0)) for _ in range(16)),
+        *(singly(AtWrite(int(rng.uniform(1, 8) ** 2), COMES_WITHIN_S)) for _ in range(16)),
         *(singly(AfterStart(rng.uniform(0, 0.4), is_serving=False)) for _ in range(4)),
         *(singly(AfterStart(rng.uniform(0, 0.7), is_serving=True)) for _ in range(10)),
     ]

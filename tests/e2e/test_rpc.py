@@ -20,9 +20,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.http_server import Request, Response, json_response
-from holdpay.sandbox.sms4sats_knobs import Scenario
 from tests.e2e.shop import FEE_MSAT, PRICE_MSAT, Shop, open_shop
-from tests.harness import enum_name, is_held, is_over, pair
+from tests.harness import enum_name, is_over, pair
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -170,23 +169,21 @@ async def test_a_provider_that_is_away_is_named_and_the_socket_goes_on_answering
 async def test_each_limit_is_named_when_it_is_reached_and_then_nothing_is_ordered(tmp_path: Path) -> None:
     limits = "[limits]\nmax_open_orders = 3\nmax_pending_sat = 7000\nmax_spend_per_day_sat = 9000\n"
     async with open_shop(tmp_path, extra_config=limits) as shop:
-        shop.world.provider.knobs.scenario = Scenario(code_after_s=60)
-        orders = [await shop.daemon.order(), await shop.daemon.order()]
-        for order in orders:
-            await shop.daemon.until(order.id, is_held)
+        orders = [await shop.held(), await shop.held()]
         refused = await refusal(shop)
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
         assert "limits.max_pending_sat is 7000" in refused.text
         shop.world.provider.knobs.price_sat = 100
-        orders.append(await shop.daemon.order(country="germany"))
-        await shop.daemon.until(orders[-1].id, is_held)
+        orders.append(await shop.held(country="germany"))
 
         refused = await refusal(shop, country="germany")
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
         assert "limits.max_open_orders is 3" in refused.text
 
         for order in orders:
+            await shop.deliver(order)
             assert (await shop.daemon.until(order.id, is_over)).end == pb.END_CODE_RECEIVED
+        shop.world.provider.knobs.price_sat = 3000
         refused = await refusal(shop)
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
         assert "limits.max_spend_per_day_sat is 9000" in refused.text
@@ -305,8 +302,7 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
     codes = [await shop.buy(country=country) for country in ("usa", "germany", "france")]
     shop.next_order(overprice_percent=10)
     rejected = await shop.buy()
-    shop.next_order(code_after_s=100)
-    held = await shop.daemon.order()
+    held = await shop.held()
     everything = [order.id for order in (held, rejected, *reversed(codes))]
     began_ms = codes[0].created_at_ms
 
@@ -333,6 +329,7 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
         paged += [order.id for order in page.orders]
         token = page.next_page_token
     assert (paged, token) == (everything, "")
+    await shop.deliver(held)
     await shop.daemon.until(held.id, is_over)
 
 
@@ -359,45 +356,49 @@ async def test_a_cancel_before_the_provider_has_answered_ends_the_order_at_once(
     assert "canceled before anything was paid" in answer.message
 
 
-async def test_a_cancel_while_held_is_a_durable_wish_that_is_carried_out_when_it_may_be(shop: Shop) -> None:
-    shop.next_order(no_code=True)
-    order = await shop.daemon.order()
-    await shop.daemon.until(order.id, is_held)
-
-    answer = await cancel(shop, order.id)
-    assert not answer.order.terminal
-    assert answer.order.cancel_from_ms > answer.order.cancel_wanted_at_ms
-    assert re.search(r"asked to cancel .*a code that comes first wins", answer.message)
-    again = await cancel(shop, order.id)
-    assert again.order.cancel_wanted_at_ms == answer.order.cancel_wanted_at_ms
-    await shop.daemon.restart()
-    done = await shop.daemon.until(order.id, is_over)
-
-    assert (enum_name(done, "end"), pair(done)) == ("REFUNDED", ("CANCELED", "FAILED"))
-    assert done.cancel_wanted_at_ms == answer.order.cancel_wanted_at_ms
-    assert "at your request" in done.reason
-    assert shop.world.provider.requests["/cancelorder"] >= 1
-    await shop.daemon.until_ready()
+def much_later(config: str) -> str:
+    return re.sub(r"cancel_after_s = \d+", "cancel_after_s = 8", config)
 
 
-async def test_a_code_that_comes_before_the_cancel_wins(shop: Shop) -> None:
-    order = await shop.daemon.order()
-    await shop.daemon.until(order.id, is_held)
-    asked = shop.world.provider.requests["/cancelorder"]
+async def test_a_cancel_while_held_is_a_durable_wish_that_is_carried_out_when_it_may_be(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, edit_config=much_later) as shop:
+        order = await shop.held()
 
-    await cancel(shop, order.id)
-    done = await shop.daemon.until(order.id, is_over)
+        answer = await cancel(shop, order.id)
+        assert not answer.order.terminal
+        assert answer.order.cancel_from_ms > answer.order.cancel_wanted_at_ms
+        assert re.search(r"asked to cancel .*a code that comes first wins", answer.message)
+        again = await cancel(shop, order.id)
+        assert again.order.cancel_wanted_at_ms == answer.order.cancel_wanted_at_ms
+        assert shop.world.provider.requests["/cancelorder"] == 0
+        await shop.daemon.restart()
+        done = await shop.daemon.until(order.id, is_over)
 
-    assert (enum_name(done, "end"), done.HasField("cancel_wanted_at_ms")) == ("CODE_RECEIVED", True)
-    assert shop.world.provider.requests["/cancelorder"] == asked
+        assert (enum_name(done, "end"), pair(done)) == ("REFUNDED", ("CANCELED", "FAILED"))
+        assert done.cancel_wanted_at_ms == answer.order.cancel_wanted_at_ms
+        assert "at your request" in done.reason
+        assert shop.world.provider.requests["/cancelorder"] >= 1
+
+
+async def test_a_code_that_comes_before_the_cancel_wins(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, edit_config=much_later) as shop:
+        order = await shop.held()
+
+        await cancel(shop, order.id)
+        await shop.deliver(order)
+        done = await shop.daemon.until(order.id, is_over)
+
+        assert (enum_name(done, "end"), done.HasField("cancel_wanted_at_ms")) == ("CODE_RECEIVED", True)
+        assert shop.world.provider.requests["/cancelorder"] == 0
 
 
 async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Shop) -> None:
-    shop.next_order(settle_lag_s=40)
-    order = await shop.daemon.order()
+    order = await shop.held()
+    shop.show_code(order)
     await shop.daemon.until(order.id, lambda o: o.HasField("code"))
 
     delivered = await cancel(shop, order.id)
+    await shop.settle(order)
     done = await shop.daemon.until(order.id, is_over)
     closed = await cancel(shop, order.id)
 
@@ -497,8 +498,7 @@ async def test_what_can_be_bought_is_listed(shop: Shop) -> None:
 
 
 async def test_the_status_tells_lnd_the_provider_the_money_and_the_versions(shop: Shop) -> None:
-    order = await shop.daemon.order()
-    held = await shop.daemon.until(order.id, is_held)
+    held = await shop.held()
 
     status = await shop.daemon.status()
 
@@ -513,7 +513,8 @@ async def test_the_status_tells_lnd_the_provider_the_money_and_the_versions(shop
     assert status.provider.requests > 0
     assert (status.open_orders, status.money.locked_msat) == (1, held.locked_msat)
     assert status.money.pending_sat == 3030
-    done = await shop.daemon.until(order.id, is_over)
+    await shop.deliver(held)
+    done = await shop.daemon.until(held.id, is_over)
     after = await shop.daemon.status()
     assert (after.open_orders, after.money.locked_msat, after.money.pending_sat) == (0, 0, 0)
     assert after.money.spent_day_sat - status.money.spent_day_sat == pytest.approx(done.spent_msat / 1000, abs=1)
@@ -557,8 +558,7 @@ async def bereft(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bere
 
         watching = asyncio.create_task(watch())
         first = await replay(shop, idempotency_key="first")
-        shop.next_order(code_after_s=2000)
-        await shop.daemon.until((await shop.daemon.order(idempotency_key="open")).id, is_held)
+        await shop.held(idempotency_key="open")
         await shop.play("lnd-killed")
         async with asyncio.timeout(10):
             while (await shop.daemon.status()).ready or health[-1] == health_pb2.HealthCheckResponse.SERVING:

@@ -17,7 +17,7 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.http_server import Request, Response, json_response
 from tests.e2e.proxies import PASSWORD, HttpProxy
-from tests.e2e.shop import Shop, open_shop
+from tests.e2e.shop import FOR_EVER_S, Shop, open_shop
 from tests.harness import is_held, is_over
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,7 +76,7 @@ async def live_through_everything(shop: Shop) -> list[str]:
     ended = [await shop.daemon.until(order.id, is_over) for order in begun]
     assert {order.end for order in ended} == {pb.END_CODE_RECEIVED, pb.END_REFUNDED, pb.END_INVOICE_REJECTED}
 
-    shop.next_order(code="QZ-7742-XK", as_numbers=False, number_after_s=60, code_after_s=100)
+    shop.next_order(as_numbers=False, number_after_s=60, code_after_s=FOR_EVER_S)
     held = await shop.daemon.until((await shop.daemon.order()).id, is_held)
     ended.append(held)
     shop.world.provider.knobs.only_path = "/orderstatus"
@@ -86,6 +86,8 @@ async def live_through_everything(shop: Shop) -> list[str]:
     await asyncio.sleep(0.3)
     await shop.daemon.restart()
     await shop.play("lnd-started")
+    shop.world.provider.orders[held.payment_hash].code = "QZ-7742-XK"
+    await shop.settle(held)
     await shop.daemon.until(held.id, is_over)
 
     await shop.daemon.until_ready()
