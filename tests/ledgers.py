@@ -126,10 +126,9 @@ def sandbox_payments(world: SandboxWorld) -> tuple[LndPayment, ...]:
 
 async def real_payments(payer: Node, payee_pubkey: str, after_index: int) -> tuple[LndPayment, ...]:
     """All of ListPayments that goes to the payee, from a payment_index on; failed ones and those in flight too."""
-    answer = await payer.rest.get("/v1/payments", {"include_incomplete": "true", "index_offset": after_index})
     return tuple(
         _real_payment(payment)
-        for payment in answer["payments"]
+        for payment in await payer.payments(after_index)
         if _invoice(payment["payment_request"]).payee_pubkey.hex() == payee_pubkey
     )
 

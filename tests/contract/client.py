@@ -23,6 +23,7 @@ from holdpay._pb.lnd import (
 Payment = lightning_pb2.Payment
 # Any wait in the suite: a real node that restarts needs seconds, everything else far less.
 PATIENCE_S = 30.0
+ALL_PAYMENTS = 1_000_000
 
 
 class Client:
@@ -50,8 +51,8 @@ class Client:
     async def routes(self, **fields: Any) -> lightning_pb2.QueryRoutesResponse:
         return await self._lightning.QueryRoutes(lightning_pb2.QueryRoutesRequest(**fields), metadata=self._metadata)
 
-    async def payments(self, **fields: Any) -> list[Payment]:
-        request = lightning_pb2.ListPaymentsRequest(**fields)
+    async def payments(self, *, max_payments: int = ALL_PAYMENTS, **fields: Any) -> list[Payment]:
+        request = lightning_pb2.ListPaymentsRequest(max_payments=max_payments, **fields)
         return list((await self._lightning.ListPayments(request, metadata=self._metadata)).payments)
 
     async def state(self) -> int:

@@ -258,3 +258,18 @@ async def test_payments_are_listed_by_rising_index(world: World, lnd: Client) ->
     assert [p.payment_hash for p in after] == [open_payment.payment_hash]
     assert open_payment.payment_hash not in {p.payment_hash for p in only_complete}
     assert bought.payment_hash.hex() in {p.payment_hash for p in await lnd.payments()}
+
+
+async def test_a_list_without_max_payments_ends_at_a_hundred(world: World, lnd: Client) -> None:
+    if (version := (await lnd.info()).version) < "0.21":
+        pytest.skip(f"lnd {version} is older than this limit and lists all")
+    first = await lnd.send((await order(world)).payreq, fee_limit_msat=0).end()
+    for _ in range(100):
+        await lnd.send((await order(world)).payreq, fee_limit_msat=0).end()
+
+    page = await lnd.payments(include_incomplete=True, index_offset=first.payment_index - 1, max_payments=0)
+    everything = await lnd.payments(include_incomplete=True, index_offset=first.payment_index - 1)
+
+    assert len(page) == 100
+    assert page == everything[:100]
+    assert len(everything) == 101

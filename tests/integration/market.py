@@ -45,8 +45,7 @@ class Market:
 
     async def payments(self, payment_hash: str) -> list[dict[str, object]]:
         """What alice's lnd has for a payment hash."""
-        answer = await self.alice.rest.get("/v1/payments?include_incomplete=true")
-        return [payment for payment in answer["payments"] if payment["payment_hash"] == payment_hash]
+        return [payment for payment in await self.alice.payments() if payment["payment_hash"] == payment_hash]
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,7 @@ from tests.regtest.rest import Json, NodeError, Rest, b64
 
 NETWORK: Final = "simnet"
 START_TIMEOUT_S: Final = 90
+ALL_PAYMENTS: Final = 1_000_000  # for max_payments: without it lnd 0.21 lists a hundred (paymentsdb.DefaultMaxPayments)
 DEFAULT_CLTV_EXPIRY_DELTA: Final = 80  # lnd's own for invoices: DefaultBitcoinTimeLockDelta
 
 InvoiceState = Literal["OPEN", "ACCEPTED", "SETTLED", "CANCELED"]
@@ -209,6 +210,14 @@ btcd.rpccert={self._chain.rpc_cert_path}"""
         return Payment(
             last["status"], last["failure_reason"], int(last["fee_msat"]), bytes.fromhex(last["payment_preimage"])
         )
+
+    async def payments(self, after_index: int = 0) -> list[Json]:
+        """The payments with a higher payment_index, oldest first, whatever became of them (ListPayments)."""
+        answer = await self.rest.get(
+            "/v1/payments", {"include_incomplete": True, "index_offset": after_index, "max_payments": ALL_PAYMENTS}
+        )
+        payments: list[Json] = answer["payments"]
+        return payments
 
     async def delete_payment(self, payment_hash: bytes) -> None:
         """Removes a failed payment from the node's records, as an operator can."""

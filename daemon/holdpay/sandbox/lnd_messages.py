@@ -16,6 +16,7 @@ _FULL_FEE_UP_TO_MSAT = 1_000_000
 _FEE_PERCENT_ABOVE = 5
 # lnd: lnwire/features.go, the ones that an invoice of ours can have.
 _FEATURE_NAMES = {8: "tlv-onion", 14: "payment-addr", 16: "multi-path-payments", 30: "amp", 48: "payment-metadata"}
+_DEFAULT_MAX_PAYMENTS = 100  # lnd 0.21: payments/db/query.go DefaultMaxPayments; 0.18 lists all
 _NETWORKS = {"testnet3": "testnet"}  # lnd: lncfg.NormalizeNetwork
 
 
@@ -212,8 +213,8 @@ def payments_page(
 ) -> lightning_pb2.ListPaymentsResponse:
     """`payments` in rising order of payment_index."""
     page = [one for one in payments if _is_listed(one, request)]
-    if request.max_payments:
-        page = page[-request.max_payments :] if request.reversed else page[: request.max_payments]
+    count = request.max_payments or _DEFAULT_MAX_PAYMENTS
+    page = page[-count:] if request.reversed else page[:count]
     return lightning_pb2.ListPaymentsResponse(
         payments=[payment(one) for one in page],
         first_index_offset=page[0].payment_index if page else 0,
