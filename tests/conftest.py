@@ -1,13 +1,18 @@
-"""What every test gets: the fixtures of the real net, and a plain word about tests that need it."""
+"""What every test gets: the fixtures of the real net, a plain word about tests that need it, and patient hypothesis."""
 
 import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 # A shell starts what it runs in the background with SIGINT ignored, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else the machine does; the rest stays, also of hypothesis' own CI profile.
+settings.register_profile("holdpay", deadline=None)
+settings.load_profile("holdpay")
 
 pytest_plugins = ["tests.regtest.fixtures"]
 

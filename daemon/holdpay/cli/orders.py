@@ -9,8 +9,8 @@ import click
 
 from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
-from holdpay.cli.code import UNTIL
-from holdpay.cli.params import MAX_INT64, complete_order, duration_s, past_ms
+from holdpay.cli.code import UNTIL, timeout_option
+from holdpay.cli.params import MAX_INT64, complete_order, past_ms
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -170,15 +170,7 @@ def _order_money(order: pb.Order) -> list[tuple[str, str]]:
 @orders.command()
 @_order
 @click.option("--until", type=UNTIL, default="code", show_default=True, help="What to print and wait for.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    callback=duration_s,
-    metavar="DURATION",
-    default="25m",
-    show_default=True,
-    help="Stop waiting then; the order goes on.",
-)
+@timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print each update as one JSON object on stdout.")
 @pass_app
 @click.pass_context

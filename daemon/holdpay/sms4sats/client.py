@@ -20,7 +20,14 @@ from typing import Any, Final, TypeVar
 
 import httpx
 import socksio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, retry_if_exception_type, stop_after_attempt
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_base,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+)
 
 from holdpay import __version__
 from holdpay.core.events import ProviderStatus
@@ -183,13 +190,7 @@ class Sms4Sats:
 
     async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
         """What a person waits for: asked a second time if the provider stumbles and names no pause."""
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(LOOK_UP_TRIES),
-            wait=self._backoff_s,
-            sleep=self._clock.sleep,
-            retry=retry_if_exception(_is_stumble),
-            reraise=True,
-        )
+        retrying = self._retrying(retry_if_exception(_is_stumble), LOOK_UP_TRIES)
         reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
         return reply.value
 
@@ -221,13 +222,7 @@ class Sms4Sats:
 
     async def _exchange(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
         """One answer, up to ``tries`` times if the connection fails. Raises ProviderError only."""
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(tries),
-            wait=self._backoff_s,
-            sleep=self._clock.sleep,
-            retry=retry_if_exception_type(_LOST_CONNECTION),
-            reraise=True,
-        )
+        retrying = self._retrying(retry_if_exception_type(_LOST_CONNECTION), tries)
         try:
             answer: Answer = await retrying(self._transfer, request, max_bytes)
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -253,6 +248,15 @@ class Sms4Sats:
             return
         async with self._new_http() as http:
             yield http
+
+    def _retrying(self, again_if: retry_base, tries: int) -> AsyncRetrying:
+        return AsyncRetrying(
+            stop=stop_after_attempt(tries),
+            wait=self._backoff_s,
+            sleep=self._clock.sleep,
+            retry=again_if,
+            reraise=True,
+        )
 
     def _backoff_s(self, state: RetryCallState) -> float:
         return self._rng.uniform(0.2, 0.6) * state.attempt_number

@@ -252,7 +252,7 @@ def test_a_database_in_a_folder_without_write_access_is_read(path: Path, as_nobo
         Path(folder).chmod(0o755)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to be")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: nobody else has another user to be")
 def test_a_database_of_somebody_else_is_a_finding(path: Path, as_nobody: AsNobody) -> None:
     path.parent.chmod(0o700)
     assert as_nobody(lambda: codes(path) == {"database-unreadable"})

@@ -680,7 +680,7 @@ def _now(event: ev.Event, at_ms: int, index: int) -> ev.Event:
     return event
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(st.lists(st.tuples(_WAIT_MS, _EVENT, _INDEX), max_size=40), st.booleans())
 def test_no_history_breaks_a_law(history: list[tuple[int, ev.Event | _Sent, int]], begins_placed: bool) -> None:
     found, at_ms = order(pay_by_ms=NOW_MS + 600 * S), NOW_MS
@@ -706,7 +706,7 @@ def test_no_history_breaks_a_law(history: list[tuple[int, ev.Event | _Sent, int]
         assert phase(found)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.tuples(_WAIT_MS, _EVENT, _INDEX), max_size=30))
 def test_once_the_money_is_resolved_time_alone_ends_every_order(
     history: list[tuple[int, ev.Event | _Sent, int]],

@@ -141,7 +141,7 @@ BODIES = st.one_of(
 ANSWERS = st.builds(Answer, st.sampled_from(HTTP_STATUSES), BODIES)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=4), wants_cancel=st.booleans())
 def test_whatever_is_replied_the_order_stays_open_and_watched_and_the_reply_is_journaled(
     tmp_path_factory: pytest.TempPathFactory, answers: list[Answer], wants_cancel: bool

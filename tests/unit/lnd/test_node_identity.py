@@ -204,7 +204,7 @@ async def test_a_locked_wallet_is_not_asked_twice(node: LndNode, lnd: FakeLnd) -
 
 
 async def test_a_call_that_is_not_answered_ends_at_its_deadline(lnd: FakeLnd, clock: FakeClock, tmp_path: Path) -> None:
-    node = LndNode(settings_for(lnd.port, tmp_path / "tls.cert", call_timeout_s=0.05), clock)
+    node = LndNode(settings_for(lnd.port, tmp_path / "tls.cert", call_timeout_s=0.5), clock)
     await node.start()
     await clock.until_asleep()
     lnd.mute.clear()
