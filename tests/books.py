@@ -88,12 +88,16 @@ class ProviderOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """All three, read while the daemon was dead. ``gone_msat``: what left the payer's channels; None: nobody knows."""
+    """All three, read while the daemon was dead. ``gone_msat``: what left the payer's channels; None: nobody knows.
+
+    ``never_sent``: hashes of payments that lnd calls in flight for ever: it was killed before it sent their HTLC.
+    """
 
     journal: tuple[JournalOrder, ...]
     lnd: tuple[LndPayment, ...]
     provider: tuple[ProviderOrder, ...]
     gone_msat: int | None = None
+    never_sent: frozenset[str] = frozenset()
 
     @property
     def by_hash(self) -> dict[str, tuple[JournalOrder, JournalPayment]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
@@ -14,7 +15,7 @@ from holdpay.errors import LndDenied, LndRefused, LndUnavailable
 from holdpay.lnd import ledger as module
 from holdpay.lnd.ledger import LndLedger
 from tests.contract.adapter import another_node_behind, lnd_ledger
-from tests.contract.client import Client, Payment
+from tests.contract.client import PATIENCE_S, Client, Payment
 from tests.contract.steps import VALUE_MSAT, cancel, hold, order, settle
 from tests.contract.worlds import World
 
@@ -80,6 +81,30 @@ async def test_one_payment_is_asked_for_by_hash(world: World, lnd: Client, ledge
     assert isinstance(said, Reported)
     assert said.update.status is PaymentStatus.SUCCEEDED
     assert await ledger.payment(secrets.token_hex(32)) == NotKnown()
+
+
+async def test_an_htlc_is_in_the_channel_that_its_payment_leaves_by_until_it_is_settled(
+    world: World, lnd: Client, ledger: LndLedger
+) -> None:
+    bought = await order(world)
+    payment_hash = bought.payment_hash.hex()
+    stream = await hold(world, lnd, bought)
+    (leaves_by,) = (await listed(ledger))[payment_hash].leaves_by
+    (channel,) = [channel for channel in await ledger.channels() if channel.chan_id == leaves_by]
+    assert channel.is_active
+    assert payment_hash in channel.paying
+    await settle(world, bought)
+    await stream.end()
+
+    assert (await listed(ledger))[payment_hash].leaves_by == ()
+    async with asyncio.timeout(PATIENCE_S):
+        while payment_hash in await paying(ledger):
+            await asyncio.sleep(0.05)
+
+
+async def paying(ledger: LndLedger) -> set[str]:
+    """Payment hashes of all HTLCs that the node offers."""
+    return {payment_hash for channel in await ledger.channels() for payment_hash in channel.paying}
 
 
 async def test_it_says_which_node_it_is_of(lnd: Client, ledger: LndLedger) -> None:

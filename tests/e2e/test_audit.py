@@ -120,6 +120,18 @@ async def two_orders(shop: Shop) -> tuple[pb.Order, pb.Order]:
 # --- check ------------------------------------------------------------------------------------------------------------
 
 
+async def test_a_macaroon_that_may_not_list_is_told_with_what_stays_unseen(shop: Shop) -> None:
+    await held(shop)
+    narrow = shop.world.lnd.bake("narrow.macaroon", ["/lnrpc.Lightning/GetInfo", "/routerrpc.Router/TrackPaymentV2"])
+    config = shop.daemon.config
+    config.write_text(re.sub(r"(?m)^macaroon = .*$", f'macaroon = "{narrow}"', config.read_text()))
+    ran = await holdpayd(shop, "check")
+    assert ran.code == 3
+    assert "does not allow ListChannels, so an HTLC that lnd lost stays unseen" in ran.out
+    assert "does not allow ListPayments, so payments that the journal misses stay unseen" in ran.out
+    assert "payments compared" in ran.out
+
+
 async def test_all_is_well_after_a_code_and_a_refund_beside_the_running_daemon_and_after_it(shop: Shop) -> None:
     await two_orders(shop)
     ran = await holdpayd(shop, "check")

@@ -286,7 +286,7 @@ async def test_whenever_the_daemon_is_killed_nothing_is_lost_and_nothing_is_paid
         kills = await kill_again_and_again(town, troubles, plan(seed, town, troubles))
         await troubles.end()
         last = await nursery.launch()
-        await town.crowd.all_done(END_WITHIN_S)
+        assert not await town.crowd.left_after(END_WITHIN_S)
         last.kill()
         await last.wait()
         journal = await town.audit(is_over=True, when="when all was over")

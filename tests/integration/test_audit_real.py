@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from tests.harness import enum_name, is_held, is_over
-from tests.integration.market import Market, open_market
+from tests.harness import Daemon, enum_name, is_held, is_over, pair
+from tests.integration.market import FAST, Market, open_market
 from tests.regtest.net import Net
 from tests.regtest.rest import b64
 
@@ -27,7 +27,7 @@ UNTIL_TOLD_S = 1e9
 @pytest_asyncio.fixture
 async def market(own_net: Net, tmp_path: Path) -> AsyncIterator[Market]:
     """A net of its own: recover finds every payment that was ever made to carol."""
-    async with open_market(own_net, tmp_path) as opened:
+    async with open_market(own_net, tmp_path, f"{FAST}\n[alarms]\nin_transit_s = 1\n") as opened:
         yield opened
 
 
@@ -83,3 +83,33 @@ async def test_a_database_lost_while_an_order_is_held_is_rebuilt_from_a_real_lnd
     assert (enum_name(done, "end"), done.code) == ("CODE_RECEIVED", "246810")
     assert len(await market.payments(held.payment_hash)) == 1
     assert await found(market) == set()
+
+
+async def in_flight(daemon: Daemon) -> str:
+    """The id of an order whose payment lnd has not only recorded, but also given to its channel."""
+    order = await daemon.until((await daemon.order()).id, lambda o: pair(o)[1] == "IN_FLIGHT")
+    await asyncio.sleep(1)  # nothing tells it: lnd signs after 50 ms (channel-commit-interval)
+    return order.id
+
+
+async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc(market: Market) -> None:
+    """lnd signs one commitment at a time: as long as the first HTLC waits for bob's answer, the second one is not in
+    the channel, and dies with lnd. Yet lnd has its attempt in flight from then on, through every restart."""
+    daemon, alice, bob = market.daemon, market.alice, market.net["bob"]
+    bob.pause()
+    signed, unsigned = await in_flight(daemon), await in_flight(daemon)
+    await alice.kill()
+    bob.resume()
+    await alice.start()
+    await alice.wait_active_channels()
+
+    assert enum_name(await daemon.until(signed, is_over), "end") == "CODE_RECEIVED"
+    assert await found(market) == {"open", "htlc-missing"}
+    await alice.restart()
+    await alice.wait_active_channels()
+    await daemon.until_ready()
+    assert await found(market) == {"open", "htlc-missing"}
+    left = await daemon.get(unsigned)
+    assert (pair(left), left.terminal, left.dispatches) == (("AWAITING_PAYMENT", "IN_FLIGHT"), False, 1)
+    assert [payment["status"] for payment in await market.payments(left.payment_hash)] == ["IN_FLIGHT"]
+    assert await alice.hashes_without_htlc() == {left.payment_hash}

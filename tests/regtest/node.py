@@ -1,7 +1,7 @@
 """One lnd node of a net: its process, its files, and the few RPCs that tests need."""
 
 import contextlib
-from base64 import urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +218,13 @@ btcd.rpccert={self._chain.rpc_cert_path}"""
         )
         payments: list[Json] = answer["payments"]
         return payments
+
+    async def hashes_without_htlc(self) -> set[str]:
+        """Payment hashes (hex) of the payments in flight that no channel has an HTLC of: lnd was killed before it
+        sent theirs, and takes them for ones that are out ever after."""
+        channels = (await self.rest.get("/v1/channels"))["channels"]
+        out = {b64decode(htlc["hash_lock"]).hex() for channel in channels for htlc in channel["pending_htlcs"]}
+        return {one["payment_hash"] for one in await self.payments() if one["status"] == "IN_FLIGHT"} - out
 
     async def delete_payment(self, payment_hash: bytes) -> None:
         """Removes a failed payment from the node's records, as an operator can."""

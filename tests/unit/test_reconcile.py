@@ -289,3 +289,15 @@ def test_money_that_is_out_is_fine_while_the_order_is_open() -> None:
     settled = replace(held.lnd[REFUNDED], settled_htlcs_msat=(AMOUNT_MSAT + FEE_MSAT,))
     assert reconcile(replace(held, lnd=_with(held.lnd, REFUNDED, settled)), is_over=False) == []
     assert {found.law for found in reconcile(held, is_over=True)} == {Law.NEVER_ENDED, Law.MONEY_STILL_OUT}
+
+
+def test_a_payment_that_lnd_never_sent_need_not_end_and_the_order_may_not_be_closed() -> None:
+    stuck = opened(REFUNDED, payment=payment("refunded", "in_flight"))
+    stuck = replace(
+        stuck,
+        lnd=_with(stuck.lnd, REFUNDED, replace(stuck.lnd[REFUNDED], status="IN_FLIGHT")),
+        never_sent=frozenset({HASHES["refunded"]}),
+    )
+    assert reconcile(stuck, is_over=True) == []
+    closed = replace(stuck, journal=journal(REFUNDED, payment=payment("refunded", "in_flight")).journal)
+    assert {found.law for found in reconcile(closed, is_over=True)} == {Law.CLOSED_WITH_MONEY_OUT}

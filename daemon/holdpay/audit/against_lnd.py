@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.explain import sat
-from holdpay.core.lightning import LndMessage, NodeIdentity, NotKnown, PaymentStatus, Reported, StoredPayment
+from holdpay.core.lightning import (
+    LndMessage,
+    NodeIdentity,
+    NotKnown,
+    OpenChannel,
+    PaymentStatus,
+    Reported,
+    StoredPayment,
+)
 from holdpay.core.model import HtlcState, Order, Payment
 from holdpay.redact import hash8
 
@@ -129,6 +137,46 @@ def _sums(order: Order, payment: Payment, said: LndMessage) -> list[Finding]:
         return []
     text = f"The journal counts a fee of {sat(payment.fee_msat)}, lnd one of {sat(fee_msat)}."
     return [about(order, Severity.ERROR, "fee-differs", text, "Trust lnd for your accounts, and report this.")]
+
+
+def missing_htlc_findings(
+    orders: Iterable[Order], payments: Iterable[StoredPayment], channels: Iterable[OpenChannel], since_ms: int
+) -> list[Finding]:
+    """Orders whose payment both books call in flight, since ``since_ms`` (Unix) or earlier, and that no HTLC carries.
+
+    An lnd that is killed before it signs the HTLC into the channel takes its attempt for one that is out ever after
+    (lnd: htlcswitch/switch.go GetAttemptResult waits for the half-open circuit; its issue 9461). ``payments`` and
+    ``channels``: what lnd has, the channels asked for first.
+    """
+    stored = {payment.payment_hash: payment for payment in payments}
+    present = {channel.chan_id: channel for channel in channels}
+    return [
+        about(order, Severity.WARNING, "htlc-missing", _MISSING, _MISSING_TODO)
+        for order in orders
+        if order.payment is not None
+        and order.payment.htlc is HtlcState.IN_FLIGHT
+        and order.payment.htlc_since_ms <= since_ms
+        and order.payment.payment_hash in stored
+        and _is_without_htlc(stored[order.payment.payment_hash], present)
+    ]
+
+
+_MISSING = "lnd calls its payment in flight, and the channel that the HTLC should be in does not have it."
+_MISSING_TODO = (
+    "Look again in a minute, and once more after a restart of lnd. If it stays so, lnd was killed before it sent the"
+    " HTLC, and nothing is locked. The order stays open and is not paid again: see docs/operations.md, in flight and"
+    " nowhere."
+)
+
+
+def _is_without_htlc(payment: StoredPayment, present: Mapping[int, OpenChannel]) -> bool:
+    """Known for sure only of channels that are open and active."""
+    leaves_by = [present.get(chan_id) for chan_id in payment.leaves_by]
+    return (
+        payment.update.status is PaymentStatus.IN_FLIGHT
+        and bool(leaves_by)
+        and all(one is not None and one.is_active and payment.payment_hash not in one.paying for one in leaves_by)
+    )
 
 
 def is_of_node(payment: Payment, node: NodeIdentity) -> bool:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from holdpay.app import DATABASE, lnd_settings
-from holdpay.audit.against_lnd import against_lnd, foreign_findings, is_of_node, stranger_findings
+from holdpay.audit.against_lnd import (
+    against_lnd,
+    foreign_findings,
+    is_of_node,
+    missing_htlc_findings,
+    stranger_findings,
+)
 from holdpay.audit.database import DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import journal_findings
@@ -19,11 +25,13 @@ from holdpay.audit.report import Report, sorted_findings
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
-from holdpay.core.lightning import LndMessage, NodeIdentity, StoredPayment
+from holdpay.core.lightning import LndMessage, NodeIdentity, OpenChannel, StoredPayment
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.errors import LndDenied, LndError
 from holdpay.lnd.ledger import LndLedger
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 1.0
 
@@ -47,7 +55,7 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
     stored = read_stored(path, policy, now_ms)
     lnd = "not asked (--offline)"
     if not is_offline:
-        lnd, found = await _against_lnd(settings, clock, path, stored)
+        lnd, found = await _against_lnd(settings, clock, path, stored, policy)
         stored.findings += found
     for order in stored.relevant:
         stored.findings += unresolved_findings(order, policy, now_ms)
@@ -123,14 +131,18 @@ def _unreadable(text: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _LndSays:
-    """``payments`` are those to the provider's node; None: the macaroon keeps them to itself."""
+    """``payments`` are those to the provider's node; None, as for ``channels``: the macaroon keeps them to itself."""
 
     node: NodeIdentity
+    channels: tuple[OpenChannel, ...] | None
     said: Mapping[str, LndMessage]
     payments: list[StoredPayment] | None
+    asked_at_ms: int
 
 
-async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, stored: Stored) -> tuple[str, list[Finding]]:
+async def _against_lnd(
+    settings: Settings, clock: SystemClock, path: Path, stored: Stored, policy: Policy
+) -> tuple[str, list[Finding]]:
     """A sentence for the report's head, and what was found."""
     candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
     try:
@@ -144,9 +156,13 @@ async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, store
     for order in at_rest:
         if order.payment is not None and order.id in lnd.said:
             found += against_lnd(order, order.payment, lnd.said[order.id])
+    if lnd.channels is None:
+        found.append(_denied("ListChannels", "an HTLC that lnd lost stays unseen"))
     if lnd.payments is None:
-        found.append(_LIST_DENIED)
+        found.append(_denied("ListPayments", "payments that the journal misses stay unseen"))
     else:
+        since_ms = lnd.asked_at_ms - policy.alarm_in_transit_s * 1000
+        found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels or (), since_ms)
         payees = set(settings.provider.payee_pubkeys)
         found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
     head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said)} payments compared"
@@ -156,20 +172,29 @@ async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, store
 async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Order]) -> _LndSays:
     """Raises LndError's children."""
     async with LndLedger(lnd_settings(settings), clock) as ledger:
+        asked_at_ms = clock.now_ms()
         node = await ledger.identity()
+        channels = await _unless_denied(ledger.channels())
         said = {
             order.id: await ledger.payment(order.payment.payment_hash)
             for order in candidates
             if order.payment is not None and is_of_node(order.payment, node)
         }
-        now_ms = clock.now_ms()
-        from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
-        payees = settings.provider.payee_pubkeys
-        try:
-            payments = [payment async for payment in ledger.payments(from_ms) if payment.last_node in payees]
-        except LndDenied:
-            return _LndSays(node, said, None)
-        return _LndSays(node, said, payments)
+        from_ms = min([asked_at_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
+        payments = await _unless_denied(_payments_to(settings.provider.payee_pubkeys, ledger, from_ms))
+        return _LndSays(node, channels, said, payments, asked_at_ms)
+
+
+async def _payments_to(payees: Collection[str], ledger: LndLedger, from_ms: int) -> list[StoredPayment]:
+    return [payment async for payment in ledger.payments(from_ms) if payment.last_node in payees]
+
+
+async def _unless_denied(answer: Awaitable[T]) -> T | None:
+    """None: the macaroon does not allow to ask."""
+    try:
+        return await answer
+    except LndDenied:
+        return None
 
 
 def _second_look(path: Path, candidates: Iterable[Order], stored: Stored) -> tuple[list[Order], set[str]]:
@@ -185,12 +210,13 @@ def _second_look(path: Path, candidates: Iterable[Order], stored: Stored) -> tup
         return [], stored.hashes
 
 
-_LIST_DENIED = Finding(
-    severity=Severity.WARNING,
-    code="list-denied",
-    text="The macaroon does not allow ListPayments, so payments that the journal misses stay unseen.",
-    todo="Bake it anew with the `lncli bakemacaroon` line of the README.",
-)
+def _denied(method: str, what_follows: str) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        code="list-denied",
+        text=f"The macaroon does not allow {method}, so {what_follows}.",
+        todo="Bake it anew with the `lncli bakemacaroon` line of the README.",
+    )
 
 
 def _answers(path: Path) -> bool:

@@ -184,7 +184,8 @@ def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
     if order.state is OrderState.AWAITING_PAYMENT:
         return (
             "The payment has to reach the provider's node; then come a number and the code. One that is stuck comes"
-            " back by itself, at its expiry height at the latest. Nothing is sent a second time meanwhile."
+            " back by itself, at its expiry height at the latest; `holdpayd check` shows one that lnd has lost. Nothing"
+            " is sent a second time meanwhile."
         )
     if order.state is OrderState.NUMBER_ASSIGNED:
         head = f"Have the SMS sent to +{order.number}: the code is handed over when it arrives."

@@ -144,7 +144,20 @@ class StoredPayment:
     """When the latest try of this hash began."""
     last_node: str | None
     """Where its attempts lead to, which is the payee; None: no attempt is kept."""
+    leaves_by: tuple[int, ...]
+    """Short ids of our channels that hold the HTLCs of its attempts in flight."""
     update: PaymentUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChannel:
+    """A channel of the node (ListChannels)."""
+
+    chan_id: int
+    is_active: bool
+    """Its peer is connected. Of another one lnd does not list an HTLC that the peer has not committed to yet."""
+    paying: frozenset[str]
+    """Payment hashes of the HTLCs in it that the node offers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ PaymentCall: TypeAlias = "aio.UnaryStreamCall[Any, lnrpc.Payment]"
 
 _READY: Final = grpc.ChannelConnectivity.READY
 _LIST_TIMEOUT_S: Final = 60
-"""A page of payments may take a busy node long."""
+"""A page of payments, or all channels, may take a busy node long."""
 
 
 class Connection:
@@ -93,6 +93,11 @@ class Connection:
             include_incomplete=True, index_offset=after_index, max_payments=count, creation_date_start=created_from_s
         )
         return await self._lightning.ListPayments(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
+
+    async def channels(self) -> lnrpc.ListChannelsResponse:
+        """ListChannels. Raises gRPC's errors."""
+        request = lnrpc.ListChannelsRequest()
+        return await self._lightning.ListChannels(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
 
     async def wallet_state(self) -> int:
         """State.GetState, which needs no macaroon. Raises gRPC's errors."""

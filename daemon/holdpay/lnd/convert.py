@@ -13,6 +13,7 @@ from holdpay.core.lightning import (
     FailureReason,
     Invoice,
     NodeIdentity,
+    OpenChannel,
     PaymentStatus,
     PaymentUpdate,
     StoredPayment,
@@ -86,7 +87,21 @@ def to_stored(payment: lnrpc.Payment) -> StoredPayment:
         amount_msat=payment.value_msat,
         created_at_ms=payment.creation_time_ns // _NS_PER_MS,
         last_node=hops[0][-1].pub_key if hops else None,
+        leaves_by=tuple(
+            htlc.route.hops[0].chan_id
+            for htlc in payment.htlcs
+            if htlc.status == lnrpc.HTLCAttempt.IN_FLIGHT and htlc.route.hops
+        ),
         update=to_update(payment),
+    )
+
+
+def to_channel(channel: lnrpc.Channel) -> OpenChannel:
+    """One entry of ListChannels."""
+    return OpenChannel(
+        chan_id=channel.chan_id,
+        is_active=channel.active,
+        paying=frozenset(htlc.hash_lock.hex() for htlc in channel.pending_htlcs if not htlc.incoming),
     )
 
 

@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Final
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
-from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, StoredPayment
+from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, OpenChannel, StoredPayment
 from holdpay.errors import LndError, LndUnavailable
 from holdpay.lnd.connection import Connection
-from holdpay.lnd.convert import to_invoice, to_stored
+from holdpay.lnd.convert import to_channel, to_invoice, to_stored
 from holdpay.lnd.link import Link
 from holdpay.lnd.settings import LndSettings
 from holdpay.lnd.streams import follow, judge_track
@@ -58,6 +58,12 @@ class LndLedger:
             if page.last_index_offset <= after_index:
                 return
             after_index = page.last_index_offset
+
+    async def channels(self) -> tuple[OpenChannel, ...]:
+        """The node's channels; those that are being closed are not among them. Raises LndError's children."""
+        await self._verified()
+        reply = await self._link.ask_patiently(lambda connection: connection.channels())
+        return tuple(to_channel(channel) for channel in reply.channels)
 
     async def payment(self, payment_hash: str) -> LndMessage:
         """The first word of TrackPaymentV2 about a hash (hex): a snapshot, ``NotKnown`` or ``Lost``. Raises nothing."""

@@ -6,9 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from holdpay.audit.against_lnd import against_lnd, foreign_findings, is_of_node, stranger_findings
+from holdpay.audit.against_lnd import (
+    against_lnd,
+    foreign_findings,
+    is_of_node,
+    missing_htlc_findings,
+    stranger_findings,
+)
 from holdpay.audit.findings import Finding, Severity
-from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Reported, StoredPayment
+from holdpay.core.lightning import (
+    LndMessage,
+    Lost,
+    NotKnown,
+    OpenChannel,
+    PaymentStatus,
+    Reported,
+    StoredPayment,
+)
 from holdpay.core.model import HtlcState, Order, OrderState
 from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, PAYEE, order, pair, update
 
@@ -87,11 +101,71 @@ def test_orders_of_the_node_that_answers_are_its_own() -> None:
     assert foreign_findings([own], ALICE) == []
 
 
+# --- an HTLC that is nowhere ---
+
+CHANNEL, ANOTHER = 403 << 40, 404 << 40
+SINCE_MS = NOW_MS
+
+
+def in_flight_by(*leaves_by: int, status: PaymentStatus = PaymentStatus.IN_FLIGHT) -> StoredPayment:
+    return StoredPayment(HASH, "lnsb20u1...", 2_000_000, NOW_MS, PAYEE, leaves_by, update(status))
+
+
+def channel(chan_id: int = CHANNEL, *paying: str, is_active: bool = True) -> OpenChannel:
+    return OpenChannel(chan_id, is_active, frozenset(paying))
+
+
+def sent_at(at_ms: int, htlc: HtlcState = HtlcState.IN_FLIGHT) -> Order:
+    of = pair(OrderState.AWAITING_PAYMENT, htlc)
+    assert of.payment is not None
+    return replace(of, payment=replace(of.payment, htlc_since_ms=at_ms))
+
+
+@pytest.mark.parametrize("channels", [[channel()], [channel(CHANNEL, "ab" * 32), channel(ANOTHER, HASH)]])
+def test_a_payment_in_flight_whose_channel_has_no_htlc_of_it_is_found(channels: list[OpenChannel]) -> None:
+    (finding,) = missing_htlc_findings([sent_at(SINCE_MS)], [in_flight_by(CHANNEL)], channels, SINCE_MS)
+    assert (finding.code, finding.severity, finding.hash8) == ("htlc-missing", Severity.WARNING, HASH[:8])
+    assert "restart" in finding.todo
+
+
+@pytest.mark.parametrize(
+    ("of", "payment", "channels"),
+    [
+        (sent_at(SINCE_MS), in_flight_by(CHANNEL), [channel(CHANNEL, HASH)]),
+        (sent_at(SINCE_MS), in_flight_by(CHANNEL, ANOTHER), [channel(), channel(ANOTHER, HASH)]),
+        (sent_at(SINCE_MS + 1), in_flight_by(CHANNEL), [channel()]),
+        (sent_at(SINCE_MS), in_flight_by(CHANNEL), [channel(is_active=False)]),
+        (sent_at(SINCE_MS), in_flight_by(CHANNEL), [channel(ANOTHER)]),
+        (sent_at(SINCE_MS), in_flight_by(), [channel()]),
+        (sent_at(SINCE_MS), in_flight_by(CHANNEL, status=PaymentStatus.SUCCEEDED), [channel()]),
+        (sent_at(SINCE_MS, HtlcState.SETTLED), in_flight_by(CHANNEL), [channel()]),
+        (sent_at(SINCE_MS), replace(in_flight_by(CHANNEL), payment_hash="ab" * 32), [channel()]),
+        (order(), in_flight_by(CHANNEL), [channel()]),
+    ],
+    ids=[
+        "it is there",
+        "one of two is there",
+        "just sent",
+        "its peer is away",
+        "the channel is being closed",
+        "no attempt is out",
+        "lnd says settled",
+        "the journal says settled",
+        "another payment",
+        "nothing was sent",
+    ],
+)
+def test_an_htlc_that_is_there_or_may_be_is_not_missing(
+    of: Order, payment: StoredPayment, channels: list[OpenChannel]
+) -> None:
+    assert missing_htlc_findings([of], [payment], channels, SINCE_MS) == []
+
+
 # --- what the journal does not know ---
 
 
 def stored(status: PaymentStatus = PaymentStatus.SUCCEEDED, last_node: str | None = PAYEE) -> StoredPayment:
-    return StoredPayment("ab" * 32, "lnsb20u1...", 2_000_000, NOW_MS, last_node, update(status))
+    return StoredPayment("ab" * 32, "lnsb20u1...", 2_000_000, NOW_MS, last_node, (), update(status))
 
 
 @pytest.mark.parametrize(

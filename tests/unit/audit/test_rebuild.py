@@ -51,7 +51,7 @@ def country(name: str) -> tuple[int, str] | None:
 def found(
     said: PaymentUpdate, word: ProviderReplied | None = None, memo: str = "sms4sats payment Germany twitter", **of: Any
 ) -> Found:
-    payment = StoredPayment(HASH, "lnsb20u1...", 2_000_000, SENT_MS, PAYEE, said)
+    payment = StoredPayment(HASH, "lnsb20u1...", 2_000_000, SENT_MS, PAYEE, (), said)
     return Found(payment=payment, invoice=invoice(memo=memo, **of), word=word, raw="{}" if word else None)
 
 
