@@ -128,7 +128,10 @@ async def test_a_macaroon_that_may_not_list_is_told_with_what_stays_unseen(shop:
     ran = await holdpayd(shop, "check")
     assert ran.code == 3
     assert "does not allow ListChannels, so an HTLC that lnd lost stays unseen" in ran.out
-    assert "does not allow ListPayments, so payments that the journal misses stay unseen" in ran.out
+    assert (
+        "does not allow ListPayments, so payments that the journal misses, and HTLCs that lnd lost, stay unseen"
+        in ran.out
+    )
     assert "payments compared" in ran.out
 
 

@@ -174,10 +174,12 @@ async def test_whenever_daemon_and_lnd_are_killed_nothing_is_lost_and_nothing_is
                 await auditor.audit(is_over=False, when=f"killed {moment}")
         await reaper.rest()
         await daemon.launch()
-        left = {order.payment_hash for order in await crowd.left_after(END_WITHIN_S)}
-        assert left <= await alice.hashes_without_htlc()
+        left = await crowd.left_after(END_WITHIN_S)
+        never_sent = {order.payment_hash for order in left}
+        assert never_sent <= await alice.hashes_without_htlc(), left
+        assert len(never_sent) <= CROWD * reaper.kills
         await daemon.kill()
-        journal = await auditor.audit(is_over=True, when="when all was over", never_sent=left)
+        journal = await auditor.audit(is_over=True, when="when all was over", never_sent=never_sent)
     ends = Counter(order.end for order in journal)
     print(
         f"{len(moments)} kills of the daemon, {reaper.kills} of lnd, {len(journal)} orders in"

@@ -9,6 +9,7 @@ from enum import StrEnum
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.explain import sat
 from holdpay.core.lightning import (
+    AttemptStatus,
     LndMessage,
     NodeIdentity,
     NotKnown,
@@ -144,9 +145,9 @@ def missing_htlc_findings(
 ) -> list[Finding]:
     """Orders whose payment both books call in flight, since ``since_ms`` (Unix) or earlier, and that no HTLC carries.
 
-    An lnd that is killed before it signs the HTLC into the channel takes its attempt for one that is out ever after
-    (lnd: htlcswitch/switch.go GetAttemptResult waits for the half-open circuit; its issue 9461). ``payments`` and
-    ``channels``: what lnd has, the channels asked for first.
+    An lnd that ends before it signs the HTLC into the channel takes its attempt for one that is out ever after (lnd
+    issue 9340; htlcswitch/switch.go GetAttemptResult waits for the half-open circuit). ``payments`` and ``channels``:
+    what lnd has, the channels asked for first.
     """
     stored = {payment.payment_hash: payment for payment in payments}
     present = {channel.chan_id: channel for channel in channels}
@@ -155,26 +156,26 @@ def missing_htlc_findings(
         for order in orders
         if order.payment is not None
         and order.payment.htlc is HtlcState.IN_FLIGHT
-        and order.payment.htlc_since_ms <= since_ms
         and order.payment.payment_hash in stored
-        and _is_without_htlc(stored[order.payment.payment_hash], present)
+        and _is_without_htlc(stored[order.payment.payment_hash], present, since_ms)
     ]
 
 
-_MISSING = "lnd calls its payment in flight, and the channel that the HTLC should be in does not have it."
+_MISSING = "lnd calls its payment in flight, and the channel that the HTLC should be in does not show it."
 _MISSING_TODO = (
-    "Look again in a minute, and once more after a restart of lnd. If it stays so, lnd was killed before it sent the"
-    " HTLC, and nothing is locked. The order stays open and is not paid again: see docs/operations.md, in flight and"
+    "Look again in a minute, then restart lnd and look once more. If it stays so, see docs/operations.md, in flight and"
     " nowhere."
 )
 
 
-def _is_without_htlc(payment: StoredPayment, present: Mapping[int, OpenChannel]) -> bool:
-    """Known for sure only of channels that are open and active."""
+def _is_without_htlc(payment: StoredPayment, present: Mapping[int, OpenChannel], since_ms: int) -> bool:
+    """Told only of channels that are open and active, and of attempts that had their time to show up there."""
+    sent_at_ms = [a.attempted_at_ms for a in payment.update.attempts if a.status is AttemptStatus.IN_FLIGHT]
     leaves_by = [present.get(chan_id) for chan_id in payment.leaves_by]
     return (
         payment.update.status is PaymentStatus.IN_FLIGHT
         and bool(leaves_by)
+        and max(sent_at_ms, default=0) <= since_ms
         and all(one is not None and one.is_active and payment.payment_hash not in one.paying for one in leaves_by)
     )
 

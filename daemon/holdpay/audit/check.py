@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from holdpay.app import DATABASE, lnd_settings
 from holdpay.audit.against_lnd import (
@@ -26,12 +26,10 @@ from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
 from holdpay.core.lightning import LndMessage, NodeIdentity, OpenChannel, StoredPayment
-from holdpay.core.model import Order
+from holdpay.core.model import HtlcState, Order
 from holdpay.core.policy import Policy
 from holdpay.errors import LndDenied, LndError
 from holdpay.lnd.ledger import LndLedger
-
-T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 1.0
 
@@ -131,13 +129,14 @@ def _unreadable(text: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _LndSays:
-    """``payments`` are those to the provider's node; None, as for ``channels``: the macaroon keeps them to itself."""
+    """``payments`` are those to the provider's node; None: the macaroon keeps them to itself."""
 
     node: NodeIdentity
-    channels: tuple[OpenChannel, ...] | None
+    channels: tuple[OpenChannel, ...]
     said: Mapping[str, LndMessage]
     payments: list[StoredPayment] | None
     asked_at_ms: int
+    troubles: list[Finding]
 
 
 async def _against_lnd(
@@ -152,17 +151,13 @@ async def _against_lnd(
         unusable = Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
         return "not compared", [unusable]
     at_rest, hashes = _second_look(path, candidates, stored)
-    found = foreign_findings(candidates, lnd.node)
+    found = [*lnd.troubles, *foreign_findings(candidates, lnd.node)]
     for order in at_rest:
         if order.payment is not None and order.id in lnd.said:
             found += against_lnd(order, order.payment, lnd.said[order.id])
-    if lnd.channels is None:
-        found.append(_denied("ListChannels", "an HTLC that lnd lost stays unseen"))
-    if lnd.payments is None:
-        found.append(_denied("ListPayments", "payments that the journal misses stay unseen"))
-    else:
+    if lnd.payments is not None:
         since_ms = lnd.asked_at_ms - policy.alarm_in_transit_s * 1000
-        found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels or (), since_ms)
+        found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels, since_ms)
         payees = set(settings.provider.payee_pubkeys)
         found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
     head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said)} payments compared"
@@ -174,26 +169,39 @@ async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Orde
     async with LndLedger(lnd_settings(settings), clock) as ledger:
         asked_at_ms = clock.now_ms()
         node = await ledger.identity()
-        channels = await _unless_denied(ledger.channels())
+        troubles: list[Finding] = []
+        is_any_in_flight = any(o.payment is not None and o.payment.htlc is HtlcState.IN_FLIGHT for o in candidates)
+        channels = await _channels(ledger, troubles) if is_any_in_flight else ()
         said = {
             order.id: await ledger.payment(order.payment.payment_hash)
             for order in candidates
             if order.payment is not None and is_of_node(order.payment, node)
         }
         from_ms = min([asked_at_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
-        payments = await _unless_denied(_payments_to(settings.provider.payee_pubkeys, ledger, from_ms))
-        return _LndSays(node, channels, said, payments, asked_at_ms)
+        payments = await _payments_to(settings.provider.payee_pubkeys, ledger, from_ms, troubles)
+        return _LndSays(node, channels, said, payments, asked_at_ms, troubles)
 
 
-async def _payments_to(payees: Collection[str], ledger: LndLedger, from_ms: int) -> list[StoredPayment]:
-    return [payment async for payment in ledger.payments(from_ms) if payment.last_node in payees]
-
-
-async def _unless_denied(answer: Awaitable[T]) -> T | None:
-    """None: the macaroon does not allow to ask."""
+async def _channels(ledger: LndLedger, troubles: list[Finding]) -> tuple[OpenChannel, ...]:
+    """Without them all else can still be compared."""
     try:
-        return await answer
+        return await ledger.channels()
     except LndDenied:
+        troubles.append(_denied("ListChannels", "an HTLC that lnd lost stays unseen"))
+    except LndError as error:
+        text = "lnd did not list its channels, so an HTLC that lnd lost stays unseen."
+        troubles.append(Finding(severity=Severity.WARNING, code="lnd-silent", text=text, todo=error.message))
+    return ()
+
+
+async def _payments_to(
+    payees: Collection[str], ledger: LndLedger, from_ms: int, troubles: list[Finding]
+) -> list[StoredPayment] | None:
+    try:
+        return [payment async for payment in ledger.payments(from_ms) if payment.last_node in payees]
+    except LndDenied:
+        text = "payments that the journal misses, and HTLCs that lnd lost, stay unseen"
+        troubles.append(_denied("ListPayments", text))
         return None
 
 

@@ -155,9 +155,10 @@ class OpenChannel:
 
     chan_id: int
     is_active: bool
-    """Its peer is connected. Of another one lnd does not list an HTLC that the peer has not committed to yet."""
+    """Its peer is connected."""
     paying: frozenset[str]
-    """Payment hashes of the HTLCs in it that the node offers."""
+    """Payment hashes of the HTLCs that the node offers, as its own commitment has them: one that only the peer's
+    commitment has yet is not among them (lnd: rpcserver.go createRPCOpenChannel)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from holdpay.audit.against_lnd import (
 )
 from holdpay.audit.findings import Finding, Severity
 from holdpay.core.lightning import (
+    AttemptStatus,
     LndMessage,
     Lost,
     NotKnown,
@@ -24,7 +25,7 @@ from holdpay.core.lightning import (
     StoredPayment,
 )
 from holdpay.core.model import HtlcState, Order, OrderState
-from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, PAYEE, order, pair, update
+from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, PAYEE, attempt, order, pair, update
 
 IN_FLIGHT = Reported(update(PaymentStatus.IN_FLIGHT), live=False)
 SETTLED = Reported(update(PaymentStatus.SUCCEEDED), live=False)
@@ -107,23 +108,24 @@ CHANNEL, ANOTHER = 403 << 40, 404 << 40
 SINCE_MS = NOW_MS
 
 
-def in_flight_by(*leaves_by: int, status: PaymentStatus = PaymentStatus.IN_FLIGHT) -> StoredPayment:
-    return StoredPayment(HASH, "lnsb20u1...", 2_000_000, NOW_MS, PAYEE, leaves_by, update(status))
+def in_flight_by(
+    *leaves_by: int, status: PaymentStatus = PaymentStatus.IN_FLIGHT, sent_at_ms: int = SINCE_MS
+) -> StoredPayment:
+    failed = attempt(AttemptStatus.FAILED, attempted_at_ms=SINCE_MS + 1)
+    out = [attempt(attempted_at_ms=sent_at_ms) for _ in leaves_by]
+    return StoredPayment(HASH, "lnsb20u1...", 2_000_000, NOW_MS, PAYEE, leaves_by, update(status, failed, *out))
 
 
 def channel(chan_id: int = CHANNEL, *paying: str, is_active: bool = True) -> OpenChannel:
     return OpenChannel(chan_id, is_active, frozenset(paying))
 
 
-def sent_at(at_ms: int, htlc: HtlcState = HtlcState.IN_FLIGHT) -> Order:
-    of = pair(OrderState.AWAITING_PAYMENT, htlc)
-    assert of.payment is not None
-    return replace(of, payment=replace(of.payment, htlc_since_ms=at_ms))
+OURS = pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT)
 
 
 @pytest.mark.parametrize("channels", [[channel()], [channel(CHANNEL, "ab" * 32), channel(ANOTHER, HASH)]])
 def test_a_payment_in_flight_whose_channel_has_no_htlc_of_it_is_found(channels: list[OpenChannel]) -> None:
-    (finding,) = missing_htlc_findings([sent_at(SINCE_MS)], [in_flight_by(CHANNEL)], channels, SINCE_MS)
+    (finding,) = missing_htlc_findings([OURS], [in_flight_by(CHANNEL)], channels, SINCE_MS)
     assert (finding.code, finding.severity, finding.hash8) == ("htlc-missing", Severity.WARNING, HASH[:8])
     assert "restart" in finding.todo
 
@@ -131,15 +133,15 @@ def test_a_payment_in_flight_whose_channel_has_no_htlc_of_it_is_found(channels: 
 @pytest.mark.parametrize(
     ("of", "payment", "channels"),
     [
-        (sent_at(SINCE_MS), in_flight_by(CHANNEL), [channel(CHANNEL, HASH)]),
-        (sent_at(SINCE_MS), in_flight_by(CHANNEL, ANOTHER), [channel(), channel(ANOTHER, HASH)]),
-        (sent_at(SINCE_MS + 1), in_flight_by(CHANNEL), [channel()]),
-        (sent_at(SINCE_MS), in_flight_by(CHANNEL), [channel(is_active=False)]),
-        (sent_at(SINCE_MS), in_flight_by(CHANNEL), [channel(ANOTHER)]),
-        (sent_at(SINCE_MS), in_flight_by(), [channel()]),
-        (sent_at(SINCE_MS), in_flight_by(CHANNEL, status=PaymentStatus.SUCCEEDED), [channel()]),
-        (sent_at(SINCE_MS, HtlcState.SETTLED), in_flight_by(CHANNEL), [channel()]),
-        (sent_at(SINCE_MS), replace(in_flight_by(CHANNEL), payment_hash="ab" * 32), [channel()]),
+        (OURS, in_flight_by(CHANNEL), [channel(CHANNEL, HASH)]),
+        (OURS, in_flight_by(CHANNEL, ANOTHER), [channel(), channel(ANOTHER, HASH)]),
+        (OURS, in_flight_by(CHANNEL, sent_at_ms=SINCE_MS + 1), [channel()]),
+        (OURS, in_flight_by(CHANNEL), [channel(is_active=False)]),
+        (OURS, in_flight_by(CHANNEL), [channel(ANOTHER)]),
+        (OURS, in_flight_by(), [channel()]),
+        (OURS, in_flight_by(CHANNEL, status=PaymentStatus.SUCCEEDED), [channel()]),
+        (pair(OrderState.DELIVERED, HtlcState.SETTLED), in_flight_by(CHANNEL), [channel()]),
+        (OURS, replace(in_flight_by(CHANNEL), payment_hash="ab" * 32), [channel()]),
         (order(), in_flight_by(CHANNEL), [channel()]),
     ],
     ids=[
