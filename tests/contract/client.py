@@ -19,11 +19,11 @@ from holdpay._pb.lnd import (
     stateservice_pb2,
     stateservice_pb2_grpc,
 )
+from tests.regtest.node import ALL_PAYMENTS
 
 Payment = lightning_pb2.Payment
 # Any wait in the suite: a real node that restarts needs seconds, everything else far less.
 PATIENCE_S = 30.0
-ALL_PAYMENTS = 1_000_000
 
 
 class Client:

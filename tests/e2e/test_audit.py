@@ -18,11 +18,8 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from tests.contract.client import client
 from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, Shop, open_shop
-from tests.harness import enum_name, is_held, is_over, pair
+from tests.harness import enum_name, is_over, pair
 from tests.spoiling import spoil
-
-UNTIL_TOLD_S = 1e9
-"""Of the provider's clock: the order is held until the test has the provider settle or cancel it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +81,6 @@ def state(shop: Shop) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in database(shop).parent.iterdir()}
 
 
-async def held(shop: Shop) -> pb.Order:
-    """Until ``deliver`` or ``give_back``."""
-    shop.next_order(code_after_s=UNTIL_TOLD_S)
-    order = await shop.daemon.order()
-    return await shop.daemon.until(order.id, lambda now: is_held(now) and bool(now.number))
-
-
-async def deliver(shop: Shop, order: pb.Order) -> None:
-    """The provider gets the SMS and settles."""
-    theirs = shop.world.provider.orders[order.payment_hash]
-    theirs.code = "246810"
-    await shop.world.payee.settle(theirs.preimage)
-
-
-async def give_back(shop: Shop, order: pb.Order) -> None:
-    theirs = shop.world.provider.orders[order.payment_hash]
-    theirs.error = "No available number"
-    await shop.world.payee.cancel(theirs.payment_hash)
-
-
 async def until_unpaid_for_sure(failed: pb.Order) -> None:
     """A failure that recover reads later is one of an open order until ``close_unpaid_after_s`` have passed."""
     while time.time() * 1000 <= failed.closed_at_ms + CLOSE_UNPAID_AFTER_S * 1000:
@@ -121,7 +98,7 @@ async def two_orders(shop: Shop) -> tuple[pb.Order, pb.Order]:
 
 
 async def test_a_macaroon_that_may_not_list_is_told_with_what_stays_unseen(shop: Shop) -> None:
-    await held(shop)
+    await shop.held()
     narrow = shop.world.lnd.bake("narrow.macaroon", ["/lnrpc.Lightning/GetInfo", "/routerrpc.Router/TrackPaymentV2"])
     config = shop.daemon.config
     config.write_text(re.sub(r"(?m)^macaroon = .*$", f'macaroon = "{narrow}"', config.read_text()))
@@ -148,7 +125,7 @@ async def test_all_is_well_after_a_code_and_a_refund_beside_the_running_daemon_a
 
 
 async def test_a_held_order_is_unresolved_and_the_operator_is_told_what_to_do(shop: Shop) -> None:
-    order = await held(shop)
+    order = await shop.held()
     ran = await holdpayd(shop, "check")
     assert ran.code == 3
     assert f"UNRESOLVED order {order.id} (payment {order.payment_hash[:8]}…): " in ran.out
@@ -164,9 +141,9 @@ async def test_a_held_order_is_unresolved_and_the_operator_is_told_what_to_do(sh
 
 
 async def test_lnd_that_is_ahead_of_a_dead_daemon_is_told(shop: Shop) -> None:
-    order = await held(shop)
+    order = await shop.held()
     await shop.daemon.kill()
-    await deliver(shop, order)
+    await shop.deliver(order)
     async with client(shop.world.lnd.target, shop.world.lnd.tls_cert, shop.world.lnd.macaroon_hex) as lnd:
         await lnd.track(bytes.fromhex(order.payment_hash)).end()
     code, found = await check(shop)
@@ -183,7 +160,7 @@ async def test_lnd_that_is_away_leaves_the_rest_of_the_check(shop: Shop) -> None
 
 
 async def test_another_node_is_not_asked_about_a_held_order(shop: Shop) -> None:
-    order = await held(shop)
+    order = await shop.held()
     await shop.play("other-node")
     code, found = await check(shop)
     assert code == 4
@@ -250,7 +227,7 @@ async def test_a_spoilt_database_is_found_and_the_operator_is_told_where_to_read
 
 async def test_money_out_on_an_order_that_the_journal_calls_failed_is_an_error(shop: Shop) -> None:
     """As if the journal had been restored from a copy of another day."""
-    order = await held(shop)
+    order = await shop.held()
     await shop.daemon.stop()
     spoil(database(shop), "UPDATE payments SET htlc = 'failed'")
     code, found = await check(shop)
@@ -290,7 +267,7 @@ async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay
 async def test_a_database_lost_while_an_order_is_held_is_rebuilt_and_its_code_arrives_with_one_payment(
     shop: Shop,
 ) -> None:
-    order = await held(shop)
+    order = await shop.held()
     await shop.daemon.kill()
     lose_database(shop)
     code, found = await check(shop)
@@ -313,7 +290,7 @@ async def test_a_database_lost_while_an_order_is_held_is_rebuilt_and_its_code_ar
 
     sends = shop.sends
     await shop.daemon.start_ready()
-    await deliver(shop, order)
+    await shop.deliver(order)
     done = await shop.daemon.until(name, is_over)
     assert pair(done) == ("DELIVERED", "SETTLED")
     assert done.number == order.number
@@ -328,13 +305,13 @@ async def test_a_database_lost_while_an_order_is_held_is_rebuilt_and_its_code_ar
 
 
 async def test_a_refund_after_the_recovery_closes_the_order_and_nothing_is_paid_again(shop: Shop) -> None:
-    order = await held(shop)
+    order = await shop.held()
     await shop.daemon.kill()
     lose_database(shop)
     assert (await holdpayd(shop, "recover", "--write")).code == 0
     sends = shop.sends
     await shop.daemon.start_ready()
-    await give_back(shop, order)
+    await shop.give_back(order)
     done = await shop.daemon.until(f"rec{order.payment_hash[:8]}", is_over)
     assert enum_name(done, "end") == "REFUNDED"
     assert (shop.sends, shop.books.gone_msat) == (sends, 0)
@@ -364,7 +341,7 @@ async def test_orders_that_have_ended_are_rebuilt_closed_and_their_hashes_stay_k
 
 
 async def test_a_provider_that_is_away_is_asked_after_the_recovery(shop: Shop) -> None:
-    order = await held(shop)
+    order = await shop.held()
     await shop.daemon.kill()
     lose_database(shop)
     await shop.play("http-500=1000")
@@ -373,7 +350,7 @@ async def test_a_provider_that_is_away_is_asked_after_the_recovery(shop: Shop) -
     assert "sms4sats has a problem of its own" in written.err
     await shop.play("http-500=0")
     await shop.daemon.start_ready()
-    await deliver(shop, order)
+    await shop.deliver(order)
     done = await shop.daemon.until(f"rec{order.payment_hash[:8]}", is_over)
     assert pair(done) == ("DELIVERED", "SETTLED")
 

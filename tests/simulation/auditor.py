@@ -160,11 +160,10 @@ class Auditor:
                 raise Violation(f"order {order.id} was settled {truth.settle_count} times")
             if truth.htlc == "settled":
                 self._charged(order, codes.get(order.payment.payment_hash))
-        owned = {order.payment.payment_hash for order in orders.values() if order.payment}
-        for payment_hash in self.truths:
-            if payment_hash not in owned and self._is_live(payment_hash):
-                raise Violation(f"payment {payment_hash[:8]}… is {self.truths[payment_hash].htlc}, and no order has it")
         owners = [order.payment.payment_hash for order in orders.values() if order.payment]
+        for payment_hash in self.truths:
+            if payment_hash not in owners and self._is_live(payment_hash):
+                raise Violation(f"payment {payment_hash[:8]}… is {self.truths[payment_hash].htlc}, and no order has it")
         if len(owners) != len(set(owners)):
             raise Violation("two orders have the same payment hash")
 

@@ -53,7 +53,7 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
     stored = read_stored(path, policy, now_ms)
     lnd = "not asked (--offline)"
     if not is_offline:
-        lnd, found = await _against_lnd(settings, clock, path, stored, policy)
+        lnd, found = await _against_lnd(settings, clock, path, stored, now_ms)
         stored.findings += found
     for order in stored.relevant:
         stored.findings += unresolved_findings(order, policy, now_ms)
@@ -135,17 +135,16 @@ class _LndSays:
     channels: tuple[OpenChannel, ...]
     said: Mapping[str, LndMessage]
     payments: list[StoredPayment] | None
-    asked_at_ms: int
     troubles: list[Finding]
 
 
 async def _against_lnd(
-    settings: Settings, clock: SystemClock, path: Path, stored: Stored, policy: Policy
+    settings: Settings, clock: SystemClock, path: Path, stored: Stored, now_ms: int
 ) -> tuple[str, list[Finding]]:
     """A sentence for the report's head, and what was found."""
     candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
     try:
-        lnd = await _ask(settings, clock, candidates)
+        lnd = await _ask(settings, clock, candidates, now_ms)
     except LndError as error:
         text = "lnd could not be asked, so nothing was held against its payments."
         unusable = Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
@@ -156,7 +155,7 @@ async def _against_lnd(
         if order.payment is not None and order.id in lnd.said:
             found += against_lnd(order, order.payment, lnd.said[order.id])
     if lnd.payments is not None:
-        since_ms = lnd.asked_at_ms - policy.alarm_in_transit_s * 1000
+        since_ms = now_ms - settings.alarms.in_transit_s * 1000
         found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels, since_ms)
         payees = set(settings.provider.payee_pubkeys)
         found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
@@ -164,22 +163,21 @@ async def _against_lnd(
     return head, found
 
 
-async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Order]) -> _LndSays:
+async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Order], now_ms: int) -> _LndSays:
     """Raises LndError's children."""
     async with LndLedger(lnd_settings(settings), clock) as ledger:
-        asked_at_ms = clock.now_ms()
         node = await ledger.identity()
         troubles: list[Finding] = []
-        is_any_in_flight = any(o.payment is not None and o.payment.htlc is HtlcState.IN_FLIGHT for o in candidates)
+        is_any_in_flight = any(order.htlc is HtlcState.IN_FLIGHT for order in candidates)
         channels = await _channels(ledger, troubles) if is_any_in_flight else ()
         said = {
             order.id: await ledger.payment(order.payment.payment_hash)
             for order in candidates
             if order.payment is not None and is_of_node(order.payment, node)
         }
-        from_ms = min([asked_at_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
+        from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
         payments = await _payments_to(settings.provider.payee_pubkeys, ledger, from_ms, troubles)
-        return _LndSays(node, channels, said, payments, asked_at_ms, troubles)
+        return _LndSays(node, channels, said, payments, troubles)
 
 
 async def _channels(ledger: LndLedger, troubles: list[Finding]) -> tuple[OpenChannel, ...]:

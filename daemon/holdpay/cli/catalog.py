@@ -62,7 +62,7 @@ def _matches(filter_: str, *texts: str) -> bool:
 
 
 def _echo_nothing(what: str, filter_: str) -> None:
-    click.echo(f"No {what} with {filter_!r} in it." if filter_ else f"No {what}.", err=True)
+    render.note(f"No {what} with {filter_!r} in it." if filter_ else f"No {what}.")
 
 
 def _stock(service: pb.Service) -> str:

@@ -81,12 +81,12 @@ def _fetch(client: Client, request: pb.ListOrdersRequest, limit: int) -> pb.List
 
 def _echo_list(found: pb.ListOrdersResponse) -> None:
     if not found.orders:
-        click.echo("No orders.", err=True)
+        render.note("No orders.")
         return
     headings = ("ORDER", "CREATED", "COUNTRY", "SERVICE", "NUMBER", "MONEY", "STATE")
     render.out(render.table(headings, [_row(order) for order in found.orders]))
     if found.next_page_token:
-        click.echo(f"There are more: add --page {found.next_page_token}, or a higher --limit.", err=True)
+        render.note(f"There are more: add --page {found.next_page_token}, or a higher --limit.")
 
 
 def _row(order: pb.Order) -> tuple[str, ...]:
@@ -204,10 +204,10 @@ def watch(app: App, *, order: str, after_cursor: int | None, as_json: bool) -> N
     known = app.call(lambda client: client.get_order(order)) if order else None
     if known is not None:
         if known.terminal and after_cursor is None:
-            click.echo("The order is over: nothing more will come. Add --after 0 to see what came.", err=True)
+            render.note("The order is over: nothing more will come. Add --after 0 to see what came.")
             return
         order = known.id
-    feed = Feed(app=app, say=lambda text: click.echo(text, err=True), order_id=order, cursor=after_cursor, known=known)
+    feed = Feed(app=app, say=render.note, order_id=order, cursor=after_cursor, known=known)
     with closing(feed.updates()) as updates:
         for update in updates:
             if as_json:

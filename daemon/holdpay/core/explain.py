@@ -74,12 +74,12 @@ def explain(order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "") ->
     money, follows = _money(order), _next(order, policy, now_ms)
     if lnd_trouble and order.is_money_out:
         money = f"{money} lnd cannot be asked now: {lnd_trouble}"
-    elif lnd_trouble and is_waiting_for_lnd(order):
+    elif lnd_trouble and _is_waiting_for_lnd(order):
         follows = f"{follows} lnd cannot be used now: {lnd_trouble}"
     return Explanation(_summary(order), money, follows)
 
 
-def is_waiting_for_lnd(order: Order) -> bool:
+def _is_waiting_for_lnd(order: Order) -> bool:
     """Nothing is out, and lnd has to read the hold invoice or to pay it."""
     is_to_be_read = order.payment is None and order.payreq is not None and not order.is_closed
     return is_to_be_read or is_dispatch_planned(order)
