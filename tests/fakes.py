@@ -18,6 +18,7 @@ from holdpay.core.lightning import (
     AttemptStatus,
     DispatchSpec,
     FailureReason,
+    HtlcLook,
     Invoice,
     LndMessage,
     Lost,
@@ -112,6 +113,11 @@ class FakeLnd:
         self.records: dict[str, PaymentUpdate] = {}
         self.sends: list[tuple[int, DispatchSpec]] = []
         self.tracks: list[tuple[int, str]] = []
+        self.looks: list[tuple[int, str]] = []
+        self.look_error: Exception | None = None
+        self.block_height = 800_000
+        self.carried: set[str] = set()
+        """Payment hashes that a channel carries, or one that is being closed may."""
         self.decode_count = 0
         self.on_arrival: Callable[[str], None] = lambda payment_hash: None
         self.on_look: Callable[[], None] = lambda: None
@@ -124,7 +130,8 @@ class FakeLnd:
     @property
     def status(self) -> NodeStatus:
         state = NodeState.UNREACHABLE if self.is_down else NodeState.READY
-        return NodeStatus(state=state, identity=self.node, alias="alice", version="0.21.0", block_height=800_000)
+        height = self.block_height
+        return NodeStatus(state=state, identity=self.node, alias="alice", version="0.21.0", block_height=height)
 
     @property
     def identity(self) -> NodeIdentity | None:
@@ -180,6 +187,15 @@ class FakeLnd:
         heard.put_nowait(Reported(record, live=False))
         async for message in self._listen(payment_hash, heard):
             yield message
+
+    async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
+        self.looks.append((self._clock.now_ms(), payment_hash))
+        await asyncio.sleep(LATENCY_S)
+        if self.is_down or payer != self.node:
+            raise LndUnavailable
+        if self.look_error is not None:
+            raise self.look_error
+        return HtlcLook(self.block_height, payment_hash in self.carried)
 
     async def _listen(self, payment_hash: str, heard: asyncio.Queue[LndMessage]) -> AsyncGenerator[LndMessage, None]:
         streams = self._streams.setdefault(payment_hash, set())

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from holdpay.core.events import Event, ProviderStatus
-from holdpay.core.lightning import DispatchSpec, Invoice, LndMessage, NodeIdentity
+from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.machine import Step
 from holdpay.core.model import End, Order
 
@@ -83,6 +83,10 @@ class LightningNode(Protocol):
 
         Yields ``Lost`` if GetInfo does not answer or another node answers: then nothing was asked about the payment.
         """
+        ...
+
+    async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
+        """GetInfo, ListChannels and PendingChannels of the node ``payer``. Raises LndError's children."""
         ...
 
 

@@ -10,13 +10,14 @@ import pytest
 import pytest_asyncio
 
 from holdpay.clock import SystemClock
-from holdpay.core.lightning import NotKnown, PaymentStatus, Reported, StoredPayment
+from holdpay.core.lightning import HtlcLook, NotKnown, PaymentStatus, Reported, StoredPayment
 from holdpay.errors import LndDenied, LndRefused, LndUnavailable
 from holdpay.lnd import ledger as module
 from holdpay.lnd.ledger import LndLedger
 from tests.contract.adapter import another_node_behind, lnd_ledger
 from tests.contract.client import PATIENCE_S, Client, Payment
-from tests.contract.steps import VALUE_MSAT, cancel, hold, order, settle
+from tests.contract.steps import HOP_DELTA, PADDING, VALUE_MSAT, cancel, hold, order, settle
+from tests.contract.test_lnd_survival import SHORT_DELTA, WORTH_A_CLAIM_SAT
 from tests.contract.worlds import World
 
 
@@ -100,6 +101,41 @@ async def test_an_htlc_is_in_the_channel_that_its_payment_leaves_by_until_it_is_
     async with asyncio.timeout(PATIENCE_S):
         while payment_hash in await paying(ledger):
             await asyncio.sleep(0.05)
+
+
+async def test_an_htlc_is_looked_for_in_the_channels_at_the_height_of_the_chain(
+    world: World, lnd: Client, ledger: LndLedger
+) -> None:
+    bought = await order(world)
+    payment_hash = bought.payment_hash.hex()
+    stream = await hold(world, lnd, bought)
+    look = await ledger.look_for_htlc(payment_hash)
+    assert look == HtlcLook((await lnd.info()).block_height, is_carried=True)
+    assert not (await ledger.look_for_htlc(secrets.token_hex(32))).is_carried
+    await settle(world, bought)
+    await stream.end()
+    async with asyncio.timeout(PATIENCE_S):
+        while (await ledger.look_for_htlc(payment_hash)).is_carried:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_channel_that_is_being_closed_by_force_may_carry_any_htlc(mortal_world: World) -> None:
+    """Such channels name no payment hash: what lnd cannot tell is taken for carried."""
+    other_hash = secrets.token_hex(32)
+    asked = await order(mortal_world, value_sat=WORTH_A_CLAIM_SAT, cltv_delta=SHORT_DELTA)
+    async with mortal_world.connect() as lnd, lnd_ledger(mortal_world) as ledger:
+        await hold(mortal_world, lnd, asked)
+        await mortal_world.set_online("peer", online=False)
+        await mortal_world.mine(SHORT_DELTA + PADDING + HOP_DELTA - 1)
+        assert not (await ledger.look_for_htlc(other_hash)).is_carried
+        await mortal_world.mine(1)
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await ledger.look_for_htlc(other_hash)).is_carried:
+                await asyncio.sleep(0.05)
+        assert (await ledger.look_for_htlc(asked.payment_hash.hex())).is_carried
+        await mortal_world.mine(1)
+        await asyncio.sleep(mortal_world.block_pause_s)
+        assert (await ledger.look_for_htlc(asked.payment_hash.hex())).is_carried
 
 
 async def paying(ledger: LndLedger) -> set[str]:

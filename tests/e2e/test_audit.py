@@ -17,9 +17,11 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from tests.contract.client import client
-from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, Shop, open_shop
+from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, QUICK, Shop, open_shop
 from tests.harness import enum_name, is_over, pair
 from tests.spoiling import spoil
+
+LOOKS_OFTEN = QUICK.replace("prove_absent_s = 2", "prove_absent_s = 1\nretrack_s = 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,3 +381,95 @@ async def test_recover_that_finds_nothing_makes_no_database(shop: Shop) -> None:
     assert ran.code == 4
     assert "does not answer" in ran.err
     assert not database(shop).exists()
+
+
+# --- what lnd's own word would never end, and an operator's -----------------------------------------------------------
+
+
+async def test_an_order_whose_payment_lnd_deleted_ends_after_its_expiry_height(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, extra_config=LOOKS_OFTEN) as shop:
+        held = await shop.held()
+        await shop.daemon.stop()
+        await shop.give_back(held)
+        await until_ended(shop, held)
+        await shop.play("delete-payments")
+        await shop.daemon.start_ready()
+        lost = await shop.daemon.until(held.id, lambda now: now.HasField("gone_since_ms"))
+        assert not lost.terminal
+        code, findings = await check(shop)
+        assert (code, findings["lnd-record-lost"]["severity"]) == (3, "warning")
+        assert f"until block height {held.expiry_height:,}" in findings["open"]["text"]
+
+        refused = await holdpayd_stopped(shop, "resolve", held.id, "--failed", "--why", "I saw it", "--yes")
+        assert refused.code == 4
+        assert f"until block {held.expiry_height:,}" in refused.err
+        await shop.daemon.start_ready()
+        await shop.play("blocks=200")
+        done = await shop.daemon.until(held.id, is_over)
+        assert (enum_name(done, "end"), pair(done)) == ("OUTCOME_UNKNOWN", ("CANCELED", "GONE"))
+        assert done.spent_msat == held.locked_msat
+        assert await check(shop) == (0, {})
+
+
+async def test_an_htlc_that_lnd_never_signed_ends_after_its_expiry_height(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, extra_config=LOOKS_OFTEN) as shop:
+        await shop.play("unsigned=1")
+        order = await shop.daemon.until((await shop.daemon.order()).id, lambda now: pair(now)[1] == "IN_FLIGHT")
+        await shop.play("lnd-killed", "lnd-started")
+        await shop.play("blocks=200")
+        done = await shop.daemon.until(order.id, is_over)
+        assert (enum_name(done, "end"), pair(done), done.spent_msat) == ("PAYMENT_FAILED", ("ABANDONED", "FAILED"), 0)
+        code, findings = await check(shop)
+        assert (code, set(findings)) == (0, {"never-sent-by-lnd"})
+
+
+async def test_an_operator_ends_an_order_of_a_node_that_is_retired_and_the_next_one_is_bought(shop: Shop) -> None:
+    held = await shop.held()
+    await shop.play("other-node")
+    refused = await holdpayd_stopped(shop, "resolve", held.id, "--written-off", "--why", "node sold", "--yes")
+    assert refused.code == 4
+    assert "--node-retired" in refused.err
+
+    ended = await holdpayd(
+        shop, "resolve", held.id, "--written-off", "--why", "node sold", "--by", "ann", "--node-retired", "--yes"
+    )
+    assert (ended.code, ended.err) == (0, "")
+    await shop.daemon.start_ready()
+    done = await shop.daemon.get(held.id)
+    assert (enum_name(done, "end"), done.reason) == (
+        "OUTCOME_UNKNOWN",
+        "ann resolved the payment as written off: node sold",
+    )
+    assert enum_name(await shop.buy(), "end") == "CODE_RECEIVED"
+    _, findings = await check(shop)
+    assert {finding for finding in findings if finding != "other-node"} == set()
+
+
+async def test_nothing_is_resolved_while_lnd_can_say_it_or_holdpayd_runs(shop: Shop) -> None:
+    held = await shop.held()
+    arguments = ("resolve", held.id, "--failed", "--why", "I think so", "--yes")
+    assert (await holdpayd(shop, *arguments)).code == 75
+    carried = await holdpayd_stopped(shop, *arguments)
+    assert carried.code == 4
+    assert "A channel carries the HTLC" in carried.err
+    unfit = await holdpayd(shop, "resolve", held.id, "--settled", "00" * 32, "--why", "so it says", "--yes")
+    assert (unfit.code, "does not fit" in unfit.err) == (4, True)
+    await shop.give_back(held)
+    await until_ended(shop, held)
+    assert "lnd says how it ended: the payment is failed" in (await holdpayd(shop, *arguments)).err
+    await shop.play("lnd-stopped")
+    assert "lnd cannot be asked" in (await holdpayd(shop, *arguments)).err
+    await shop.play("lnd-started")
+    await shop.daemon.start_ready()
+    assert enum_name(await shop.daemon.until(held.id, is_over), "end") == "REFUNDED"
+
+
+async def holdpayd_stopped(shop: Shop, *arguments: str) -> Ran:
+    await shop.daemon.stop()
+    return await holdpayd(shop, *arguments)
+
+
+async def until_ended(shop: Shop, order: pb.Order) -> None:
+    """Until lnd itself knows how the payment ended."""
+    while not shop.world.lnd.node.db.fetch(bytes.fromhex(order.payment_hash)).is_terminal:
+        await asyncio.sleep(0.02)

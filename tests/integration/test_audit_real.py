@@ -27,7 +27,7 @@ UNTIL_TOLD_S = 1e9
 @pytest_asyncio.fixture
 async def market(own_net: Net, tmp_path: Path) -> AsyncIterator[Market]:
     """A net of its own: recover finds every payment that was ever made to carol."""
-    async with open_market(own_net, tmp_path, f"{FAST}\n[alarms]\nin_transit_s = 1\n") as opened:
+    async with open_market(own_net, tmp_path, f"{FAST}retrack_s = 2\n[alarms]\nin_transit_s = 1\n") as opened:
         yield opened
 
 
@@ -92,7 +92,9 @@ async def in_flight(daemon: Daemon) -> str:
     return order.id
 
 
-async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc(market: Market) -> None:
+async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc_and_ends_after_its_expiry_height(
+    market: Market,
+) -> None:
     """lnd signs one commitment at a time: as long as the first HTLC waits for bob's answer, the second one is not in
     the channel, and dies with lnd. Yet lnd has its attempt in flight from then on, through every restart."""
     daemon, alice, bob = market.daemon, market.alice, market.net["bob"]
@@ -113,3 +115,49 @@ async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc(ma
     assert (pair(left), left.terminal, left.dispatches) == (("AWAITING_PAYMENT", "IN_FLIGHT"), False, 1)
     assert [payment["status"] for payment in await market.payments(left.payment_hash)] == ["IN_FLIGHT"]
     assert await alice.hashes_without_htlc() == {left.payment_hash}
+    await mine_past(market, left.expiry_height)
+    done = await daemon.until(unsigned, is_over)
+    assert (enum_name(done, "end"), pair(done), done.spent_msat) == ("PAYMENT_FAILED", ("ABANDONED", "FAILED"), 0)
+    assert await found(market) == {"never-sent-by-lnd"}
+
+
+async def mine_past(market: Market, expiry_height: int) -> None:
+    """Up to this height nothing ends; one block later it may."""
+    info = await market.alice.rest.get("/v1/getinfo")
+    await market.net.mine(expiry_height - info["block_height"])
+    await market.net.wait_synced()
+    await asyncio.sleep(5)  # two looks and more would have fitted in here
+    assert not any(order.terminal for order in await open_orders(market))
+    await market.net.mine(1)
+
+
+async def open_orders(market: Market) -> list[pb.Order]:
+    reply = await market.daemon.stub.ListOrders(pb.ListOrdersRequest(open_only=True))
+    assert reply.orders
+    return list(reply.orders)
+
+
+@pytest.mark.parametrize("is_settled", [True, False])
+async def test_an_order_whose_record_was_deleted_from_lnd_ends_after_its_expiry_height_and_counts_as_spent(
+    market: Market, is_settled: bool
+) -> None:
+    daemon, carol = market.daemon, market.net["carol"]
+    held = await daemon.until((await buy(market, code_after_s=UNTIL_TOLD_S)).id, is_held)
+    payment_hash = bytes.fromhex(held.payment_hash)
+    await daemon.stop()
+    if is_settled:
+        await carol.settle(market.provider.orders[held.payment_hash].preimage)
+    else:
+        await carol.cancel(payment_hash)
+    while (await market.payments(held.payment_hash))[0]["status"] == "IN_FLIGHT":
+        await asyncio.sleep(0.1)
+    await market.alice.delete_payment(payment_hash)
+    await daemon.start_ready()
+    lost = await daemon.until(held.id, lambda order: order.HasField("gone_since_ms"))
+    assert (pair(lost)[1], lost.terminal) == ("IN_FLIGHT", False)
+    assert await found(market) == {"open", "lnd-record-lost"}
+    await mine_past(market, held.expiry_height)
+    done = await daemon.until(held.id, is_over)
+    assert (enum_name(done, "end"), pair(done)[1]) == ("OUTCOME_UNKNOWN", "GONE")
+    assert done.spent_msat == held.locked_msat
+    assert await found(market) == set()

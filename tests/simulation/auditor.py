@@ -168,7 +168,10 @@ class Auditor:
             raise Violation("two orders have the same payment hash")
 
     def _charged(self, order: Order, code: str | None) -> None:
-        if order.htlc != "settled":
+        is_lost = self.truths[order.payment.payment_hash].is_record_lost if order.payment else False
+        if order.htlc != "settled" and not (is_lost and order.htlc == "gone"):
             raise Violation(f"order {order.id} was charged and says {order.htlc}")
+        if not order.spent_msat:
+            raise Violation(f"order {order.id} was charged and counts nothing as spent")
         if code is not None and order.code != code:
             raise Violation(f"order {order.id} was charged, and its code {code} is lost")

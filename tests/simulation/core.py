@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from holdpay.core import machine
-from holdpay.core.model import Order
+from holdpay.core.model import HtlcState, Order
 from holdpay.core.policy import Strictness
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import SimDaemon
@@ -47,6 +47,7 @@ class CoreSimulation:
         self.provider = SimProvider(self.heap, self.faults, self.lnd)
         self.auditor = Auditor(self.lnd.truths)
         self.daemon = SimDaemon(self.heap, self.faults, POLICY, self.lnd, self.provider, self.auditor)
+        self.lnd.is_known = self._is_known
         self.transcript: list[str] = []
         if trace:
             self.daemon.tell = self.heap.tell = self.faults.tell = self._tell
@@ -80,6 +81,10 @@ class CoreSimulation:
         self.heap.run(self.heap.now_ms + AFTERMATH_MS, lambda: False)
         self.auditor.at_the_end(self.daemon.orders, self._codes())
         self._replay_journal()
+
+    def _is_known(self, payment_hash: str) -> bool:
+        payments = [order.payment for order in self.daemon.orders.values() if order.payment is not None]
+        return any(p.payment_hash == payment_hash and p.htlc is HtlcState.IN_FLIGHT for p in payments)
 
     def _is_over(self) -> bool:
         return bool(self.daemon.orders) and all(order.is_closed for order in self.daemon.orders.values())

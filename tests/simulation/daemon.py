@@ -248,10 +248,18 @@ class SimDaemon:
             self.lnd.send(spec, stream.hear)
         elif isinstance(action, Track) and action.at_ms <= self.heap.now_ms:
             assert order.payment is not None
-            stream = Stream(self, key)
-            self.lnd.track(order.payment.payment_hash, stream.hear)
+            self._look_and_track(key, order, order.payment.payment_hash)
         else:
             self._wait(key, action.at_ms)
+
+    def _look_and_track(self, key: Key, order: Order, payment_hash: str) -> None:
+        if core_duties.wants_look(order, self.policy, self.lnd.height) and not self.lnd.is_down:
+            order = self.apply(order.id, ev.HtlcLookedFor(self.lnd.look(payment_hash)))
+            if Duty.PAY not in core_duties.duties(order):
+                self._again(key)
+                return
+        stream = Stream(self, key)
+        self.lnd.track(payment_hash, stream.hear)
 
     def _poll(self, key: Key, order: Order) -> None:
         now_ms = self.heap.now_ms
@@ -321,7 +329,9 @@ class Stream:
         order = self._daemon.apply(self._key[0], _event_of(message))
         if not is_last:
             return
-        if order.payment is not None and order.payment.absent_since_ms is not None:
+        if order.payment is not None and order.payment.gone_since_ms is not None:
+            self._daemon._back_off(self._key, self._daemon.policy.retrack_s * 1000)
+        elif order.payment is not None and order.payment.absent_since_ms is not None:
             self._daemon._back_off(self._key, self._daemon.policy.prove_absent_s * 1000)
         elif isinstance(message, Lost | NotKnown):
             self._daemon._back_off(self._key)

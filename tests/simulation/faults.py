@@ -40,6 +40,10 @@ class Faults:
     payee_offline: float = 0.0
     on_chain: float = 0.0
     """A held HTLC ends on chain: FAILED with a reason that looks retryable."""
+    lost_record: float = 0.0
+    """lnd's record of a payment that the daemon knows is gone from some moment on, whether the HTLC is out or not."""
+    never_signed: float = 0.0
+    """lnd calls a payment in flight for ever, and no channel ever carries its HTLC (lnd issue 9340)."""
     no_number: float = 0.0
     no_code: float = 0.0
     never_a_code: float = 0.0

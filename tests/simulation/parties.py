@@ -15,6 +15,7 @@ from holdpay.core.lightning import (
     AttemptStatus,
     DispatchSpec,
     FailureReason,
+    HtlcLook,
     Invoice,
     LndMessage,
     Lost,
@@ -25,9 +26,11 @@ from holdpay.core.lightning import (
     Reported,
 )
 from tests.simulation.faults import Faults
-from tests.simulation.heap import Heap
+from tests.simulation.heap import START_MS, Heap
 
 MINUTE_MS = 60_000
+EXPIRY_HEIGHT = 600
+"""Of every HTLC: later than any party of this simulation holds one."""
 LATE_SEND_MS = 25_000
 """The latest arrival of a send whose connection is gone; below policy.prove_absent_s."""
 PAYEE = "02" + "11" * 32
@@ -44,11 +47,12 @@ class Truth:
     amount_msat: int
     invoice: Invoice
     htlc: str = "none"
-    """none, out, held, settled, back"""
+    """none, out, held, settled, back, unsigned (lnd alone takes it for out)"""
     times_out: int = 0
     was_held: bool = False
     settle_count: int = 0
     sends_on_the_way: int = 0
+    is_record_lost: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +82,8 @@ class SimLnd:
         self._next_attempt = 1
         self.on_arrival: Callable[[str], None] = lambda payment_hash: None
         """The payee's node got an HTLC for this hash."""
+        self.is_known: Callable[[str], bool] = lambda payment_hash: False
+        """Whether the daemon's disk knows that this payment is in flight."""
 
     # --- calls of the daemon ------------------------------------------------------------------------------------------
 
@@ -104,6 +110,23 @@ class SimLnd:
             self.heap.lagged(50, lambda: say(Lost("connection refused")))
             return
         self.heap.lagged(20, lambda: self._track(payment_hash, say))
+
+    @property
+    def height(self) -> int:
+        """A block a minute."""
+        return 500 + (self.heap.now_ms - START_MS) // MINUTE_MS
+
+    def look(self, payment_hash: str) -> HtlcLook:
+        """What the channels carry."""
+        return HtlcLook(self.height, self.truths[payment_hash].htlc in {"out", "held"})
+
+    def _lose_record(self, payment_hash: str) -> None:
+        if not self.is_known(payment_hash) or payment_hash not in self.payments:
+            return
+        self.heap.tell("    lnd loses its record of the payment")
+        self.truths[payment_hash].is_record_lost = True
+        for say in self.payments.pop(payment_hash).streams:
+            say(Lost("stream removed"))
 
     def _track(self, payment_hash: str, say: Say) -> None:
         payment = self.payments.get(payment_hash)
@@ -143,6 +166,8 @@ class SimLnd:
         else:
             self._subscribe(payment, say, live=True)
         self.heap.lagged(200, lambda: self._route(spec, truth, payment))
+        if self.faults.hits(self.heap.rng, "lost_record"):
+            self.heap.after(self.heap.rng.randrange(30 * MINUTE_MS), lambda: self._lose_record(spec.payment_hash))
 
     # --- the way of the HTLC ------------------------------------------------------------------------------------------
 
@@ -163,6 +188,9 @@ class SimLnd:
         payment.attempts = (attempt,)
         payment.fee_msat = attempt.fee_msat
         self._tell(payment)
+        if self.faults.hits(rng, "never_signed"):
+            truth.htlc = "unsigned"
+            return
         self.heap.lagged(self.faults.lag_ms, lambda: self.on_arrival(truth.payment_hash))
 
     def _attempt(self, truth: Truth) -> Attempt:
@@ -172,16 +200,20 @@ class SimLnd:
             status=AttemptStatus.IN_FLIGHT,
             amount_msat=truth.amount_msat,
             fee_msat=1_002,
-            expiry_height=600,
+            expiry_height=EXPIRY_HEIGHT,
             hop_count=2,
             attempted_at_ms=self.heap.now_ms,
         )
 
     def resolved(self, payment_hash: str, outcome: str) -> None:
         """The payee settled, canceled or refused, or the chain decided; LND hears of it now."""
-        payment, truth = self.payments[payment_hash], self.truths[payment_hash]
+        payment, truth = self.payments.get(payment_hash), self.truths[payment_hash]
         if self.is_down:
             self.heap.after(1_000, lambda: self.resolved(payment_hash, outcome))
+            return
+        if payment is None:
+            truth.htlc = "settled" if outcome == "settled" else "back"
+            self.heap.tell(f"    the HTLC is {truth.htlc}, and lnd has no record of it")
             return
         if outcome == "settled":
             truth.htlc = "settled"

@@ -213,6 +213,45 @@ def a_failure_read_later_is_taken_for_a_live_one() -> contextlib.AbstractContext
 
 
 @bug
+def a_lost_record_is_given_up_at_once() -> contextlib.AbstractContextManager[Any]:
+    """LND has forgotten the payment, so it had ended."""
+
+    def hasty(order: Order, event: ev.PaymentNotFound, ctx: Any) -> Order:
+        payment = order.payment
+        if payment is None or not order.is_money_out or not payment.is_known_to_lnd:
+            return order
+        return machine._gone(order, payment, "gone", ctx)
+
+    return _handler(ev.PaymentNotFound, hasty)
+
+
+@bug
+def a_channel_that_carries_the_htlc_is_overlooked() -> contextlib.AbstractContextManager[Any]:
+    """Two looks are two looks, whatever they saw, and whatever the height."""
+    looked_for = machine._HANDLERS[ev.HtlcLookedFor]
+
+    def blind(order: Order, event: ev.HtlcLookedFor, ctx: Any) -> Order:
+        return looked_for(order, ev.HtlcLookedFor(replace(event.look, is_carried=False, block_height=10**6)), ctx)
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        wants = duties.wants_look
+        with (
+            _handler(ev.HtlcLookedFor, blind),
+            patch.object(duties, "wants_look", lambda order, policy, height: wants(order, policy, 10**6)),
+        ):
+            yield
+
+    return planted()
+
+
+@bug
+def nobody_looks_for_a_lost_htlc() -> contextlib.AbstractContextManager[Any]:
+    """What LND's own word does not end is left open."""
+    return patch.object(duties, "wants_look", lambda order, policy, height: False)
+
+
+@bug
 def an_in_flight_payment_is_taken_for_absent() -> contextlib.AbstractContextManager[Any]:
     """A snapshot without attempts means that nothing is out."""
     reported = machine._HANDLERS[ev.PaymentReported]

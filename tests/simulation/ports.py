@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from holdpay.core.events import ProviderStatus
-from holdpay.core.lightning import DispatchSpec, Invoice, LndMessage, Lost, NodeIdentity, Reported
+from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity, Reported
 from holdpay.errors import (
     LndUnavailable,
     LndWrongNode,
@@ -43,7 +43,8 @@ class NodePort:
     def status(self) -> NodeStatus:
         if self.identity is None:
             return NodeStatus(state=NodeState.LOCKED, detail="Unlock it.")
-        return NodeStatus(state=NodeState.READY, identity=self.identity)
+        height = self._world.lnd_there.height
+        return NodeStatus(state=NodeState.READY, identity=self.identity, block_height=height)
 
     @property
     def identity(self) -> NodeIdentity | None:
@@ -97,6 +98,18 @@ class NodePort:
                 yield message
                 if _is_last(message):
                     return
+
+    async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
+        self._process.ask("lnd", payment_hash)
+        self._process.may_die("before lnd's channels are looked at")
+        await self._world.lag(50)
+        self._process.enter()
+        self._break("look")
+        if self.identity != payer:
+            raise LndUnavailable
+        look = self._world.lnd_there.look(payment_hash)
+        self._world.tell(f"← lnd: {short(payment_hash)} at block {look.block_height}: carried {look.is_carried}")
+        return look
 
     @contextmanager
     def _stream(self, payment_hash: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from holdpay.core.lightning import DispatchSpec, FailureReason, NodeIdentity
-from holdpay.core.model import Order
+from holdpay.core.model import HtlcState, Order
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import NODE
 from tests.simulation.heap import START_MS, Heap
@@ -61,6 +61,7 @@ class World:
         other = BareLnd(self.heap, self.faults)
         other.truths = self.lnd.truths
         self.lnds: dict[NodeIdentity, SimLnd] = {NODE: self.lnd, OTHER_NODE: other}
+        self.lnd.is_known = self._is_known
         self.address = NODE
         """The node that answers at lnd's address."""
         self.provider = SimProvider(self.heap, self.faults, self.lnd)
@@ -83,6 +84,10 @@ class World:
         over = asyncio.Event()
         self.heap.lagged(up_to_ms, over.set)
         await over.wait()
+
+    def _is_known(self, payment_hash: str) -> bool:
+        payments = [order.payment for order in self.on_disk.values() if order.payment is not None]
+        return any(p.payment_hash == payment_hash and p.htlc is HtlcState.IN_FLIGHT for p in payments)
 
     # --- the node at lnd's address ------------------------------------------------------------------------------------
 

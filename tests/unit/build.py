@@ -12,6 +12,7 @@ from holdpay.core.lightning import (
     Attempt,
     AttemptStatus,
     FailureReason,
+    HtlcLook,
     Invoice,
     NodeIdentity,
     PaymentStatus,
@@ -195,6 +196,7 @@ def payment(htlc: HtlcState = HtlcState.NONE, **changes: Any) -> Payment:
     by_state: dict[HtlcState, dict[str, Any]] = {
         HtlcState.IN_FLIGHT: {"is_known_to_lnd": True, "fee_msat": 1_002, "attempt_count": 1, "expiry_height": 800_163},
         HtlcState.SETTLED: {"is_known_to_lnd": True, "fee_msat": 1_002, "preimage": PREIMAGE, "reached_payee": True},
+        HtlcState.GONE: {"is_known_to_lnd": True, "fee_msat": 1_002},
         HtlcState.FAILED: {"is_known_to_lnd": True, "failure": failure(), "dispatch_at_ms": NOW_MS},
     }
     return replace(plain, **{**by_state.get(htlc, {}), **changes})
@@ -256,6 +258,14 @@ EVENTS: dict[str, ev.Event] = {
     "send refused": ev.SendRefused("invoice expired"),
     "tracking lost": ev.TrackingLost("Stream removed"),
     "payment not found": ev.PaymentNotFound(),
+    "no channel carries the HTLC": ev.HtlcLookedFor(HtlcLook(900_000, is_carried=False)),
+    "a channel carries the HTLC": ev.HtlcLookedFor(HtlcLook(900_000, is_carried=True)),
+    "resolved as failed": ev.Resolved(ev.Resolution.FAILED, by="ann", why="node sold"),
+    "resolved as settled": ev.Resolved(ev.Resolution.SETTLED, by="ann", why="node sold", preimage=PREIMAGE),
+    "resolved as settled by a foreign preimage": ev.Resolved(
+        ev.Resolution.SETTLED, by="ann", why="node sold", preimage="22" * 32
+    ),
+    "written off": ev.Resolved(ev.Resolution.WRITTEN_OFF, by="ann", why="node sold"),
     "reply: unpaid": replied(),
     "reply: paid": replied(paid=True),
     "reply: number": replied(paid=True, number="15551234567"),

@@ -10,6 +10,7 @@ from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.explain import sat
 from holdpay.core.lightning import (
     AttemptStatus,
+    FailureReason,
     LndMessage,
     NodeIdentity,
     NotKnown,
@@ -80,12 +81,21 @@ _ONCE_ABSENT = Verdict(
     "Leave it to holdpayd: it asks twice, some time apart, before it believes that nothing was sent.",
 )
 _RECORD_LOST = Verdict(
-    Severity.ERROR,
+    Severity.WARNING,
     "lnd-record-lost",
-    "lnd has spoken of it before, so its record was deleted while money was out",
-    "See whether lnd's database was restored from an old copy, and watch its channels (`lncli listchannels`,"
-    " pending_htlcs) until the expiry height. The order stays open and the provider is asked.",
+    "lnd has spoken of it before, so its record was deleted, or lnd's database was restored from an old copy",
+    "Leave it to holdpayd: it closes the order after the expiry height, when no channel carries the HTLC.",
 )
+_GIVEN_UP_TOO_EARLY = Verdict(
+    Severity.WARNING,
+    "given-up-in-flight",
+    "it was given up, counts as spent, and may still come back",
+    "Watch lnd's channels (`lncli listchannels`, pending_htlcs).",
+)
+_NEVER_SENT = Verdict(
+    Severity.NOTE, "never-sent-by-lnd", "lnd was killed before it signed the HTLC, and calls it so for ever", ""
+)
+_KNOWN_AGAIN = Verdict(Severity.NOTE, "known-again", "it was given up and counts as spent; lnd can say more now", "")
 _DELETED = Verdict(Severity.NOTE, "lnd-record-deleted", "its record was deleted there; the journal keeps the proof", "")
 _TRIED_ELSEWHERE = Verdict(
     Severity.NOTE, "tried-elsewhere", "somebody else tried to pay it on this node; nothing was spent", ""
@@ -104,6 +114,7 @@ _VERDICTS = {
     **_row(HtlcState.IN_FLIGHT, None, _AHEAD, _AHEAD, _RECORD_LOST),
     **_row(HtlcState.SETTLED, _NOT_SETTLED, None, _NOT_SETTLED, _DELETED),
     **_row(HtlcState.FAILED, _MONEY_OUT, _CHARGED, None, None),
+    **_row(HtlcState.GONE, _GIVEN_UP_TOO_EARLY, _KNOWN_AGAIN, _KNOWN_AGAIN, None),
 }
 """(the journal's word, LND's word) → what it means; None: they agree."""
 
@@ -113,11 +124,16 @@ def against_lnd(order: Order, payment: Payment, said: LndMessage) -> list[Findin
     word = _word(said)
     if word is None:
         return [_unanswered(order)]
-    verdict = _VERDICTS[payment.htlc, word]
+    verdict = _NEVER_SENT if _is_never_sent(payment, word) else _VERDICTS[payment.htlc, word]
     if verdict is not None:
         text = f"The journal says {payment.htlc.value}, lnd says {word.value}: {verdict.text}."
         return [about(order, verdict.severity, verdict.code, text, verdict.todo)]
     return _sums(order, payment, said) if word is LndWord.SETTLED else []
+
+
+def _is_never_sent(payment: Payment, word: LndWord) -> bool:
+    is_so = payment.failure is not None and payment.failure.reason is FailureReason.NEVER_SENT
+    return is_so and payment.htlc is HtlcState.FAILED and word is LndWord.IN_FLIGHT
 
 
 def _word(said: LndMessage) -> LndWord | None:
@@ -163,8 +179,8 @@ def missing_htlc_findings(
 
 _MISSING = "lnd calls its payment in flight, and the channel that the HTLC should be in does not show it."
 _MISSING_TODO = (
-    "Look again in a minute, then restart lnd and look once more. If it stays so, see docs/operations.md, in flight and"
-    " nowhere."
+    "Look again in a minute, then restart lnd and look once more. If it stays so, holdpayd closes the order after its"
+    " expiry height; see docs/operations.md, in flight and nowhere."
 )
 
 

@@ -51,12 +51,12 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
     now_ms = clock.now_ms()
     policy = settings.policy()
     stored = read_stored(path, policy, now_ms)
-    lnd = "not asked (--offline)"
+    lnd = _Compared("not asked (--offline)")
     if not is_offline:
-        lnd, found = await _against_lnd(settings, clock, path, stored, now_ms)
-        stored.findings += found
+        lnd = await _against_lnd(settings, clock, path, stored, now_ms)
+        stored.findings += lnd.findings
     for order in stored.relevant:
-        stored.findings += unresolved_findings(order, policy, now_ms)
+        stored.findings += unresolved_findings(order, policy, now_ms, lnd.block_height)
     open_count = sum(not order.is_closed for order in stored.relevant)
     if open_count and not _answers(settings.daemon.socket):
         stored.findings.append(unwatched_finding(open_count))
@@ -64,7 +64,7 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
         database=str(path),
         order_count=stored.order_count,
         journal_row_count=stored.journal_row_count,
-        lnd=lnd,
+        lnd=lnd.head,
         findings=sorted_findings(stored.findings),
     )
 
@@ -128,27 +128,34 @@ def _unreadable(text: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class _Compared:
+    """``head``: a sentence for the report's head. ``block_height`` 0: lnd was not asked."""
+
+    head: str
+    findings: list[Finding] = field(default_factory=list)
+    block_height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _LndSays:
     """``payments`` are those to the provider's node; None: the macaroon keeps them to itself."""
 
     node: NodeIdentity
+    block_height: int
     channels: tuple[OpenChannel, ...]
     said: Mapping[str, LndMessage]
     payments: list[StoredPayment] | None
     troubles: list[Finding]
 
 
-async def _against_lnd(
-    settings: Settings, clock: SystemClock, path: Path, stored: Stored, now_ms: int
-) -> tuple[str, list[Finding]]:
-    """A sentence for the report's head, and what was found."""
+async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, stored: Stored, now_ms: int) -> _Compared:
     candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
     try:
         lnd = await _ask(settings, clock, candidates, now_ms)
     except LndError as error:
         text = "lnd could not be asked, so nothing was held against its payments."
         unusable = Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
-        return "not compared", [unusable]
+        return _Compared("not compared", [unusable])
     at_rest, hashes = _second_look(path, candidates, stored)
     found = [*lnd.troubles, *foreign_findings(candidates, lnd.node)]
     for order in at_rest:
@@ -160,7 +167,7 @@ async def _against_lnd(
         payees = set(settings.provider.payee_pubkeys)
         found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
     head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said)} payments compared"
-    return head, found
+    return _Compared(head, found, lnd.block_height)
 
 
 async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Order], now_ms: int) -> _LndSays:
@@ -177,7 +184,7 @@ async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Orde
         }
         from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
         payments = await _payments_to(settings.provider.payee_pubkeys, ledger, from_ms, troubles)
-        return _LndSays(node, channels, said, payments, troubles)
+        return _LndSays(node, await ledger.block_height(), channels, said, payments, troubles)
 
 
 async def _channels(ledger: LndLedger, troubles: list[Finding]) -> tuple[OpenChannel, ...]:

@@ -10,7 +10,7 @@ from holdpay.audit.findings import Finding, Severity, about
 from holdpay.audit.journal import MEND
 from holdpay.core.lightning import preimage_fits
 from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE
-from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
+from holdpay.core.model import SPENT, End, HtlcState, Order, OrderState, Payment
 
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,7 +39,7 @@ def _of_the_pair(order: Order) -> Broken:
 
 
 def _is_unspent(order: Order) -> bool:
-    return order.htlc is not HtlcState.SETTLED
+    return order.htlc not in SPENT
 
 
 def _has_code(order: Order) -> bool:
@@ -47,8 +47,9 @@ def _has_code(order: Order) -> bool:
 
 
 _ENDS: dict[End, Callable[[Order], bool]] = {
-    End.CODE_RECEIVED: lambda order: _has_code(order) and order.htlc is HtlcState.SETTLED,
-    End.CODE_FREE: lambda order: _has_code(order) and order.htlc is not HtlcState.SETTLED,
+    End.CODE_RECEIVED: lambda order: _has_code(order) and order.htlc in SPENT,
+    End.CODE_FREE: lambda order: _has_code(order) and _is_unspent(order),
+    End.OUTCOME_UNKNOWN: lambda order: order.htlc is HtlcState.GONE,
     End.REFUNDED: lambda order: order.htlc is HtlcState.FAILED,
     End.CHARGED_WITHOUT_CODE: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
 }

@@ -16,9 +16,10 @@ def is_relevant(order: Order, now_ms: int) -> bool:
     return order.closed_at_ms is None or order.closed_at_ms > now_ms - RECENT_MS
 
 
-def unresolved_findings(order: Order, policy: Policy, now_ms: int) -> list[Finding]:
-    """An open order, its alarms, and a charge without a code; each with what to do."""
-    words = explain(order, policy, now_ms)
+def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height: int = 0) -> list[Finding]:
+    """An open order, its alarms, and a charge without a code; each with what to do. ``block_height``: lnd's; 0: not
+    known."""
+    words = explain(order, policy, now_ms, block_height=block_height)
     if order.end is End.CHARGED_WITHOUT_CODE and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
         return [about(order, Severity.WARNING, "charged-without-code", f"{words.summary} {words.money}", words.next)]
     if order.is_closed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
     from holdpay.clock import SystemClock
     from holdpay.config import Settings
 
-_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {int(code):<4}{code.meaning}" for code in AuditExit)
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {int(code):<4}{code.meaning}" for code in AuditExit)
 
-_config = click.option(
+config_option = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, readable=False),  # load() says why it cannot be read
@@ -28,7 +30,7 @@ _config = click.option(
 )
 
 
-def _settings(context: click.Context, config_path: Path | None) -> Settings:
+def settings_of(context: click.Context, config_path: Path | None) -> Settings:
     """Raises ConfigError. From here on whatever libraries log is redacted, also a traceback."""
     _, settings = load(_config_path(context, config_path))
     from holdpay.log import Level, configure
@@ -37,14 +39,29 @@ def _settings(context: click.Context, config_path: Path | None) -> Settings:
     return settings
 
 
+@contextlib.contextmanager
+def audit_errors(context: click.Context, otherwise: AuditExit = AuditExit.WRONG) -> Iterator[None]:
+    """Whatever a person can mend is told, and ends the process with its exit code; ``otherwise`` if it has none."""
+    try:
+        yield
+    except ConfigError as error:
+        complain(error.problems)
+        context.exit(AuditExit.CONFIG)
+    except HoldpayError as error:
+        complain([error.message])
+        from holdpay.lock import AlreadyRunning
+
+        context.exit(AuditExit.ALREADY_RUNNING if isinstance(error, AlreadyRunning) else otherwise)
+
+
 def _config_path(context: click.Context, config_path: Path | None) -> Path | None:
     """Given to the command, or before it."""
     given: Path | None = config_path or context.find_root().params.get("config_path")
     return given
 
 
-@click.command(epilog=_EPILOG)
-@_config
+@click.command(epilog=EPILOG)
+@config_option
 @click.option("--offline", is_flag=True, help="Do not ask lnd.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
 @click.pass_context
@@ -53,25 +70,19 @@ def check(context: click.Context, config_path: Path | None, offline: bool, is_js
 
     Reads only, also while holdpayd runs.
     """
-    try:
-        settings = _settings(context, config_path)
+    with audit_errors(context, AuditExit.UNEXPECTED):
+        settings = settings_of(context, config_path)
         from holdpay.audit.check import check as run
         from holdpay.audit.report import as_json, as_lines
         from holdpay.clock import SystemClock
 
         report = asyncio.run(run(settings, SystemClock(), is_offline=offline))
-    except ConfigError as error:
-        complain(error.problems)
-        context.exit(AuditExit.CONFIG)
-    except HoldpayError as error:
-        complain([error.message])
-        context.exit(AuditExit.UNEXPECTED)
     click.echo(as_json(report) if is_json else "\n".join(as_lines(report)))
     context.exit(exit_code(report.findings))
 
 
-@click.command(epilog=_EPILOG)
-@_config
+@click.command(epilog=EPILOG)
+@config_option
 @click.option("--write", "is_write", is_flag=True, help="Record what was found; without it, it is only shown.")
 @click.pass_context
 def recover(context: click.Context, config_path: Path | None, is_write: bool) -> None:
@@ -79,17 +90,8 @@ def recover(context: click.Context, config_path: Path | None, is_write: bool) ->
 
     Pays nothing. Writes only with --write, while holdpayd is stopped, and only where no order is recorded.
     """
-    try:
-        settings = _settings(context, config_path)
-        context.exit(_recover(settings, is_write))
-    except ConfigError as error:
-        complain(error.problems)
-        context.exit(AuditExit.CONFIG)
-    except HoldpayError as error:
-        complain([error.message])
-        from holdpay.lock import AlreadyRunning
-
-        context.exit(AuditExit.ALREADY_RUNNING if isinstance(error, AlreadyRunning) else AuditExit.WRONG)
+    with audit_errors(context):
+        context.exit(_recover(settings_of(context, config_path), is_write))
 
 
 def _recover(settings: Settings, is_write: bool) -> AuditExit:

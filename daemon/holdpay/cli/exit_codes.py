@@ -25,7 +25,10 @@ class ExitCode(IntEnum):
     UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."
     STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
     REFUSED_NOW = 8, "Not now: a limit, no stock, or lnd or the provider cannot be used. Nothing was ordered."
-    CHARGED_WITHOUT_CODE = 9, "Paid, and no code came. The preimage in `holdpay orders show` is the proof."
+    CHARGED_WITHOUT_CODE = (
+        9,
+        "Paid, or perhaps paid, and no code came. `holdpay orders explain` says what to do.",
+    )
     INTERRUPTED = 130, "Interrupted (^C, SIGTERM) where no order was waited for."
 
 
@@ -48,6 +51,7 @@ _BY_END = {
     "provider_refused": ExitCode.NOTHING_PAID,
     "payment_failed": ExitCode.NOTHING_PAID,
     "charged_without_code": ExitCode.CHARGED_WITHOUT_CODE,
+    "outcome_unknown": ExitCode.CHARGED_WITHOUT_CODE,
 }
 
 

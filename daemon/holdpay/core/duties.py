@@ -8,7 +8,7 @@ from enum import StrEnum
 from holdpay.core.lightning import DispatchSpec
 from holdpay.core.machine import is_dispatch_planned, may_dispatch
 from holdpay.core.model import MONEY_MAY_BE_OUT, FailureClass, HtlcState, Order, OrderState, Payment
-from holdpay.core.policy import Policy, dispatch_spec
+from holdpay.core.policy import Policy, dispatch_spec, latest_expiry_height
 
 
 class Duty(StrEnum):
@@ -95,6 +95,22 @@ def spec_of(order: Order, policy: Policy) -> DispatchSpec:
     """The SendPaymentV2 call of an order whose intent is on disk."""
     assert order.payment is not None
     return dispatch_spec(order.payment, policy)
+
+
+def wants_look(order: Order, policy: Policy, block_height: int) -> bool:
+    """Whether only the node's channels can say what became of the HTLC: LND's own word would never end the order.
+
+    So it is when LND has lost its record, or calls a payment in flight whose expiry height has passed: killed before it
+    signs an HTLC into the channel, LND takes its attempt for one that is out ever after (lnd issue 9340).
+    """
+    payment = order.payment
+    if payment is None or not order.is_money_out:
+        return False
+    is_gone = payment.gone_since_ms is not None
+    if not is_gone and payment.htlc is not HtlcState.IN_FLIGHT:
+        return False
+    until_height = latest_expiry_height(payment, policy)
+    return is_gone if until_height is None else block_height > until_height
 
 
 # --- following a payment stream -------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from holdpay.core.lightning import Invoice, NodeIdentity, PaymentUpdate
+from holdpay.core.lightning import HtlcLook, Invoice, NodeIdentity, PaymentUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,34 @@ class PaymentNotFound:
 
 
 @dataclass(frozen=True, slots=True)
+class HtlcLookedFor:
+    """The node's channels were looked at for the HTLC, right after LND had spoken (or not) of its payment."""
+
+    look: HtlcLook
+
+
+class Resolution(StrEnum):
+    """What an operator says of a payment that LND cannot say any more."""
+
+    FAILED = "failed"
+    """The money is back."""
+    SETTLED = "settled"
+    """It is spent; the preimage proves it."""
+    WRITTEN_OFF = "written_off"
+    """Nobody can say. It counts as spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An operator's word, in LND's place. ``preimage`` (hex) goes with SETTLED, and only with it."""
+
+    resolution: Resolution
+    by: str
+    why: str
+    preimage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderReplied:
     """The provider answered a status request that was sent at ``asked_at_ms``."""
 
@@ -142,6 +171,8 @@ Event = (
     | SendRefused
     | TrackingLost
     | PaymentNotFound
+    | HtlcLookedFor
+    | Resolved
     | ProviderReplied
     | ProviderConfused
     | ProviderFailed

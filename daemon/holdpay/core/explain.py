@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdpay.core.duties import wants_look
 from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import is_dispatch_planned, phase, promise_until_ms
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment
-from holdpay.core.policy import Policy
+from holdpay.core.policy import Policy, latest_expiry_height
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,17 @@ def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms:
         is_delivered = order.state is OrderState.DELIVERED
         what_is_late = "the code is here" if is_delivered else "the provider's promise has passed"
         found.append(f"order {order.id}: {what_is_late} and the money is still out")
+    if payment.gone_since_ms is not None:
+        found.append(f"order {order.id}: lnd has no record of its payment any more")
     if payment.htlc is HtlcState.UNKNOWN and age_ms > policy.alarm_refund_s * 1000:
         found.append(f"order {order.id}: lnd still does not say what became of its payment")
     return found
 
 
-def explain(order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "") -> Explanation:
-    """The order as it stands. ``lnd_trouble``: why lnd cannot be asked now; empty: it can."""
-    money, follows = _money(order), _next(order, policy, now_ms)
+def explain(order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "", block_height: int = 0) -> Explanation:
+    """The order as it stands. ``lnd_trouble``: why lnd cannot be asked now; empty: it can. ``block_height``: the latest
+    that lnd has named; 0: none yet."""
+    money, follows = _money(order, policy, block_height), _next(order, policy, now_ms, block_height)
     if lnd_trouble and order.is_money_out:
         money = f"{money} lnd cannot be asked now: {lnd_trouble}"
     elif lnd_trouble and _is_waiting_for_lnd(order):
@@ -94,6 +98,7 @@ ENDS = {
     End.PROVIDER_REFUSED: "Nothing was ordered, and nothing was paid.",
     End.PAYMENT_FAILED: "No payment got through, so nothing was spent.",
     End.CHARGED_WITHOUT_CODE: "It was charged, and no code ever came.",
+    End.OUTCOME_UNKNOWN: "No code came, and nobody can say whether it was charged; it counts as spent.",
 }
 """One sentence for each end."""
 
@@ -114,7 +119,7 @@ def _summary(order: Order) -> str:
     return f"{head} It is open: {phase(order)}."
 
 
-def _money(order: Order) -> str:
+def _money(order: Order, policy: Policy, block_height: int) -> str:
     payment = order.payment
     if payment is None and not order.is_closed:
         return "No money was sent."
@@ -126,18 +131,18 @@ def _money(order: Order) -> str:
             f"{sat(order.spent_msat)} were spent: {amount} for the order and {sat(payment.fee_msat)} routing fee."
             f" The preimage that proves it is stored."
         )
-    if payment.htlc is HtlcState.IN_FLIGHT:
-        height = (
-            f" at block height {payment.expiry_height}" if payment.expiry_height else " at the HTLC's expiry height"
-        )
-        fee = f"a fee of {sat(payment.fee_msat)}" if payment.fee_msat else f"up to {sat(payment.fee_limit_msat)} fee"
+    if payment.htlc is HtlcState.GONE:
         return (
-            f"{amount} and {fee} are locked in an HTLC of your node. It ends when the provider settles or"
-            f" cancels the hold invoice, or{height}; nothing on your side can call it back earlier."
+            f"No HTLC is out. Up to {sat(order.spent_msat)} may have been spent and are counted so:"
+            " lnd has no record of the payment any more."
         )
     if order.is_money_out:
-        limit = sat(payment.amount_msat + payment.fee_limit_msat)
-        return f"Up to {limit} may be on their way; only lnd can say, and it is being asked."
+        return _money_out(payment, latest_expiry_height(payment, policy), block_height)
+    if payment.failure is not None and payment.failure.reason is FailureReason.NEVER_SENT:
+        return (
+            f"Nothing was spent: up to its expiry height no channel carried the HTLC over {amount}, so it never left"
+            " your node."
+        )
     if payment.htlc is HtlcState.FAILED:
         return f"Nothing was spent: lnd reported the payment of {amount} as failed, so the whole sum is back."
     if payment.dispatch_count:
@@ -145,13 +150,60 @@ def _money(order: Order) -> str:
     return f"Nothing was sent. The hold invoice asks {amount}."
 
 
-def _next(order: Order, policy: Policy, now_ms: int) -> str:
+def _money_out(payment: Payment, until_height: int | None, block_height: int) -> str:
+    amount = sat(payment.amount_msat)
+    if payment.gone_since_ms is not None:
+        return _money_of_a_lost_record(amount, until_height, block_height)
+    if payment.htlc is not HtlcState.IN_FLIGHT:
+        limit = sat(payment.amount_msat + payment.fee_limit_msat)
+        return f"Up to {limit} may be on their way; only lnd can say, and it is being asked."
+    if _is_past(payment.expiry_height, block_height):
+        return (
+            f"lnd calls the payment of {amount} in flight, and the expiry height {payment.expiry_height:,} of its HTLC"
+            f" has passed (the chain is at block {block_height:,}), so no HTLC of it should be left."
+        )
+    height = f" at block height {payment.expiry_height:,}" if payment.expiry_height else " at the HTLC's expiry height"
+    fee = f"a fee of {sat(payment.fee_msat)}" if payment.fee_msat else f"up to {sat(payment.fee_limit_msat)} fee"
+    return (
+        f"{amount} and {fee} are locked in an HTLC of your node. It ends when the provider settles or"
+        f" cancels the hold invoice, or{height}; nothing on your side can call it back earlier."
+    )
+
+
+def _is_past(expiry_height: int | None, block_height: int) -> bool:
+    return expiry_height is not None and block_height > expiry_height
+
+
+def _money_of_a_lost_record(amount: str, until_height: int | None, block_height: int) -> str:
+    lost = (
+        f"lnd has lost its record of the payment of {amount}: it was deleted after it had ended, as a rule, or lnd's"
+        " database was set back."
+    )
+    if until_height is None or not block_height:
+        return f"{lost} An HTLC of it may be out still."
+    until = f"until block height {until_height:,}"
+    if _is_past(until_height, block_height):
+        return f"{lost} An HTLC of it could be out {until}, which has passed (the chain is at block {block_height:,})."
+    return f"{lost} An HTLC of it can be out {until}; the chain is at {block_height:,}."
+
+
+_UNTIL_NO_CHANNEL = (
+    "The node's channels are looked at, also those being closed; the order closes when none has carried the HTLC for a"
+    " while."
+)
+
+
+def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
     if order.is_closed:
         return _after_the_end(order)
     if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
         return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; a code that comes first wins."
     if order.payment is None:
         return _next_before_payment(order, now_ms)
+    if wants_look(order, policy, block_height):
+        return _UNTIL_NO_CHANNEL
+    if order.payment.gone_since_ms is not None and order.is_money_out:
+        return f"Nothing is sent again, and the provider is asked. After that block: {_UNTIL_NO_CHANNEL}"
     until_ms = promise_until_ms(order, policy)
     return {
         HtlcState.NONE: _next_payment(order, order.payment, now_ms),
@@ -159,6 +211,7 @@ def _next(order: Order, policy: Policy, now_ms: int) -> str:
         HtlcState.DISPATCHING: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
         HtlcState.UNKNOWN: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
         HtlcState.IN_FLIGHT: _next_in_flight(order, until_ms, now_ms),
+        HtlcState.GONE: "The order closes now.",
         HtlcState.SETTLED: (
             "The provider is asked for the code for up to"
             f" {minutes(policy.settled_grace_s * 1000)}. If none comes, write to its support with the preimage"
@@ -184,8 +237,7 @@ def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
     if order.state is OrderState.AWAITING_PAYMENT:
         return (
             "The payment has to reach the provider's node; then come a number and the code. One that is stuck comes"
-            " back by itself, at its expiry height at the latest; `holdpayd check` shows one that lnd has lost. Nothing"
-            " is sent a second time meanwhile."
+            " back by itself, at its expiry height at the latest. Nothing is sent a second time meanwhile."
         )
     if order.state is OrderState.NUMBER_ASSIGNED:
         head = f"Have the SMS sent to +{order.number}: the code is handed over when it arrives."
@@ -239,6 +291,11 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
 def _after_the_end(order: Order) -> str:
     if order.end in {End.CODE_RECEIVED, End.CODE_FREE}:
         return "Nothing: the order is done."
+    if order.end is End.OUTCOME_UNKNOWN:
+        return (
+            "Compare your node's balance, or ask the provider's support with the order id from"
+            f" `holdpay orders show {order.id}`, if you want to know. Order again if you still need a code."
+        )
     if order.end is End.CHARGED_WITHOUT_CODE:
         return f"Write to the provider's support with the preimage from `holdpay orders show {order.id}`."
     if order.end is End.PAYMENT_FAILED:

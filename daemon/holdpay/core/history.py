@@ -79,6 +79,8 @@ _EVENT_LINES = {
     "payment_reported": "lnd: {htlc}{fee}{failure}",
     "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
     "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
+    "htlc_looked_for": "the node's channels were looked at for the HTLC",
+    "resolved": "an operator said how the payment ended",
     "provider_replied": "provider: {phase}{said}",
     "cancel_requested": "you asked to cancel",
     "cancel_answered": "the provider answered the request to cancel: {provider_text}",
@@ -93,6 +95,7 @@ _HTLC_WORDS = {
     HtlcState.IN_FLIGHT: "the payment is in flight",
     HtlcState.SETTLED: "the payment is settled",
     HtlcState.FAILED: "the payment failed, the money is back",
+    HtlcState.GONE: "no record of the payment",
 }
 """What LND says: it knows of no number and no code."""
 

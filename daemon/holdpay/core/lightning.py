@@ -65,6 +65,8 @@ class FailureReason(StrEnum):
     INSUFFICIENT_BALANCE = "insufficient_balance"
     CANCELED = "canceled"
     OTHER = "other"
+    NEVER_SENT = "never_sent"
+    """Ours, not LND's: it calls the payment in flight, and up to its expiry height no channel carried the HTLC."""
 
     @property
     def in_words(self) -> str:
@@ -81,6 +83,7 @@ _IN_WORDS = {
     FailureReason.INSUFFICIENT_BALANCE: "no active channel has the balance (one whose peer is offline does not count)",
     FailureReason.CANCELED: "it was canceled in lnd",
     FailureReason.OTHER: "lnd gives a reason that this version of holdpay does not know",
+    FailureReason.NEVER_SENT: "lnd never gave its HTLC to a channel",
 }
 
 
@@ -159,6 +162,15 @@ class OpenChannel:
     paying: frozenset[str]
     """Payment hashes of the HTLCs that the node offers, as its own commitment has them: one that only the peer's
     commitment has yet is not among them (lnd: rpcserver.go createRPCOpenChannel)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HtlcLook:
+    """What the node's channels say of one payment hash at ``block_height``."""
+
+    block_height: int
+    is_carried: bool
+    """A channel carries an HTLC with this hash, or one that is being closed may: those do not tell the hash."""
 
 
 @dataclass(frozen=True, slots=True)

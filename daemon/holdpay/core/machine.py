@@ -2,7 +2,7 @@
 
 Theory of operation. Two parties that we do not control each know one half. The provider knows what became of the
 *order*, LND knows what became of the *HTLC*. Each half has a small state machine, driven only by what its owner said:
-``ORDER_TABLE`` and ``HTLC_TABLE``. What a situation *means* is read from the pair of both: ``PAIR_TABLE`` has all 42
+``ORDER_TABLE`` and ``HTLC_TABLE``. What a situation *means* is read from the pair of both: ``PAIR_TABLE`` has all 49
 cells; some of them contradict ourselves, and reaching one ends the process (``InvariantViolation``).
 
 ``decide(order, event, policy, now_ms)`` is the only way an order changes. It is pure and total: every event in every
@@ -26,7 +26,14 @@ from enum import StrEnum, auto
 from typing import Any
 
 from holdpay.core import events as ev
-from holdpay.core.lightning import Attempt, AttemptStatus, PaymentStatus, PaymentUpdate, preimage_fits
+from holdpay.core.lightning import (
+    Attempt,
+    AttemptStatus,
+    FailureReason,
+    PaymentStatus,
+    PaymentUpdate,
+    preimage_fits,
+)
 from holdpay.core.model import (
     MONEY_MAY_BE_OUT,
     End,
@@ -42,6 +49,7 @@ from holdpay.core.policy import (
     Policy,
     classify,
     first_fee_limit_msat,
+    latest_expiry_height,
     retry_decision,
     vet,
 )
@@ -80,6 +88,7 @@ class HtlcSignal(StrEnum):
     IN_FLIGHT = auto()
     SETTLED = auto()
     FAILED = auto()
+    GONE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,7 @@ ORDER_TABLE: dict[tuple[OrderState, OrderSignal], To] = {
 """(state, signal) → next. A pair that is missing cannot happen: only our own code could ask for it."""
 
 _S, _L = HtlcSignal.SEND, HtlcSignal.LOST
-_NONE, _DISP, _UNKN, _FLY, _SETL, _FAIL = HtlcState
+_NONE, _DISP, _UNKN, _FLY, _SETL, _FAIL, _GONE = HtlcState
 _REPORTS = {HtlcSignal.IN_FLIGHT: _FLY, HtlcSignal.SETTLED: _SETL, HtlcSignal.FAILED: _FAIL}
 
 HTLC_TABLE: dict[tuple[HtlcState, HtlcSignal], To] = {
@@ -124,6 +133,8 @@ HTLC_TABLE: dict[tuple[HtlcState, HtlcSignal], To] = {
     **{(_UNKN, s): To(t) for s, t in {**_REPORTS, _L: _UNKN, HtlcSignal.ABSENT: _NONE}.items()},
     **{(_FLY, s): To(t) for s, t in {**_REPORTS, _L: _FLY}.items()},
     (_FLY, HtlcSignal.ABSENT): To(_FLY, True),
+    # Said by the channels and the block height, or by an operator: it ends what LND's word would never end.
+    **{(state, HtlcSignal.GONE): To(_GONE) for state in (_DISP, _UNKN, _FLY)},
     # LND spoke of a payment that we believed absent, or ended: its word counts, except against a preimage.
     **{(_NONE, s): To(t, True) for s, t in _REPORTS.items()},
     (_FAIL, HtlcSignal.FAILED): To(_FAIL),
@@ -132,14 +143,16 @@ HTLC_TABLE: dict[tuple[HtlcState, HtlcSignal], To] = {
     (_SETL, HtlcSignal.SETTLED): To(_SETL),
     (_SETL, HtlcSignal.IN_FLIGHT): To(_SETL, True),
     (_SETL, HtlcSignal.FAILED): To(_SETL, True),
-    **{(state, HtlcSignal.ABSENT): To(state, True) for state in (_NONE, _SETL, _FAIL)},
-    **{(state, _L): To(state) for state in (_NONE, _SETL, _FAIL)},
+    **{(_GONE, signal): To(_GONE, True) for signal in _REPORTS},
+    **{(state, HtlcSignal.ABSENT): To(state, True) for state in (_NONE, _SETL, _FAIL, _GONE)},
+    **{(state, _L): To(state) for state in (_NONE, _SETL, _FAIL, _GONE)},
 }
-"""(state, signal) → next. Missing: SEND while money may be out or spent, which only our own code could ask for."""
+"""(state, signal) → next. Missing: SEND while money may be out or spent, and GONE while none is out, which only our own
+code could ask for."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# The pair: all 42 cells
+# The pair: all 49 cells
 # --------------------------------------------------------------------------------------------------------------------
 
 IMPOSSIBLE = ""
@@ -152,8 +165,8 @@ def _cells(state: OrderState, *phases: str) -> dict[tuple[OrderState, HtlcState]
 _ASKING = "asking lnd what became of the payment"
 
 PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
-    # columns: NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED
-    **_cells(_R, "ordering at the provider", IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE),
+    # columns: NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE
+    **_cells(_R, "ordering at the provider", IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE),
     **_cells(
         _A,
         "hold invoice received, not paid yet",
@@ -162,6 +175,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "payment on its way",
         "charged early, the code is due",
         "payment failed, the money is back",
+        IMPOSSIBLE,
     ),
     **_cells(
         _P,
@@ -171,6 +185,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "held, a number is being found",
         "charged, the code is due",
         "the money is back, the provider does not say so yet",
+        IMPOSSIBLE,
     ),
     **_cells(
         _N,
@@ -180,6 +195,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "held, waiting for the SMS",
         "charged, the code is due",
         "the money is back; the number is probably dead",
+        IMPOSSIBLE,
     ),
     **_cells(
         _D,
@@ -189,6 +205,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "code received, settlement is coming",
         "code received, settled",
         "code received, nothing charged",
+        "code received; lnd cannot say any more how the payment ended",
     ),
     **_cells(
         _C,
@@ -198,6 +215,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         "canceled, the money is on its way back",
         "charged although canceled",
         "canceled, the money is back",
+        "canceled; lnd cannot say any more how the payment ended",
     ),
     **_cells(
         _X,
@@ -207,6 +225,7 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
         IMPOSSIBLE,
         "charged without a code",
         "given up, the money is back",
+        "given up; lnd cannot say any more how the payment ended",
     ),
 }
 
@@ -477,6 +496,9 @@ def _dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: _Context) 
         refusal=None,
         fee_msat=0,
         expiry_height=None,
+        gone_since_ms=None,
+        gone_height=None,
+        uncarried_since_ms=None,
     )
     return replace(order, payment=payment)
 
@@ -489,7 +511,7 @@ def _payment_reported(order: Order, event: ev.PaymentReported, ctx: _Context) ->
     if _is_about_an_earlier_dispatch(payment, update):
         return _never_arrived(order, payment, ctx)
     ctx.attempts = update.attempts
-    payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None)
+    payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None, gone_since_ms=None, gone_height=None)
     if update.status is PaymentStatus.SUCCEEDED:
         return _succeeded(order, payment, update, ctx)
     if update.status is PaymentStatus.FAILED:
@@ -598,7 +620,7 @@ def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) ->
     if order.payment is None:
         return order
     # Two words some seconds apart prove something only within one process: the wall clock may have been set since.
-    payment = replace(order.payment, absent_since_ms=None)
+    payment = replace(order.payment, absent_since_ms=None, uncarried_since_ms=None)
     if payment.unpaid_again_at_ms is None:
         payment = replace(payment, unpaid_since_ms=None)
     return replace(order, payment=payment)
@@ -608,12 +630,81 @@ def _payment_not_found(order: Order, event: ev.PaymentNotFound, ctx: _Context) -
     payment = order.payment
     if payment is None or payment.htlc not in MONEY_MAY_BE_OUT:
         return order
-    if payment.is_known_to_lnd:
-        ctx.notes.append(
-            "lnd does not know a payment that it has spoken of: its record was deleted; asking the provider"
-        )
+    if not payment.is_known_to_lnd:
+        return _never_arrived(order, payment, ctx)
+    if payment.gone_since_ms is not None:
         return order
-    return _never_arrived(order, payment, ctx)
+    ctx.notes.append("lnd does not know a payment that it has spoken of: its record was deleted; asking the provider")
+    return replace(order, payment=replace(payment, gone_since_ms=ctx.now_ms))
+
+
+def _htlc_looked_for(order: Order, event: ev.HtlcLookedFor, ctx: _Context) -> Order:
+    """No channel carries it after its expiry height: believed when seen twice, ``prove_absent_s`` apart."""
+    payment, look = order.payment, event.look
+    if payment is None or payment.htlc not in MONEY_MAY_BE_OUT:
+        return order
+    if payment.gone_since_ms is not None and payment.gone_height is None:
+        payment = replace(payment, gone_height=look.block_height)
+    until_height = latest_expiry_height(payment, ctx.policy)
+    if look.is_carried or until_height is None or look.block_height <= until_height:
+        return replace(order, payment=replace(payment, uncarried_since_ms=None))
+    # A time that lies ahead is of a wall clock that was set back since.
+    if payment.uncarried_since_ms is None or payment.uncarried_since_ms > ctx.now_ms:
+        return replace(order, payment=replace(payment, uncarried_since_ms=ctx.now_ms))
+    if ctx.now_ms - payment.uncarried_since_ms < ctx.policy.prove_absent_s * 1000:
+        return replace(order, payment=payment)
+    if payment.gone_since_ms is None and not payment.reached_payee:
+        return _never_signed(order, payment, ctx)
+    return _gone(order, payment, "lnd has no record of the payment any more, and no channel carries its HTLC", ctx)
+
+
+def _never_signed(order: Order, payment: Payment, ctx: _Context) -> Order:
+    """LND calls it in flight for ever: it was killed before it signed the HTLC into a channel (lnd issue 9340)."""
+    failure = PaymentFailure(
+        reason=FailureReason.NEVER_SENT,
+        failure_class=FailureClass.READ_LATER,
+        attempt_count=payment.attempt_count,
+        payment_index=0,
+        at_ms=ctx.now_ms,
+    )
+    payment = replace(_signal_htlc(payment, HtlcSignal.FAILED, ctx), failure=failure, fee_msat=0)
+    return replace(order, payment=payment, cancel_at_ms=None, giving_up=failure.reason.in_words)
+
+
+def _gone(order: Order, payment: Payment, reason: str, ctx: _Context) -> Order:
+    """Nobody can say how it ended, and no HTLC of it is left: it counts as spent, to the last sat that it may be."""
+    fee_msat = payment.fee_msat or payment.fee_limit_msat
+    payment = replace(_signal_htlc(payment, HtlcSignal.GONE, ctx), fee_msat=fee_msat)
+    return _told_the_end(replace(order, payment=payment, giving_up=reason), ctx)
+
+
+def _told_the_end(order: Order, ctx: _Context) -> Order:
+    """The provider's last word stays if it is final, and is waited for no longer if it is not."""
+    is_final = order.state in {OrderState.DELIVERED, OrderState.CANCELED}
+    return order if is_final else _signal_order(order, OrderSignal.ABANDON, ctx)
+
+
+def _resolved(order: Order, event: ev.Resolved, ctx: _Context) -> Order:
+    """An operator's word stands in LND's place, where LND has none any more."""
+    payment = order.payment
+    if payment is None or not order.is_money_out:
+        return order
+    reason = f"{event.by} resolved the payment as {event.resolution.value.replace('_', ' ')}: {event.why}"
+    if event.resolution is ev.Resolution.WRITTEN_OFF:
+        return _gone(order, payment, reason, ctx)
+    if event.resolution is ev.Resolution.FAILED:
+        payment = replace(_signal_htlc(payment, HtlcSignal.FAILED, ctx), fee_msat=0)
+        order = _told_the_end(replace(order, payment=payment, giving_up=reason), ctx)
+        is_free = order.state is OrderState.DELIVERED
+        return _close(order, End.CODE_FREE if is_free else _end_without_money(order), reason, ctx)
+    if event.preimage is None or not preimage_fits(event.preimage, payment.payment_hash):
+        ctx.notes.append(f"{event.by} gave a preimage that does not fit the payment hash; not believed")
+        return order
+    payment = _signal_htlc(payment, HtlcSignal.SETTLED, ctx)
+    fee_msat = payment.fee_msat or payment.fee_limit_msat
+    payment = replace(payment, preimage=event.preimage, fee_msat=fee_msat, reached_payee=True, dispatch_at_ms=None)
+    ctx.notes.append(reason)
+    return replace(order, payment=payment, cancel_at_ms=None)
 
 
 def _never_arrived(order: Order, payment: Payment, ctx: _Context) -> Order:
@@ -683,6 +774,8 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, _Context], Order]] = {
     ev.SendRefused: _send_refused,
     ev.TrackingLost: _tracking_lost,
     ev.PaymentNotFound: _payment_not_found,
+    ev.HtlcLookedFor: _htlc_looked_for,
+    ev.Resolved: _resolved,
     ev.ProviderReplied: _provider_replied,
     ev.ProviderConfused: _provider_of_no_help,
     ev.ProviderFailed: _provider_of_no_help,
@@ -717,6 +810,9 @@ def _close_if_over(order: Order, ctx: _Context) -> Order:
         return order
     if order.htlc is HtlcState.SETTLED:
         return _close_settled(order, ctx)
+    if order.htlc is HtlcState.GONE:
+        has_code = order.state is OrderState.DELIVERED
+        return _close(order, End.CODE_RECEIVED if has_code else End.OUTCOME_UNKNOWN, order.giving_up or "", ctx)
     if order.state is OrderState.DELIVERED:
         ctx.notes.append("a code came although nothing was charged")
         return _close(order, End.CODE_FREE, "a code came although nothing was charged", ctx)

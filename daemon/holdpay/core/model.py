@@ -45,10 +45,15 @@ class HtlcState(StrEnum):
     SETTLED = "settled"
     """The preimage is known and fits. The money is spent."""
     FAILED = "failed"
-    """LND's terminal failure. The money is back."""
+    """LND's terminal failure, or an HTLC that no channel ever carried. The money is back."""
+    GONE = "gone"
+    """LND has no record of it any more and no channel carries it, or an operator wrote it off. No money is out; whether
+    it was spent nobody can say, so it counts as spent. Only closed orders are here."""
 
 
 MONEY_MAY_BE_OUT = frozenset({HtlcState.DISPATCHING, HtlcState.UNKNOWN, HtlcState.IN_FLIGHT})
+SPENT = frozenset({HtlcState.SETTLED, HtlcState.GONE})
+"""What the limits count as spent."""
 
 
 class End(StrEnum):
@@ -70,6 +75,8 @@ class End(StrEnum):
     """No route in time. Nothing was spent."""
     CHARGED_WITHOUT_CODE = "charged_without_code"
     """Spent for nothing; the preimage is the proof."""
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    """No code, and nobody can say whether the money was spent. It counts as spent."""
 
 
 class FailureClass(StrEnum):
@@ -139,6 +146,12 @@ class Payment:
     """When LND first said that the latest dispatch never arrived. Once proves nothing: ``prove_absent_s``."""
     refusal: str | None = None
     """LND's text when it refused the latest dispatch. It proves nothing."""
+    gone_since_ms: int | None = None
+    """Since when LND, which had spoken of the latest dispatch, has no record of it. None: it has one."""
+    gone_height: int | None = None
+    """The block height of the first look at the channels after that: from it follows how long an HTLC can live."""
+    uncarried_since_ms: int | None = None
+    """Since when, after its expiry height, no channel carried the HTLC. Once proves nothing: ``prove_absent_s``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,14 +219,15 @@ class Order:
 
     @property
     def spent_msat(self) -> int:
-        if self.payment is None or self.payment.htlc is not HtlcState.SETTLED:
+        """What was spent; of a payment that is gone, what may have been."""
+        if self.payment is None or self.payment.htlc not in SPENT:
             return 0
         return self.payment.amount_msat + self.payment.fee_msat
 
     @property
     def reserved_msat(self) -> int:
         """What a budget must count for this order now: 0 once the money is back, the true sum once it is spent."""
-        if self.htlc is HtlcState.SETTLED:
+        if self.htlc in SPENT:
             return self.spent_msat
         if self.is_closed:
             return 0

@@ -152,6 +152,18 @@ def _vet_time(invoice: Invoice, policy: Policy, now_ms: int) -> list[str]:
     return reasons
 
 
+def cltv_limit(payment: Payment, policy: Policy) -> int:
+    """How many blocks from its dispatch the HTLC of a payment may live at most."""
+    return payment.final_cltv_delta + CLTV_PADDING_DELTA + policy.route_cltv_delta
+
+
+def latest_expiry_height(payment: Payment, policy: Policy) -> int | None:
+    """Up to which block height an HTLC of the latest dispatch can exist. None: LND has named none (yet)."""
+    if payment.expiry_height is not None or payment.gone_height is None:
+        return payment.expiry_height
+    return payment.gone_height + cltv_limit(payment, policy)
+
+
 def dispatch_spec(payment: Payment, policy: Policy) -> DispatchSpec:
     """The whole of one SendPaymentV2 call, from what is on disk."""
     return DispatchSpec(
@@ -160,7 +172,7 @@ def dispatch_spec(payment: Payment, policy: Policy) -> DispatchSpec:
         fee_limit_msat=payment.fee_limit_msat,
         timeout_s=policy.timeout_s,
         max_parts=policy.mpp_max_parts if payment.amount_msat > policy.mpp_from_sat * 1000 else 1,
-        cltv_limit=payment.final_cltv_delta + CLTV_PADDING_DELTA + policy.route_cltv_delta,
+        cltv_limit=cltv_limit(payment, policy),
     )
 
 

@@ -44,6 +44,8 @@ def _payment_moved_back(payment: Payment, by_ms: int) -> Payment:
         unpaid_since_ms=_earlier(payment.unpaid_since_ms, by_ms),
         unpaid_again_at_ms=_earlier(payment.unpaid_again_at_ms, by_ms),
         absent_since_ms=_earlier(payment.absent_since_ms, by_ms),
+        gone_since_ms=_earlier(payment.gone_since_ms, by_ms),
+        uncarried_since_ms=_earlier(payment.uncarried_since_ms, by_ms),
     )
 
 

@@ -19,6 +19,7 @@ from holdpay.core.duties import (
     next_poll_at_ms,
     retrack_at_ms,
     spec_of,
+    wants_look,
 )
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, OrderState, Payment
@@ -160,24 +161,41 @@ class Performers:
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
                 stream = self._engine.node.track(order.payment.payment_hash, _payer(order.payment))
                 may_go_on = await self._follow(order_id, stream)
+                await self._look_for_htlc(order_id)
             else:
                 await self._until(order_id, action.at_ms)
                 continue
-            proof_s = self._proof_s(order_id)
+            quiet_s = self._quiet_s(order_id)
             if may_go_on or self._now_ms() - began_ms > HEALTHY_S * 1000:
                 backoff.reset()
-            if proof_s or not may_go_on:
-                await self._pause(max(backoff.next_s(), proof_s))
+            if quiet_s or not may_go_on:
+                await self._pause(quiet_s or backoff.next_s())
 
-    def _proof_s(self, order_id: str) -> float:
-        """LND said that the dispatch did not arrive: how long until asking again may prove it.
+    def _quiet_s(self, order_id: str) -> float:
+        """LND knows nothing of the payment: how long until asking again may prove something, or could tell more.
 
         Slept through, not read off the wall clock: that may be set forward meanwhile.
         """
         order = self._engine.order(order_id)
-        if order is None or order.payment is None or order.payment.absent_since_ms is None:
+        if order is None or order.payment is None:
             return 0
-        return self._engine.policy.prove_absent_s
+        if order.payment.gone_since_ms is not None:
+            return max(self._engine.policy.retrack_s, self._engine.policy.prove_absent_s)
+        return 0 if order.payment.absent_since_ms is None else self._engine.policy.prove_absent_s
+
+    async def _look_for_htlc(self, order_id: str) -> None:
+        """Where LND's word will never end the order, its channels are asked."""
+        order = self._engine.order(order_id)
+        status = self._engine.node.status
+        if order is None or not wants_look(order, self._engine.policy, status.block_height):
+            return
+        assert order.payment is not None
+        try:
+            look = await self._engine.node.look_for_htlc(order.payment.payment_hash, _payer(order.payment))
+        except LndError as error:
+            log.warning("lnd's channels cannot be looked at now", order_id=order_id, error=error.message)
+        else:
+            self._engine.apply(order_id, ev.HtlcLookedFor(look))
 
     async def _dispatch(self, order: Order, payment: Payment) -> bool:
         """Commits the intent and sends, once. False: it could not be sent now, or see ``_follow``."""

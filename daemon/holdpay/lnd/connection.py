@@ -99,6 +99,11 @@ class Connection:
         request = lnrpc.ListChannelsRequest()
         return await self._lightning.ListChannels(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
 
+    async def pending_channels(self) -> lnrpc.PendingChannelsResponse:
+        """PendingChannels. Raises gRPC's errors."""
+        request = lnrpc.PendingChannelsRequest()
+        return await self._lightning.PendingChannels(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
+
     async def wallet_state(self) -> int:
         """State.GetState, which needs no macaroon. Raises gRPC's errors."""
         return (await self._state.GetState(staterpc.GetStateRequest(), timeout=self._timeout_s)).state

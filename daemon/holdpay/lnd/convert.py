@@ -23,6 +23,8 @@ _NS_PER_MS: Final = 1_000_000
 _NO_PREIMAGE: Final = "0" * 64
 _MAX_INT64: Final = 2**63 - 1
 """SQLite's largest: LND's indexes are unsigned, and a message that cannot be stored would be lost."""
+_COOPERATIVE: Final = "ChanStatusCoopBroadcasted"
+"""lnd: channeldb/channel.go, ChannelStatus."""
 _MAX_EXPIRY_S: Final = 100 * 365 * 86_400
 """BOLT11 sets no bound to an invoice's expiry."""
 
@@ -103,6 +105,19 @@ def to_channel(channel: lnrpc.Channel) -> OpenChannel:
         is_active=channel.active,
         paying=frozenset(htlc.hash_lock.hex() for htlc in channel.pending_htlcs if not htlc.incoming),
     )
+
+
+def may_carry_out(pending: lnrpc.PendingChannelsResponse) -> bool:
+    """Whether a channel that is being closed may still carry an HTLC that we offered.
+
+    They name no payment hash, and one whose closing is not confirmed names no HTLC at all (lnd: rpcserver.go
+    fetchWaitingCloseChannels), so all of them count but those that close by agreement, which have none.
+    """
+    is_waiting = any(
+        _COOPERATIVE not in channel.channel.chan_status_flags for channel in pending.waiting_close_channels
+    )
+    forced = pending.pending_force_closing_channels
+    return is_waiting or any(not htlc.incoming for channel in forced for htlc in channel.pending_htlcs)
 
 
 def _to_attempt(htlc: lnrpc.HTLCAttempt) -> Attempt:

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Final
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
-from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, OpenChannel, StoredPayment
+from holdpay.core.lightning import HtlcLook, Invoice, LndMessage, Lost, NodeIdentity, OpenChannel, StoredPayment
 from holdpay.errors import LndError, LndUnavailable
+from holdpay.lnd.channels import look_for_htlc
 from holdpay.lnd.connection import Connection
 from holdpay.lnd.convert import to_channel, to_invoice, to_stored
 from holdpay.lnd.link import Link
@@ -47,6 +48,13 @@ class LndLedger:
         assert self._identity is not None
         return self._identity
 
+    async def block_height(self) -> int:
+        """Of the chain, as lnd sees it. Raises LndError's children."""
+        info = (await self._verified()).info
+        if info is None:
+            raise LndUnavailable("The connection to lnd broke while it was read. Run this again.")
+        return info.block_height
+
     async def payments(self, created_from_ms: int = 0) -> AsyncIterator[StoredPayment]:
         """Every payment since then, oldest first, also those that did not succeed. Raises LndError's children."""
         after_index = 0
@@ -64,6 +72,10 @@ class LndLedger:
         await self._verified()
         reply = await self._link.ask_patiently(lambda connection: connection.channels())
         return tuple(to_channel(channel) for channel in reply.channels)
+
+    async def look_for_htlc(self, payment_hash: str) -> HtlcLook:
+        """What the channels say of a payment hash (hex), and the block height. Raises LndError's children."""
+        return await look_for_htlc(self._link, payment_hash, await self.identity())
 
     async def payment(self, payment_hash: str) -> LndMessage:
         """The first word of TrackPaymentV2 about a hash (hex): a snapshot, ``NotKnown`` or ``Lost``. Raises nothing."""

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from holdpay.core.lightning import DispatchSpec, Invoice, LndMessage, Lost, NodeIdentity
+from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
+from holdpay.lnd.channels import look_for_htlc
 from holdpay.lnd.convert import to_invoice
 from holdpay.lnd.link import Link
 from holdpay.lnd.monitor import Monitor
@@ -99,6 +100,10 @@ class LndNode:
         async with aclosing(stream):
             async for message in stream:
                 yield message
+
+    async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
+        """See the port."""
+        return await look_for_htlc(self._link, payment_hash, payer)
 
     @property
     def _link(self) -> Link:

@@ -68,6 +68,8 @@ def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
         message.fee_msat = payment.fee_msat
     if payment.expiry_height is not None and order.is_money_out:
         message.expiry_height = payment.expiry_height
+    if payment.gone_since_ms is not None and order.is_money_out:
+        message.gone_since_ms = payment.gone_since_ms
     if payment.preimage is not None:
         message.preimage = payment.preimage
     if payment.dispatch_at_ms is not None and not order.is_closed and order.giving_up is None:

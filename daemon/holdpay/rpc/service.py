@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
-from holdpay.core.explain import alarms, explain
+from holdpay.core.explain import Explanation, alarms, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.model import Order
 from holdpay.engine.desk import CodeRequest, Desk
@@ -144,7 +144,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         return pb.CancelOrderResponse(order=self._to_pb(order), message=self._cancel_message(order))
 
     def _cancel_message(self, order: Order) -> str:
-        words = explain(order, self._engine.policy, self._engine.clock.now_ms())
+        words = self._explain(order)
         if order.is_closed and order.cancel_wanted_at_ms is None:
             return f"It was over before, and there is nothing to cancel. {words.summary} {words.money}"
         if order.is_closed:
@@ -156,7 +156,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def ExplainOrder(self, request: pb.ExplainOrderRequest, context: Context) -> pb.ExplainOrderResponse:
         order = self._engine.store.get(request.order_id)
-        words = explain(order, self._engine.policy, self._engine.clock.now_ms(), self._lnd_trouble())
+        words = self._explain(order, self._lnd_trouble())
         rows = self._engine.store.updates(0, order.id, MAX_HISTORY)
         lines = history(Moment(row.at_ms, row.event, row.order, row.notes) for row in rows)
         return pb.ExplainOrderResponse(
@@ -166,6 +166,10 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             next=words.next,
             history=[pb.HistoryEntry(at_ms=line.at_ms, text=line.text) for line in lines],
         )
+
+    def _explain(self, order: Order, lnd_trouble: str = "") -> Explanation:
+        engine = self._engine
+        return explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, engine.node.status.block_height)
 
     def _lnd_trouble(self) -> str:
         status = self._engine.node_status()

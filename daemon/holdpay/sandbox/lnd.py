@@ -156,6 +156,10 @@ class SandboxLnd:
         """Let the next HTLCs fail on their way (0: no more); `source_index` 0 is our own channel, 1 the peer."""
         self.network.fail_next(times, Failure(code, source_index))
 
+    def leave_unsigned(self, times: int) -> None:
+        """Let the next HTLCs never get into their channel, and stay in flight in the payments' records for ever."""
+        self.network.leave_unsigned(times)
+
     def hang_streams(self) -> None:
         """Let the payment streams that are open now stay open and silent, as they did in LND's issues 7727 and 7730."""
         self.node.hang_streams()
@@ -173,6 +177,12 @@ class SandboxLnd:
     def delete_payment(self, payment_hash: bytes) -> None:
         """As `lncli deletepayments` does. Raises NotInitiated, InTransition."""
         self.node.db.delete(payment_hash)
+
+    def delete_ended_payments(self) -> None:
+        """As `lncli deletepayments --all` does."""
+        for payment in self.node.db.all():
+            if payment.is_terminal:
+                self.node.db.delete(payment.payment_hash)
 
     def replace_node(self, alias: str = "mallory", node: LndNode | None = None) -> LndNode:
         """Put another node behind the same address, certificate and macaroon: a new one, or one that was there before.

@@ -17,6 +17,7 @@ _FEE_PERCENT_ABOVE = 5
 # lnd: lnwire/features.go, the ones that an invoice of ours can have.
 _FEATURE_NAMES = {8: "tlv-onion", 14: "payment-addr", 16: "multi-path-payments", 30: "amp", 48: "payment-metadata"}
 _DEFAULT_MAX_PAYMENTS = 100  # lnd 0.21: payments/db/query.go DefaultMaxPayments; 0.18 lists all
+_COMMITMENT_SENT = "ChanStatusCommitBroadcasted"  # lnd: channeldb/channel.go
 _NETWORKS = {"testnet3": "testnet"}  # lnd: lncfg.NormalizeNetwork
 
 
@@ -139,12 +140,28 @@ def channels(network: Network, request: lightning_pb2.ListChannelsRequest) -> li
     return lightning_pb2.ListChannelsResponse(channels=[_channel(network, one, active=is_active) for one in shown])
 
 
+def pending_channels(network: Network) -> lightning_pb2.PendingChannelsResponse:
+    """Those that are being closed by force. The sandbox resolves their HTLCs as soon as the closing is confirmed."""
+    shown = lightning_pb2.PendingChannelsResponse.PendingChannel
+    waiting = lightning_pb2.PendingChannelsResponse.WaitingCloseChannel
+    return lightning_pb2.PendingChannelsResponse(
+        waiting_close_channels=[
+            waiting(channel=shown(channel_point=_channel_point(chan_id), chan_status_flags=_COMMITMENT_SENT))
+            for chan_id in network.closing
+        ]
+    )
+
+
+def _channel_point(chan_id: int) -> str:
+    return f"{chan_id:064x}:0"
+
+
 def _channel(network: Network, channel: Channel, *, active: bool) -> lightning_pb2.Channel:
     pending = [_htlc(htlc) for htlc in channel.pending.values()]
     return lightning_pb2.Channel(
         active=active,
         remote_pubkey=network.peer_pubkey,
-        channel_point=f"{channel.chan_id:064x}:0",
+        channel_point=_channel_point(channel.chan_id),
         chan_id=channel.chan_id,
         capacity=channel.capacity_sat,
         local_balance=channel.local_msat // 1000,

@@ -89,10 +89,12 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self._failures: deque[Failure] = deque()
+        self._unsigned = 0
         self._online = {"node": False, "peer": True, "payee": True}
         self.peer_pubkey = PrivateKey().public_key.format().hex()
         self.height = height
         self.channels = {channel.chan_id: channel for channel in channels}
+        self.closing: dict[int, Channel] = {}  # by force, until the last of their HTLCs is resolved
         self.htlcs: dict[int, OutgoingHtlc] = {}  # by attempt id
 
     def is_online(self, who: str) -> bool:
@@ -108,6 +110,10 @@ class Network:
     def fail_next(self, times: int, failure: Failure) -> None:
         """Let the next HTLCs fail instead of reaching the payee; 0: no more of them."""
         self._failures = deque([failure] * times)
+
+    def leave_unsigned(self, times: int) -> None:
+        """Let the next HTLCs never get into their channel, as when lnd is killed before it signs them (issue 9340)."""
+        self._unsigned = times
 
     def graph(self, own_pubkey: str) -> Graph:
         is_up = self._online["peer"]
@@ -134,10 +140,13 @@ class Network:
             final_expiry_height=route.hops[-1].expiry_height,
             result=asyncio.get_running_loop().create_future(),
         )
+        self.htlcs[attempt_id] = htlc
+        if self._unsigned:
+            self._unsigned -= 1
+            return htlc
         channel.next_htlc_index += 1
         channel.local_msat -= htlc.amount_msat
         channel.pending[htlc.htlc_index] = htlc
-        self.htlcs[attempt_id] = htlc
         incoming = IncomingHtlc(
             payment_hash=payment_hash,
             payment_secret=payment_secret,
@@ -179,12 +188,14 @@ class Network:
         self._resolve(htlc, result)
 
     def _on_block(self, htlc: OutgoingHtlc) -> None:
+        if not self._is_pending(htlc):
+            return
         if not self._online["peer"]:
             # Our own lnd goes on chain exactly at the expiry height (lnd: DefaultOutgoingBroadcastDelta is 0).
             if self.height >= htlc.expiry_height + OWN_CLOSE_BLOCKS:
                 self._resolve(htlc, Failure(FailureCode.PERMANENT_CHANNEL_FAILURE, 0))
-            if self.height >= htlc.expiry_height and not htlc.result.done():
-                self.channels.pop(htlc.chan_id, None)
+            if self.height >= htlc.expiry_height and htlc.chan_id in self.channels and not htlc.result.done():
+                self.closing[htlc.chan_id] = self.channels.pop(htlc.chan_id)
         elif not self._online["payee"] and self.height >= htlc.final_expiry_height + PEER_CLOSES_AFTER_BLOCKS:
             self._resolve(htlc, Failure(FailureCode.PERMANENT_CHANNEL_FAILURE, PEER_INDEX))
 
@@ -192,14 +203,22 @@ class Network:
         if htlc.result.done():
             return
         htlc.result.set_result(result)
-        channel = self.channels.get(htlc.chan_id)
-        if channel is None:
-            return
+        channel = self._channel(htlc)
         del channel.pending[htlc.htlc_index]
+        if htlc.chan_id in self.closing:
+            if not channel.pending:
+                del self.closing[htlc.chan_id]
+            return
         if isinstance(result, Settled):
             channel.remote_msat += htlc.amount_msat
         else:
             channel.local_msat += htlc.amount_msat
+
+    def _channel(self, htlc: OutgoingHtlc) -> Channel:
+        return self.channels.get(htlc.chan_id) or self.closing[htlc.chan_id]
+
+    def _is_pending(self, htlc: OutgoingHtlc) -> bool:
+        return not htlc.result.done() and self._channel(htlc).pending.get(htlc.htlc_index) is htlc
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

@@ -142,6 +142,11 @@ class Lightning(lightning_pb2_grpc.LightningServicer):
             await _abort(context, "either `active_only` or `inactive_only` can be set, but not both")
         return lnd_messages.channels(self._served.node.network, request)
 
+    async def PendingChannels(  # noqa: N802 - LND's name
+        self, request: lightning_pb2.PendingChannelsRequest, context: Context
+    ) -> lightning_pb2.PendingChannelsResponse:
+        return lnd_messages.pending_channels(self._served.node.network)
+
     async def ChannelBalance(  # noqa: N802 - LND's name
         self, request: lightning_pb2.ChannelBalanceRequest, context: Context
     ) -> lightning_pb2.ChannelBalanceResponse:

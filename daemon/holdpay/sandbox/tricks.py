@@ -93,6 +93,14 @@ TRICKS: dict[str, Trick] = {
     "hung-stream": Trick(
         None, "the payment streams that are open now stay open and silent", _lnd(lambda w, v: w.lnd.hang_streams())
     ),
+    "unsigned": Trick(
+        "TIMES",
+        "the next HTLCs never get into their channel, as if lnd were killed before it signs them (0 ends it)",
+        _lnd(lambda w, v: w.lnd.leave_unsigned(int(v))),
+    ),
+    "delete-payments": Trick(
+        None, "lnd deletes its records of payments that have ended", _lnd(lambda w, v: w.lnd.delete_ended_payments())
+    ),
     "payee-offline": Trick(None, "the provider's node goes away", _lnd(lambda w, v: _online(w, "payee", False))),
     "payee-online": Trick(None, "the provider's node comes back", _lnd(lambda w, v: _online(w, "payee", True))),
     "lnd-locked": Trick(None, "lnd restarts and waits for its password", _lnd(lambda w, v: w.lnd.lock())),

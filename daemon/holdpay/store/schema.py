@@ -19,6 +19,12 @@ def _erasing(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0004_gone_records")
+def _gone_records(db: Database) -> None:
+    for statement in _GONE_RECORDS:
+        db.execute(statement)
+
+
 _FIRST = (
     """
     CREATE TABLE orders (
@@ -143,4 +149,13 @@ _ERASING = (
       OR (SELECT erased_at_ms FROM orders WHERE id = OLD.order_id) IS NULL
     BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END
     """,
+)
+
+_GONE_RECORDS = (
+    "ALTER TABLE payments ADD COLUMN gone_since_ms INTEGER",
+    "ALTER TABLE payments ADD COLUMN gone_height INTEGER",
+    "ALTER TABLE payments ADD COLUMN uncarried_since_ms INTEGER",
+    "DROP INDEX payments_settled",
+    # What the limits count as spent. A query uses it only if it says the same words.
+    "CREATE INDEX payments_spent ON payments (htlc_since_ms) WHERE htlc IN ('settled', 'gone')",
 )

@@ -265,7 +265,7 @@ class SqliteStore:
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """See MoneyTotals."""
-        # An open order that is settled already counts as spent, not as pending.
+        # An open order that is settled already counts as spent, not as pending. One that is gone is closed.
         (row,) = self._rows(
             "SELECT count(*) AS open_orders, coalesce(sum(iif(p.htlc = ?, 0, o.reserved_msat)), 0) AS pending_msat"
             " FROM orders o LEFT JOIN payments p ON p.order_id = o.id WHERE o.closed_at_ms IS NULL",
@@ -274,8 +274,7 @@ class SqliteStore:
         # What lies more than a day ahead was settled under a wall clock that was wrong.
         spent_msat = self._one(
             "SELECT coalesce(sum(amount_msat + fee_msat), 0) FROM payments"
-            " WHERE htlc = ? AND htlc_since_ms > ? AND htlc_since_ms < ?",
-            HtlcState.SETTLED.value,
+            " WHERE htlc IN ('settled', 'gone') AND htlc_since_ms > ? AND htlc_since_ms < ?",
             now_ms - DAY_MS,
             now_ms + DAY_MS,
         )

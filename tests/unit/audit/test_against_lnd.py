@@ -40,15 +40,18 @@ TABLE = {
     HtlcState.IN_FLIGHT: (None, "lnd-ahead", "lnd-ahead", "lnd-record-lost"),
     HtlcState.SETTLED: ("not-settled", None, "not-settled", "lnd-record-deleted"),
     HtlcState.FAILED: ("money-out", "charged-unrecorded", None, None),
+    HtlcState.GONE: ("given-up-in-flight", "known-again", "known-again", None),
 }
 SEVERITIES = {
     "money-out": Severity.ERROR,
     "charged-unrecorded": Severity.ERROR,
     "not-settled": Severity.ERROR,
-    "lnd-record-lost": Severity.ERROR,
+    "lnd-record-lost": Severity.WARNING,
+    "given-up-in-flight": Severity.WARNING,
     "lnd-ahead": Severity.WARNING,
     "not-arrived": Severity.WARNING,
     "tried-elsewhere": Severity.NOTE,
+    "known-again": Severity.NOTE,
     "lnd-record-deleted": Severity.NOTE,
 }
 

@@ -19,7 +19,7 @@ def test_a_held_order_is_unresolved_and_says_where_the_money_is_and_what_comes_n
     (finding,) = unresolved_findings(book(*HELD).order, POLICY, NOW_MS + 20 * S)
     assert (finding.severity, finding.code) == (Severity.UNRESOLVED, "open")
     assert "held, waiting for the SMS" in finding.text
-    assert "block height 800163" in finding.text
+    assert "block height 800,163" in finding.text
     assert "Have the SMS sent" in finding.todo
 
 

@@ -21,7 +21,7 @@ from holdpay.core.duties import (
 from holdpay.core.model import FailureClass, HtlcState, Order, OrderState
 from tests.unit.build import HASH, HOUR, NOW_MS, POLICY, S, failure, order, pair, proven_absent
 
-NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED = HtlcState
+NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
 
 

@@ -13,7 +13,7 @@ from holdpay.core.explain import alarms, explain, minutes, sat, what
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
 from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE, decide
-from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState
+from holdpay.core.model import SPENT, End, FailureClass, HtlcState, Order, OrderState
 from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
@@ -36,7 +36,7 @@ from tests.unit.build import (
     settled,
 )
 
-NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED = HtlcState
+NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
 
 OPEN = {
@@ -79,8 +79,9 @@ def test_every_order_is_explained_in_whole_sentences(name: str, at_s: int) -> No
 def test_an_explanation_says_truly_where_the_money_is(name: str) -> None:
     found = OPEN[name]
     money = explain(found, POLICY, NOW_MS).money
-    assert ("Nothing was" in money or "No money was" in money) is (not found.is_money_out and found.htlc is not SETTLED)
+    assert ("Nothing was" in money or "No money was" in money) is (not found.is_money_out and found.htlc not in SPENT)
     assert ("were spent" in money) is (found.htlc is SETTLED)
+    assert ("may have been spent" in money) is (found.htlc is GONE)
     assert ("locked" in money or "may be on their way" in money) is found.is_money_out
 
 
@@ -96,7 +97,7 @@ def test_no_secret_is_in_an_explanation(name: str) -> None:
 def test_a_held_order_says_how_much_is_locked_and_until_which_height() -> None:
     words = explain(pair(NUMBER, IN_FLIGHT), POLICY, NOW_MS)
     assert "2,000 sat and a fee of 1.002 sat are locked" in words.money
-    assert "block height 800163" in words.money
+    assert "block height 800,163" in words.money
     assert "+15551234567" in words.next
     assert "within 21 min" in words.next
 

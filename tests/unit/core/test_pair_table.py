@@ -1,4 +1,4 @@
-"""All 42 cells of the pair, one by one: what a cell means, what runs in it, and whether and how it ends.
+"""All 49 cells of the pair, one by one: what a cell means, what runs in it, and whether and how it ends.
 
 Each row was written by hand from the design of an order's life, not derived from the tables under test.
 """
@@ -21,7 +21,7 @@ from tests.unit.build import ALICE, HOUR, NOW_MS, POLICY, S, order, pair
 LONG_AFTER_MS = NOW_MS + 100 * HOUR
 """Later than every deadline there is."""
 
-NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED = HtlcState
+NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
 NOBODY: frozenset[Duty] = frozenset()
 
@@ -157,6 +157,13 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         ends_now=End.CODE_FREE,
         ends_ever=End.CODE_FREE,
     ),
+    (DELIVERED, GONE): Cell(
+        means="code received; lnd cannot say any more how the payment ended",
+        money_out=False,
+        runs=NOBODY,
+        ends_now=End.CODE_RECEIVED,
+        ends_ever=End.CODE_RECEIVED,
+    ),
     # --- the provider says that it is over
     (CANCELED, NONE): Cell(
         means="canceled, nothing was sent",
@@ -188,10 +195,20 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         ends_now=End.PAYMENT_FAILED,
         ends_ever=End.PAYMENT_FAILED,
     ),
+    (CANCELED, GONE): Cell(
+        means="canceled; lnd cannot say any more how the payment ended",
+        money_out=False,
+        runs=POLL,
+        ends_now=End.OUTCOME_UNKNOWN,
+        ends_ever=End.OUTCOME_UNKNOWN,
+    ),
     # --- we stopped asking
     (ABANDONED, NONE): Cell(means="given up, nothing was spent", money_out=False, runs=NOBODY),
     (ABANDONED, SETTLED): Cell(means="charged without a code", money_out=False, runs=NOBODY),
     (ABANDONED, FAILED): Cell(means="given up, the money is back", money_out=False, runs=NOBODY),
+    (ABANDONED, GONE): Cell(
+        means="given up; lnd cannot say any more how the payment ended", money_out=False, runs=NOBODY
+    ),
 }
 
 OUR_CONTRADICTIONS = {
@@ -200,6 +217,10 @@ OUR_CONTRADICTIONS = {
     (REQUESTED, IN_FLIGHT),
     (REQUESTED, SETTLED),
     (REQUESTED, FAILED),
+    (REQUESTED, GONE),
+    (AWAITING, GONE),
+    (PAID, GONE),
+    (NUMBER, GONE),
     (ABANDONED, DISPATCHING),
     (ABANDONED, UNKNOWN),
     (ABANDONED, IN_FLIGHT),
@@ -215,15 +236,15 @@ OPEN_ROWS = pytest.mark.parametrize(
 def _order_in(state: OrderState, htlc: HtlcState) -> Order:
     plain = pair(state, htlc)
     if state is ABANDONED:
-        end = End.CHARGED_WITHOUT_CODE if htlc is SETTLED else End.PAYMENT_FAILED
+        end = {SETTLED: End.CHARGED_WITHOUT_CODE, GONE: End.OUTCOME_UNKNOWN}.get(htlc, End.PAYMENT_FAILED)
         return replace(plain, closed_at_ms=NOW_MS, end=end, reason="over")
     return plain
 
 
-def test_all_42_cells_are_looked_at_here() -> None:
+def test_all_49_cells_are_looked_at_here() -> None:
     assert set(CELLS) | OUR_CONTRADICTIONS == set(product(OrderState, HtlcState)) == set(PAIR_TABLE)
     assert not set(CELLS) & OUR_CONTRADICTIONS
-    assert len(PAIR_TABLE) == 42
+    assert len(PAIR_TABLE) == 49
 
 
 @ROWS
@@ -236,7 +257,7 @@ def test_a_cell_knows_whether_money_may_be_out(state: OrderState, htlc: HtlcStat
     found = _order_in(state, htlc)
     assert found.is_money_out is CELLS[state, htlc].money_out
     assert (found.locked_msat > 0) is CELLS[state, htlc].money_out
-    assert (found.spent_msat > 0) is (htlc is SETTLED)
+    assert (found.spent_msat > 0) is (htlc in {SETTLED, GONE})
 
 
 @ROWS
@@ -273,7 +294,7 @@ def test_a_cell_ends_at_its_last_deadline_unless_money_may_be_out(state: OrderSt
         assert after == pair(state, htlc), "time alone says nothing about money that may be out"
     if after.is_closed:
         assert duties(after) == NOBODY
-        assert after.end is End.CODE_RECEIVED or after.reason
+        assert after.end is End.CODE_RECEIVED or after.reason or after.htlc is GONE
 
 
 @ROWS

@@ -31,6 +31,8 @@ FULL = order(
         unpaid_since_ms=NOW_MS,
         unpaid_again_at_ms=NOW_MS,
         absent_since_ms=NOW_MS,
+        gone_since_ms=NOW_MS,
+        uncarried_since_ms=NOW_MS,
     ),
 )
 

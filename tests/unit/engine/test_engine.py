@@ -19,6 +19,7 @@ from holdpay.errors import (
     InvariantViolation,
     KeyTaken,
     LimitExceeded,
+    LndDenied,
     ProviderProtocolError,
     ProviderRefused,
     ProviderUnavailable,
@@ -812,3 +813,53 @@ async def test_each_completed_pass_is_announced(world: World) -> None:
     world.engine.on_pass = lambda: passes.append(world.now_s)
     await asyncio.sleep(10.5)
     assert len(passes) == 10
+
+
+# --- what lnd's own word would never end ------------------------------------------------------------------------------
+
+
+async def test_an_order_whose_lnd_record_is_gone_closes_after_its_expiry_height_when_no_channel_carries_it(
+    world: World,
+) -> None:
+    world.provider.story = Story(number_after_s=None, code_after_s=None)
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    payment_hash = world.theirs.payment_hash
+    world.provider.go_down()
+    del world.lnd.records[payment_hash]
+    world.lnd.break_streams()
+    world.lnd.carried = {payment_hash}
+    await asyncio.sleep(3600)
+    assert world.lnd.looks == [], "before the expiry height there is nothing to look for"
+
+    world.lnd.block_height = 800_164
+    await asyncio.sleep(3600)
+    assert len(world.lnd.looks) > 2
+    assert not world.order(order_id).is_closed, "a channel carries it"
+
+    world.lnd.carried = set()
+    closed = await world.until_closed(order_id)
+    assert (closed.htlc, closed.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
+    assert world.store.totals(world.clock.now_ms()).spent_day_msat == closed.spent_msat == 2_001_002
+
+
+async def test_an_htlc_that_lnd_never_signed_closes_after_its_expiry_height(world: World) -> None:
+    """lnd was killed before it signed: it calls the payment in flight through every restart (lnd issue 9340)."""
+    world.lnd.on_arrival = lambda payment_hash: None
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
+    await asyncio.sleep(3 * 3600)
+    assert not world.order(order_id).is_closed
+    world.lnd.block_height = 800_164
+    closed = await world.until_closed(order_id)
+    assert (closed.htlc, closed.end, closed.spent_msat) == (HtlcState.FAILED, End.PAYMENT_FAILED, 0)
+    assert len(world.lnd.sends) == 1
+
+
+async def test_channels_that_cannot_be_looked_at_close_nothing(world: World) -> None:
+    world.lnd.on_arrival = lambda payment_hash: None
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
+    world.lnd.block_height, world.lnd.look_error = 800_164, LndDenied("no PendingChannels")
+    await asyncio.sleep(3 * 3600)
+    assert not world.order(order_id).is_closed

@@ -174,6 +174,9 @@ class FakeLnd(
     async def ListChannels(self, request: Any, context: Context) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    async def PendingChannels(self, request: Any, context: Context) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     async def QueryRoutes(self, request: Any, context: Context) -> Any:  # noqa: N802
         raise NotImplementedError
 

@@ -81,6 +81,9 @@ FULL_PAYMENT = Payment(
     unpaid_again_at_ms=NOW_MS + 6,
     absent_since_ms=NOW_MS + 7,
     refusal="payment is in transition",
+    gone_since_ms=NOW_MS + 18,
+    gone_height=800_001,
+    uncarried_since_ms=NOW_MS + 19,
 )
 FULL_ORDER = Order(
     id="fullorder2",

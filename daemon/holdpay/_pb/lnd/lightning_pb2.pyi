@@ -433,6 +433,133 @@ class HTLC(_message.Message):
 Global___HTLC: _TypeAlias = HTLC  # noqa: Y015
 
 @_typing.final
+class PendingChannelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingChannelsRequest: _TypeAlias = PendingChannelsRequest  # noqa: Y015
+
+@_typing.final
+class PendingChannelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PendingChannel(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CHANNEL_POINT_FIELD_NUMBER: _builtins.int
+        CHAN_STATUS_FLAGS_FIELD_NUMBER: _builtins.int
+        channel_point: _builtins.str
+        """"txid:index" of the funding output."""
+        chan_status_flags: _builtins.str
+        """LND's names of what is going on, joined by " | ": "ChanStatusCoopBroadcasted", "ChanStatusCommitBroadcasted" ..."""
+        def __init__(
+            self,
+            *,
+            channel_point: _builtins.str = ...,
+            chan_status_flags: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["chan_status_flags", b"chan_status_flags", "channel_point", b"channel_point"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class WaitingCloseChannel(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CHANNEL_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def channel(self) -> Global___PendingChannelsResponse.PendingChannel: ...
+        def __init__(
+            self,
+            *,
+            channel: Global___PendingChannelsResponse.PendingChannel | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ForceClosedChannel(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CHANNEL_FIELD_NUMBER: _builtins.int
+        PENDING_HTLCS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def channel(self) -> Global___PendingChannelsResponse.PendingChannel: ...
+        @_builtins.property
+        def pending_htlcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingHTLC]: ...
+        def __init__(
+            self,
+            *,
+            channel: Global___PendingChannelsResponse.PendingChannel | None = ...,
+            pending_htlcs: _abc.Iterable[Global___PendingHTLC] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "pending_htlcs", b"pending_htlcs"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PENDING_FORCE_CLOSING_CHANNELS_FIELD_NUMBER: _builtins.int
+    WAITING_CLOSE_CHANNELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pending_force_closing_channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingChannelsResponse.ForceClosedChannel]:
+        """The commitment is confirmed; LND waits for what is locked in its outputs."""
+
+    @_builtins.property
+    def waiting_close_channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingChannelsResponse.WaitingCloseChannel]:
+        """The closing transaction is not confirmed yet. What HTLCs they have is not told."""
+
+    def __init__(
+        self,
+        *,
+        pending_force_closing_channels: _abc.Iterable[Global___PendingChannelsResponse.ForceClosedChannel] | None = ...,
+        waiting_close_channels: _abc.Iterable[Global___PendingChannelsResponse.WaitingCloseChannel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending_force_closing_channels", b"pending_force_closing_channels", "waiting_close_channels", b"waiting_close_channels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingChannelsResponse: _TypeAlias = PendingChannelsResponse  # noqa: Y015
+
+@_typing.final
+class PendingHTLC(_message.Message):
+    """An HTLC output of a channel that was closed by force. It does not tell its payment hash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCOMING_FIELD_NUMBER: _builtins.int
+    incoming: _builtins.bool
+    """False: ours, offered to the peer."""
+    def __init__(
+        self,
+        *,
+        incoming: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingHTLC: _TypeAlias = PendingHTLC  # noqa: Y015
+
+@_typing.final
 class ChannelBalanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

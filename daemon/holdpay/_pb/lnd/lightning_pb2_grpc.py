@@ -49,6 +49,11 @@ class LightningStub:
                 request_serializer=lnd_dot_lightning__pb2.ListChannelsRequest.SerializeToString,
                 response_deserializer=lnd_dot_lightning__pb2.ListChannelsResponse.FromString,
                 _registered_method=True)
+        self.PendingChannels = channel.unary_unary(
+                '/lnrpc.Lightning/PendingChannels',
+                request_serializer=lnd_dot_lightning__pb2.PendingChannelsRequest.SerializeToString,
+                response_deserializer=lnd_dot_lightning__pb2.PendingChannelsResponse.FromString,
+                _registered_method=True)
         self.ChannelBalance = channel.unary_unary(
                 '/lnrpc.Lightning/ChannelBalance',
                 request_serializer=lnd_dot_lightning__pb2.ChannelBalanceRequest.SerializeToString,
@@ -86,6 +91,13 @@ class LightningServicer:
 
     def ListChannels(self, request, context):
         """The open channels with the HTLCs that are pending on them. Macaroon: offchain:read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PendingChannels(self, request, context):
+        """The channels that are being opened or closed. Macaroon: offchain:read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +142,11 @@ def add_LightningServicer_to_server(servicer, server):
                     servicer.ListChannels,
                     request_deserializer=lnd_dot_lightning__pb2.ListChannelsRequest.FromString,
                     response_serializer=lnd_dot_lightning__pb2.ListChannelsResponse.SerializeToString,
+            ),
+            'PendingChannels': grpc.unary_unary_rpc_method_handler(
+                    servicer.PendingChannels,
+                    request_deserializer=lnd_dot_lightning__pb2.PendingChannelsRequest.FromString,
+                    response_serializer=lnd_dot_lightning__pb2.PendingChannelsResponse.SerializeToString,
             ),
             'ChannelBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.ChannelBalance,
@@ -228,6 +245,33 @@ class Lightning:
             '/lnrpc.Lightning/ListChannels',
             lnd_dot_lightning__pb2.ListChannelsRequest.SerializeToString,
             lnd_dot_lightning__pb2.ListChannelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PendingChannels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/PendingChannels',
+            lnd_dot_lightning__pb2.PendingChannelsRequest.SerializeToString,
+            lnd_dot_lightning__pb2.PendingChannelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

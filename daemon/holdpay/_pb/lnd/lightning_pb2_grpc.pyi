@@ -44,6 +44,8 @@ class LightningStub:
     """
     ListChannels: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.ListChannelsRequest, _lightning_pb2.ListChannelsResponse]
     """The open channels with the HTLCs that are pending on them. Macaroon: offchain:read."""
+    PendingChannels: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.PendingChannelsRequest, _lightning_pb2.PendingChannelsResponse]
+    """The channels that are being opened or closed. Macaroon: offchain:read."""
     ChannelBalance: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.ChannelBalanceRequest, _lightning_pb2.ChannelBalanceResponse]
     """Sums over all open channels. Macaroon: offchain:read."""
     QueryRoutes: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.QueryRoutesRequest, _lightning_pb2.QueryRoutesResponse]
@@ -64,6 +66,8 @@ class LightningAsyncStub(LightningStub):
     """
     ListChannels: _aio.UnaryUnaryMultiCallable[_lightning_pb2.ListChannelsRequest, _lightning_pb2.ListChannelsResponse]  # type: ignore[assignment]
     """The open channels with the HTLCs that are pending on them. Macaroon: offchain:read."""
+    PendingChannels: _aio.UnaryUnaryMultiCallable[_lightning_pb2.PendingChannelsRequest, _lightning_pb2.PendingChannelsResponse]  # type: ignore[assignment]
+    """The channels that are being opened or closed. Macaroon: offchain:read."""
     ChannelBalance: _aio.UnaryUnaryMultiCallable[_lightning_pb2.ChannelBalanceRequest, _lightning_pb2.ChannelBalanceResponse]  # type: ignore[assignment]
     """Sums over all open channels. Macaroon: offchain:read."""
     QueryRoutes: _aio.UnaryUnaryMultiCallable[_lightning_pb2.QueryRoutesRequest, _lightning_pb2.QueryRoutesResponse]  # type: ignore[assignment]
@@ -99,6 +103,14 @@ class LightningServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lightning_pb2.ListChannelsResponse, _abc.Awaitable[_lightning_pb2.ListChannelsResponse]]:
         """The open channels with the HTLCs that are pending on them. Macaroon: offchain:read."""
+
+    @_abc_1.abstractmethod
+    def PendingChannels(
+        self,
+        request: _lightning_pb2.PendingChannelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lightning_pb2.PendingChannelsResponse, _abc.Awaitable[_lightning_pb2.PendingChannelsResponse]]:
+        """The channels that are being opened or closed. Macaroon: offchain:read."""
 
     @_abc_1.abstractmethod
     def ChannelBalance(

@@ -91,6 +91,10 @@ class _HtlcStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HtlcState.V
     """Spent; the preimage is known."""
     HTLC_STATE_FAILED: _HtlcState.ValueType  # 6
     """The money is back."""
+    HTLC_STATE_GONE: _HtlcState.ValueType  # 7
+    """LND has no record of it any more and no channel carries it, or an operator wrote it off (`holdpayd resolve`). Nothing
+    is out; whether it was spent nobody can say. Only closed orders.
+    """
 
 class HtlcState(_HtlcState, metaclass=_HtlcStateEnumTypeWrapper):
     """The HTLC, in LND's words. "Held" is not one of them: it is in flight together with an order that is paid."""
@@ -109,6 +113,10 @@ HTLC_STATE_SETTLED: HtlcState.ValueType  # 5
 """Spent; the preimage is known."""
 HTLC_STATE_FAILED: HtlcState.ValueType  # 6
 """The money is back."""
+HTLC_STATE_GONE: HtlcState.ValueType  # 7
+"""LND has no record of it any more and no channel carries it, or an operator wrote it off (`holdpayd resolve`). Nothing
+is out; whether it was spent nobody can say. Only closed orders.
+"""
 Global___HtlcState: _TypeAlias = HtlcState  # noqa: Y015
 
 class _End:
@@ -135,6 +143,8 @@ class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _
     """No payment got through in time; nothing was spent."""
     END_CHARGED_WITHOUT_CODE: _End.ValueType  # 8
     """The HTLC settled and no code came in the grace period. The preimage is the proof for the provider's support."""
+    END_OUTCOME_UNKNOWN: _End.ValueType  # 9
+    """No code, and nobody can say whether the money was spent (HTLC_STATE_GONE); it counts as spent."""
 
 class End(_End, metaclass=_EndEnumTypeWrapper):
     """How a closed order ended."""
@@ -157,6 +167,8 @@ END_PAYMENT_FAILED: End.ValueType  # 7
 """No payment got through in time; nothing was spent."""
 END_CHARGED_WITHOUT_CODE: End.ValueType  # 8
 """The HTLC settled and no code came in the grace period. The preimage is the proof for the provider's support."""
+END_OUTCOME_UNKNOWN: End.ValueType  # 9
+"""No code, and nobody can say whether the money was spent (HTLC_STATE_GONE); it counts as spent."""
 Global___End: _TypeAlias = End  # noqa: Y015
 
 @_typing.final
@@ -245,6 +257,7 @@ class Order(_message.Message):
     TERMINAL_FIELD_NUMBER: _builtins.int
     PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
     ERASED_AT_MS_FIELD_NUMBER: _builtins.int
+    GONE_SINCE_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """10 lower-case letters and digits; "rec" and the beginning of the payment hash for an order made by `holdpayd recover`."""
     kind: _builtins.str
@@ -286,7 +299,7 @@ class Order(_message.Message):
     locked_msat: _builtins.int
     """What is or may be out now, amount and fee. 0: nothing."""
     spent_msat: _builtins.int
-    """What was spent, amount and fee. 0: nothing."""
+    """What was spent, amount and fee; with HTLC_STATE_GONE what may have been, at most. 0: nothing."""
     expiry_height: _builtins.int
     """LND resolves our HTLC on chain from this height on at the latest. Absent: no attempt is out."""
     payment_hash: _builtins.str
@@ -315,6 +328,8 @@ class Order(_message.Message):
     """When the wait for a code ends by the provider's promise. Absent: nothing is out."""
     erased_at_ms: _builtins.int
     """When number, code and the provider's replies were erased (daemon.retain_codes_days). Absent: they were not."""
+    gone_since_ms: _builtins.int
+    """Since when LND, which had spoken of the payment, has no record of it. Absent: it has one, or nothing is out."""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at. Empty: nothing."""
@@ -357,10 +372,11 @@ class Order(_message.Message):
         terminal: _builtins.bool = ...,
         promise_until_ms: _builtins.int | None = ...,
         erased_at_ms: _builtins.int | None = ...,
+        gone_since_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -378,6 +394,8 @@ class Order(_message.Message):
     _WhichOneofArgType__expiry_height: _TypeAlias = _typing.Literal["_expiry_height", b"_expiry_height"]  # noqa: Y015
     _WhichOneofReturnType__fee_msat: _TypeAlias = _typing.Literal["fee_msat"]  # noqa: Y015
     _WhichOneofArgType__fee_msat: _TypeAlias = _typing.Literal["_fee_msat", b"_fee_msat"]  # noqa: Y015
+    _WhichOneofReturnType__gone_since_ms: _TypeAlias = _typing.Literal["gone_since_ms"]  # noqa: Y015
+    _WhichOneofArgType__gone_since_ms: _TypeAlias = _typing.Literal["_gone_since_ms", b"_gone_since_ms"]  # noqa: Y015
     _WhichOneofReturnType__next_dispatch_at_ms: _TypeAlias = _typing.Literal["next_dispatch_at_ms"]  # noqa: Y015
     _WhichOneofArgType__next_dispatch_at_ms: _TypeAlias = _typing.Literal["_next_dispatch_at_ms", b"_next_dispatch_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
@@ -406,6 +424,8 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expiry_height) -> _WhichOneofReturnType__expiry_height | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fee_msat) -> _WhichOneofReturnType__fee_msat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gone_since_ms) -> _WhichOneofReturnType__gone_since_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_dispatch_at_ms) -> _WhichOneofReturnType__next_dispatch_at_ms | None: ...
     @_typing.overload

@@ -1,0 +1,168 @@
+"""`holdpayd resolve`: an operator says how a payment ended, where LND cannot say it any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from holdpay.app import lnd_settings
+from holdpay.audit.against_lnd import is_of_node
+from holdpay.audit.recover import database_path
+from holdpay.clock import SystemClock
+from holdpay.config import Settings
+from holdpay.core.events import Resolution, Resolved
+from holdpay.core.explain import explain
+from holdpay.core.lightning import HtlcLook, LndMessage, Lost, NodeIdentity, NotKnown, Reported, preimage_fits
+from holdpay.core.machine import decide
+from holdpay.core.model import HtlcState, Order, Payment
+from holdpay.core.policy import Policy, latest_expiry_height
+from holdpay.errors import HoldpayError, LndError
+from holdpay.lnd.ledger import LndLedger
+from holdpay.lock import StateLock
+from holdpay.store.store import SqliteStore
+
+START: Final = "Start holdpayd: it records that by itself."
+
+
+class ResolveRefused(HoldpayError):
+    """LND can still say how the payment ended, or there is nothing to resolve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LndView:
+    """What lnd says of one payment now. ``said`` and ``look`` are None where another node answers, or none does."""
+
+    node: NodeIdentity | None = None
+    said: LndMessage | None = None
+    look: HtlcLook | None = None
+    trouble: str = ""
+    """Why lnd could not be asked."""
+
+
+@contextmanager
+def books(settings: Settings) -> Iterator[SqliteStore]:
+    """The daemon's database, for as long as no daemon has it. Raises ResolveRefused, AlreadyRunning, StoreError."""
+    path = database_path(settings)
+    if not path.exists():
+        raise ResolveRefused(f"There is no database {path}. See that --config names the daemon's configuration.")
+    with StateLock(settings.daemon.state_dir), closing(SqliteStore(path)) as store:
+        yield store
+
+
+def payment_of(order: Order) -> Payment:
+    """The payment that can be resolved. Raises ResolveRefused if no money of the order may be out."""
+    if order.payment is None or not order.is_money_out:
+        raise ResolveRefused(
+            f"No money of order {order.id} is out, so there is nothing to resolve."
+            f" `holdpay orders explain {order.id}` says how it stands."
+        )
+    return order.payment
+
+
+async def look(settings: Settings, clock: SystemClock, payment: Payment) -> LndView:
+    """Asks lnd about the payment, and its channels about the HTLC. Raises ConfigError for lnd's certificate."""
+    try:
+        async with LndLedger(lnd_settings(settings), clock) as ledger:
+            node = await ledger.identity()
+            if not is_of_node(payment, node):
+                return LndView(node=node)
+            said = await ledger.payment(payment.payment_hash)
+            return LndView(node=node, said=said, look=await ledger.look_for_htlc(payment.payment_hash))
+    except LndError as error:
+        return LndView(trouble=error.message)
+
+
+# --- what is known --------------------------------------------------------------------------------------------------
+
+
+def known(order: Order, view: LndView, policy: Policy, now_ms: int) -> Iterator[str]:
+    """What an operator should know before he says anything, a line each."""
+    payment = payment_of(order)
+    words = explain(order, policy, now_ms, block_height=view.look.block_height if view.look else 0)
+    yield words.summary
+    yield words.money
+    yield f"It was paid from node {payment.node_pubkey[:16]}… on {payment.node_network}."
+    yield f"lnd: {_view_words(view)}"
+
+
+def _view_words(view: LndView) -> str:
+    if view.node is None:
+        return f"it could not be asked. {view.trouble}"
+    if view.said is None or view.look is None:
+        return f"node {view.node.pubkey[:16]}… answers, which is another one and knows nothing of it."
+    carried = "a channel carries its HTLC, or may" if view.look.is_carried else "no channel carries its HTLC"
+    return f"{_said_words(view.said)}; {carried}; the chain is at block {view.look.block_height:,}."
+
+
+def _said_words(said: LndMessage) -> str:
+    if isinstance(said, Reported):
+        return f"the payment is {said.update.status.value.replace('_', ' ')}"
+    return "it has no record of the payment" if isinstance(said, NotKnown) else "it did not say"
+
+
+# --- whether a person may say it --------------------------------------------------------------------------------------
+
+
+def objection(payment: Payment, view: LndView, event: Resolved, policy: Policy, *, is_node_retired: bool) -> str:
+    """Why the operator's word is not taken: one sentence what stands against it, one what to do. Empty: nothing."""
+    if event.resolution is Resolution.SETTLED and not _fits(event.preimage, payment.payment_hash):
+        return "The preimage does not fit the payment hash of the order. Give the 64 hex digits of the right one."
+    if view.said is not None and view.look is not None:
+        if is_node_retired:
+            return "The node that paid answers at lnd.address. Leave out --node-retired."
+        return _objection_of_the_payer(payment, view.said, view.look, event, policy)
+    if is_node_retired:
+        return ""
+    retired = f"If node {payment.node_pubkey[:16]}… is gone for good, say so with --node-retired."
+    if view.node is None:
+        return f"lnd cannot be asked, and may still know how the payment ended: {view.trouble} {retired}"
+    return f"Another node paid, and may still know how the payment ended. Point lnd.address at it. {retired}"
+
+
+def _objection_of_the_payer(payment: Payment, said: LndMessage, look: HtlcLook, event: Resolved, policy: Policy) -> str:
+    if isinstance(said, Reported) and said.update.is_terminal:
+        return f"lnd says how it ended: {_said_words(said)}. {START}"
+    if not isinstance(said, Reported | NotKnown):
+        trouble = said.text if isinstance(said, Lost) else ""
+        return f"lnd did not say what became of the payment: {trouble} Run this again."
+    if isinstance(said, NotKnown) and not payment.is_known_to_lnd:
+        return f"lnd never had the payment, as it says now. {START}"
+    if look.is_carried:
+        return (
+            "A channel carries the HTLC, or one that is being closed may."
+            " Only the payee or the chain ends it; holdpayd records how."
+        )
+    if isinstance(said, NotKnown) and event.resolution is Resolution.SETTLED:
+        return ""  # the preimage is the proof
+    until_height = latest_expiry_height(replace(payment, gone_height=payment.gone_height or look.block_height), policy)
+    if until_height is not None and look.block_height > until_height:
+        return ""
+    until = f"until block {until_height:,}" if until_height is not None else "as long as lnd looks for a route"
+    return f"An HTLC of it may still come to be, {until}; the chain is at block {look.block_height:,}. Wait for that."
+
+
+def _fits(preimage: str | None, payment_hash: str) -> bool:
+    try:
+        return preimage is not None and preimage_fits(preimage, payment_hash)
+    except ValueError:
+        return False
+
+
+def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, now_ms: int) -> Order:
+    """Writes the operator's word into the journal and what follows from it. Returns the order as it is then."""
+    step = decide(order, event, policy, now_ms)
+    if not step.is_change or step.order.htlc is order.htlc:
+        raise ResolveRefused(f"Order {order.id} has no payment that could be resolved so. Nothing was written.")
+    store.commit(event, step, None, now_ms)
+    return step.order
+
+
+def outcome(order: Order) -> str:
+    """One sentence about what was written."""
+    if order.htlc is HtlcState.SETTLED and not order.is_closed:
+        return f"Order {order.id} is settled; holdpayd goes on asking for its code. Start it."
+    return (
+        f"Order {order.id} is closed: {order.end.value.replace('_', ' ') if order.end else ''}. Start holdpayd again."
+    )

@@ -1,0 +1,25 @@
+"""Where an HTLC is, by the word of the node's channels."""
+
+from __future__ import annotations
+
+from holdpay.core.lightning import HtlcLook, NodeIdentity
+from holdpay.errors import LndUnavailable
+from holdpay.lnd.connection import Connection
+from holdpay.lnd.convert import may_carry_out, to_channel
+from holdpay.lnd.link import Link
+
+
+async def look_for_htlc(link: Link, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
+    """Looks at the channels of ``payer`` for an HTLC with this hash (hex). Raises LndError's children.
+
+    The height is asked for first, so that it is never ahead of what the channels say; the open channels before those
+    that are being closed, so that one that moves from the first list to the second is not missed.
+    """
+    connection = await link.verified(afresh=True)
+    info = connection.info
+    channels = await link.ask_patiently(Connection.channels)
+    pending = await link.ask_patiently(Connection.pending_channels)
+    if info is None or link.current.identity != payer or connection is not link.current:
+        raise LndUnavailable("Another node answers at lnd.address, or the connection changed meanwhile.")
+    is_open_in = any(payment_hash in to_channel(channel).paying for channel in channels.channels)
+    return HtlcLook(info.block_height, is_open_in or may_carry_out(pending))

@@ -1,0 +1,237 @@
+"""Payments that lnd's own word would never end: its record is gone, or it was killed before it signed the HTLC.
+
+What ends them is the block height, and the node's channels; or an operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdpay.core import events as ev
+from holdpay.core.duties import wants_look
+from holdpay.core.explain import alarms, explain
+from holdpay.core.lightning import HtlcLook
+from holdpay.core.machine import Step, decide
+from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.errors import InvariantViolation
+from tests.unit.build import ALICE, HOUR, NOW_MS, POLICY, PREIMAGE, S, in_flight, pair, refunded, replied, settled
+
+EXPIRY_HEIGHT = 800_163
+"""Of the HTLC that the builders make."""
+LONG_LIFE_DELTA = 40 + 3 + 432
+"""How long one can live: their final CLTV delta, LND's padding, payment.route_cltv_delta."""
+AWAITING, PAID, NUMBER = OrderState.AWAITING_PAYMENT, OrderState.PAID, OrderState.NUMBER_ASSIGNED
+OUT = (AWAITING, PAID, NUMBER, OrderState.DELIVERED, OrderState.CANCELED)
+
+
+def after(found: Order, event: ev.Event, at_s: int = 0) -> Order:
+    return step(found, event, at_s).order
+
+
+def step(found: Order, event: ev.Event, at_s: int = 0) -> Step:
+    return decide(found, event, POLICY, NOW_MS + at_s * S)
+
+
+def looked(height: int, *, carried: bool = False) -> ev.HtlcLookedFor:
+    return ev.HtlcLookedFor(HtlcLook(height, carried))
+
+
+def lost_record(state: OrderState = PAID, **changes: object) -> Order:
+    return after(pair(state, HtlcState.IN_FLIGHT, **changes), ev.PaymentNotFound())
+
+
+def looked_twice(found: Order, height: int, apart_s: int = 30) -> Order:
+    return after(after(found, looked(height)), looked(height), apart_s)
+
+
+# --- when the channels must be looked at --------------------------------------------------------------------------
+
+
+def test_a_payment_in_flight_is_looked_for_only_after_its_expiry_height() -> None:
+    held = pair(PAID, HtlcState.IN_FLIGHT)
+    assert not wants_look(held, POLICY, EXPIRY_HEIGHT)
+    assert wants_look(held, POLICY, EXPIRY_HEIGHT + 1)
+
+
+def test_a_lost_record_is_looked_for_only_after_the_expiry_height() -> None:
+    assert not wants_look(lost_record(), POLICY, EXPIRY_HEIGHT)
+    assert wants_look(lost_record(), POLICY, EXPIRY_HEIGHT + 1)
+
+
+def test_a_lost_record_whose_expiry_height_lnd_never_named_is_looked_for_once_and_after_the_longest_life() -> None:
+    lost = lost_record(expiry_height=None)
+    assert wants_look(lost, POLICY, 800_000)
+    lost = after(lost, looked(800_000))
+    assert not wants_look(lost, POLICY, 800_000 + LONG_LIFE_DELTA)
+    assert wants_look(lost, POLICY, 800_000 + LONG_LIFE_DELTA + 1)
+
+
+@pytest.mark.parametrize("htlc", [h for h in HtlcState if h is not HtlcState.IN_FLIGHT])
+def test_nothing_else_is_ever_looked_for(htlc: HtlcState) -> None:
+    assert not wants_look(pair(PAID, htlc), POLICY, 2**31)
+
+
+# --- what a look proves -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", OUT)
+@pytest.mark.parametrize("height", [EXPIRY_HEIGHT - 1, EXPIRY_HEIGHT])
+def test_no_look_proves_anything_up_to_the_expiry_height(state: OrderState, height: int) -> None:
+    assert not looked_twice(lost_record(state), height, apart_s=9 * 3600).is_closed
+    assert not looked_twice(pair(state, HtlcState.IN_FLIGHT), height, apart_s=9 * 3600).is_closed
+
+
+@pytest.mark.parametrize("state", OUT)
+def test_one_look_proves_nothing_nor_do_two_at_once(state: OrderState) -> None:
+    lost = lost_record(state)
+    assert not after(lost, looked(900_000)).is_closed
+    assert not looked_twice(lost, 900_000, apart_s=29).is_closed
+    assert looked_twice(lost, 900_000, apart_s=30).is_closed
+
+
+def test_a_channel_that_carries_the_htlc_meanwhile_takes_back_what_one_look_had_shown() -> None:
+    lost = after(lost_record(), looked(900_000))
+    lost = after(lost, looked(900_000, carried=True), 30)
+    assert not after(lost, looked(900_000), 60).is_closed
+
+
+def test_a_restart_takes_back_what_one_look_had_shown_because_the_clock_may_have_been_set() -> None:
+    lost = after(after(lost_record(), looked(900_000)), ev.DaemonRestarted(), 1)
+    assert not after(lost, looked(900_000), 3600).is_closed
+
+
+def test_an_htlc_whose_expiry_height_is_not_known_is_waited_for_as_long_as_one_can_live() -> None:
+    lost = after(lost_record(expiry_height=None), looked(800_000))
+    assert not looked_twice(lost, 800_000 + LONG_LIFE_DELTA).is_closed
+    assert looked_twice(lost, 800_000 + LONG_LIFE_DELTA + 1).is_closed
+
+
+def test_lnd_finding_its_record_again_ends_the_doubt() -> None:
+    lost = after(after(lost_record(), looked(900_000)), in_flight(), 1)
+    assert lost.payment is not None
+    assert (lost.payment.gone_since_ms, lost.is_closed) == (None, False)
+    assert after(lost, settled(), 2).htlc is HtlcState.SETTLED
+
+
+# --- how it ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER, OrderState.CANCELED])
+def test_a_lost_record_without_a_code_ends_with_an_unknown_outcome_that_counts_as_spent(state: OrderState) -> None:
+    done = looked_twice(lost_record(state), 900_000)
+    assert (done.htlc, done.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
+    assert (done.spent_msat, done.reserved_msat, done.locked_msat) == (2_001_002, 2_001_002, 0)
+    assert "no record" in done.reason
+
+
+def test_the_whole_fee_limit_counts_as_spent_where_no_fee_is_known() -> None:
+    done = looked_twice(after(lost_record(expiry_height=None, fee_msat=0), looked(800_000)), 900_000)
+    assert done.spent_msat == 2_010_000
+
+
+def test_a_lost_record_with_a_code_ends_well() -> None:
+    done = looked_twice(lost_record(OrderState.DELIVERED), 900_000)
+    assert (done.htlc, done.end, done.spent_msat) == (HtlcState.GONE, End.CODE_RECEIVED, 2_001_002)
+
+
+def test_an_htlc_that_lnd_never_signed_ends_as_one_that_never_left() -> None:
+    """lnd calls it in flight for ever; the provider never saw it."""
+    seen = looked_twice(pair(AWAITING, HtlcState.IN_FLIGHT), 900_000)
+    assert seen.htlc is HtlcState.FAILED
+    done = after(seen, ev.TimePassed(), 3600)
+    assert (done.end, done.spent_msat, done.state) == (End.PAYMENT_FAILED, 0, OrderState.ABANDONED)
+    assert "never gave its HTLC to a channel" in done.reason
+
+
+def test_an_htlc_that_lnd_never_signed_is_not_dispatched_again() -> None:
+    seen = looked_twice(pair(AWAITING, HtlcState.IN_FLIGHT, pay_by_ms=NOW_MS + 9 * HOUR), 900_000)
+    for at_s in (31, 60, 90):
+        seen = after(seen, replied(NOW_MS + at_s * S), at_s)
+    with pytest.raises(InvariantViolation):
+        decide(replace(seen, closed_at_ms=None, end=None), ev.DispatchIntended(ALICE), POLICY, NOW_MS + 91 * S)
+
+
+def test_what_the_provider_called_paid_was_there_once_so_its_outcome_is_unknown() -> None:
+    done = looked_twice(pair(PAID, HtlcState.IN_FLIGHT), 900_000)
+    assert (done.htlc, done.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
+
+
+@pytest.mark.parametrize("state", OUT)
+def test_nothing_is_taken_back_once_lnd_has_spoken(state: OrderState) -> None:
+    ended = after(pair(state, HtlcState.IN_FLIGHT), refunded())
+    assert after(ended, looked(900_000), 60) == ended
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def words(found: Order, height: int) -> str:
+    said = explain(found, POLICY, NOW_MS, block_height=height)
+    return f"{said.summary} {said.money} {said.next}"
+
+
+def test_nobody_is_told_to_wait_for_a_height_that_has_passed() -> None:
+    held = pair(PAID, HtlcState.IN_FLIGHT)
+    assert "at block height 800,163" in words(held, EXPIRY_HEIGHT)
+    passed = words(held, EXPIRY_HEIGHT + 1)
+    assert "has passed (the chain is at block 800,164)" in passed
+    assert "locked" not in passed
+    assert "channels are looked at" in passed
+
+
+def test_a_lost_record_is_told_with_the_height_that_ends_it_and_the_present_one() -> None:
+    assert "until block height 800,163; the chain is at 800,000" in words(lost_record(), 800_000)
+    assert "800,163, which has passed (the chain is at block 800,200)" in words(lost_record(), 800_200)
+    assert any("no record" in alarm for alarm in alarms(lost_record(), POLICY, NOW_MS))
+
+
+def test_a_lost_record_fills_no_journal() -> None:
+    lost = lost_record()
+    assert not step(lost, ev.PaymentNotFound(), 300).is_change
+
+
+# --- an operator's word -------------------------------------------------------------------------------------------
+
+
+def resolved(resolution: ev.Resolution, preimage: str | None = None) -> ev.Resolved:
+    return ev.Resolved(resolution, by="ann", why="node sold", preimage=preimage)
+
+
+@pytest.mark.parametrize("htlc", [HtlcState.DISPATCHING, HtlcState.UNKNOWN, HtlcState.IN_FLIGHT])
+@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER, OrderState.CANCELED])
+def test_what_is_written_off_counts_as_spent(state: OrderState, htlc: HtlcState) -> None:
+    done = after(pair(state, htlc), resolved(ev.Resolution.WRITTEN_OFF))
+    assert (done.htlc, done.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
+    assert done.spent_msat > 2_000_000
+    assert done.reason == "ann resolved the payment as written off: node sold"
+
+
+@pytest.mark.parametrize("htlc", [HtlcState.DISPATCHING, HtlcState.UNKNOWN, HtlcState.IN_FLIGHT])
+def test_what_is_resolved_as_failed_gives_the_money_back_to_the_limits(htlc: HtlcState) -> None:
+    done = after(pair(AWAITING, htlc), resolved(ev.Resolution.FAILED))
+    assert (done.htlc, done.end, done.spent_msat) == (HtlcState.FAILED, End.PAYMENT_FAILED, 0)
+    assert after(pair(PAID, htlc), resolved(ev.Resolution.FAILED)).end is End.REFUNDED
+    assert after(pair(OrderState.DELIVERED, htlc), resolved(ev.Resolution.FAILED)).end is End.CODE_FREE
+
+
+def test_what_is_resolved_as_settled_goes_on_waiting_for_its_code() -> None:
+    found = step(pair(NUMBER, HtlcState.IN_FLIGHT), resolved(ev.Resolution.SETTLED, PREIMAGE))
+    paid = found.order
+    assert (paid.htlc, paid.is_closed, paid.spent_msat) == (HtlcState.SETTLED, False, 2_001_002)
+    assert found.notes == ("ann resolved the payment as settled: node sold",)
+    assert after(paid, replied(NOW_MS, paid=True, code="012345"), 60).end is End.CODE_RECEIVED
+
+
+def test_a_preimage_that_does_not_fit_settles_nothing() -> None:
+    for preimage in (None, "22" * 32):
+        told = step(pair(NUMBER, HtlcState.IN_FLIGHT), resolved(ev.Resolution.SETTLED, preimage))
+        assert told.order.htlc is HtlcState.IN_FLIGHT
+        assert "does not fit" in told.notes[0]
+
+
+@pytest.mark.parametrize("resolution", ev.Resolution)
+@pytest.mark.parametrize("htlc", [HtlcState.NONE, HtlcState.SETTLED, HtlcState.FAILED])
+def test_where_no_money_is_out_there_is_nothing_to_resolve(htlc: HtlcState, resolution: ev.Resolution) -> None:
+    assert not step(pair(PAID, htlc), resolved(resolution, PREIMAGE)).is_change
