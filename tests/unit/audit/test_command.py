@@ -78,3 +78,34 @@ def test_recover_without_a_node_of_the_provider_is_a_question_of_configuration(c
     done = run("recover", "--config", config)
     assert done.exit_code == 78
     assert "provider.payee_pubkeys is empty" in done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--failed", "--written-off"), ("--failed", "--settled", "00" * 32)])
+def test_resolve_wants_one_word_about_the_payment(config: Path, words: tuple[str, ...]) -> None:
+    done = run("resolve", "abcd", "--config", config, "--yes", "--why", "so", *words)
+    assert (done.exit_code, "Say one of" in done.stderr) == (2, True)
+
+
+def test_resolve_asks_nobody_where_no_terminal_is(config: Path) -> None:
+    done = run("resolve", "abcd", "--config", config, "--failed", "--why", "so")
+    assert (done.exit_code, "--yes" in done.stderr) == (2, True)
+    done = run("resolve", "abcd", "--config", config, "--failed", "--yes")
+    assert (done.exit_code, "--why" in done.stderr) == (2, True)
+
+
+def test_resolve_makes_no_database(config: Path) -> None:
+    done = run("resolve", "abcd", "--config", config, "--failed", "--yes", "--why", "so")
+    assert (done.exit_code, "There is no database" in done.stderr) == (4, True)
+    assert not (config.parent / "state" / "holdpay.db").exists()
+
+
+def test_resolve_refuses_an_order_that_is_not_there_or_has_no_money_out(config: Path) -> None:
+    state = config.with_name("state")
+    state.mkdir(mode=0o700)
+    store = SqliteStore(state / "holdpay.db")
+    live(store, order(), *HELD[:1])
+    store.close()
+    for order_id, told in (("zzzz", "no such order"), (order().id, "nothing to resolve")):
+        done = run("resolve", order_id, "--config", config, "--failed", "--yes", "--why", "so")
+        assert done.exit_code == 4
+        assert told in done.stderr.lower()

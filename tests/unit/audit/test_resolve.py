@@ -1,0 +1,111 @@
+"""Whether an operator's word is taken: only where lnd itself can say no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, payment_of
+from holdpay.core.events import Resolution, Resolved
+from holdpay.core.lightning import HtlcLook, LndMessage, Lost, NotKnown, PaymentStatus, Reported
+from holdpay.core.model import HtlcState, Order, OrderState, Payment
+from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, POLICY, PREIMAGE, attempt, pair, payment, update
+
+EXPIRY_HEIGHT = 800_163
+OUT: LndMessage = Reported(update(PaymentStatus.IN_FLIGHT, attempt()), live=False)
+FAILED = Resolved(Resolution.FAILED, by="ann", why="I saw it")
+SETTLED = Resolved(Resolution.SETTLED, by="ann", why="I saw it", preimage=PREIMAGE)
+WRITTEN_OFF = Resolved(Resolution.WRITTEN_OFF, by="ann", why="nobody knows")
+EVERY = pytest.mark.parametrize("word", [FAILED, SETTLED, WRITTEN_OFF], ids=lambda word: word.resolution.value)
+PAID = payment(HtlcState.IN_FLIGHT)
+
+
+def view(said: LndMessage = OUT, height: int = EXPIRY_HEIGHT + 1, *, carried: bool = False) -> LndView:
+    return LndView(node=ALICE, said=said, look=HtlcLook(height, carried))
+
+
+def against(seen: LndView, word: Resolved, of: Payment = PAID, *, retired: bool = False) -> str:
+    return objection(of, seen, word, POLICY, is_node_retired=retired)
+
+
+@EVERY
+@pytest.mark.parametrize("said", [OUT, NotKnown()], ids=["in flight", "no record"])
+def test_it_is_taken_once_the_expiry_height_has_passed_and_no_channel_carries_the_htlc(
+    word: Resolved, said: LndMessage
+) -> None:
+    assert against(view(said), word) == ""
+    assert "A channel carries the HTLC" in against(view(said, carried=True), word)
+
+
+@pytest.mark.parametrize("word", [FAILED, WRITTEN_OFF])
+@pytest.mark.parametrize("said", [OUT, NotKnown()], ids=["in flight", "no record"])
+def test_before_the_expiry_height_it_is_refused_with_both_heights(word: Resolved, said: LndMessage) -> None:
+    assert "until block 800,163; the chain is at block 800,163" in against(view(said, EXPIRY_HEIGHT), word)
+
+
+def test_a_preimage_proves_a_payment_without_a_record_at_any_height() -> None:
+    assert against(view(NotKnown(), 1), SETTLED) == ""
+    assert against(view(OUT, 1), SETTLED) != "", "lnd will say so itself"
+
+
+@pytest.mark.parametrize("preimage", [None, "22" * 32, "not hex", PREIMAGE[:-2]])
+def test_a_preimage_that_does_not_fit_is_refused(preimage: str | None) -> None:
+    assert "does not fit" in against(view(NotKnown()), replace(SETTLED, preimage=preimage))
+
+
+def test_where_the_expiry_height_was_never_named_the_longest_life_of_an_htlc_counts() -> None:
+    unnamed = replace(PAID, expiry_height=None, gone_height=800_000)
+    assert "until block 800,475" in against(view(NotKnown(), 800_475), FAILED, unnamed)
+    assert against(view(NotKnown(), 800_476), FAILED, unnamed) == ""
+    assert "until block" in against(view(NotKnown(), 900_000), FAILED, replace(unnamed, gone_height=None))
+
+
+@EVERY
+@pytest.mark.parametrize("status", [PaymentStatus.SUCCEEDED, PaymentStatus.FAILED])
+def test_what_lnd_knows_it_says_itself(word: Resolved, status: PaymentStatus) -> None:
+    assert "lnd says how it ended" in against(view(Reported(update(status), live=False)), word)
+
+
+@EVERY
+def test_a_payment_that_lnd_never_had_is_left_to_the_daemon(word: Resolved) -> None:
+    never = payment(HtlcState.UNKNOWN)
+    assert "Start holdpayd" in against(view(NotKnown()), word, never)
+
+
+@EVERY
+def test_an_lnd_that_cannot_be_asked_may_still_know(word: Resolved) -> None:
+    assert "--node-retired" in against(LndView(trouble="It is down. Start it."), word)
+    assert "It is down." in against(LndView(trouble="It is down. Start it."), word)
+    assert "did not say" in against(view(Lost("gone away")), word)
+    assert against(LndView(trouble="It is down."), word, retired=True) == ""
+
+
+@EVERY
+def test_another_node_says_nothing_and_a_retired_one_cannot(word: Resolved) -> None:
+    assert "Another node paid" in against(LndView(node=MALLORY), word)
+    assert against(LndView(node=MALLORY), word, retired=True) == ""
+    assert "Leave out --node-retired" in against(view(NotKnown()), word, retired=True)
+
+
+@pytest.mark.parametrize("htlc", [HtlcState.NONE, HtlcState.SETTLED, HtlcState.FAILED])
+def test_an_order_without_money_out_is_refused(htlc: HtlcState) -> None:
+    with pytest.raises(ResolveRefused, match="nothing to resolve"):
+        payment_of(pair(OrderState.PAID, htlc))
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (view(), "the payment is in flight; no channel carries its HTLC; the chain is at block 800,164."),
+        (view(NotKnown(), carried=True), "no record of the payment; a channel carries its HTLC, or may"),
+        (LndView(node=MALLORY), "another one and knows nothing of it"),
+        (LndView(trouble="It is down."), "could not be asked. It is down."),
+    ],
+)
+def test_what_is_known_is_told_before_anything_is_asked(seen: LndView, told: str) -> None:
+    held: Order = pair(OrderState.PAID, HtlcState.IN_FLIGHT)
+    text = "\n".join(known(held, seen, POLICY, NOW_MS))
+    assert told in text
+    assert ALICE.pubkey[:16] in text
+    assert HASH not in text
