@@ -60,11 +60,11 @@ def test_a_check_warns_and_shows_no_password(config: Path) -> None:
 
 @pytest.mark.parametrize("check", [["--check-config"], []])
 def test_every_problem_is_a_line_on_stderr_and_the_exit_code_is_78(config: Path, check: list[str]) -> None:
-    config.write_text('[daemon]\nsokcet = "/x"\n[lnd]\nmacaroon = "gone"\n[payment]\ntimeout_s = "25m"\n')
+    config.write_text('[daemon]\nsokcet = "/x"\n[lnd]\nmacaroon = "gone"\n[payment]\npay_within_s = "10m"\n')
     done = holdpayd("--config", config, *check)
     assert (done.returncode, done.stdout) == (78, "")
     lines = done.stderr.splitlines()
-    starts = ["holdpayd: daemon.sokcet ", "holdpayd: lnd.macaroon ", "holdpayd: payment.timeout_s "]
+    starts = ["holdpayd: daemon.sokcet ", "holdpayd: lnd.macaroon ", "holdpayd: payment.pay_within_s "]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 
 

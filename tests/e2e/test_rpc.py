@@ -116,7 +116,7 @@ REFUSED: dict[str, tuple[dict[str, object], grpc.StatusCode, str]] = {
     "a long key": ({"idempotency_key": "k" * 129}, INVALID, "1 to 128 printable"),
     "a key with a control character": ({"idempotency_key": "a\x1bb"}, INVALID, "1 to 128 printable"),
     "a price limit of nothing": ({"max_price_sat": 0}, INVALID, "--max-price"),
-    "a fee limit out of all proportion": ({"max_fee_sat": 1_000_001}, INVALID, "--max-fee"),
+    "a fee limit over the daemon's": ({"max_fee_sat": 154}, INVALID, "payment.max_fee_sat allows 153 sat"),
     "the largest number there is": ({"max_fee_sat": 2**64 - 1}, INVALID, "--max-fee"),
     "a price over the limit": ({"max_price_sat": 2999}, grpc.StatusCode.OUT_OF_RANGE, "The price is 3000 sat"),
     "a country as long as a book": ({"country": "u" * 60_000}, INVALID, "country must have 1 to 64 printable"),

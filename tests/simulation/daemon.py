@@ -243,7 +243,7 @@ class SimDaemon:
                 raise Crash
             self.sends += 1
             stream = Stream(self, key)
-            spec = core_duties.spec_of(order, self.policy)
+            spec = core_duties.spec_of(order, self.policy, self.heap.now_ms)
             self.auditor.sent(spec.payment_hash)
             self.lnd.send(spec, stream.hear)
         elif isinstance(action, Track) and action.at_ms <= self.heap.now_ms:

@@ -76,7 +76,8 @@ def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
         payer = NodeIdentity(payment.node_pubkey, payment.node_network)
         if self._engine.node.identity != payer:
             return False
-        stream = self._engine.node.send(spec_of(order, self._engine.policy), payer)
+        spec = spec_of(order, self._engine.policy, self._engine.clock.now_ms())
+        stream = self._engine.node.send(spec, payer)
         first = await anext(stream)
         self._engine.apply(order.id, ev.DispatchIntended(payer))
         self._engine.apply(order.id, performers._event_of(first))

@@ -21,7 +21,14 @@ from holdpay.core.policy import Policy, Strictness
 from holdpay.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
-WITHOUT_DEFAULT = {"lnd.tls_cert", "lnd.tls_server_name", "lnd.macaroon", "lnd.network", "provider.proxy"}
+WITHOUT_DEFAULT = {
+    "lnd.tls_cert",
+    "lnd.tls_server_name",
+    "lnd.macaroon",
+    "lnd.network",
+    "payment.max_fee_sat",
+    "provider.proxy",
+}
 MACAROON = b"\x02\x01\x03lnd"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
@@ -169,14 +176,14 @@ def test_all_problems_are_told_at_once_even_behind_an_unknown_key(read: Load) ->
         [lnd]
         macaroon = "gone.macaroon"
         [payment]
-        timeout_s = "25m"
+        pay_within_s = "10m"
         [polling]
         foo = 1
         min_s = 5
         max_s = 4
     """
     found = problems(read, text)
-    starts = ["daemon.sokcet ", "lnd.macaroon ", "payment.timeout_s ", "polling.foo ", "polling.min_s "]
+    starts = ["daemon.sokcet ", "lnd.macaroon ", "payment.pay_within_s ", "polling.foo ", "polling.min_s "]
     assert [[text for text in found if text.startswith(start)] for start in starts] == [[text] for text in found]
 
 
@@ -185,7 +192,7 @@ def test_all_problems_are_told_at_once_even_behind_an_unknown_key(read: Load) ->
     [
         ("[daemon]\nsokcet = 1", "daemon.sokcet is not a known key: did you mean daemon.socket? Rename it"),
         ("[payment]\nmax_price_msat = 1", "did you mean payment.max_price_sat? Rename it"),
-        ("[payment]\ntimeout = 1", "did you mean payment.timeout_s? Rename it"),
+        ("[payment]\npay_within = 1", "did you mean payment.pay_within_s? Rename it"),
         ("[payment]\npromise_s = 1", "did you mean provider.promise_s? Move it there"),
         ("socket = '/x'", "socket is not a known section: did you mean daemon.socket? Move it there"),
         ("[limit]", "limit is not a known section: did you mean limits? Rename it"),
@@ -200,11 +207,11 @@ def test_an_unknown_key_gets_the_nearest_known_one(read: Load, text: str, wanted
     ("text", "wanted"),
     [
         (
-            '[payment]\ntimeout_s = "25m"',
-            "timeout_s must be a whole number from 1 to 86400 (seconds), not the text '25m'; 1500 is the default.",
+            '[payment]\npay_within_s = "10m"',
+            "pay_within_s must be a whole number from 1 to 3600 (seconds), not the text '10m'; 600 is the default.",
         ),
-        ("[payment]\ntimeout_s = 1500.0", "must be a whole number from 1 to 86400 (seconds), not 1500.0"),
-        ("[payment]\ntimeout_s = true", "not true"),
+        ("[payment]\npay_within_s = 600.0", "must be a whole number from 1 to 3600 (seconds), not 600.0"),
+        ("[payment]\npay_within_s = true", "not true"),
         ("[payment]\nfee_limit_percent = 51", "must be a number from 0 to 50 (percent), not 51; 1 is the default."),
         ("[payment]\nfirst_fee_limit_percent = 100.5", "from 0 to 100 (percent), not 100.5"),
         ("[payment]\nmax_price_sat = 0", "from 1 to 10000000 (sat), not 0; 10000 is the default."),
@@ -471,7 +478,8 @@ def test_a_system_file_in_a_closed_folder_is_not_passed_over(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("[payment]\ntimeout_s = 1260", "payment.timeout_s"),
+        ("[payment]\nmax_fee_sat = 99", "payment.max_fee_sat"),
+        ("[payment]\nfee_limit_percent = 5.1", "payment.max_fee_sat"),
         ("[payment]\nprove_absent_s = 29", "payment.prove_absent_s"),
         ("[payment]\nconfirm_unpaid_s = 9", "payment.confirm_unpaid_s"),
         ("[limits]\nmax_pending_sat = 10099", "limits.max_pending_sat"),

@@ -139,6 +139,7 @@ def _lenient(policy: Policy) -> Policy:
         payee_check=Strictness.OFF,
         order_id_check=Strictness.OFF,
         network=None,
+        max_fee_sat=_NO_LIMIT,
         max_final_cltv_delta=_NO_LIMIT,
         min_expiry_left_s=0,
     )

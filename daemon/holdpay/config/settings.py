@@ -99,10 +99,11 @@ class PaymentSection(_Section):
     max_price_sat: int = Field(default=10_000, ge=1, le=10_000_000)
     fee_limit_percent: float = Field(default=1.0, ge=0, le=50)
     fee_limit_floor_sat: int = Field(default=10, ge=0, le=10_000)
+    max_fee_sat: int | None = Field(default=None, ge=0, le=1_000_000)
+    """None: ``Policy.fee_bound_sat`` has the rule."""
     first_fee_limit_percent: float = Field(default=50.0, ge=0, le=100)
     max_final_cltv_delta: int = Field(default=144, ge=18, le=2016)
     route_cltv_delta: int = Field(default=432, ge=1, le=2016)
-    timeout_s: int = Field(default=1500, ge=1, le=86_400)
     mpp_from_sat: int = Field(default=20_000, ge=0, le=10_000_000)
     mpp_max_parts: int = Field(default=4, ge=1, le=16)
     min_expiry_left_s: int = Field(default=60, ge=0, le=3600)
@@ -169,10 +170,10 @@ class Settings(_Section):
             max_price_sat=payment.max_price_sat,
             fee_limit_percent=payment.fee_limit_percent,
             fee_limit_floor_sat=payment.fee_limit_floor_sat,
+            max_fee_sat=payment.max_fee_sat,
             first_fee_limit_percent=payment.first_fee_limit_percent,
             max_final_cltv_delta=payment.max_final_cltv_delta,
             route_cltv_delta=payment.route_cltv_delta,
-            timeout_s=payment.timeout_s,
             mpp_from_sat=payment.mpp_from_sat,
             mpp_max_parts=payment.mpp_max_parts,
             min_expiry_left_s=payment.min_expiry_left_s,
@@ -207,17 +208,12 @@ class Settings(_Section):
 
     def warnings(self) -> list[str]:
         """What can be used and is probably not meant; a sentence each."""
-        return [*_warn_of_times(self), *_warn_of_sums(self), *_warn_of_checks(self)]
+        return [*_warn_of_times(self), *_warn_of_fees(self), *_warn_of_sums(self), *_warn_of_checks(self)]
 
 
 def _warn_of_times(settings: Settings) -> list[str]:
-    payment, promise_s = settings.payment, settings.provider.promise_s
+    payment = settings.payment
     found = []
-    if payment.timeout_s <= promise_s:
-        found.append(
-            f"payment.timeout_s is {payment.timeout_s}, not above provider.promise_s ({promise_s}):"
-            " LND may then overwrite the reason of a failure; raise it."
-        )
     if payment.prove_absent_s < _LEAST_PROOF_S:
         found.append(
             f"payment.prove_absent_s is {payment.prove_absent_s}: a payment may still arrive after LND said that it"
@@ -229,6 +225,15 @@ def _warn_of_times(settings: Settings) -> list[str]:
             f" use {_LEAST_CONFIRM_S} or more outside of tests."
         )
     return found
+
+
+def _warn_of_fees(settings: Settings) -> list[str]:
+    policy, price_sat = settings.policy(), settings.payment.max_price_sat
+    wanted_sat, bound_sat = policy.wanted_fee_cap_sat(price_sat), policy.fee_bound_sat(price_sat)
+    if wanted_sat <= bound_sat:
+        return []
+    allowed = f"payment.max_fee_sat allows a fee of {bound_sat} sat for the dearest orders, which counts"
+    return [f"{allowed}; fee_limit_percent or fee_limit_floor_sat say {wanted_sat}: change one of them."]
 
 
 def _warn_of_sums(settings: Settings) -> list[str]:

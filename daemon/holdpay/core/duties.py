@@ -91,10 +91,10 @@ def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Dispatch |
     return Wait(payment.dispatch_at_ms if payment.dispatch_at_ms > now_ms else None)
 
 
-def spec_of(order: Order, policy: Policy) -> DispatchSpec:
+def spec_of(order: Order, policy: Policy, now_ms: int) -> DispatchSpec:
     """The SendPaymentV2 call of an order whose intent is on disk."""
     assert order.payment is not None
-    return dispatch_spec(order.payment, policy)
+    return dispatch_spec(order.payment, order.pay_by_ms, policy, now_ms)
 
 
 def wants_look(order: Order, policy: Policy, block_height: int) -> bool:

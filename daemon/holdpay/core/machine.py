@@ -409,6 +409,8 @@ def _invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: _Context) -> O
     if verdict.reasons:
         reason = "the hold invoice was refused: " + "; ".join(verdict.reasons)
         return _abandon(order, End.INVOICE_REJECTED, reason, ctx)
+    # An invoice may be far cheaper than what was allowed for it; the daemon's bound is about what is really paid.
+    max_fee_sat = min(order.max_fee_sat, ctx.policy.fee_bound_sat(-(-invoice.amount_msat // 1000)))
     payment = Payment(
         payment_hash=invoice.payment_hash,
         payreq=order.payreq,
@@ -419,11 +421,11 @@ def _invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: _Context) -> O
         node_pubkey=event.node.pubkey,
         node_network=event.node.network,
         htlc_since_ms=ctx.now_ms,
-        fee_limit_msat=first_fee_limit_msat(order.max_fee_sat, ctx.policy),
+        fee_limit_msat=first_fee_limit_msat(max_fee_sat, ctx.policy),
         dispatch_at_ms=ctx.now_ms,
     )
     latest_ms = invoice.expires_at_ms - ctx.policy.min_expiry_left_s * 1000
-    return replace(order, payment=payment, pay_by_ms=min(order.pay_by_ms, latest_ms))
+    return replace(order, payment=payment, max_fee_sat=max_fee_sat, pay_by_ms=min(order.pay_by_ms, latest_ms))
 
 
 def _invoice_undecodable(order: Order, event: ev.InvoiceUndecodable, ctx: _Context) -> Order:

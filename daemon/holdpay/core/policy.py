@@ -20,6 +20,11 @@ CLTV_PADDING_DELTA = 3
 """Blocks that LND adds to the final delta (lnd: routing/payment_session.go, BlockPadding)."""
 
 
+DEFAULT_MAX_FEE_SAT = 50
+DEFAULT_MAX_FEE_PERCENT = 5
+"""Without ``max_fee_sat`` a fee limit may be the greater of both: a small sum has no route for 5 % of it."""
+
+
 class Strictness(StrEnum):
     """What a check of the hold invoice does when it fails."""
 
@@ -44,11 +49,12 @@ class Policy:
     max_price_sat: int
     fee_limit_percent: float
     fee_limit_floor_sat: int
+    max_fee_sat: int | None
+    """What a client may allow for the route at most. None: ``fee_bound_sat`` has the default."""
     first_fee_limit_percent: float
     """The first rung of the ladder, in percent of the last."""
     max_final_cltv_delta: int
     route_cltv_delta: int
-    timeout_s: int
     mpp_from_sat: int
     mpp_max_parts: int
     min_expiry_left_s: int
@@ -76,8 +82,21 @@ class Policy:
     """The upper bound once ``promise_s`` has been waited: a code that is so late is in no hurry."""
 
     def fee_cap_sat(self, amount_sat: int) -> int:
-        """The fee limit of the last rung for an amount, where the client named none."""
+        """The fee limit of the last rung for an amount, where the client named none. Never over ``fee_bound_sat``."""
+        return min(self.wanted_fee_cap_sat(amount_sat), self.fee_bound_sat(amount_sat))
+
+    def wanted_fee_cap_sat(self, amount_sat: int) -> int:
+        """The same as percent and floor alone would have it."""
         return max(self.fee_limit_floor_sat, int(amount_sat * self.fee_limit_percent / 100))
+
+    def fee_bound_sat(self, amount_sat: int) -> int:
+        """What no fee limit may be over, whoever names it.
+
+        The amount is what the order may cost at most until its hold invoice is there, and what that asks from then on.
+        """
+        if self.max_fee_sat is not None:
+            return self.max_fee_sat
+        return max(DEFAULT_MAX_FEE_SAT, amount_sat * DEFAULT_MAX_FEE_PERCENT // 100)
 
     def price_cap_sat(self, quote_sat: int | None, max_price_sat: int | None) -> int | None:
         """What the invoice may ask at most; None where neither a quote nor the client's limit says anything."""
@@ -164,13 +183,23 @@ def latest_expiry_height(payment: Payment, policy: Policy) -> int | None:
     return payment.gone_height + cltv_limit(payment, policy)
 
 
-def dispatch_spec(payment: Payment, policy: Policy) -> DispatchSpec:
-    """The whole of one SendPaymentV2 call, from what is on disk."""
+def dispatch_spec(payment: Payment, pay_by_ms: int, policy: Policy, now_ms: int) -> DispatchSpec:
+    """The whole of one SendPaymentV2 call, from what is on disk.
+
+    lnd's time-out is what is left until ``pay_by_ms``, in whole seconds (1 at least: 0 would be lnd's own default). lnd
+    looks at it before each attempt and at no other time (lnd: routing/payment_lifecycle.go, checkContext), so none
+    starts later, also if this daemon is dead by then; an HTLC that is held stays held. An HTLC that ends after it has
+    its reason overwritten by TIMEOUT for all who ask lnd later, while the stream that saw it end still tells the true
+    one. That costs nothing here: no dispatch is licensed after ``pay_by_ms`` whatever the reason, ``classify`` knows
+    the later word as READ_LATER, and the provider's word says whether the HTLC had been held. The other way, a
+    ``cancelable`` stream that is dropped in time, would bind the bound, and with it every reason, to the life of this
+    process and of its connection.
+    """
     return DispatchSpec(
         payreq=payment.payreq,
         payment_hash=payment.payment_hash,
         fee_limit_msat=payment.fee_limit_msat,
-        timeout_s=policy.timeout_s,
+        timeout_s=max(1, (pay_by_ms - now_ms) // 1000),
         max_parts=policy.mpp_max_parts if payment.amount_msat > policy.mpp_from_sat * 1000 else 1,
         cltv_limit=cltv_limit(payment, policy),
     )

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from holdpay.core.model import Order
+from holdpay.core.policy import Policy
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest, KeyTaken, NotReady, OutOfStock, PriceTooHigh, ProviderError
 from holdpay.ports import Catalog, CountryInfo, NodeState, Prices, ServiceInfo
@@ -14,7 +15,6 @@ from holdpay.ports import Catalog, CountryInfo, NodeState, Prices, ServiceInfo
 KIND_CODE = "code"
 MAX_KEY_LENGTH = 128
 MAX_TEXT_LENGTH = 64
-MAX_FEE_LIMIT_SAT = 1_000_000
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LENGTH = 10
 
@@ -65,7 +65,7 @@ class Desk:
                 created_at_ms=now_ms,
                 pay_by_ms=now_ms + policy.pay_within_s * 1000,
                 max_price_sat=cap_sat,
-                max_fee_sat=policy.fee_cap_sat(cap_sat) if request.max_fee_sat is None else request.max_fee_sat,
+                max_fee_sat=_max_fee_sat(request, cap_sat, policy),
                 quote_sat=quote_sat,
                 state_since_ms=now_ms,
                 place_at_ms=now_ms,
@@ -133,6 +133,18 @@ class Desk:
         return cap_sat
 
 
+def _max_fee_sat(request: CodeRequest, cap_sat: int, policy: Policy) -> int:
+    if request.max_fee_sat is None:
+        return policy.fee_cap_sat(cap_sat)
+    bound_sat = policy.fee_bound_sat(cap_sat)
+    if request.max_fee_sat <= bound_sat:
+        return request.max_fee_sat
+    raise InvalidRequest(
+        f"A fee limit of {request.max_fee_sat} sat was asked for, and payment.max_fee_sat allows {bound_sat} sat for an"
+        f" order of up to {cap_sat} sat. Give --max-fee a smaller number, or raise the key in the configuration."
+    )
+
+
 def _fingerprint(request: CodeRequest, country: CountryInfo, service: ServiceInfo) -> str:
     parts = (KIND_CODE, country.code, service.code, request.max_price_sat, request.max_fee_sat)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -150,5 +162,3 @@ def _check_texts(request: CodeRequest) -> None:
             )
     if request.max_price_sat == 0:
         raise InvalidRequest("A price limit of 0 sat allows nothing. Give --max-price a positive number of sat.")
-    if request.max_fee_sat is not None and request.max_fee_sat > MAX_FEE_LIMIT_SAT:
-        raise InvalidRequest(f"A fee limit over {MAX_FEE_LIMIT_SAT} sat is a mistake. Give --max-fee a smaller number.")

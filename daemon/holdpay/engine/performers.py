@@ -205,7 +205,7 @@ class Performers:
         intended = self._engine.apply(order.id, ev.DispatchIntended(payer))
         if intended.payment is None or intended.payment.dispatch_count != payment.dispatch_count + 1:
             return False  # nothing was committed: its time is over
-        stream = self._engine.node.send(spec_of(intended, self._engine.policy), payer)
+        stream = self._engine.node.send(spec_of(intended, self._engine.policy, self._now_ms()), payer)
         return await self._follow(order.id, stream)
 
     async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> bool:

@@ -15,7 +15,7 @@ from holdpay.lnd.convert import to_identity
 from holdpay.lnd.failures import CallFailed, Failure, FailureKind, explain
 from holdpay.lnd.link import Link
 from holdpay.lnd.settings import LndSettings
-from holdpay.lnd.version import OLDEST, parse_version, too_old_text, version_warning
+from holdpay.lnd.version import too_old_text, version_warning
 from holdpay.ports import Clock, NodeState, NodeStatus
 
 SYNCING_AFTER_S: Final = 600
@@ -107,9 +107,8 @@ class Monitor:
         )
 
     def _judge(self, info: lnrpc.GetInfoResponse) -> tuple[NodeState, str]:
-        version = parse_version(info.version)
-        if version is not None and version < OLDEST:
-            return NodeState.TOO_OLD, too_old_text(version)
+        if too_old := too_old_text(info.version):
+            return NodeState.TOO_OLD, too_old
         if self._is_stuck(info):
             return NodeState.SYNCING, (
                 "lnd is not synced to the chain and has seen no new block for ten minutes."

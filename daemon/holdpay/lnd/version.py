@@ -8,7 +8,8 @@ from typing import Final
 OLDEST: Final = (0, 18, 3)
 """Payments of older ones could get stuck (lnd #8174)."""
 NEWEST_TRIED: Final = (0, 21)
-# Attempts that were out at a time-out stayed unresolved until a restart (lnd #10141, fixed in 0.19.3).
+# Attempts that were out at a time-out stayed unresolved until a restart (lnd #10141, fixed in 0.19.3), and a held
+# HTLC outlives the time-out as a rule (core/policy.py, dispatch_spec).
 _UNRESOLVED_SINCE: Final = (0, 19, 0)
 _UNRESOLVED_UNTIL: Final = (0, 19, 3)
 
@@ -26,18 +27,22 @@ def version_warning(text: str) -> str:
     version = parse_version(text)
     if version is None:
         return f'lnd calls its version "{text[:40]}", which holdpay cannot read. See that it is 0.18.3 or later.'
-    if _UNRESOLVED_SINCE <= version < _UNRESOLVED_UNTIL:
-        return (
-            "lnd 0.19.0 to 0.19.2 can leave a payment unresolved until it is restarted. Upgrade lnd to 0.19.3 or later."
-        )
     if version[:2] > NEWEST_TRIED:
         return f"lnd {_dotted(version)} is newer than any that holdpay was tried with (0.21). Look for a newer holdpay."
     return ""
 
 
-def too_old_text(version: Version) -> str:
-    """Why a release must not pay."""
-    return f"lnd {_dotted(version)} is too old: payments could get stuck before {_dotted(OLDEST)}. Upgrade lnd."
+def too_old_text(text: str) -> str:
+    """Why a release must not pay, in two sentences; "" if it may, or cannot be read."""
+    version = parse_version(text)
+    if version is not None and version < OLDEST:
+        return f"lnd {_dotted(version)} is too old: payments could get stuck before {_dotted(OLDEST)}. Upgrade lnd."
+    if version is not None and _UNRESOLVED_SINCE <= version < _UNRESOLVED_UNTIL:
+        return (
+            f"lnd {_dotted(version)} leaves a payment that is held for long unresolved until it is restarted."
+            f" Upgrade lnd to {_dotted(_UNRESOLVED_UNTIL)} or later."
+        )
+    return ""
 
 
 def _dotted(version: Version) -> str:

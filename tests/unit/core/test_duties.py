@@ -88,7 +88,7 @@ def test_where_nothing_is_to_be_paid_or_tracked_the_task_waits(state: OrderState
 
 
 def test_the_send_is_made_of_what_is_on_disk() -> None:
-    assert spec_of(pair(AWAITING, DISPATCHING, fee_limit_msat=7_000), POLICY).fee_limit_msat == 7_000
+    assert spec_of(pair(AWAITING, DISPATCHING, fee_limit_msat=7_000), POLICY, NOW_MS).fee_limit_msat == 7_000
 
 
 # --- silence --------------------------------------------------------------------------------------------------------

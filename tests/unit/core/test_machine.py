@@ -255,6 +255,13 @@ def test_a_vetted_invoice_is_to_be_paid_at_once_up_to_the_first_rung() -> None:
     assert (vetted.payment.node_pubkey, vetted.payment.node_network) == (ALICE.pubkey, ALICE.network)
 
 
+def test_an_invoice_cheaper_than_expected_lowers_a_fee_limit_to_the_bound_of_what_is_really_paid() -> None:
+    placed = run(order(max_price_sat=10_000, max_fee_sat=500), ev.OrderPlaced(HASH, "lnsb20u1..."))
+    vetted = step(placed, ev.InvoiceDecoded(invoice(), ALICE, seen_before=False))
+    assert vetted.payment is not None
+    assert (vetted.max_fee_sat, vetted.payment.fee_limit_msat) == (100, 50_000)
+
+
 def test_an_invoice_that_expires_early_is_paid_early_or_not_at_all() -> None:
     placed = run(order(), ev.OrderPlaced(HASH, "lnsb20u1..."))
     vetted = step(placed, ev.InvoiceDecoded(invoice(expiry_s=120), ALICE, seen_before=False))

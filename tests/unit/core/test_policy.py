@@ -147,6 +147,22 @@ def test_the_fee_cap_is_a_percentage_with_a_floor(amount_sat: int, cap_sat: int)
     assert POLICY.fee_cap_sat(amount_sat) == cap_sat
 
 
+@pytest.mark.parametrize(
+    ("amount_sat", "max_fee_sat", "bound_sat"),
+    [(0, None, 50), (1_000, None, 50), (1_019, None, 50), (2_000, None, 100), (10_000, None, 500), (2_000, 7, 7)],
+)
+def test_a_fee_limit_is_bounded_by_the_key_or_by_5_percent_and_50_sat_at_least(
+    amount_sat: int, max_fee_sat: int | None, bound_sat: int
+) -> None:
+    assert replace(POLICY, max_fee_sat=max_fee_sat).fee_bound_sat(amount_sat) == bound_sat
+
+
+def test_the_daemons_own_fee_limit_is_never_over_its_bound() -> None:
+    assert replace(POLICY, max_fee_sat=7).fee_cap_sat(2_000) == 7
+    assert replace(POLICY, fee_limit_percent=20.0).fee_cap_sat(2_000) == 100
+    assert replace(POLICY, fee_limit_floor_sat=80).fee_cap_sat(1_000) == 50
+
+
 def test_the_first_rung_is_a_part_of_the_last_and_never_more_than_the_client_allows() -> None:
     assert first_fee_limit_msat(20, POLICY) == 10_000
     assert first_fee_limit_msat(0, POLICY) == 0
@@ -234,12 +250,20 @@ def test_the_number_of_dispatches_is_bounded() -> None:
 
 
 def test_a_dispatch_says_every_option() -> None:
-    spec = dispatch_spec(payment(fee_limit_msat=7_000, final_cltv_delta=40), POLICY)
+    spec = dispatch_spec(payment(fee_limit_msat=7_000, final_cltv_delta=40), NOW_MS + 598_900, POLICY, NOW_MS)
     assert (spec.payreq, spec.payment_hash) == ("lnsb20u1...", HASH)
-    assert (spec.fee_limit_msat, spec.timeout_s, spec.max_parts) == (7_000, 1500, 1)
+    assert (spec.fee_limit_msat, spec.timeout_s, spec.max_parts) == (7_000, 598, 1)
     assert spec.cltv_limit == 40 + 3 + 432
 
 
 @pytest.mark.parametrize(("amount_msat", "parts"), [(20_000_000, 1), (20_000_001, 4)])
 def test_only_a_large_sum_is_split(amount_msat: int, parts: int) -> None:
-    assert dispatch_spec(payment(amount_msat=amount_msat), POLICY).max_parts == parts
+    assert dispatch_spec(payment(amount_msat=amount_msat), NOW_MS + 1, POLICY, NOW_MS).max_parts == parts
+
+
+@pytest.mark.parametrize(("left_ms", "timeout_s"), [(600_000, 600), (1_999, 1), (1, 1)])
+def test_lnd_may_start_attempts_for_as_long_as_is_left_to_pay_and_is_always_told_for_how_long(
+    left_ms: int, timeout_s: int
+) -> None:
+    """A time-out of 0 would be lnd's own default."""
+    assert dispatch_spec(payment(), NOW_MS + left_ms, POLICY, NOW_MS).timeout_s == timeout_s

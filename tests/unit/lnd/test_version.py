@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdpay.lnd.version import OLDEST, parse_version, version_warning
+from holdpay.lnd.version import OLDEST, parse_version, too_old_text, version_warning
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def test_the_first_release_that_may_pay_is_0_18_3() -> None:
 
 @pytest.mark.parametrize("text", ["0.18.3-beta", "0.18.5-beta", "0.19.3-beta", "0.20.1-beta", "0.21.0-beta", "0.21.9"])
 def test_a_release_that_was_tried_has_no_warning(text: str) -> None:
-    assert version_warning(text) == ""
+    assert version_warning(text) == too_old_text(text) == ""
 
 
 @pytest.mark.parametrize("text", ["0.19.0-beta", "0.19.1-beta", "0.19.2-beta"])
-def test_early_0_19_is_warned_about(text: str) -> None:
-    assert "0.19.3 or later" in version_warning(text)
+def test_early_0_19_loses_what_is_held_past_its_time_out_and_may_not_pay(text: str) -> None:
+    assert "0.19.3 or later" in too_old_text(text)
 
 
 @pytest.mark.parametrize("text", ["0.22.0-beta", "1.0.0"])

@@ -27,10 +27,10 @@ class Scene:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.payee = Payee(self.clock)
-        knobs = Knobs()
+        self.knobs = Knobs()
         channels = default_channels(2, capacity_sat=1_000_000, local_sat=500_000)
-        self.network = Network(self.clock, self.payee, knobs, height=500, channels=channels)
-        self.node = LndNode(self.clock, self.network, knobs)
+        self.network = Network(self.clock, self.payee, self.knobs, height=500, channels=channels)
+        self.node = LndNode(self.clock, self.network, self.knobs)
         self.payreq = ""
 
     async def start(self, value_sat: int = 2_000) -> None:
@@ -115,6 +115,18 @@ async def test_a_time_out_is_written_only_when_something_moves(scene: Scene) -> 
 
     assert outcome((await told(subscription))[-1]) == (PaymentStatus.SUCCEEDED, FailureReason.NONE)
     assert outcome(scene.record) == (PaymentStatus.SUCCEEDED, FailureReason.TIMEOUT)
+
+
+async def test_after_the_time_out_no_attempt_follows_a_failed_one(scene: Scene) -> None:
+    """As in lnd's payment loop, which looks at its time before it asks for a route."""
+    scene.network.fail_next(1, Failure(FailureCode.TEMPORARY_CHANNEL_FAILURE, 0))
+    scene.knobs.forward_delay_s = 11.0
+    subscription = scene.send(timeout_s=10)
+    await scene.clock.advance(60)
+
+    end = (await told(subscription))[-1]
+    assert outcome(end) == (PaymentStatus.FAILED, FailureReason.TIMEOUT)
+    assert [attempt.status for attempt in end.attempts] == [AttemptStatus.FAILED]
 
 
 async def test_a_failed_attempt_that_teaches_nothing_is_followed_by_another(scene: Scene) -> None:

@@ -188,7 +188,9 @@ class RequestCodeRequest(_message.Message):
     max_price_sat: _builtins.int
     """Pay no invoice above this amount, in sat, fees not included. Absent: the provider's quote decides."""
     max_fee_sat: _builtins.int
-    """Total routing fee limit, in sat. Absent: the daemon's rule (payment.fee_limit_percent, payment.fee_limit_floor_sat)."""
+    """Total routing fee limit, in sat. Absent: the daemon's rule (payment.fee_limit_percent, payment.fee_limit_floor_sat).
+    One over payment.max_fee_sat is refused; an invoice cheaper than expected may lower it.
+    """
     idempotency_key: _builtins.str
     """1 to 128 printable characters. A repeated request with the same key and parameters returns the first order. Required."""
     force: _builtins.bool
