@@ -150,9 +150,11 @@ async def test_a_hash_that_was_paid_cannot_be_sent_again(world: World, lnd: Clie
     bought = await order(world)
     stream = await hold(world, lnd, bought)
     await settle(world, bought)
-    await stream.end()
+    first = await stream.end()
 
     assert await lnd.send(bought.payreq).refusal() == (ALREADY_EXISTS, "invoice is already paid")
+    # So the time tells a payment of before from one that was just sent.
+    assert (await later(lnd, bought.payment_hash)).creation_time_ns == first.creation_time_ns > 0
 
 
 async def test_a_hash_that_failed_can_be_sent_again_with_a_new_index(world: World, lnd: Client) -> None:

@@ -128,6 +128,8 @@ class Auditor:
                 raise Violation(f"order {order.id} is settled with a preimage that does not fit")
             if truth.htlc != "settled":
                 raise Violation(f"order {order.id} is called settled, and its HTLC is {truth.htlc}")
+            if order.spent_msat != payment.amount_msat + payment.fee_msat:
+                raise Violation(f"order {order.id} books {order.spent_msat} msat of what was spent for it")
             if order.spent_msat > payment.amount_msat + order.max_fee_sat * 1000:
                 raise Violation(f"order {order.id} spent {order.spent_msat} msat, more than its budget")
         if payment.htlc in {"none", "failed"} and (truth.htlc in {"out", "held"} or truth.sends_on_the_way):

@@ -60,6 +60,7 @@ class LndPayment:
     """LND's record of a payment hash."""
 
     index: int
+    created_at_ms: int
     status: PaymentStatus = PaymentStatus.IN_FLIGHT
     reason: FailureReason = FailureReason.NONE
     attempts: tuple[Attempt, ...] = ()
@@ -155,7 +156,7 @@ class SimLnd:
             self._begin(spec, truth, say)
 
     def _begin(self, spec: DispatchSpec, truth: Truth, say: Say) -> None:
-        payment = LndPayment(index=self._next_index)
+        payment = LndPayment(index=self._next_index, created_at_ms=self.heap.now_ms)
         self._next_index += 1
         self.heap.tell(f"    lnd takes the payment {spec.payment_hash[:8]}, try {payment.index}")
         self.payments[spec.payment_hash] = payment
@@ -266,7 +267,13 @@ class SimLnd:
         if preimage is not None and self.faults.hits(self.heap.rng, "wrong_preimage"):
             preimage = "00" * 31 + "01"
         return PaymentUpdate(
-            payment.status, payment.reason, payment.attempts, payment.fee_msat, preimage, payment.index
+            payment.status,
+            payment.reason,
+            payment.attempts,
+            payment.fee_msat,
+            preimage,
+            payment.index,
+            payment.created_at_ms,
         )
 
     # --- its own life -------------------------------------------------------------------------------------------------

@@ -263,3 +263,9 @@ def an_in_flight_payment_is_taken_for_absent() -> contextlib.AbstractContextMana
         return after
 
     return _handler(ev.PaymentReported, hasty)
+
+
+@bug
+def what_was_refused_and_is_settled_counts_as_paid_before() -> contextlib.AbstractContextManager[Any]:
+    """A refusal alone frees the spending limit of a payment that arrived all the same."""
+    return patch.object(machine, "CLOCKS_DIFFER_MS", -(10**12))

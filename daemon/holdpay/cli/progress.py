@@ -107,6 +107,8 @@ def cost(order: pb.Order) -> str:
     """What a code costs that has just arrived, settled or about to be."""
     if order.spent_msat:
         return f"Cost: {render.msat(order.spent_msat)}."
+    if order.paid_before:
+        return "Cost: nothing now; your node had paid this hold invoice before."
     if order.locked_msat:
         return f"Cost: {render.msat(order.locked_msat)}, locked until the HTLC settles."
     return "Cost: nothing so far."

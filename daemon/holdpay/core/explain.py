@@ -126,6 +126,11 @@ def _money(order: Order, policy: Policy, block_height: int) -> str:
     if payment is None:
         return "No money was sent: there is no hold invoice that could be paid."
     amount = sat(payment.amount_msat)
+    if payment.is_paid_before:
+        return (
+            f"Nothing was spent for this order: your node had paid its hold invoice before, {amount} and"
+            f" {sat(payment.fee_msat)} routing fee. The preimage that proves it is stored."
+        )
     if payment.htlc is HtlcState.SETTLED:
         return (
             f"{sat(order.spent_msat)} were spent: {amount} for the order and {sat(payment.fee_msat)} routing fee."

@@ -129,6 +129,8 @@ class PaymentUpdate:
     preimage: str | None
     payment_index: int
     """LND numbers each try of the same hash anew (lnd: payments/db, InitPayment)."""
+    created_at_ms: int | None = None
+    """When this try began, by LND's clock. None: not said, or journaled by a holdpay that did not note it."""
 
     @property
     def is_terminal(self) -> bool:

@@ -58,6 +58,8 @@ from holdpay.errors import InvariantViolation
 
 CANCEL_RETRY_FRACTION = 16
 """A refused cancel is asked for again when this part of the time since the wish has passed once more."""
+CLOCKS_DIFFER_MS = 60_000
+"""Two machines that keep time at all are closer than this; without a time server it is off by seconds a day."""
 MAX_ANOMALIES = 50
 """Contradictions of a party that are journaled per order: a flipping provider must not fill the disk."""
 
@@ -555,6 +557,9 @@ def _succeeded(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
         return order
     payment = _signal_htlc(payment, HtlcSignal.SETTLED, ctx)
     if payment.preimage is None:
+        is_paid_before = _is_paid_before(order, payment, update)
+        if is_paid_before:
+            ctx.notes.append("this node had paid the hold invoice before the order was requested; not counted as spent")
         payment = replace(
             payment,
             preimage=update.preimage,
@@ -562,8 +567,21 @@ def _succeeded(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
             attempt_count=max(payment.attempt_count, len(update.attempts)),
             reached_payee=True,
             dispatch_at_ms=None,
+            is_paid_before=is_paid_before,
         )
     return replace(order, payment=payment, cancel_at_ms=None)
+
+
+def _is_paid_before(order: Order, payment: Payment, update: PaymentUpdate) -> bool:
+    """Whether what settled is a payment that the node had begun before the order was requested.
+
+    LND must have refused the latest dispatch, as it does with a hash that it has, besides: clocks alone could free the
+    spending limit of all that is really paid. LND's clock and ours may be ``CLOCKS_DIFFER_MS`` apart; what began within
+    that time counts as spent, and so does a payment whose refusal was lost, which is the safe side of the limit.
+    """
+    if payment.refusal is None or update.created_at_ms is None:
+        return False
+    return update.created_at_ms < order.created_at_ms - CLOCKS_DIFFER_MS
 
 
 def _failed(order: Order, payment: Payment, update: PaymentUpdate, live: bool, ctx: _Context) -> Order:

@@ -152,6 +152,8 @@ class Payment:
     """The block height of the first look at the channels after that: from it follows how long an HTLC can live."""
     uncarried_since_ms: int | None = None
     """Since when, after its expiry height, no channel carried the HTLC. Once proves nothing: ``prove_absent_s``."""
+    is_paid_before: bool = False
+    """It is settled, and the node had paid it before the order was requested: for this order nothing was spent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +222,7 @@ class Order:
     @property
     def spent_msat(self) -> int:
         """What was spent; of a payment that is gone, what may have been."""
-        if self.payment is None or self.payment.htlc not in SPENT:
+        if self.payment is None or self.payment.htlc not in SPENT or self.payment.is_paid_before:
             return 0
         return self.payment.amount_msat + self.payment.fee_msat
 

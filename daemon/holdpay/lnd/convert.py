@@ -77,6 +77,7 @@ def to_update(payment: lnrpc.Payment) -> PaymentUpdate:
         fee_msat=payment.fee_msat,
         preimage=None if preimage in {"", _NO_PREIMAGE} else preimage,
         payment_index=min(payment.payment_index, _MAX_INT64),
+        created_at_ms=payment.creation_time_ns // _NS_PER_MS or None,
     )
 
 

@@ -25,6 +25,11 @@ def _gone_records(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0006_spend")
+def _spend(db: Database) -> None:
+    db.execute("ALTER TABLE payments ADD COLUMN is_paid_before INTEGER NOT NULL DEFAULT 0")
+
+
 _FIRST = (
     """
     CREATE TABLE orders (

@@ -274,7 +274,7 @@ class SqliteStore:
         # What lies more than a day ahead was settled under a wall clock that was wrong.
         spent_msat = self._one(
             "SELECT coalesce(sum(amount_msat + fee_msat), 0) FROM payments"
-            " WHERE htlc IN ('settled', 'gone') AND htlc_since_ms > ? AND htlc_since_ms < ?",
+            " WHERE htlc IN ('settled', 'gone') AND htlc_since_ms > ? AND htlc_since_ms < ? AND NOT is_paid_before",
             now_ms - DAY_MS,
             now_ms + DAY_MS,
         )

@@ -117,6 +117,11 @@ def test_a_charge_without_a_code_says_what_to_do() -> None:
     assert "preimage" in words.next
 
 
+def test_what_was_paid_before_the_order_is_not_called_spent() -> None:
+    money = explain(pair(PAID, SETTLED, is_paid_before=True), POLICY, NOW_MS).money
+    assert "Nothing was spent for this order: your node had paid its hold invoice before, 2,000 sat" in money
+
+
 def test_a_failed_payment_says_when_it_is_tried_again_and_on_which_condition() -> None:
     words = explain(pair(AWAITING, FAILED, dispatch_at_ms=NOW_MS + 60 * S, fee_limit_msat=20_000), POLICY, NOW_MS)
     assert "tried again in 60 s, with a fee limit of 20 sat, once the provider confirms" in words.next

@@ -14,7 +14,15 @@ from holdpay.core import events as ev
 from holdpay.core import machine
 from holdpay.core.duties import duties
 from holdpay.core.lightning import FailureReason, preimage_fits
-from holdpay.core.machine import MAX_ANOMALIES, PAIR_TABLE, decide, is_dispatch_planned, may_dispatch, phase
+from holdpay.core.machine import (
+    CLOCKS_DIFFER_MS,
+    MAX_ANOMALIES,
+    PAIR_TABLE,
+    decide,
+    is_dispatch_planned,
+    may_dispatch,
+    phase,
+)
 from holdpay.core.model import (
     MONEY_MAY_BE_OUT,
     End,
@@ -526,6 +534,28 @@ def test_a_settled_order_books_amount_and_fee() -> None:
     assert found.spent_msat == found.reserved_msat == 2_001_002
     assert found.payment is not None
     assert found.payment.preimage == PREIMAGE
+
+
+ALREADY_PAID = ev.SendRefused("invoice is already paid")
+EARLIER_MS = NOW_MS - CLOCKS_DIFFER_MS - 1
+
+
+def test_what_this_node_had_paid_before_the_request_is_adopted_and_books_nothing() -> None:
+    done = decide(step(pair(AWAITING, DISPATCHING), ALREADY_PAID), settled(created_at_ms=EARLIER_MS), POLICY, NOW_MS)
+    assert "before the order was requested" in done.notes[0]
+    found = run(done.order, replied(paid=True, code="012345"))
+    assert (found.htlc, found.end) == (SETTLED, End.CODE_RECEIVED)
+    assert found.spent_msat == found.reserved_msat == 0
+
+
+@pytest.mark.parametrize(
+    ("refusal", "created_at_ms"),
+    [((), EARLIER_MS), ((ALREADY_PAID,), EARLIER_MS + 1), ((ALREADY_PAID,), NOW_MS + 1), ((ALREADY_PAID,), None)],
+    ids=["lnd took the send", "the clocks may differ by that", "it is the order's own", "lnd does not say when"],
+)
+def test_a_payment_is_called_earlier_only_if_it_surely_is(refusal: tuple[ev.Event, ...], created_at_ms: int) -> None:
+    found = run(pair(AWAITING, DISPATCHING), *refusal, settled(created_at_ms=created_at_ms))
+    assert found.spent_msat == found.reserved_msat == 2_001_002
 
 
 def test_a_code_that_comes_before_the_settlement_is_kept_and_the_order_waits_for_it() -> None:

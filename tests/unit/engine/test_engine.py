@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdpay.core.duties import Duty
-from holdpay.core.events import CancelRequested, Event
+from holdpay.core.events import CancelRequested, Event, ProviderStatus
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, HtlcState, Order, OrderState
@@ -32,6 +33,7 @@ from tests.fakes import (
     MALLORY,
     NO_ROUTE,
     REFUSED_BY_PAYEE,
+    START_MS,
     FakeLnd,
     Send,
     Story,
@@ -102,7 +104,7 @@ async def test_what_is_sent_is_what_is_on_disk(world: World) -> None:
     await world.until_closed(world.request())
     ((_, spec),) = world.lnd.sends
     assert spec.payment_hash == world.theirs.payment_hash
-    assert (spec.fee_limit_msat, spec.timeout_s, spec.max_parts, spec.cltv_limit) == (10_000, 1500, 1, 475)
+    assert (spec.fee_limit_msat, spec.timeout_s, spec.max_parts, spec.cltv_limit) == (10_000, 599, 1, 475)
 
 
 async def test_number_and_code_are_seen_soon_and_with_few_requests(world: World) -> None:
@@ -204,6 +206,23 @@ async def test_an_invoice_seen_before_is_never_paid_again(world: World) -> None:
     order = await world.until_closed(world.request(2))
     assert order.end is End.INVOICE_REJECTED
     assert len(world.lnd.sends) == 1
+
+
+async def test_a_hash_that_the_node_paid_earlier_is_adopted_and_counts_in_no_limit(world: World) -> None:
+    preimage = f"{1:064x}"
+    payment_hash = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
+    yesterday_ms = START_MS - 20 * 3_600_000
+    world.lnd.settle(payment_hash, preimage)
+    world.lnd.records[payment_hash] = replace(world.lnd.records[payment_hash], created_at_ms=yesterday_ms)
+
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+    totals = world.store.totals(world.clock.now_ms())
+    assert (totals.pending_msat, totals.spent_day_msat) == (0, 0)
+
+    world.theirs.status = ProviderStatus(is_paid=True, code="012345")
+    order = await world.until_closed(order_id)
+    assert (order.end, order.code, order.spent_msat) == (End.CODE_RECEIVED, "012345", 0)
 
 
 async def test_an_order_waits_for_lnd_to_come_back(world: World) -> None:

@@ -167,7 +167,8 @@ def test_an_invoice_is_read_whole() -> None:
 
 def test_numbers_that_no_database_takes_are_cut() -> None:
     htlc = lnrpc.HTLCAttempt(attempt_id=2**64 - 1)
-    update = to_update(lnrpc.Payment(payment_index=2**64 - 1, htlcs=[htlc]))
+    update = to_update(lnrpc.Payment(payment_index=2**64 - 1, htlcs=[htlc], creation_time_ns=1_700_000_000_123_456_789))
+    assert update.created_at_ms == 1_700_000_000_123
     assert (update.payment_index, update.attempts[0].attempt_id) == (2**63 - 1, 2**63 - 1)
     assert to_invoice(lnrpc.PayReq(timestamp=2**35, expiry=2**63 - 1)).expires_at_ms < 2**63
 

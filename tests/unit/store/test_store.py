@@ -84,6 +84,7 @@ FULL_PAYMENT = Payment(
     gone_since_ms=NOW_MS + 18,
     gone_height=800_001,
     uncarried_since_ms=NOW_MS + 19,
+    is_paid_before=True,
 )
 FULL_ORDER = Order(
     id="fullorder2",
@@ -310,6 +311,13 @@ def test_what_was_spent_longer_ago_than_a_day_is_free_again(db: SqliteStore) -> 
     _commit(db, spent)
     assert db.totals(NOW_MS + 24 * HOUR - 1).spent_day_msat == 2_001_002
     assert db.totals(NOW_MS + 24 * HOUR).spent_day_msat == 0
+
+
+def test_what_the_node_had_paid_before_the_order_is_neither_spent_nor_pending(db: SqliteStore) -> None:
+    _create(db, _order(1))
+    _commit(db, _moved(1, OrderState.PAID, HtlcState.SETTLED, is_paid_before=True))
+    totals = db.totals(NOW_MS)
+    assert (totals.open_orders, totals.pending_msat, totals.spent_day_msat) == (1, 0, 0)
 
 
 def test_totals_count_no_satoshi_twice(db: SqliteStore) -> None:
@@ -730,6 +738,23 @@ def test_a_database_made_before_erasing_keeps_its_orders_and_can_erase_them(path
     assert opened.get(FULL_ORDER.id) == replace(FULL_ORDER, payment=None, erased_at_ms=None)
     assert (path.parent / "holdpay.db.before-0002_erasing").exists()
     assert opened.erase_codes(NOW_MS + HOUR, NOW_MS + HOUR) == 1
+    opened.close()
+
+
+def test_a_database_made_before_paid_before_keeps_its_orders_and_what_they_spent(path: Path) -> None:
+    old = Database(path)
+    migrations.apply(old, stop_before="0006_spend")
+    found = _moved(1, OrderState.PAID, HtlcState.SETTLED)
+    assert found.payment is not None
+    with_reserve = {**to_row(found, without=frozenset({"payment"})), "reserved_msat": found.reserved_msat}
+    old.table("orders").insert(with_reserve)
+    paid = to_row(found.payment)
+    del paid["is_paid_before"]
+    old.table("payments").insert({"order_id": found.id, **paid})
+    old.conn.close()
+    opened = SqliteStore(path)
+    assert opened.get(found.id) == found
+    assert opened.totals(NOW_MS).spent_day_msat == 2_001_002
     opened.close()
 
 
