@@ -22,6 +22,7 @@ from holdpay.core.lightning import (
     preimage_fits,
 )
 from holdpay.errors import LndDenied, LndRefused, LndUnavailable, LndWrongNode
+from holdpay.lnd.macaroon import missing_methods
 from holdpay.lnd.node import LndNode
 from holdpay.ports import NodeState
 from holdpay.sandbox.bolt11 import payment_hash_of
@@ -297,6 +298,10 @@ async def test_the_documented_macaroon_is_enough_and_a_revoked_one_is_denied(wor
 
 async def test_a_macaroon_that_may_not_pay_is_refused_without_a_payment(world: World, node: LndNode) -> None:
     bought = await order(world)
-    async with lnd_node(world, await world.bake(URIS[:3])) as poor:
+    narrow = await world.bake(URIS[:3])
+    assert missing_methods(bytes.fromhex(narrow)) == ("SendPaymentV2", "TrackPaymentV2")
+    assert missing_methods(bytes.fromhex(await world.bake(URIS))) == ()
+    async with lnd_node(world, narrow) as poor:
         assert await Stream(poor.send(bought.spec(), payer(poor))).last() == Refused("permission denied")
+        assert poor.status.state is NodeState.DENIED
     assert await Stream(node.track(bought.payment_hash, payer(node))).last() == NotKnown()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.lnd.macaroon import BAKE
 from tests.contract.client import client
 from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, QUICK, Shop, open_shop
 from tests.harness import enum_name, is_over, pair
@@ -112,6 +113,8 @@ async def test_a_macaroon_that_may_not_list_is_told_with_what_stays_unseen(shop:
         in ran.out
     )
     assert "payments compared" in ran.out
+    assert "does not allow DecodePayReq and SendPaymentV2, so no order can be paid" in ran.out
+    assert f"`{BAKE}`" in ran.out
 
 
 async def test_all_is_well_after_a_code_and_a_refund_beside_the_running_daemon_and_after_it(shop: Shop) -> None:
@@ -120,7 +123,7 @@ async def test_all_is_well_after_a_code_and_a_refund_beside_the_running_daemon_a
     assert ran.code == 0, ran.out
     assert ": 2 orders, " in ran.out
     assert ": 2 payments compared" in ran.out
-    assert ran.out.splitlines()[-1].startswith("All is well")
+    assert ran.out.splitlines()[0].startswith("All is well")
     await shop.daemon.stop()
     assert await check(shop) == (0, {})
     assert await check(shop, "--offline") == (0, {})
@@ -235,6 +238,8 @@ async def test_money_out_on_an_order_that_the_journal_calls_failed_is_an_error(s
     code, found = await check(shop)
     assert code == 4
     assert found["money-out"]["order_id"] == order.id
+    assert "Stop holdpayd" in found["snapshot-differs"]["todo"]
+    assert not any("tart it" in finding["todo"] for finding in found.values())
 
 
 async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay_sound(shop: Shop) -> None:

@@ -53,7 +53,7 @@ _AHEAD = Verdict(
     Severity.WARNING,
     "lnd-ahead",
     "holdpayd has not recorded it yet",
-    "If holdpayd runs, look again in a minute; else start it: it asks lnd by payment hash.",
+    "While holdpayd runs it asks lnd by payment hash: look again in a minute.",
 )
 _MONEY_OUT = Verdict(
     Severity.ERROR,

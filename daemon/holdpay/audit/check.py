@@ -19,7 +19,7 @@ from holdpay.audit.against_lnd import (
 )
 from holdpay.audit.database import DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Finding, Severity
-from holdpay.audit.journal import journal_findings
+from holdpay.audit.journal import MEND, journal_findings
 from holdpay.audit.laws import is_hash, law_findings, shared_findings
 from holdpay.audit.report import Report, sorted_findings
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
@@ -30,6 +30,7 @@ from holdpay.core.model import HtlcState, Order
 from holdpay.core.policy import Policy
 from holdpay.errors import LndDenied, LndError
 from holdpay.lnd.ledger import LndLedger
+from holdpay.lnd.macaroon import BAKE_ANEW, missing_methods
 
 CONNECT_TIMEOUT_S: Final = 1.0
 
@@ -51,6 +52,7 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
     now_ms = clock.now_ms()
     policy = settings.policy()
     stored = read_stored(path, policy, now_ms)
+    stored.findings += macaroon_findings(lnd_settings(settings).macaroon)
     lnd = _Compared("not asked (--offline)")
     if not is_offline:
         lnd = await _against_lnd(settings, clock, path, stored, now_ms)
@@ -59,7 +61,8 @@ async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> 
         stored.findings += unresolved_findings(order, policy, now_ms, lnd.block_height)
     open_count = sum(not order.is_closed for order in stored.relevant)
     if open_count and not _answers(settings.daemon.socket):
-        stored.findings.append(unwatched_finding(open_count))
+        is_to_be_started = all(finding.todo != MEND for finding in stored.findings)
+        stored.findings.append(unwatched_finding(open_count, is_to_be_started=is_to_be_started))
     return Report(
         database=str(path),
         order_count=stored.order_count,
@@ -221,6 +224,15 @@ def _second_look(path: Path, candidates: Iterable[Order], stored: Stored) -> tup
             return at_rest, stored.hashes | books.payment_hashes()
     except (FileNotFoundError, DatabaseUnreadable, sqlite3.Error):
         return [], stored.hashes
+
+
+def macaroon_findings(macaroon: bytes) -> list[Finding]:
+    """What it surely does not allow although paying needs it. A look at the macaroon itself: nothing is asked."""
+    missing = missing_methods(macaroon)
+    if not missing:
+        return []
+    text = f"The macaroon does not allow {' and '.join(missing)}, so no order can be paid."
+    return [Finding(severity=Severity.WARNING, code="cannot-pay", text=text, todo=BAKE_ANEW)]
 
 
 def _denied(method: str, what_follows: str) -> Finding:

@@ -120,7 +120,8 @@ def shared_findings(orders: Iterable[Order]) -> list[Finding]:
     for order in orders:
         for kind, value in (
             ("payment hash", order.payment and order.payment.payment_hash),
-            ("order at the provider", order.provider_order_id),
+            # An order without a payment is closed or about to be vetted; a refused duplicate harms nobody.
+            ("order at the provider", order.payment and order.provider_order_id),
             ("idempotency key", order.key),
         ):
             if value:

@@ -22,6 +22,9 @@ class Report:
     findings: tuple[Finding, ...]
 
 
+OWNERS_SHOWN = 20
+TEXTS_SHOWN = 3
+
 _LABELS = {
     Severity.ERROR: "ERROR",
     Severity.WARNING: "WARNING",
@@ -42,23 +45,55 @@ def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def as_lines(report: Report) -> Iterator[str]:
-    """For people."""
+    """For people: the verdict, what was found, the worst first, and what was looked at."""
+    yield _VERDICTS[worst(report.findings)]
+    for alike in _alike(report.findings):
+        yield ""
+        for line in _paragraph(alike):
+            yield redact_text(line)
+    yield ""
     yield redact_text(
         f"database  {report.database}: {report.order_count} orders, {report.journal_row_count} journal rows"
     )
     yield redact_text(f"lnd       {report.lnd}")
-    for finding in report.findings:
-        yield ""
-        yield redact_text(f"{_LABELS[finding.severity]}{_whose(finding)}: {finding.text}")
-        if finding.todo:
-            yield redact_text(f"    do: {finding.todo}")
-    yield ""
-    yield _VERDICTS[worst(report.findings)]
+
+
+def _alike(findings: Iterable[Finding]) -> Iterable[list[Finding]]:
+    """Of one kind, and with the same to do: told as one."""
+    groups: dict[tuple[Severity, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.code, finding.todo), []).append(finding)
+    return groups.values()
+
+
+def _paragraph(alike: list[Finding]) -> Iterator[str]:
+    first, label = alike[0], _LABELS[alike[0].severity]
+    if len(alike) == 1:
+        yield f"{label}{_of(first)}: {first.text}"
+    else:
+        texts = list(dict.fromkeys(finding.text for finding in alike))
+        yield f"{label}, {len(alike)} times: {texts[0]}"
+        yield from (f"    or: {text}" for text in texts[1:TEXTS_SHOWN])
+        if len(texts) > TEXTS_SHOWN:
+            yield f"    or in {len(texts) - TEXTS_SHOWN} other ways, which --json has"
+        owners = [whose for finding in alike if (whose := _whose(finding))]
+        more = f", and {len(owners) - OWNERS_SHOWN} more" if len(owners) > OWNERS_SHOWN else ""
+        if owners:
+            yield f"    of: {', '.join(owners[:OWNERS_SHOWN])}{more}"
+    if first.todo:
+        yield f"    do: {first.todo}"
+
+
+def _of(finding: Finding) -> str:
+    whose = _whose(finding)
+    return f" {whose}" if whose else ""
 
 
 def _whose(finding: Finding) -> str:
-    order = f" order {finding.order_id}" if finding.order_id else ""
-    return f"{order} (payment {finding.hash8}…)" if finding.hash8 else order
+    payment = f"payment {finding.hash8}…" if finding.hash8 else ""
+    if not finding.order_id:
+        return payment
+    return f"order {finding.order_id} ({payment})" if payment else f"order {finding.order_id}"
 
 
 def as_json(report: Report) -> str:

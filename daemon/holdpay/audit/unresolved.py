@@ -31,12 +31,13 @@ def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height:
     return found
 
 
-def unwatched_finding(open_count: int) -> Finding:
-    """No daemon answers on the socket while orders are open."""
+def unwatched_finding(open_count: int, *, is_to_be_started: bool) -> Finding:
+    """No daemon answers on the socket while orders are open. Whether to start one is for the other findings to say."""
+    start = "Start it (`systemctl start holdpayd`): it finds every open order again and pays nothing twice."
     return Finding(
         severity=Severity.WARNING,
         code="unwatched",
         text=f"holdpayd does not answer on its socket, so nobody watches {open_count} open"
         f" {'order' if open_count == 1 else 'orders'}.",
-        todo="Start it (`systemctl start holdpayd`): it finds every open order again and pays nothing twice.",
+        todo=start if is_to_be_started else "Leave it so until the errors here are dealt with: lnd goes on by itself.",
     )

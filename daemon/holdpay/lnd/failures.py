@@ -15,6 +15,7 @@ import grpc
 from grpc import aio
 
 from holdpay.errors import LndDenied, LndError, LndRefused, LndUnavailable
+from holdpay.lnd.macaroon import BAKE_ANEW
 
 TEXT_MAX_CHARS: Final = 300
 
@@ -51,6 +52,11 @@ class Failure:
         """Whether LND itself judged the request, so that the same request would get the same answer."""
         return self.kind in {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.REFUSED}
 
+    @property
+    def is_without_right(self) -> bool:
+        """Whether the macaroon is good and does not allow the method: true of it for ever, unlike what else denies."""
+        return self.kind is FailureKind.DENIED and _NO_RIGHT in self.text.lower()
+
 
 _BY_CODE: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: FailureKind.SLOW,
@@ -65,6 +71,8 @@ _BY_CODE: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: FailureKind.UNREACHABLE,
 }
 
+_NO_RIGHT: Final = "permission denied"
+
 # Compared in lower case; the first that fits decides.
 _BY_TEXT: Final = (
     ("wallet locked", FailureKind.LOCKED),
@@ -75,7 +83,7 @@ _BY_TEXT: Final = (
     ("stream removed", FailureKind.UNREACHABLE),
     ("context canceled", FailureKind.UNREACHABLE),
     ("context deadline exceeded", FailureKind.SLOW),
-    ("permission denied", FailureKind.DENIED),
+    (_NO_RIGHT, FailureKind.DENIED),
     ("verification failed", FailureKind.DENIED),
     ("macaroon", FailureKind.DENIED),
     ("payment isn't initiated", FailureKind.NOT_FOUND),
@@ -130,6 +138,8 @@ class CallFailed(Exception):
 
 def explain(failure: Failure, address: str) -> str:
     """One sentence what happened and one what to do next."""
+    if failure.is_without_right:
+        return f"lnd does not let this macaroon pay ({failure.text}). {BAKE_ANEW}"
     template = _EXPLANATIONS.get(failure.kind, "lnd refused the call ({text}). See lnd's log.")
     return template.format(address=address, text=failure.text)
 

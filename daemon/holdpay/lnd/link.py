@@ -28,11 +28,19 @@ _LOOK_ATTEMPTS: Final = 5
 class Link:
     """Owns the connections: one takes the calls, older ones live on until their streams have ended."""
 
-    def __init__(self, settings: LndSettings, clock: Clock, on_break: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: LndSettings,
+        clock: Clock,
+        on_break: Callable[[], None],
+        on_no_right: Callable[[Failure], None] = lambda failure: None,
+    ) -> None:
         """Raises ConfigError if the certificate cannot be used. ``on_break``: the connection that
-        takes the calls went away, or another one took its place.
+        takes the calls went away, or another one took its place. ``on_no_right``: the macaroon lacks the right to a
+        call that paying needs.
         """
         self.settings = settings
+        self.on_no_right = on_no_right
         self._clock = clock
         self._on_break = on_break
         try:
@@ -100,6 +108,8 @@ class Link:
         try:
             return await retrying(operation)
         except CallFailed as error:
+            if error.failure.is_without_right:
+                self.on_no_right(error.failure)
             raise to_error(error.failure, self.settings.address) from error
 
     def _renew(self) -> None:

@@ -48,6 +48,7 @@ class Monitor:
         self._clock = clock
         self._broke = asyncio.Event()
         self._progress_at_ms: int | None = None
+        self._denied: Failure | None = None
         self._seen = NodeStatus(
             state=NodeState.UNREACHABLE, detail="lnd was not asked yet. Wait a second.", address=settings.address
         )
@@ -60,6 +61,12 @@ class Monitor:
     def wake(self) -> None:
         """The connection broke: look soon."""
         self._broke.set()
+
+    def deny(self, failure: Failure) -> None:
+        """A call that paying needs was denied. The macaroon is read at the start only, so no look takes this back."""
+        self._denied = failure
+        if self._seen.state is NodeState.READY:
+            self._see(replace(self._seen, state=NodeState.DENIED, detail=explain(failure, self._settings.address)))
 
     async def run(self, link: Link) -> None:
         """Looks until it is cancelled."""
@@ -79,6 +86,9 @@ class Monitor:
                 detail=explain(error.failure, self._settings.address),
                 local_balance_sat=None,
             )
+        self._see(seen)
+
+    def _see(self, seen: NodeStatus) -> None:
         if (seen.state, seen.detail) != (self._seen.state, self._seen.detail):
             _log.info("lnd state", state=seen.state.value, detail=seen.detail, version=seen.version)
         self._seen = seen
@@ -107,6 +117,8 @@ class Monitor:
         )
 
     def _judge(self, info: lnrpc.GetInfoResponse) -> tuple[NodeState, str]:
+        if self._denied is not None:
+            return NodeState.DENIED, explain(self._denied, self._settings.address)
         if too_old := too_old_text(info.version):
             return NodeState.TOO_OLD, too_old
         if self._is_stuck(info):

@@ -33,7 +33,7 @@ class LndNode:
 
     async def start(self) -> None:
         """Begins to look for lnd in the background; does not wait for it. Raises ConfigError for the certificate."""
-        self._link_or_none = Link(self._settings, self._clock, self._monitor.wake)
+        self._link_or_none = Link(self._settings, self._clock, self._monitor.wake, self._monitor.deny)
         self._watching = asyncio.create_task(self._monitor.run(self._link), name="lnd monitor")
 
     async def close(self) -> None:

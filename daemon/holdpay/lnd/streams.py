@@ -48,6 +48,8 @@ async def follow(
                 connection.release(call)
                 if isinstance(said, Failure):
                     link.note(connection, said)
+                    if said.is_without_right:
+                        link.on_no_right(said)
                     yield judge(said, address)
                     return
                 update = to_update(said)

@@ -1,6 +1,6 @@
-"""Macaroons of the sandbox: random bytes that the server knows, with LND's refusals for all others.
+"""Macaroons of the sandbox: in lnd's format, and with LND's refusals for all others.
 
-They have no caveats inside; what one may do is kept beside it (lnd: macaroons/service.go for the texts).
+What one may do stands in it, and is kept beside it (lnd: macaroons/service.go for the texts).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.sandbox.files import write_private
 
 # First byte of the binary format of a real macaroon; LND calls anything else garbage.
@@ -32,7 +33,7 @@ class MacaroonOven:
 
         `methods` are full gRPC names as "/lnrpc.Lightning/GetInfo"; None allows everything, as admin.macaroon does.
         """
-        macaroon = _VERSION_2 + secrets.token_bytes(63)
+        macaroon = _macaroon(methods)
         self._allowed[macaroon] = None if methods is None else frozenset(methods)
         self._root_keys[macaroon] = len(self._root_keys)
         write_private(path, macaroon)
@@ -63,3 +64,21 @@ class MacaroonOven:
         allowed = self._allowed[macaroon]
         if allowed is not None and method not in allowed:
             raise MacaroonRefused("permission denied")
+
+
+def _macaroon(methods: Sequence[str] | None) -> bytes:
+    """Location, identifier and signature of the binary format 2; nobody checks the signature here."""
+    ops = [lnrpc.Op(entity=entity, actions=["read", "write"]) for entity in ("info", "offchain")]
+    if methods is not None:
+        ops = [lnrpc.Op(entity="uri", actions=methods)]
+    identifier = b"\x03" + lnrpc.MacaroonId(nonce=secrets.token_bytes(16), storageId=b"0", ops=ops).SerializeToString()
+    head = _field(1, b"lnd") + _field(2, identifier) + b"\0"
+    return _VERSION_2 + head + b"\0" + _field(6, secrets.token_bytes(32))
+
+
+def _field(kind: int, content: bytes) -> bytes:
+    length, size = len(content), b""
+    while length >= 0x80:
+        size += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return bytes([kind]) + size + bytes([length]) + content

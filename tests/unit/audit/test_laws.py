@@ -89,7 +89,10 @@ def test_a_fee_over_the_limit_is_noted_since_a_person_may_have_paid() -> None:
     ("other", "what"),
     [
         (replace(ended(*HELD), id="zyxwvutsrq", key="key-2", provider_order_id="another"), "payment hash"),
-        (order(id="zyxwvutsrq", key="key-2", provider_order_id=HASH), "order at the provider"),
+        (
+            changed(replace(ended(*HELD), id="zyxwvutsrq", key="key-2"), payment_hash="ff" * 32),
+            "order at the provider",
+        ),
         (order(id="zyxwvutsrq"), "idempotency key"),
     ],
 )
@@ -97,6 +100,11 @@ def test_what_only_one_order_may_have_is_found_at_two(other: Order, what: str) -
     (finding,) = shared_findings([ended(*HELD), other])
     assert finding.code == "shared"
     assert finding.text == f"It shares its {what} with order zyxwvutsrq."
+
+
+def test_a_duplicate_that_was_refused_has_no_payment_and_shares_nothing() -> None:
+    refused = order(id="zyxwvutsrq", key="key-2", provider_order_id=HASH, payreq="lnsb20u1...")
+    assert shared_findings([ended(*HELD), refused]) == []
 
 
 def test_orders_with_nothing_in_common_share_nothing() -> None:

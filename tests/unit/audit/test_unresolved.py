@@ -58,6 +58,6 @@ def test_open_orders_and_recent_ones_are_held_against_lnd() -> None:
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 open order."), (3, "3 open orders.")])
 def test_open_orders_without_a_daemon_are_a_warning(count: int, words: str) -> None:
-    finding = unwatched_finding(count)
+    finding = unwatched_finding(count, is_to_be_started=True)
     assert finding.severity is Severity.WARNING
     assert finding.text.endswith(words)

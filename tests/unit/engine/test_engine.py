@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from holdpay.audit.check import read_stored
 from holdpay.core.duties import Duty
 from holdpay.core.events import CancelRequested, Event, ProviderStatus
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
@@ -206,6 +207,7 @@ async def test_an_invoice_seen_before_is_never_paid_again(world: World) -> None:
     order = await world.until_closed(world.request(2))
     assert order.end is End.INVOICE_REJECTED
     assert len(world.lnd.sends) == 1
+    assert read_stored(world.path, world.policy, world.clock.now_ms()).findings == []
 
 
 async def test_a_hash_that_the_node_paid_earlier_is_adopted_and_counts_in_no_limit(world: World) -> None:

@@ -11,10 +11,12 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from holdpay._pb.lnd import stateservice_pb2 as staterpc
+from holdpay.errors import LndDenied
+from holdpay.lnd.macaroon import BAKE
 from holdpay.lnd.node import LndNode
 from holdpay.ports import NodeState
 from holdpay.sandbox.tls import Certificate
-from tests.unit.lnd.fakes import ALICE, FakeClock, FakeLnd, settings_for
+from tests.unit.lnd.fakes import ALICE, SPEC, FakeClock, FakeLnd, collect, settings_for
 
 CODE = grpc.StatusCode
 UNREADY_S, READY_S = 5, 15
@@ -134,6 +136,37 @@ async def test_an_unusable_lnd_is_looked_at_every_five_seconds_and_a_usable_one_
     await clock.advance(UNREADY_S)
     assert started.status.state is NodeState.READY
     assert [seconds for seconds in clock.slept_s if seconds >= 1] == [UNREADY_S, READY_S]
+
+
+async def test_a_send_that_the_macaroon_does_not_allow_denies_lnd_at_once_and_for_good(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    await clock.until_asleep()
+    lnd.errors["SendPaymentV2"] = (grpc.StatusCode.UNKNOWN, "permission denied")
+    await collect(started.send(SPEC, ALICE))
+    assert started.status.state is NodeState.DENIED
+    assert BAKE in started.status.detail
+    del lnd.errors["SendPaymentV2"]
+    await clock.advance(READY_S)
+    assert started.status.state is NodeState.DENIED
+
+
+async def test_a_payment_that_lnd_refuses_for_another_reason_leaves_it_ready(
+    started: LndNode, lnd: FakeLnd, clock: FakeClock
+) -> None:
+    await clock.until_asleep()
+    for text in ("cannot retrieve macaroon: macaroon store is locked", "invoice expired. Valid until 2026-11-22"):
+        lnd.errors["SendPaymentV2"] = (grpc.StatusCode.UNKNOWN, text)
+        await collect(started.send(SPEC, ALICE))
+        assert started.status.state is NodeState.READY
+
+
+async def test_a_macaroon_that_may_not_decode_denies_lnd(started: LndNode, lnd: FakeLnd, clock: FakeClock) -> None:
+    await clock.until_asleep()
+    lnd.errors["DecodePayReq"] = (grpc.StatusCode.UNKNOWN, "permission denied")
+    with pytest.raises(LndDenied):
+        await started.decode("lnsb20u1...")
+    assert started.status.state is NodeState.DENIED
 
 
 # --- versions ---
