@@ -176,7 +176,7 @@ def _by_policy(event: Event, today: Order, stored: Order) -> frozenset[str]:
         # When to stop asking, and which invoice is refused, is the configuration's.
         names |= _CLOSING_FIELDS
     if isinstance(event, InvoiceDecoded):
-        names |= {"anomaly_count"}
+        names |= {"anomaly_count", "max_fee_sat"}
     if isinstance(event, PaymentNotFound | PaymentReported) and _is_proof_of_absence(today, stored):
         names |= _ABSENCE_FIELDS | _CLOSING_FIELDS
     return names

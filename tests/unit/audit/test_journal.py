@@ -159,6 +159,7 @@ def test_a_changed_attempt_is_found() -> None:
     [
         (SENT, {"first_fee_limit_percent": 10.0}),
         (SENT, {"max_final_cltv_delta": 18}),
+        (SENT, {"max_fee_sat": 5}),
         (SENT, {"payee_pubkeys": frozenset({"02" + "dd" * 32})}),
         ((*SENT, (2, failed(FAILED_ON_THE_WAY))), {"retry_delays_s": (30,)}),
         ((*SENT, (2, failed())), {"max_dispatches": 1}),
