@@ -522,6 +522,14 @@ def test_the_first_terminal_reason_is_kept_though_lnd_overwrites_it_later() -> N
     assert found.payment.failure.failure_class is FailureClass.PAYEE_REFUSED
 
 
+def test_a_refund_after_lnds_time_out_that_nobody_saw_live_is_a_refund_by_the_providers_word() -> None:
+    """lnd's time for attempts ends at ``pay_by_ms``, so a longer hold has its reason overwritten for who asks later."""
+    later = failed(live=False, failure_reason=FailureReason.TIMEOUT)
+    found = run(pair(AWAITING, IN_FLIGHT), (700, later), (701, replied(NOW_MS + 701 * S, paid=True, error="no number")))
+    assert (found.end, found.spent_msat) == (End.REFUNDED, 0)
+    assert not may_dispatch(run(pair(AWAITING, IN_FLIGHT), (700, later)), POLICY, NOW_MS + 800 * S)
+
+
 def test_lnd_saying_succeeded_with_a_preimage_that_does_not_fit_is_not_believed() -> None:
     done = decide(pair(NUMBER, IN_FLIGHT), settled(preimage="22" * 32), POLICY, NOW_MS)
     assert done.order.htlc is IN_FLIGHT
