@@ -514,7 +514,9 @@ def _payment_reported(order: Order, event: ev.PaymentReported, ctx: _Context) ->
     update = event.update
     if _is_about_an_earlier_dispatch(payment, update):
         return _never_arrived(order, payment, ctx)
-    ctx.attempts = update.attempts
+    if payment.htlc is not HtlcState.SETTLED:
+        # The attempts that settled it are kept, with their fees; a later word about them is an anomaly or nothing new.
+        ctx.attempts = update.attempts
     payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None, gone_since_ms=None, gone_height=None)
     if update.status is PaymentStatus.SUCCEEDED:
         return _succeeded(order, payment, update, ctx)

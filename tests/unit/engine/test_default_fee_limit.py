@@ -1,0 +1,34 @@
+"""The fee limit of a client that names none is made for the dearest invoice allowed, not for the quoted one."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+from holdpay.core.model import End
+from holdpay.engine.desk import CodeRequest, Desk
+from holdpay.ports import Prices
+from tests.fakes import HOP_DOWN, START_MS, Send
+from tests.unit.build import POLICY
+from tests.unit.engine.test_desk import OneCountry
+from tests.unit.engine.world import World
+
+REQUEST = CodeRequest(country="Russia", service="OpenAI", max_price_sat=None, max_fee_sat=None, key="k", force=False)
+
+
+async def test_an_invoice_at_the_price_limit_may_cost_the_usual_percentage_of_its_own_amount(tmp_path: Path) -> None:
+    tolerant = replace(POLICY, price_tolerance_percent=50.0, fee_limit_percent=1.0, fee_limit_floor_sat=1)
+    world = World(tmp_path / "holdpay.db", policy=tolerant)
+    world.start()
+    world.provider.price = Prices(receive_sat=None, exact_sat=4_000, asked_at_ms=START_MS)
+    world.provider.amount_msat = 6_000_000
+    world.lnd.next_sends = deque([Send(fails=HOP_DOWN)])
+
+    recorded = await Desk(world.engine, OneCountry()).request_code(REQUEST)
+    order = await world.until_closed(recorded.id)
+
+    assert (order.end, order.max_price_sat) == (End.CODE_RECEIVED, 6_000)
+    _, last = world.lnd.sends[-1]
+    assert last.fee_limit_msat == 60_000
+    await world.close()

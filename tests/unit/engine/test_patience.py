@@ -1,0 +1,121 @@
+"""How often lnd and the provider are asked, how long a silence lasts before it means something, and what is logged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from holdpay.core.model import End, OrderState
+from tests.fakes import Send, Story
+from tests.unit.build import POLICY
+from tests.unit.engine.world import World
+
+HOUR_S = 3600
+NEVER = Story(number_after_s=None, code_after_s=None)
+LOST = Send(arrives_after_s=None, is_lost=True)
+
+
+async def _held(world: World, story: Story = NEVER) -> str:
+    world.provider.story = story
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    return order_id
+
+
+async def _next_gap_s(world: World, times_s: Callable[[], list[float]]) -> float:
+    """Between the next time and the one after it."""
+    count = len(times_s()) + 2
+    await world.until(lambda: len(times_s()) >= count)
+    return times_s()[count - 1] - times_s()[count - 2]
+
+
+def _polls_s(world: World) -> list[float]:
+    return [at_ms / 1000 for at_ms in world.provider.polls]
+
+
+# --- the provider ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_order_that_is_later_than_the_promise_is_asked_about_every_ten_minutes_and_for_ever(
+    world: World,
+) -> None:
+    await _held(world)
+    await asyncio.sleep(POLICY.promise_s + 2 * HOUR_S)
+    world.provider.polls.clear()
+    await asyncio.sleep(6 * HOUR_S)
+    usual = 6 * HOUR_S / POLICY.poll_late_max_s
+    assert 0.8 * usual <= len(world.provider.polls) <= usual
+
+
+async def test_a_provider_that_answered_in_between_is_asked_soon_when_it_fails_anew(world: World) -> None:
+    await _held(world)
+    world.provider.go_down()
+    await asyncio.sleep(600)
+    assert await _next_gap_s(world, lambda: _polls_s(world)) > 30, "after ten minutes it is asked seldom"
+    world.provider.come_back()
+    await asyncio.sleep(120)
+    world.provider.go_down()
+    assert await _next_gap_s(world, lambda: _polls_s(world)) < 1.2 * POLICY.poll_max_s
+
+
+# --- lnd ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_lnd_that_was_well_in_between_is_asked_soon_when_its_stream_breaks_anew(world: World) -> None:
+    await _held(world)
+    world.lnd.is_down = True
+    world.lnd.break_streams()
+    await asyncio.sleep(120)
+    assert await _next_gap_s(world, lambda: world.track_times_s) > 10, "after two minutes it is asked seldom"
+    world.lnd.is_down = False
+    await asyncio.sleep(120)
+    world.lnd.is_down = True
+    world.lnd.break_streams()
+    assert await _next_gap_s(world, lambda: world.track_times_s) < 3
+
+
+async def test_dispatches_that_never_arrive_are_bounded(world: World) -> None:
+    world.lnd.next_sends = deque([LOST] * 50)
+    order = await world.until_closed(world.request())
+    assert len(world.lnd.sends) == POLICY.max_dispatches
+    assert order.end is End.PAYMENT_FAILED
+    assert world.now_s < POLICY.pay_within_s, "it was the number that ended it, not the time"
+
+
+async def test_a_wall_clock_that_is_set_forward_does_not_prove_that_a_dispatch_never_arrived(world: World) -> None:
+    world.lnd.next_sends = deque([Send(arrives_after_s=POLICY.prove_absent_s / 2, is_lost=True)])
+    order_id = world.request()
+    await world.until_event(order_id, "payment_not_found")
+    world.clock.offset_ms += 2 * POLICY.prove_absent_s * 1000
+    order = await world.until_closed(order_id)
+    assert order.end is End.CODE_RECEIVED
+    assert len(world.lnd.sends) == 1
+
+
+# --- alarms ---------------------------------------------------------------------------------------------------------
+
+
+def _in_transit(world: World) -> str:
+    world.provider.story = Story(paid_after_s=6 * HOUR_S, number_after_s=None, code_after_s=None)
+    return world.request()
+
+
+def _unknown(world: World) -> str:
+    world.lnd.next_sends = deque([Send(is_lost=True)])
+    order_id = world.request()
+    asyncio.get_running_loop().call_later(0.3, lambda: setattr(world.lnd, "is_down", True))
+    return order_id
+
+
+@pytest.mark.parametrize("begin", [_in_transit, _unknown])
+async def test_an_alarm_is_logged_once_for_as_long_as_it_lasts(world: World, begin: Callable[[World], str]) -> None:
+    with capture_logs() as logs:
+        begin(world)
+        await asyncio.sleep(HOUR_S)
+    texts = [entry["text"] for entry in logs if entry["event"] == "alarm"]
+    assert texts
+    assert len(texts) == len(set(texts)), texts
