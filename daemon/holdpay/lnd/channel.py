@@ -27,6 +27,7 @@ _OPTIONS: Final = (
     # A payment is never sent twice by the transport, on another connection say.
     ("grpc.enable_retries", 0),
     # lnd takes pings every 5 s since 0.17; without them a dead stream is silent for days (lnd #7727, #7730).
+    # gRPC 1.85 waits for the answer as long as for that to any ping: a minute (grpc.http2.ping_timeout_ms).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),

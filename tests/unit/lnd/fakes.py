@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -209,6 +210,8 @@ class Relay:
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
         self.port = 0
+        self.is_dead = False
+        """Connections stay up and pass nothing on, as when a cable was pulled."""
         self._pairs: set[asyncio.StreamWriter] = set()
         self._copies: set[asyncio.Task[None]] = set()
 
@@ -228,6 +231,12 @@ class Relay:
             writer.transport.abort()
         self._pairs.clear()
 
+    def cut(self) -> None:
+        """As ``drop``, but at once: also for a caller that does not let the event loop go on."""
+        for writer in self._pairs:
+            with suppress(OSError):
+                writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         self._pairs |= {writer, there_writer}
@@ -239,8 +248,9 @@ class Relay:
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
+                if not self.is_dead:
+                    sink.write(data)
+                    await sink.drain()
         sink.close()
 
 
