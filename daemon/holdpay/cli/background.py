@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 FAREWELL_S = 0.5
 """For a thread that was told to stop. It is a daemon thread: whoever does not make it is left behind."""
+GLANCE_S = 0.2
+"""A signal that comes right before the main thread's wait begins, or to another thread, does not end that wait. So the
+wait is cut into short ones, and between two of them Python sees to signals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def stream(produce: Callable[[], Generator[T, None, None]], stop: Callable[[], N
     try:
         while True:
             asked.release()
-            got = box.get()
+            got = _wait(box)
             if isinstance(got, _Item):
                 yield got.value
             elif got.error is not None:
@@ -65,6 +68,12 @@ def stream(produce: Callable[[], Generator[T, None, None]], stop: Callable[[], N
         stop()
         asked.release()
         thread.join(FAREWELL_S)
+
+
+def _wait(box: SimpleQueue[_Item[T] | _End]) -> _Item[T] | _End:
+    while True:
+        with suppress(Empty):
+            return box.get(timeout=GLANCE_S)
 
 
 def once(work: Callable[[], T]) -> T:
