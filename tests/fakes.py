@@ -195,7 +195,7 @@ class FakeLnd:
             raise LndUnavailable
         if self.look_error is not None:
             raise self.look_error
-        return HtlcLook(self.block_height, payment_hash in self.carried)
+        return HtlcLook(self.block_height, True, payment_hash in self.carried, is_maybe_closing=False)
 
     async def _listen(self, payment_hash: str, heard: asyncio.Queue[LndMessage]) -> AsyncGenerator[LndMessage, None]:
         streams = self._streams.setdefault(payment_hash, set())

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from holdpay.clock import SystemClock
-from holdpay.core.lightning import HtlcLook, NotKnown, PaymentStatus, Reported, StoredPayment
+from holdpay.core.lightning import NotKnown, PaymentStatus, Reported, StoredPayment
 from holdpay.errors import LndDenied, LndRefused, LndUnavailable
 from holdpay.lnd import ledger as module
 from holdpay.lnd.ledger import LndLedger
@@ -110,13 +110,17 @@ async def test_an_htlc_is_looked_for_in_the_channels_at_the_height_of_the_chain(
     payment_hash = bought.payment_hash.hex()
     stream = await hold(world, lnd, bought)
     look = await ledger.look_for_htlc(payment_hash)
-    assert look == HtlcLook((await lnd.info()).block_height, is_carried=True)
+    assert (look.block_height, look.is_in_channel, look.is_maybe_closing) == (await height_of(lnd), True, False)
     assert not (await ledger.look_for_htlc(secrets.token_hex(32))).is_carried
     await settle(world, bought)
     await stream.end()
     async with asyncio.timeout(PATIENCE_S):
         while (await ledger.look_for_htlc(payment_hash)).is_carried:
             await asyncio.sleep(0.05)
+
+
+async def height_of(lnd: Client) -> int:
+    return (await lnd.info()).block_height
 
 
 async def test_a_channel_that_is_being_closed_by_force_may_carry_any_htlc(mortal_world: World) -> None:
@@ -130,7 +134,7 @@ async def test_a_channel_that_is_being_closed_by_force_may_carry_any_htlc(mortal
         assert not (await ledger.look_for_htlc(other_hash)).is_carried
         await mortal_world.mine(1)
         async with asyncio.timeout(PATIENCE_S):
-            while not (await ledger.look_for_htlc(other_hash)).is_carried:
+            while not (await ledger.look_for_htlc(other_hash)).is_maybe_closing:
                 await asyncio.sleep(0.05)
         assert (await ledger.look_for_htlc(asked.payment_hash.hex())).is_carried
         await mortal_world.mine(1)

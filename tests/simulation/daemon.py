@@ -253,7 +253,7 @@ class SimDaemon:
             self._wait(key, action.at_ms)
 
     def _look_and_track(self, key: Key, order: Order, payment_hash: str) -> None:
-        if core_duties.wants_look(order, self.policy, self.lnd.height) and not self.lnd.is_down:
+        if core_duties.wants_look(order, self.policy, self.lnd.height, self.heap.now_ms) and not self.lnd.is_down:
             order = self.apply(order.id, ev.HtlcLookedFor(self.lnd.look(payment_hash)))
             if Duty.PAY not in core_duties.duties(order):
                 self._again(key)

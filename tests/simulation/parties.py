@@ -119,7 +119,7 @@ class SimLnd:
 
     def look(self, payment_hash: str) -> HtlcLook:
         """What the channels carry."""
-        return HtlcLook(self.height, self.truths[payment_hash].htlc in {"out", "held"})
+        return HtlcLook(self.height, True, self.truths[payment_hash].htlc in {"out", "held"}, is_maybe_closing=False)
 
     def _lose_record(self, payment_hash: str) -> None:
         if not self.is_known(payment_hash) or payment_hash not in self.payments:

@@ -231,15 +231,16 @@ def a_channel_that_carries_the_htlc_is_overlooked() -> contextlib.AbstractContex
     looked_for = machine._HANDLERS[ev.HtlcLookedFor]
 
     def blind(order: Order, event: ev.HtlcLookedFor, ctx: Any) -> Order:
-        return looked_for(order, ev.HtlcLookedFor(replace(event.look, is_carried=False, block_height=10**6)), ctx)
+        return looked_for(order, ev.HtlcLookedFor(replace(event.look, is_in_channel=False, block_height=10**6)), ctx)
 
     @contextlib.contextmanager
     def planted() -> Iterator[None]:
         wants = duties.wants_look
-        with (
-            _handler(ev.HtlcLookedFor, blind),
-            patch.object(duties, "wants_look", lambda order, policy, height: wants(order, policy, 10**6)),
-        ):
+
+        def always(order: Order, policy: Any, height: int, now_ms: int) -> bool:
+            return wants(order, policy, 10**6, now_ms)
+
+        with _handler(ev.HtlcLookedFor, blind), patch.object(duties, "wants_look", always):
             yield
 
     return planted()
@@ -248,7 +249,7 @@ def a_channel_that_carries_the_htlc_is_overlooked() -> contextlib.AbstractContex
 @bug
 def nobody_looks_for_a_lost_htlc() -> contextlib.AbstractContextManager[Any]:
     """What LND's own word does not end is left open."""
-    return patch.object(duties, "wants_look", lambda order, policy, height: False)
+    return patch.object(duties, "wants_look", lambda order, policy, height, now_ms: False)
 
 
 @bug

@@ -18,7 +18,7 @@ from holdpay.core.machine import Step, decide
 from holdpay.core.model import Order, Payment
 from holdpay.engine import performers
 from holdpay.engine.engine import Engine
-from holdpay.engine.performers import Performers
+from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
 from holdpay.errors import StoreError
 from holdpay.store import store as store_module
@@ -72,10 +72,10 @@ def hunt(name: str, seeds: range) -> Outcome | None:
 def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
     """What is sent is written down afterwards."""
 
-    async def hasty(self: Performers, order: Order, payment: Payment) -> bool:
+    async def hasty(self: Performers, order: Order, payment: Payment) -> Followed:
         payer = NodeIdentity(payment.node_pubkey, payment.node_network)
         if self._engine.node.identity != payer:
-            return False
+            return Followed(may_go_on=False)
         spec = spec_of(order, self._engine.policy, self._engine.clock.now_ms())
         stream = self._engine.node.send(spec, payer)
         first = await anext(stream)
@@ -279,11 +279,11 @@ def a_lost_stream_is_not_taken_up_again() -> AbstractContextManager[Any]:
     """The payment's duty ends with its stream."""
     follow = Performers._follow
 
-    async def content(self: Performers, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> bool:
-        may_go_on = await follow(self, order_id, stream)
-        if not may_go_on:
+    async def content(self: Performers, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> Followed:
+        followed = await follow(self, order_id, stream)
+        if not followed.may_go_on:
             await asyncio.Event().wait()
-        return may_go_on
+        return followed
 
     return patch.object(Performers, "_follow", content)
 

@@ -164,6 +164,15 @@ def replied(
     return ProviderReplied(asked_at_ms, ProviderStatus(is_paid=paid, number=number, code=code, error=error))
 
 
+def look(height: int, *, carried: bool = False, closing: bool = False, synced: bool = True) -> HtlcLook:
+    """What the node's channels say of the payment's HTLC."""
+    return HtlcLook(block_height=height, is_synced=synced, is_in_channel=carried, is_maybe_closing=closing)
+
+
+def looked(height: int, *, carried: bool = False, closing: bool = False, synced: bool = True) -> ev.HtlcLookedFor:
+    return ev.HtlcLookedFor(look(height, carried=carried, closing=closing, synced=synced))
+
+
 def failure(failure_class: FailureClass = FailureClass.ROUTING, **changes: Any) -> PaymentFailure:
     plain = PaymentFailure(
         reason=FailureReason.NO_ROUTE,
@@ -258,8 +267,8 @@ EVENTS: dict[str, ev.Event] = {
     "send refused": ev.SendRefused("invoice expired"),
     "tracking lost": ev.TrackingLost("Stream removed"),
     "payment not found": ev.PaymentNotFound(),
-    "no channel carries the HTLC": ev.HtlcLookedFor(HtlcLook(900_000, is_carried=False)),
-    "a channel carries the HTLC": ev.HtlcLookedFor(HtlcLook(900_000, is_carried=True)),
+    "no channel carries the HTLC": looked(900_000),
+    "a channel carries the HTLC": looked(900_000, carried=True),
     "resolved as failed": ev.Resolved(ev.Resolution.FAILED, by="ann", why="node sold"),
     "resolved as settled": ev.Resolved(ev.Resolution.SETTLED, by="ann", why="node sold", preimage=PREIMAGE),
     "resolved as settled by a foreign preimage": ev.Resolved(

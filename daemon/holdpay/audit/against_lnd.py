@@ -86,14 +86,20 @@ _RECORD_LOST = Verdict(
     "lnd has spoken of it before, so its record was deleted, or lnd's database was restored from an old copy",
     "Leave it to holdpayd: it closes the order after the expiry height, when no channel carries the HTLC.",
 )
-_GIVEN_UP_TOO_EARLY = Verdict(
+_BEHIND = Verdict(
     Severity.WARNING,
-    "given-up-in-flight",
-    "it was given up, counts as spent, and may still come back",
+    "lnd-behind",
+    "yet a preimage that fits is stored, so it was paid",
+    "Look again in a minute; if it stays so, see the HTLC in lnd's channels (`lncli listchannels`, pending_htlcs).",
+)
+_RESOLVED_IN_FLIGHT = Verdict(
+    Severity.WARNING,
+    "resolved-in-flight",
+    "an operator said how it ended, and lnd still has it in flight",
     "Watch lnd's channels (`lncli listchannels`, pending_htlcs).",
 )
-_NEVER_SENT = Verdict(
-    Severity.NOTE, "never-sent-by-lnd", "lnd was killed before it signed the HTLC, and calls it so for ever", ""
+_NEVER_ENDS = Verdict(
+    Severity.NOTE, "never-ends-in-lnd", "no channel carries its HTLC, and lnd calls it in flight for ever", ""
 )
 _KNOWN_AGAIN = Verdict(Severity.NOTE, "known-again", "it was given up and counts as spent; lnd can say more now", "")
 _DELETED = Verdict(Severity.NOTE, "lnd-record-deleted", "its record was deleted there; the journal keeps the proof", "")
@@ -112,11 +118,15 @@ _VERDICTS = {
     **_row(HtlcState.DISPATCHING, _AHEAD, _AHEAD, _AHEAD, _ONCE_ABSENT),
     **_row(HtlcState.UNKNOWN, _AHEAD, _AHEAD, _AHEAD, _ONCE_ABSENT),
     **_row(HtlcState.IN_FLIGHT, None, _AHEAD, _AHEAD, _RECORD_LOST),
-    **_row(HtlcState.SETTLED, _NOT_SETTLED, None, _NOT_SETTLED, _DELETED),
+    **_row(HtlcState.SETTLED, _BEHIND, None, _NOT_SETTLED, _DELETED),
     **_row(HtlcState.FAILED, _MONEY_OUT, _CHARGED, None, None),
-    **_row(HtlcState.GONE, _GIVEN_UP_TOO_EARLY, _KNOWN_AGAIN, _KNOWN_AGAIN, None),
+    **_row(HtlcState.GONE, _NEVER_ENDS, _KNOWN_AGAIN, _KNOWN_AGAIN, None),
 }
 """(the journal's word, LND's word) → what it means; None: they agree."""
+
+
+_OF_OURS = {FailureReason.NEVER_SENT: _NEVER_ENDS, FailureReason.BY_OPERATOR: _RESOLVED_IN_FLIGHT}
+"""What it means that lnd calls a payment in flight whose failure is of our own making."""
 
 
 def against_lnd(order: Order, payment: Payment, said: LndMessage) -> list[Finding]:
@@ -124,16 +134,13 @@ def against_lnd(order: Order, payment: Payment, said: LndMessage) -> list[Findin
     word = _word(said)
     if word is None:
         return [_unanswered(order)]
-    verdict = _NEVER_SENT if _is_never_sent(payment, word) else _VERDICTS[payment.htlc, word]
+    verdict = _VERDICTS[payment.htlc, word]
+    if word is LndWord.IN_FLIGHT and payment.failure is not None:
+        verdict = _OF_OURS.get(payment.failure.reason, verdict)
     if verdict is not None:
         text = f"The journal says {payment.htlc.value}, lnd says {word.value}: {verdict.text}."
         return [about(order, verdict.severity, verdict.code, text, verdict.todo)]
     return _sums(order, payment, said) if word is LndWord.SETTLED else []
-
-
-def _is_never_sent(payment: Payment, word: LndWord) -> bool:
-    is_so = payment.failure is not None and payment.failure.reason is FailureReason.NEVER_SENT
-    return is_so and payment.htlc is HtlcState.FAILED and word is LndWord.IN_FLIGHT
 
 
 def _word(said: LndMessage) -> LndWord | None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from holdpay.app import lnd_settings
 from holdpay.audit.against_lnd import is_of_node
+from holdpay.audit.laws import is_hash
 from holdpay.audit.recover import database_path
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
@@ -18,7 +19,7 @@ from holdpay.core.lightning import HtlcLook, LndMessage, Lost, NodeIdentity, Not
 from holdpay.core.machine import decide
 from holdpay.core.model import HtlcState, Order, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
-from holdpay.errors import HoldpayError, LndError
+from holdpay.errors import ConfigError, HoldpayError, LndError
 from holdpay.lnd.ledger import LndLedger
 from holdpay.lock import StateLock
 from holdpay.store.store import SqliteStore
@@ -32,13 +33,16 @@ class ResolveRefused(HoldpayError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LndView:
-    """What lnd says of one payment now. ``said`` and ``look`` are None where another node answers, or none does."""
+    """What lnd says of one payment now.
+
+    ``node``: who answers; None: nobody. ``said``: the first word of Track, where ``node`` is the one that paid.
+    ``look``: what its channels say; None: they could not be looked at. ``trouble``: why something is missing here.
+    """
 
     node: NodeIdentity | None = None
     said: LndMessage | None = None
     look: HtlcLook | None = None
     trouble: str = ""
-    """Why lnd could not be asked."""
 
 
 @contextmanager
@@ -62,16 +66,20 @@ def payment_of(order: Order) -> Payment:
 
 
 async def look(settings: Settings, clock: SystemClock, payment: Payment) -> LndView:
-    """Asks lnd about the payment, and its channels about the HTLC. Raises ConfigError for lnd's certificate."""
+    """Asks lnd about the payment, and its channels about the HTLC. What could not be asked is left out."""
+    view = LndView()
     try:
         async with LndLedger(lnd_settings(settings), clock) as ledger:
-            node = await ledger.identity()
-            if not is_of_node(payment, node):
-                return LndView(node=node)
-            said = await ledger.payment(payment.payment_hash)
-            return LndView(node=node, said=said, look=await ledger.look_for_htlc(payment.payment_hash))
+            view = LndView(node=await ledger.identity())
+            if view.node is None or not is_of_node(payment, view.node):
+                return view
+            view = replace(view, said=await ledger.payment(payment.payment_hash))
+            return replace(view, look=await ledger.look_for_htlc(payment.payment_hash))
     except LndError as error:
-        return LndView(trouble=error.message)
+        return replace(view, trouble=error.message)
+    except ConfigError as error:
+        # A node that is gone may have taken its certificate along.
+        return replace(view, trouble=" ".join(error.problems))
 
 
 # --- what is known --------------------------------------------------------------------------------------------------
@@ -90,9 +98,11 @@ def known(order: Order, view: LndView, policy: Policy, now_ms: int) -> Iterator[
 def _view_words(view: LndView) -> str:
     if view.node is None:
         return f"it could not be asked. {view.trouble}"
-    if view.said is None or view.look is None:
+    if view.said is None:
         return f"node {view.node.pubkey[:16]}… answers, which is another one and knows nothing of it."
-    carried = "a channel carries its HTLC, or may" if view.look.is_carried else "no channel carries its HTLC"
+    if view.look is None:
+        return f"{_said_words(view.said)}; its channels could not be looked at. {view.trouble}"
+    carried = view.look.holds_up or "no channel carries its HTLC"
     return f"{_said_words(view.said)}; {carried}; the chain is at block {view.look.block_height:,}."
 
 
@@ -109,10 +119,10 @@ def objection(payment: Payment, view: LndView, event: Resolved, policy: Policy, 
     """Why the operator's word is not taken: one sentence what stands against it, one what to do. Empty: nothing."""
     if event.resolution is Resolution.SETTLED and not _fits(event.preimage, payment.payment_hash):
         return "The preimage does not fit the payment hash of the order. Give the 64 hex digits of the right one."
-    if view.said is not None and view.look is not None:
+    if view.said is not None:
         if is_node_retired:
             return "The node that paid answers at lnd.address. Leave out --node-retired."
-        return _objection_of_the_payer(payment, view.said, view.look, event, policy)
+        return _objection_of_the_payer(payment, view.said, view, event, policy)
     if is_node_retired:
         return ""
     retired = f"If node {payment.node_pubkey[:16]}… is gone for good, say so with --node-retired."
@@ -121,7 +131,7 @@ def objection(payment: Payment, view: LndView, event: Resolved, policy: Policy, 
     return f"Another node paid, and may still know how the payment ended. Point lnd.address at it. {retired}"
 
 
-def _objection_of_the_payer(payment: Payment, said: LndMessage, look: HtlcLook, event: Resolved, policy: Policy) -> str:
+def _objection_of_the_payer(payment: Payment, said: LndMessage, view: LndView, event: Resolved, policy: Policy) -> str:
     if isinstance(said, Reported) and said.update.is_terminal:
         return f"lnd says how it ended: {_said_words(said)}. {START}"
     if not isinstance(said, Reported | NotKnown):
@@ -129,25 +139,39 @@ def _objection_of_the_payer(payment: Payment, said: LndMessage, look: HtlcLook, 
         return f"lnd did not say what became of the payment: {trouble} Run this again."
     if isinstance(said, NotKnown) and not payment.is_known_to_lnd:
         return f"lnd never had the payment, as it says now. {START}"
-    if look.is_carried:
-        return (
-            "A channel carries the HTLC, or one that is being closed may."
-            " Only the payee or the chain ends it; holdpayd records how."
-        )
+    if view.look is None:
+        return f"lnd's channels could not be looked at: {view.trouble}"
+    return _objection_of_the_channels(payment, said, view.look, event, policy)
+
+
+def _objection_of_the_channels(
+    payment: Payment, said: LndMessage, look: HtlcLook, event: Resolved, policy: Policy
+) -> str:
+    if look.is_in_channel:
+        return "A channel carries the HTLC. Only the payee or the chain ends it; holdpayd records how."
     if isinstance(said, NotKnown) and event.resolution is Resolution.SETTLED:
         return ""  # the preimage is the proof
-    until_height = latest_expiry_height(replace(payment, gone_height=payment.gone_height or look.block_height), policy)
-    if until_height is not None and look.block_height > until_height:
-        return ""
-    until = f"until block {until_height:,}" if until_height is not None else "as long as lnd looks for a route"
-    return f"An HTLC of it may still come to be, {until}; the chain is at block {look.block_height:,}. Wait for that."
+    until_height = latest_expiry_height(_with_a_height(payment, look), policy)
+    if until_height is None or look.block_height <= until_height:
+        until = f" until block {until_height:,}" if until_height is not None else ""
+        return f"An HTLC of it can be out{until}; the chain is at block {look.block_height:,}. Wait for that."
+    if look.is_maybe_closing and event.resolution is Resolution.FAILED:
+        return (
+            "A channel is being closed that may carry its HTLC, so nobody can say that the money is back."
+            " Wait for that channel, or write it off."
+        )
+    return ""
+
+
+def _with_a_height(payment: Payment, look: HtlcLook) -> Payment:
+    """Where nobody has looked at the channels yet, an HTLC's longest life is counted from now on."""
+    if payment.first_look_height is not None or not look.is_synced:
+        return payment
+    return replace(payment, first_look_height=look.block_height)
 
 
 def _fits(preimage: str | None, payment_hash: str) -> bool:
-    try:
-        return preimage is not None and preimage_fits(preimage, payment_hash)
-    except ValueError:
-        return False
+    return preimage is not None and is_hash(preimage) and preimage_fits(preimage, payment_hash)
 
 
 def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, now_ms: int) -> Order:

@@ -11,6 +11,10 @@ RECENT_MS = 30 * 24 * 3600 * 1000
 """For so long a closed order is held against LND, and a charge for nothing told."""
 
 
+_TOLD_LATER = {End.CHARGED_WITHOUT_CODE: "charged-without-code", End.OUTCOME_UNKNOWN: "outcome-unknown"}
+"""Ends that a person may want to do something about."""
+
+
 def is_relevant(order: Order, now_ms: int) -> bool:
     """Open, or closed not long ago."""
     return order.closed_at_ms is None or order.closed_at_ms > now_ms - RECENT_MS
@@ -20,8 +24,8 @@ def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height:
     """An open order, its alarms, and a charge without a code; each with what to do. ``block_height``: lnd's; 0: not
     known."""
     words = explain(order, policy, now_ms, block_height=block_height)
-    if order.end is End.CHARGED_WITHOUT_CODE and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
-        return [about(order, Severity.WARNING, "charged-without-code", f"{words.summary} {words.money}", words.next)]
+    if order.end in _TOLD_LATER and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
+        return [about(order, Severity.WARNING, _TOLD_LATER[order.end], f"{words.summary} {words.money}", words.next)]
     if order.is_closed:
         return []
     found = [about(order, Severity.UNRESOLVED, "open", f"{words.summary} {words.money}", words.next)]

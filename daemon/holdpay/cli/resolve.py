@@ -58,7 +58,7 @@ def resolve(
     resolution = Resolution.FAILED if is_failed else Resolution.WRITTEN_OFF
     if preimage is not None:
         resolution = Resolution.SETTLED
-        preimage = (sys.stdin.readline() if preimage == "-" else preimage).strip().lower()
+        preimage = "".join((sys.stdin.readline() if preimage == "-" else preimage).split()).lower()
     if why is None and yes:
         raise click.UsageError("The journal wants a reason. Give --why TEXT.")
     reason = _words("--why", why if why is not None else click.prompt("Why"))
@@ -76,7 +76,10 @@ def _words(option: str, text: str) -> str:
 
 
 def _who() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"  # a container's user without a name
 
 
 def _resolve(settings: Settings, order_id: str, said: Resolved, *, is_node_retired: bool, is_agreed: bool) -> AuditExit:

@@ -97,11 +97,12 @@ def spec_of(order: Order, policy: Policy, now_ms: int) -> DispatchSpec:
     return dispatch_spec(order.payment, order.pay_by_ms, policy, now_ms)
 
 
-def wants_look(order: Order, policy: Policy, block_height: int) -> bool:
+def wants_look(order: Order, policy: Policy, block_height: int, now_ms: int) -> bool:
     """Whether only the node's channels can say what became of the HTLC: LND's own word would never end the order.
 
     So it is when LND has lost its record, or calls a payment in flight whose expiry height has passed: killed before it
-    signs an HTLC into the channel, LND takes its attempt for one that is out ever after (lnd issue 9340).
+    signs an HTLC into the channel, LND takes its attempt for one that is out ever after (lnd issue 9340). Where no
+    expiry height is known, the first look tells from which height on the longest life of an HTLC counts.
     """
     payment = order.payment
     if payment is None or not order.is_money_out:
@@ -110,7 +111,10 @@ def wants_look(order: Order, policy: Policy, block_height: int) -> bool:
     if not is_gone and payment.htlc is not HtlcState.IN_FLIGHT:
         return False
     until_height = latest_expiry_height(payment, policy)
-    return is_gone if until_height is None else block_height > until_height
+    if until_height is not None:
+        return block_height > until_height
+    # Without any attempt: LND's own time for attempts is over at ``pay_by_ms``.
+    return is_gone or now_ms > order.pay_by_ms + policy.close_unpaid_after_s * 1000
 
 
 # --- following a payment stream -------------------------------------------------------------------------------------

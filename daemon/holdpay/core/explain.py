@@ -72,10 +72,15 @@ def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms:
     return found
 
 
-def explain(order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "", block_height: int = 0) -> Explanation:
+def explain(
+    order: Order, policy: Policy, now_ms: int, lnd_trouble: str = "", block_height: int = 0, held_up_by: str = ""
+) -> Explanation:
     """The order as it stands. ``lnd_trouble``: why lnd cannot be asked now; empty: it can. ``block_height``: the latest
-    that lnd has named; 0: none yet."""
+    that lnd has named; 0: none yet. ``held_up_by``: what the latest look at the channels found in the way of its end.
+    """
     money, follows = _money(order, policy, block_height), _next(order, policy, now_ms, block_height)
+    if held_up_by and not order.is_closed:
+        follows = f"{follows} Now this is in the way: {held_up_by.rstrip('.')}."
     if lnd_trouble and order.is_money_out:
         money = f"{money} lnd cannot be asked now: {lnd_trouble}"
     elif lnd_trouble and _is_waiting_for_lnd(order):
@@ -138,21 +143,29 @@ def _money(order: Order, policy: Policy, block_height: int) -> str:
         )
     if payment.htlc is HtlcState.GONE:
         return (
-            f"No HTLC is out. Up to {sat(order.spent_msat)} may have been spent and are counted so:"
-            " lnd has no record of the payment any more."
+            f"No HTLC is out. Nobody can say whether it was spent: up to {sat(order.spent_msat)} may have been, and are"
+            " counted so."
         )
     if order.is_money_out:
         return _money_out(payment, latest_expiry_height(payment, policy), block_height)
-    if payment.failure is not None and payment.failure.reason is FailureReason.NEVER_SENT:
-        return (
-            f"Nothing was spent: up to its expiry height no channel carried the HTLC over {amount}, so it never left"
-            " your node."
-        )
     if payment.htlc is HtlcState.FAILED:
-        return f"Nothing was spent: lnd reported the payment of {amount} as failed, so the whole sum is back."
+        return _money_back(payment)
     if payment.dispatch_count:
         return f"Nothing was spent: lnd twice knew nothing of the payment of {amount}, so it was never sent."
     return f"Nothing was sent. The hold invoice asks {amount}."
+
+
+def _money_back(payment: Payment) -> str:
+    amount = sat(payment.amount_msat)
+    reason = payment.failure.reason if payment.failure is not None else FailureReason.NONE
+    if reason is FailureReason.BY_OPERATOR:
+        return f"Nothing was spent, by the word of an operator: the payment of {amount} failed."
+    if reason is FailureReason.NEVER_SENT:
+        return (
+            f"Nothing was spent: after its expiry height no channel carried the HTLC over {amount}, and the provider"
+            " never saw it, so it never left your node."
+        )
+    return f"Nothing was spent: lnd reported the payment of {amount} as failed, so the whole sum is back."
 
 
 def _money_out(payment: Payment, until_height: int | None, block_height: int) -> str:
@@ -205,10 +218,10 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
         return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; a code that comes first wins."
     if order.payment is None:
         return _next_before_payment(order, now_ms)
-    if wants_look(order, policy, block_height):
+    if wants_look(order, policy, block_height, now_ms):
         return _UNTIL_NO_CHANNEL
     if order.payment.gone_since_ms is not None and order.is_money_out:
-        return f"Nothing is sent again, and the provider is asked. After that block: {_UNTIL_NO_CHANNEL}"
+        return f"Nothing is sent again. Once no HTLC of it can be out any more: {_UNTIL_NO_CHANNEL}"
     until_ms = promise_until_ms(order, policy)
     return {
         HtlcState.NONE: _next_payment(order, order.payment, now_ms),

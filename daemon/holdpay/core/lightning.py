@@ -66,7 +66,9 @@ class FailureReason(StrEnum):
     CANCELED = "canceled"
     OTHER = "other"
     NEVER_SENT = "never_sent"
-    """Ours, not LND's: it calls the payment in flight, and up to its expiry height no channel carried the HTLC."""
+    """Ours, not LND's: it calls the payment in flight, and after its expiry height no channel carried the HTLC."""
+    BY_OPERATOR = "by_operator"
+    """Ours, not LND's: `holdpayd resolve`."""
 
     @property
     def in_words(self) -> str:
@@ -84,6 +86,7 @@ _IN_WORDS = {
     FailureReason.CANCELED: "it was canceled in lnd",
     FailureReason.OTHER: "lnd gives a reason that this version of holdpay does not know",
     FailureReason.NEVER_SENT: "lnd never gave its HTLC to a channel",
+    FailureReason.BY_OPERATOR: "an operator said so",
 }
 
 
@@ -171,8 +174,23 @@ class HtlcLook:
     """What the node's channels say of one payment hash at ``block_height``."""
 
     block_height: int
-    is_carried: bool
-    """A channel carries an HTLC with this hash, or one that is being closed may: those do not tell the hash."""
+    is_synced: bool
+    """LND has seen the chain's tip: otherwise the height is of the past."""
+    is_in_channel: bool
+    """An open channel carries an HTLC with this hash."""
+    is_maybe_closing: bool
+    """A channel that is being closed may carry it: those do not tell the hash."""
+
+    @property
+    def is_carried(self) -> bool:
+        return self.is_in_channel or self.is_maybe_closing
+
+    @property
+    def holds_up(self) -> str:
+        """What is in the way of calling the HTLC gone, in words; empty: nothing."""
+        if self.is_in_channel:
+            return "a channel carries its HTLC"
+        return "a channel is being closed that may carry its HTLC" if self.is_maybe_closing else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -501,7 +501,7 @@ def _dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: _Context) 
         fee_msat=0,
         expiry_height=None,
         gone_since_ms=None,
-        gone_height=None,
+        first_look_height=None,
         uncarried_since_ms=None,
     )
     return replace(order, payment=payment)
@@ -517,12 +517,20 @@ def _payment_reported(order: Order, event: ev.PaymentReported, ctx: _Context) ->
     if payment.htlc is not HtlcState.SETTLED:
         # The attempts that settled it are kept, with their fees; a later word about them is an anomaly or nothing new.
         ctx.attempts = update.attempts
-    payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None, gone_since_ms=None, gone_height=None)
+    payment = _spoken_of(payment)
     if update.status is PaymentStatus.SUCCEEDED:
         return _succeeded(order, payment, update, ctx)
     if update.status is PaymentStatus.FAILED:
         return _failed(order, payment, update, event.live, ctx)
     return _in_flight(order, payment, update, ctx)
+
+
+def _spoken_of(payment: Payment) -> Payment:
+    """LND has the payment on record, after all if it had lost it; then what the channels showed counts no more."""
+    payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None)
+    if payment.gone_since_ms is None:
+        return payment
+    return replace(payment, gone_since_ms=None, first_look_height=None, uncarried_since_ms=None)
 
 
 def _is_about_an_earlier_dispatch(payment: Payment, update: PaymentUpdate) -> bool:
@@ -539,6 +547,7 @@ def _in_flight(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
     if payment.htlc is not HtlcState.IN_FLIGHT:
         return order
     out = [a for a in update.attempts if a.status is not AttemptStatus.FAILED]
+    expiry_height = max((a.expiry_height for a in out), default=payment.expiry_height)
     # LND tells why before it says FAILED, and may have forgotten it if we ask later.
     was_refused = classify(update, live=True) is FailureClass.PAYEE_REFUSED
     return replace(
@@ -546,7 +555,8 @@ def _in_flight(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
         payment=replace(
             payment,
             attempt_count=max(payment.attempt_count, len(update.attempts)),
-            expiry_height=max((a.expiry_height for a in out), default=payment.expiry_height),
+            expiry_height=expiry_height,
+            uncarried_since_ms=payment.uncarried_since_ms if expiry_height == payment.expiry_height else None,
             fee_msat=sum(a.fee_msat for a in out),
             reached_payee=payment.reached_payee or was_refused,
         ),
@@ -631,7 +641,9 @@ def _send_refused(order: Order, event: ev.SendRefused, ctx: _Context) -> Order:
 def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:
     if order.payment is None:
         return order
-    return replace(order, payment=_signal_htlc(order.payment, HtlcSignal.LOST, ctx))
+    # What the channels showed counts only beside LND's own word.
+    payment = replace(order.payment, uncarried_since_ms=None)
+    return replace(order, payment=_signal_htlc(payment, HtlcSignal.LOST, ctx))
 
 
 def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) -> Order:
@@ -642,7 +654,7 @@ def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: _Context) ->
     if order.payment is None:
         return order
     # Two words some seconds apart prove something only within one process: the wall clock may have been set since.
-    payment = replace(order.payment, absent_since_ms=None, uncarried_since_ms=None)
+    payment = replace(order.payment, absent_since_ms=None)
     if payment.unpaid_again_at_ms is None:
         payment = replace(payment, unpaid_since_ms=None)
     return replace(order, payment=payment)
@@ -665,8 +677,8 @@ def _htlc_looked_for(order: Order, event: ev.HtlcLookedFor, ctx: _Context) -> Or
     payment, look = order.payment, event.look
     if payment is None or payment.htlc not in MONEY_MAY_BE_OUT:
         return order
-    if payment.gone_since_ms is not None and payment.gone_height is None:
-        payment = replace(payment, gone_height=look.block_height)
+    if payment.first_look_height is None and look.is_synced:
+        payment = replace(payment, first_look_height=look.block_height)
     until_height = latest_expiry_height(payment, ctx.policy)
     if look.is_carried or until_height is None or look.block_height <= until_height:
         return replace(order, payment=replace(payment, uncarried_since_ms=None))
@@ -677,24 +689,29 @@ def _htlc_looked_for(order: Order, event: ev.HtlcLookedFor, ctx: _Context) -> Or
         return replace(order, payment=payment)
     if payment.gone_since_ms is None and not payment.reached_payee:
         return _never_signed(order, payment, ctx)
-    return _gone(order, payment, "lnd has no record of the payment any more, and no channel carries its HTLC", ctx)
+    said = "has no record of the payment any more" if payment.gone_since_ms is not None else "never ends the payment"
+    return _gone(order, payment, f"lnd {said}, and no channel carries its HTLC after its expiry height", ctx)
 
 
 def _never_signed(order: Order, payment: Payment, ctx: _Context) -> Order:
     """LND calls it in flight for ever: it was killed before it signed the HTLC into a channel (lnd issue 9340)."""
-    failure = PaymentFailure(
-        reason=FailureReason.NEVER_SENT,
+    failure = _failure_of_ours(payment, FailureReason.NEVER_SENT, ctx)
+    payment = replace(_signal_htlc(payment, HtlcSignal.FAILED, ctx), failure=failure, fee_msat=0)
+    return replace(order, payment=payment, cancel_at_ms=None, giving_up=failure.reason.in_words)
+
+
+def _failure_of_ours(payment: Payment, reason: FailureReason, ctx: _Context) -> PaymentFailure:
+    return PaymentFailure(
+        reason=reason,
         failure_class=FailureClass.READ_LATER,
         attempt_count=payment.attempt_count,
         payment_index=0,
         at_ms=ctx.now_ms,
     )
-    payment = replace(_signal_htlc(payment, HtlcSignal.FAILED, ctx), failure=failure, fee_msat=0)
-    return replace(order, payment=payment, cancel_at_ms=None, giving_up=failure.reason.in_words)
 
 
 def _gone(order: Order, payment: Payment, reason: str, ctx: _Context) -> Order:
-    """Nobody can say how it ended, and no HTLC of it is left: it counts as spent, to the last sat that it may be."""
+    """Nobody can say how it ended, and no HTLC of it is left: it counts as spent, with the fee that was last seen."""
     fee_msat = payment.fee_msat or payment.fee_limit_msat
     payment = replace(_signal_htlc(payment, HtlcSignal.GONE, ctx), fee_msat=fee_msat)
     return _told_the_end(replace(order, payment=payment, giving_up=reason), ctx)
@@ -712,6 +729,8 @@ def _resolved(order: Order, event: ev.Resolved, ctx: _Context) -> Order:
     if payment is None or not order.is_money_out:
         return order
     reason = f"{event.by} resolved the payment as {event.resolution.value.replace('_', ' ')}: {event.why}"
+    if event.resolution is not ev.Resolution.SETTLED:
+        payment = replace(payment, failure=_failure_of_ours(payment, FailureReason.BY_OPERATOR, ctx))
     if event.resolution is ev.Resolution.WRITTEN_OFF:
         return _gone(order, payment, reason, ctx)
     if event.resolution is ev.Resolution.FAILED:

@@ -148,8 +148,9 @@ class Payment:
     """LND's text when it refused the latest dispatch. It proves nothing."""
     gone_since_ms: int | None = None
     """Since when LND, which had spoken of the latest dispatch, has no record of it. None: it has one."""
-    gone_height: int | None = None
-    """The block height of the first look at the channels after that: from it follows how long an HTLC can live."""
+    first_look_height: int | None = None
+    """The block height of the first look at the node's channels for it. Where LND never named an expiry height, it says
+    how long an HTLC can live."""
     uncarried_since_ms: int | None = None
     """Since when, after its expiry height, no channel carried the HTLC. Once proves nothing: ``prove_absent_s``."""
     is_paid_before: bool = False

@@ -178,9 +178,9 @@ def cltv_limit(payment: Payment, policy: Policy) -> int:
 
 def latest_expiry_height(payment: Payment, policy: Policy) -> int | None:
     """Up to which block height an HTLC of the latest dispatch can exist. None: LND has named none (yet)."""
-    if payment.expiry_height is not None or payment.gone_height is None:
+    if payment.expiry_height is not None or payment.first_look_height is None:
         return payment.expiry_height
-    return payment.gone_height + cltv_limit(payment, policy)
+    return payment.first_look_height + cltv_limit(payment, policy)
 
 
 def dispatch_spec(payment: Payment, pay_by_ms: int, policy: Policy, now_ms: int) -> DispatchSpec:

@@ -159,6 +159,10 @@ class Engine:
         """An open order; None once it is closed."""
         return self._open.get(order_id)
 
+    def held_up_by(self, order_id: str) -> str:
+        """What the latest look at lnd's channels found in the way of an order's end; empty: nothing."""
+        return self._performers.held_up_by(order_id)
+
     def change(self, order_id: str) -> asyncio.Event:
         """Set at the next change of the order."""
         return self._changes.setdefault(order_id, asyncio.Event())

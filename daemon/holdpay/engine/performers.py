@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -64,6 +65,17 @@ class Backoff:
         self._failures = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """How the reading of a payment stream ended. ``last``: its last message; None if there was none.
+
+    Where it may not go on it had better pause: lnd could be asked at once and would say the same again.
+    """
+
+    may_go_on: bool
+    last: LndMessage | None = None
+
+
 class Performers:
     """One coroutine per duty."""
 
@@ -71,6 +83,8 @@ class Performers:
         self._engine = engine
         self._failing: dict[str, str] = {}
         """By order: how the provider fails, from its first time until it answers again."""
+        self._held_up: dict[str, str] = {}
+        """By order: see ``held_up_by``."""
         self._decoder = Decoder(engine.node)
 
     def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]:
@@ -157,18 +171,18 @@ class Performers:
             began_ms = self._now_ms()
             action = next_payment_action(order, self._engine.policy, began_ms)
             if isinstance(action, Dispatch):
-                may_go_on = await self._dispatch(order, order.payment)
+                followed = await self._dispatch(order, order.payment)
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
                 stream = self._engine.node.track(order.payment.payment_hash, _payer(order.payment))
-                may_go_on = await self._follow(order_id, stream)
-                await self._look_for_htlc(order_id)
+                followed = await self._follow(order_id, stream)
+                await self._look_for_htlc(order_id, followed.last)
             else:
                 await self._until(order_id, action.at_ms)
                 continue
             quiet_s = self._quiet_s(order_id)
-            if may_go_on or self._now_ms() - began_ms > HEALTHY_S * 1000:
+            if followed.may_go_on or self._now_ms() - began_ms > HEALTHY_S * 1000:
                 backoff.reset()
-            if quiet_s or not may_go_on:
+            if quiet_s or not followed.may_go_on:
                 await self._pause(quiet_s or backoff.next_s())
 
     def _quiet_s(self, order_id: str) -> float:
@@ -183,36 +197,42 @@ class Performers:
             return max(self._engine.policy.retrack_s, self._engine.policy.prove_absent_s)
         return 0 if order.payment.absent_since_ms is None else self._engine.policy.prove_absent_s
 
-    async def _look_for_htlc(self, order_id: str) -> None:
-        """Where LND's word will never end the order, its channels are asked."""
+    async def _look_for_htlc(self, order_id: str, said: LndMessage | None) -> None:
+        """Where the word that LND has just given will never end the order, its channels are asked."""
         order = self._engine.order(order_id)
-        status = self._engine.node.status
-        if order is None or not wants_look(order, self._engine.policy, status.block_height):
+        height = self._engine.node.status.block_height
+        if order is None or not isinstance(said, Reported | NotKnown):
+            return
+        if not wants_look(order, self._engine.policy, height, self._now_ms()):
+            self._held_up.pop(order_id, None)
             return
         assert order.payment is not None
         try:
             look = await self._engine.node.look_for_htlc(order.payment.payment_hash, _payer(order.payment))
         except LndError as error:
             log.warning("lnd's channels cannot be looked at now", order_id=order_id, error=error.message)
+            self._held_up[order_id] = f"lnd's channels cannot be looked at: {error.message}"
         else:
+            self._held_up[order_id] = look.holds_up
             self._engine.apply(order_id, ev.HtlcLookedFor(look))
 
-    async def _dispatch(self, order: Order, payment: Payment) -> bool:
-        """Commits the intent and sends, once. False: it could not be sent now, or see ``_follow``."""
+    def held_up_by(self, order_id: str) -> str:
+        """What the latest look at the channels found in the way of an order's end; empty: nothing, or no look."""
+        return self._held_up.get(order_id, "")
+
+    async def _dispatch(self, order: Order, payment: Payment) -> Followed:
+        """Commits the intent and sends, once; see ``_follow``."""
         payer = _payer(payment)
         if self._engine.node.identity != payer or not self._engine.may_pay_from(payer):
-            return False
+            return Followed(may_go_on=False)
         intended = self._engine.apply(order.id, ev.DispatchIntended(payer))
         if intended.payment is None or intended.payment.dispatch_count != payment.dispatch_count + 1:
-            return False  # nothing was committed: its time is over
+            return Followed(may_go_on=False)  # nothing was committed: its time is over
         stream = self._engine.node.send(spec_of(intended, self._engine.policy, self._now_ms()), payer)
         return await self._follow(order.id, stream)
 
-    async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> bool:
-        """Posts what a payment stream says until it ends or is silent too long.
-
-        False: better pause before the next, since lnd could be asked at once and would say the same again.
-        """
+    async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> Followed:
+        """Posts what a payment stream says until it ends or is silent too long."""
         opened_at_ms = heard_at_ms = self._now_ms()
         last: LndMessage | None = None
         reading: asyncio.Task[LndMessage] | None = None
@@ -221,24 +241,25 @@ class Performers:
                 reading = reading or asyncio.ensure_future(anext(stream))
                 order = self._engine.order(order_id)
                 if order is None:
-                    return True
+                    return Followed(may_go_on=True, last=last)
                 # Nothing was heard in the future: the wall clock was set back, and silence is watched all the same.
                 heard_at_ms = min(heard_at_ms, self._now_ms())
                 until_ms = retrack_at_ms(order, opened_at_ms, heard_at_ms, self._engine.policy)
                 await self._until_read(order_id, reading, until_ms)
                 if not reading.done():
                     if self._now_ms() >= until_ms:
-                        return True
+                        return Followed(may_go_on=True, last=last)
                     continue
                 last, reading = reading.result(), None
                 heard_at_ms = self._now_ms()
                 self._engine.apply(order_id, _event_of(last))
         except StopAsyncIteration:
             order = self._engine.order(order_id)
-            return isinstance(last, Refused) or order is None or not order.is_money_out
+            may_go_on = isinstance(last, Refused) or order is None or not order.is_money_out
+            return Followed(may_go_on=may_go_on, last=last)
         except LndError as error:
             self._engine.apply(order_id, ev.TrackingLost(error.message))
-            return False
+            return Followed(may_go_on=False)
         finally:
             if reading is not None:
                 reading.cancel()

@@ -22,4 +22,9 @@ async def look_for_htlc(link: Link, payment_hash: str, payer: NodeIdentity) -> H
     if info is None or link.current.identity != payer or connection is not link.current:
         raise LndUnavailable("Another node answers at lnd.address, or the connection changed meanwhile.")
     is_open_in = any(payment_hash in to_channel(channel).paying for channel in channels.channels)
-    return HtlcLook(info.block_height, is_open_in or may_carry_out(pending))
+    return HtlcLook(
+        block_height=info.block_height,
+        is_synced=info.synced_to_chain,
+        is_in_channel=is_open_in,
+        is_maybe_closing=may_carry_out(pending),
+    )

@@ -169,7 +169,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     def _explain(self, order: Order, lnd_trouble: str = "") -> Explanation:
         engine = self._engine
-        return explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, engine.node.status.block_height)
+        height, held_up_by = engine.node.status.block_height, engine.held_up_by(order.id)
+        return explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, height, held_up_by)
 
     def _lnd_trouble(self) -> str:
         status = self._engine.node_status()

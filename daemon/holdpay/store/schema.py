@@ -158,7 +158,7 @@ _ERASING = (
 
 _GONE_RECORDS = (
     "ALTER TABLE payments ADD COLUMN gone_since_ms INTEGER",
-    "ALTER TABLE payments ADD COLUMN gone_height INTEGER",
+    "ALTER TABLE payments ADD COLUMN first_look_height INTEGER",
     "ALTER TABLE payments ADD COLUMN uncarried_since_ms INTEGER",
     "DROP INDEX payments_settled",
     # What the limits count as spent. A query uses it only if it says the same words.

@@ -8,9 +8,9 @@ import pytest
 
 from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, payment_of
 from holdpay.core.events import Resolution, Resolved
-from holdpay.core.lightning import HtlcLook, LndMessage, Lost, NotKnown, PaymentStatus, Reported
+from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Reported
 from holdpay.core.model import HtlcState, Order, OrderState, Payment
-from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, POLICY, PREIMAGE, attempt, pair, payment, update
+from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, POLICY, PREIMAGE, attempt, look, pair, payment, update
 
 EXPIRY_HEIGHT = 800_163
 OUT: LndMessage = Reported(update(PaymentStatus.IN_FLIGHT, attempt()), live=False)
@@ -19,10 +19,13 @@ SETTLED = Resolved(Resolution.SETTLED, by="ann", why="I saw it", preimage=PREIMA
 WRITTEN_OFF = Resolved(Resolution.WRITTEN_OFF, by="ann", why="nobody knows")
 EVERY = pytest.mark.parametrize("word", [FAILED, SETTLED, WRITTEN_OFF], ids=lambda word: word.resolution.value)
 PAID = payment(HtlcState.IN_FLIGHT)
+SPACED = f"{PREIMAGE[:32]} {PREIMAGE[32:]}"
 
 
-def view(said: LndMessage = OUT, height: int = EXPIRY_HEIGHT + 1, *, carried: bool = False) -> LndView:
-    return LndView(node=ALICE, said=said, look=HtlcLook(height, carried))
+def view(
+    said: LndMessage = OUT, height: int = EXPIRY_HEIGHT + 1, *, carried: bool = False, closing: bool = False
+) -> LndView:
+    return LndView(node=ALICE, said=said, look=look(height, carried=carried, closing=closing))
 
 
 def against(seen: LndView, word: Resolved, of: Payment = PAID, *, retired: bool = False) -> str:
@@ -49,16 +52,34 @@ def test_a_preimage_proves_a_payment_without_a_record_at_any_height() -> None:
     assert against(view(OUT, 1), SETTLED) != "", "lnd will say so itself"
 
 
-@pytest.mark.parametrize("preimage", [None, "22" * 32, "not hex", PREIMAGE[:-2]])
+@pytest.mark.parametrize("preimage", [None, "22" * 32, "not hex", PREIMAGE[:-2], SPACED])
 def test_a_preimage_that_does_not_fit_is_refused(preimage: str | None) -> None:
     assert "does not fit" in against(view(NotKnown()), replace(SETTLED, preimage=preimage))
 
 
 def test_where_the_expiry_height_was_never_named_the_longest_life_of_an_htlc_counts() -> None:
-    unnamed = replace(PAID, expiry_height=None, gone_height=800_000)
-    assert "until block 800,475" in against(view(NotKnown(), 800_475), FAILED, unnamed)
-    assert against(view(NotKnown(), 800_476), FAILED, unnamed) == ""
-    assert "until block" in against(view(NotKnown(), 900_000), FAILED, replace(unnamed, gone_height=None))
+    unnamed = replace(PAID, expiry_height=None, first_look_height=800_000)
+    for said in (OUT, NotKnown()):
+        assert "until block 800,475" in against(view(said, 800_475), FAILED, unnamed)
+        assert against(view(said, 800_476), FAILED, unnamed) == ""
+        assert "until block 900,475" in against(view(said, 900_000), FAILED, replace(unnamed, first_look_height=None))
+
+
+def test_a_channel_that_is_being_closed_lets_nobody_say_that_the_money_is_back_but_can_be_written_off() -> None:
+    """One whose peer never returns stays so for ever."""
+    for said in (OUT, NotKnown()):
+        assert "being closed that may carry" in against(view(said, closing=True), FAILED)
+        assert against(view(said, closing=True), WRITTEN_OFF) == ""
+        assert against(view(said, closing=True), SETTLED) == ""
+
+
+@EVERY
+def test_channels_that_cannot_be_looked_at_hide_nothing_of_what_lnd_said(word: Resolved) -> None:
+    denied = LndView(node=ALICE, said=OUT, trouble="PendingChannels is denied.")
+    assert "PendingChannels is denied." in against(denied, word)
+    known_end = replace(denied, said=Reported(update(PaymentStatus.SUCCEEDED), live=False))
+    assert "lnd says how it ended" in against(known_end, word)
+    assert "Leave out --node-retired" in against(known_end, word, retired=True)
 
 
 @EVERY
@@ -98,7 +119,9 @@ def test_an_order_without_money_out_is_refused(htlc: HtlcState) -> None:
     ("seen", "told"),
     [
         (view(), "the payment is in flight; no channel carries its HTLC; the chain is at block 800,164."),
-        (view(NotKnown(), carried=True), "no record of the payment; a channel carries its HTLC, or may"),
+        (view(NotKnown(), carried=True), "no record of the payment; a channel carries its HTLC"),
+        (view(NotKnown(), closing=True), "no record of the payment; a channel is being closed that may carry its HTLC"),
+        (LndView(node=ALICE, said=OUT, trouble="Denied."), "its channels could not be looked at. Denied."),
         (LndView(node=MALLORY), "another one and knows nothing of it"),
         (LndView(trouble="It is down."), "could not be asked. It is down."),
     ],

@@ -81,7 +81,7 @@ def test_an_explanation_says_truly_where_the_money_is(name: str) -> None:
     money = explain(found, POLICY, NOW_MS).money
     assert ("Nothing was" in money or "No money was" in money) is (not found.is_money_out and found.htlc not in SPENT)
     assert ("were spent" in money) is (found.htlc is SETTLED)
-    assert ("may have been spent" in money) is (found.htlc is GONE)
+    assert ("may have been, and are counted so" in money) is (found.htlc is GONE)
     assert ("locked" in money or "may be on their way" in money) is found.is_money_out
 
 

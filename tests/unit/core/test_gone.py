@@ -12,11 +12,26 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.duties import wants_look
 from holdpay.core.explain import alarms, explain
-from holdpay.core.lightning import HtlcLook
+from holdpay.core.lightning import PaymentStatus
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, HtlcState, Order, OrderState
 from holdpay.errors import InvariantViolation
-from tests.unit.build import ALICE, HOUR, NOW_MS, POLICY, PREIMAGE, S, in_flight, pair, refunded, replied, settled
+from tests.unit.build import (
+    ALICE,
+    HOUR,
+    NOW_MS,
+    POLICY,
+    PREIMAGE,
+    S,
+    attempt,
+    in_flight,
+    looked,
+    pair,
+    refunded,
+    replied,
+    settled,
+    update,
+)
 
 EXPIRY_HEIGHT = 800_163
 """Of the HTLC that the builders make."""
@@ -34,10 +49,6 @@ def step(found: Order, event: ev.Event, at_s: int = 0) -> Step:
     return decide(found, event, POLICY, NOW_MS + at_s * S)
 
 
-def looked(height: int, *, carried: bool = False) -> ev.HtlcLookedFor:
-    return ev.HtlcLookedFor(HtlcLook(height, carried))
-
-
 def lost_record(state: OrderState = PAID, **changes: object) -> Order:
     return after(pair(state, HtlcState.IN_FLIGHT, **changes), ev.PaymentNotFound())
 
@@ -51,26 +62,26 @@ def looked_twice(found: Order, height: int, apart_s: int = 30) -> Order:
 
 def test_a_payment_in_flight_is_looked_for_only_after_its_expiry_height() -> None:
     held = pair(PAID, HtlcState.IN_FLIGHT)
-    assert not wants_look(held, POLICY, EXPIRY_HEIGHT)
-    assert wants_look(held, POLICY, EXPIRY_HEIGHT + 1)
+    assert not wants_look(held, POLICY, EXPIRY_HEIGHT, NOW_MS)
+    assert wants_look(held, POLICY, EXPIRY_HEIGHT + 1, NOW_MS)
 
 
 def test_a_lost_record_is_looked_for_only_after_the_expiry_height() -> None:
-    assert not wants_look(lost_record(), POLICY, EXPIRY_HEIGHT)
-    assert wants_look(lost_record(), POLICY, EXPIRY_HEIGHT + 1)
+    assert not wants_look(lost_record(), POLICY, EXPIRY_HEIGHT, NOW_MS)
+    assert wants_look(lost_record(), POLICY, EXPIRY_HEIGHT + 1, NOW_MS)
 
 
 def test_a_lost_record_whose_expiry_height_lnd_never_named_is_looked_for_once_and_after_the_longest_life() -> None:
     lost = lost_record(expiry_height=None)
-    assert wants_look(lost, POLICY, 800_000)
+    assert wants_look(lost, POLICY, 800_000, NOW_MS)
     lost = after(lost, looked(800_000))
-    assert not wants_look(lost, POLICY, 800_000 + LONG_LIFE_DELTA)
-    assert wants_look(lost, POLICY, 800_000 + LONG_LIFE_DELTA + 1)
+    assert not wants_look(lost, POLICY, 800_000 + LONG_LIFE_DELTA, NOW_MS)
+    assert wants_look(lost, POLICY, 800_000 + LONG_LIFE_DELTA + 1, NOW_MS)
 
 
 @pytest.mark.parametrize("htlc", [h for h in HtlcState if h is not HtlcState.IN_FLIGHT])
 def test_nothing_else_is_ever_looked_for(htlc: HtlcState) -> None:
-    assert not wants_look(pair(PAID, htlc), POLICY, 2**31)
+    assert not wants_look(pair(PAID, htlc), POLICY, 2**31, NOW_MS + 9999 * HOUR)
 
 
 # --- what a look proves -------------------------------------------------------------------------------------------
@@ -115,6 +126,38 @@ def test_lnd_finding_its_record_again_ends_the_doubt() -> None:
     assert after(lost, settled(), 2).htlc is HtlcState.SETTLED
 
 
+def test_a_payment_in_flight_without_any_attempt_is_looked_for_once_lnds_time_for_attempts_is_over() -> None:
+    stuck = pair(AWAITING, HtlcState.IN_FLIGHT, expiry_height=None, attempt_count=0)
+    over_ms = stuck.pay_by_ms + POLICY.close_unpaid_after_s * 1000
+    assert not wants_look(stuck, POLICY, 800_000, over_ms)
+    assert wants_look(stuck, POLICY, 800_000, over_ms + 1)
+    stuck = after(stuck, looked(800_000))
+    assert not wants_look(stuck, POLICY, 800_000 + LONG_LIFE_DELTA, over_ms + 1)
+    stuck = after(stuck, ev.PaymentReported(update(PaymentStatus.IN_FLIGHT), live=False), 300)
+    assert looked_twice(stuck, 800_000 + LONG_LIFE_DELTA + 1).htlc is HtlcState.FAILED
+
+
+def test_a_height_of_the_past_tells_nothing_about_how_long_an_htlc_can_live() -> None:
+    lost = after(lost_record(expiry_height=None), looked(10, synced=False))
+    assert lost.payment is not None
+    assert lost.payment.first_look_height is None
+
+
+def test_a_channel_that_is_being_closed_is_waited_for() -> None:
+    assert not after(after(lost_record(), looked(900_000)), looked(900_000, closing=True), 60).is_closed
+
+
+def test_a_later_expiry_height_takes_back_what_one_look_had_shown() -> None:
+    once = after(pair(AWAITING, HtlcState.IN_FLIGHT), looked(900_000))
+    once = after(once, in_flight(attempt(expiry_height=900_100)), 30)
+    assert after(once, looked(900_101), 60).htlc is HtlcState.IN_FLIGHT
+
+
+def test_a_lost_stream_takes_back_what_one_look_had_shown() -> None:
+    once = after(after(lost_record(), looked(900_000)), ev.TrackingLost("Stream removed"), 1)
+    assert not after(once, looked(900_000), 60).is_closed
+
+
 # --- how it ends --------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +167,12 @@ def test_a_lost_record_without_a_code_ends_with_an_unknown_outcome_that_counts_a
     assert (done.htlc, done.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
     assert (done.spent_msat, done.reserved_msat, done.locked_msat) == (2_001_002, 2_001_002, 0)
     assert "no record" in done.reason
+
+
+def test_what_lnd_never_ends_is_not_called_a_lost_record() -> None:
+    done = looked_twice(pair(PAID, HtlcState.IN_FLIGHT), 900_000)
+    assert "lnd never ends the payment" in done.reason
+    assert "record" not in words(done, 900_000)
 
 
 def test_the_whole_fee_limit_counts_as_spent_where_no_fee_is_known() -> None:
@@ -206,12 +255,14 @@ def test_what_is_written_off_counts_as_spent(state: OrderState, htlc: HtlcState)
     assert (done.htlc, done.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
     assert done.spent_msat > 2_000_000
     assert done.reason == "ann resolved the payment as written off: node sold"
+    assert "lnd reported" not in words(done, 0)
 
 
 @pytest.mark.parametrize("htlc", [HtlcState.DISPATCHING, HtlcState.UNKNOWN, HtlcState.IN_FLIGHT])
 def test_what_is_resolved_as_failed_gives_the_money_back_to_the_limits(htlc: HtlcState) -> None:
     done = after(pair(AWAITING, htlc), resolved(ev.Resolution.FAILED))
     assert (done.htlc, done.end, done.spent_msat) == (HtlcState.FAILED, End.PAYMENT_FAILED, 0)
+    assert "by the word of an operator" in words(done, 0)
     assert after(pair(PAID, htlc), resolved(ev.Resolution.FAILED)).end is End.REFUNDED
     assert after(pair(OrderState.DELIVERED, htlc), resolved(ev.Resolution.FAILED)).end is End.CODE_FREE
 

@@ -82,7 +82,7 @@ FULL_PAYMENT = Payment(
     absent_since_ms=NOW_MS + 7,
     refusal="payment is in transition",
     gone_since_ms=NOW_MS + 18,
-    gone_height=800_001,
+    first_look_height=800_001,
     uncarried_since_ms=NOW_MS + 19,
     is_paid_before=True,
 )

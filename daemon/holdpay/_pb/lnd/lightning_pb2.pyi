@@ -460,7 +460,7 @@ class PendingChannelsResponse(_message.Message):
         channel_point: _builtins.str
         """"txid:index" of the funding output."""
         chan_status_flags: _builtins.str
-        """LND's names of what is going on, joined by " | ": "ChanStatusCoopBroadcasted", "ChanStatusCommitBroadcasted" ..."""
+        """LND's names of what is going on, joined by "|": "ChanStatusCoopBroadcasted", "ChanStatusCommitBroadcasted" ..."""
         def __init__(
             self,
             *,
