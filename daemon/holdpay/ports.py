@@ -290,9 +290,9 @@ class OrderStore(Protocol):
         ...
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
-        """Erases code, number and the provider's replies of some orders that were closed before, and copies of the
-        database that are older. Returns how many orders; 0 when none is left. Everything else of them stays: payment
-        hash, amounts, preimage, what happened when.
+        """Erases code, number and the provider's replies of a few orders that were closed before, also in the copies
+        of the database. Returns how many orders; 0 when none is left: then the write-ahead log has none of it either.
+        Everything else of them stays: payment hash, amounts, preimage, what happened when.
         """
         ...
 

@@ -19,6 +19,8 @@ BUSY_TIMEOUT_S = 5.0
 """A database locked by another program blocks the whole daemon this long: well under a quarter of the watchdog."""
 
 COPIES_KEPT = 3
+CLEAN_SINCE: Final = "0007_erasing"
+"""Copies made by a holdpay without this migration have erased codes in them, and freed pages with more."""
 
 MIN_FREE_BYTES: Final = 64 * 2**20
 """With less free on the disk no new order is taken, so that the open ones can be written down to their end: a common
@@ -90,6 +92,14 @@ def _set_pragmas(conn: sqlite3.Connection) -> None:
     conn.execute("PRAGMA synchronous = FULL")
     conn.execute("PRAGMA foreign_keys = ON")
     conn.execute("PRAGMA trusted_schema = OFF")
+    overwrite_what_is_freed(conn)
+
+
+def overwrite_what_is_freed(conn: sqlite3.Connection) -> None:
+    """From the first write on: each update frees pages with a code in them, long before the code is erased. Whether it
+    is the default depends on how SQLite was built.
+    """
+    conn.execute("PRAGMA secure_delete = ON")
 
 
 def _migrate(db: Database, path: Path) -> None:
@@ -104,36 +114,28 @@ def _migrate(db: Database, path: Path) -> None:
     if ours == applied:
         return
     if applied:
+        if CLEAN_SINCE not in applied:
+            for old in copies(path):
+                old.unlink()
         _keep_copy(db.conn, path, min(ours - applied))
     migrations.apply(db)
+    # Also what a migration rewrote is in the log, and in the file until the log is copied into it.
+    db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _keep_copy(conn: sqlite3.Connection, path: Path, migration: str) -> None:
-    """A consistent copy by the backup API, before a migration; the last few are kept."""
+    """A consistent copy before a migration, without freed pages; the last few are kept."""
     copy = path.with_name(f"{path.name}.before-{migration}")
     fd = os.open(copy, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     os.close(fd)
-    with contextlib.closing(sqlite3.connect(copy)) as target:
-        conn.backup(target)
-    for old in _copies(path)[:-COPIES_KEPT]:
+    conn.execute("VACUUM INTO ?", (str(copy),))
+    for old in copies(path)[:-COPIES_KEPT]:
         old.unlink()
 
 
-def _copies(path: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(path.parent.glob(f"{path.name}.before-0*"), key=lambda p: p.stat().st_mtime)
-
-
-def forget_copies(path: Path, made_before_ms: int) -> None:
-    """Removes the copies that hold codes which the database itself has erased since. Raises StoreError."""
-    try:
-        for copy in _copies(path):
-            if copy.stat().st_mtime * 1000 < made_before_ms:
-                copy.unlink()
-    except OSError as error:
-        raise StoreError(
-            f"{path.parent} cannot be written: {error.strerror}. Check its rights and the disk."
-        ) from error
+def copies(path: Path) -> list[Path]:
+    """Those made before migrations, oldest first."""
+    return sorted(path.parent.glob(f"{path.name}.before-0*"))
 
 
 @contextlib.contextmanager

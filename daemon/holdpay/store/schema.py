@@ -30,6 +30,12 @@ def _spend(db: Database) -> None:
     db.execute("ALTER TABLE payments ADD COLUMN is_paid_before INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations(name="0007_erasing", transactional=False)  # VACUUM runs outside of one; a second run does no harm
+def _erasing_everything(db: Database) -> None:
+    for statement in _ERASING_EVERYTHING:
+        db.execute(statement)
+
+
 _FIRST = (
     """
     CREATE TABLE orders (
@@ -163,4 +169,13 @@ _GONE_RECORDS = (
     "DROP INDEX payments_settled",
     # What the limits count as spent. A query uses it only if it says the same words.
     "CREATE INDEX payments_spent ON payments (htlc_since_ms) WHERE htlc IN ('settled', 'gone')",
+)
+
+_ERASING_EVERYTHING = (
+    """
+    CREATE INDEX IF NOT EXISTS orders_to_erase ON orders (closed_at_ms)
+    WHERE erased_at_ms IS NULL AND closed_at_ms IS NOT NULL
+    """,
+    # Earlier releases left what was erased in freed pages. Takes as much room beside the database as it has itself.
+    "VACUUM",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -20,13 +21,21 @@ from holdpay.core.machine import Step
 from holdpay.core.model import HtlcState, Order, Payment
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
-from holdpay.store.database import BUSY_TIMEOUT_S, check_space, forget_copies, open_database, remedy, transaction
+from holdpay.store.database import (
+    BUSY_TIMEOUT_S,
+    check_space,
+    copies,
+    open_database,
+    overwrite_what_is_freed,
+    remedy,
+    transaction,
+)
 from holdpay.store.rows import Row, column_names, from_row, to_row
 
 RAW_LIMIT_BYTES = 16 * 1024
 DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
-ERASED_AT_ONCE = 20
+ERASED_AT_ONCE = 5
 """Orders in one transaction: the daemon does nothing else meanwhile."""
 
 _ORDER = TypeAdapter(Order)
@@ -65,6 +74,7 @@ _INSERT_JOURNAL = """
     INSERT INTO journal (order_id, at_ms, event, data, notes, snapshot, raw, raw_sha256)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+_SELECT_TO_ERASE = "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
 _ERASE_ORDER = "UPDATE orders SET number = NULL, code = NULL, erased_at_ms = :now_ms WHERE id = :id"
 # json_replace leaves out what is not there: only a provider's reply has a status.
 _ERASE_JOURNAL = """
@@ -151,19 +161,14 @@ class SqliteStore:
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
         """See OrderStore."""
-        wanted = "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
-        ids = [row["id"] for row in self._rows(wanted, closed_before_ms, ERASED_AT_ONCE)]
-        forget_copies(self._path, closed_before_ms)
+        ids = [row["id"] for row in self._rows(_SELECT_TO_ERASE, closed_before_ms, ERASED_AT_ONCE)]
         if not ids:
+            self._empty_log()
             return 0
-        self._rows("PRAGMA secure_delete = ON")
-        with transaction(self._conn):
-            for order_id in ids:
-                given = {"id": order_id, "now_ms": now_ms}
-                self._conn.execute(_ERASE_ORDER, given)
-                self._conn.execute(_ERASE_JOURNAL, given)
-        self._rows("PRAGMA secure_delete = OFF")
-        self._empty_log()
+        # The copies first: the database says what is still to do after a crash.
+        for copy in copies(self._path):
+            _erase_in_copy(copy, ids, now_ms)
+        _erase(self._conn, ids, now_ms)
         return len(ids)
 
     def _empty_log(self) -> None:
@@ -291,6 +296,25 @@ class SqliteStore:
             return self._conn.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"The database could not be read: {error}. {remedy(error)}.") from error
+
+
+def _erase(conn: sqlite3.Connection, ids: list[str], now_ms: int) -> None:
+    with transaction(conn):
+        for order_id in ids:
+            given = {"id": order_id, "now_ms": now_ms}
+            conn.execute(_ERASE_ORDER, given)
+            conn.execute(_ERASE_JOURNAL, given)
+
+
+def _erase_in_copy(copy: Path, ids: list[str], now_ms: int) -> None:
+    """A copy in which nothing can be erased, as its tables are too old or it is damaged, is removed."""
+    try:
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
+            overwrite_what_is_freed(conn)
+            _erase(conn, ids, now_ms)
+    except (sqlite3.Error, StoreError):
+        with contextlib.suppress(FileNotFoundError):
+            copy.unlink()
 
 
 def _order_row(order: Order) -> Row:
