@@ -252,6 +252,9 @@ class MoneyTotals:
     """What the limits look at."""
 
     open_orders: int
+    """Those that may hold an HTLC or come to hold one."""
+    settled_orders: int
+    """Open too, and paid: only the code is awaited."""
     pending_msat: int
     spent_day_msat: int
     """Settled in the last 24 hours; pending is not in it."""

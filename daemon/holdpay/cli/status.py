@@ -72,8 +72,9 @@ def _provider_facts(provider: pb.ProviderStatus, now_ms: int) -> list[tuple[str,
 
 def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
     money = reply.money
+    waiting = f", and {money.settled_orders} paid without a code yet" if money.settled_orders else ""
     return [
-        ("Open", f"{reply.open_orders} of {money.max_open_orders} orders"),
+        ("Open", f"{reply.open_orders} of {money.max_open_orders} orders{waiting}"),
         ("Pending", f"{money.pending_sat:,} of {render.sat(money.max_pending_sat)}"),
         ("Last 24 h", f"{money.spent_day_sat:,} of {render.sat(money.max_spend_per_day_sat)}, spent or pending"),
         ("Locked", render.msat(money.locked_msat)),

@@ -17,7 +17,7 @@ from holdpay.core.model import Order
 from holdpay.engine.desk import CodeRequest, Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest
-from holdpay.ports import Catalog, NodeState, OrderFilter
+from holdpay.ports import Catalog, MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.status import Context, stream, unary
@@ -207,6 +207,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         now_ms = self._engine.clock.now_ms()
         health = self._engine.provider.health
         open_orders = self._engine.store.open_orders()
+        totals = self._engine.store.totals(now_ms)
         reason = self._desk.reason_against_orders()
         return pb.GetStatusResponse(
             version=__version__,
@@ -218,17 +219,17 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 last_error=health.last_error,
                 requests=health.request_count,
             ),
-            money=self._money(open_orders, now_ms),
+            money=self._money(open_orders, totals),
             ready=not reason,
             not_ready_reason=reason,
-            open_orders=len(open_orders),
+            open_orders=totals.open_orders,
             alarms=[text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
         )
 
-    def _money(self, open_orders: list[Order], now_ms: int) -> pb.Money:
-        totals, limits = self._engine.store.totals(now_ms), self._engine.limits
+    def _money(self, open_orders: list[Order], totals: MoneyTotals) -> pb.Money:
+        limits = self._engine.limits
         return pb.Money(
             pending_sat=-(-totals.pending_msat // 1000),
             max_pending_sat=limits.max_pending_sat,
@@ -236,6 +237,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             max_spend_per_day_sat=limits.max_spend_per_day_sat,
             max_open_orders=limits.max_open_orders,
             locked_msat=sum(order.locked_msat for order in open_orders),
+            settled_orders=totals.settled_orders,
         )
 
     def _to_pb(self, order: Order) -> pb.Order:

@@ -270,11 +270,14 @@ class SqliteStore:
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """See MoneyTotals."""
-        # An open order that is settled already counts as spent, not as pending. One that is gone is closed.
+        # An open order that is settled already counts as spent, not as pending, and holds no HTLC. One that is gone is
+        # closed.
         (row,) = self._rows(
-            "SELECT count(*) AS open_orders, coalesce(sum(iif(p.htlc = ?, 0, o.reserved_msat)), 0) AS pending_msat"
+            "SELECT coalesce(sum(p.htlc IS NOT ?), 0) AS open_orders,"
+            " coalesce(sum(p.htlc IS ?), 0) AS settled_orders,"
+            " coalesce(sum(iif(p.htlc = ?, 0, o.reserved_msat)), 0) AS pending_msat"
             " FROM orders o LEFT JOIN payments p ON p.order_id = o.id WHERE o.closed_at_ms IS NULL",
-            HtlcState.SETTLED.value,
+            *[HtlcState.SETTLED.value] * 3,
         )
         # What lies more than a day ahead was settled under a wall clock that was wrong.
         spent_msat = self._one(
@@ -283,7 +286,12 @@ class SqliteStore:
             now_ms - DAY_MS,
             now_ms + DAY_MS,
         )
-        return MoneyTotals(open_orders=row["open_orders"], pending_msat=row["pending_msat"], spent_day_msat=spent_msat)
+        return MoneyTotals(
+            open_orders=row["open_orders"],
+            settled_orders=row["settled_orders"],
+            pending_msat=row["pending_msat"],
+            spent_day_msat=spent_msat,
+        )
 
     def _select(self, where: str, *values: Any) -> list[Order]:
         return [_to_order(row) for row in self._rows(_SELECT_ORDERS + where, *values)]

@@ -122,6 +122,17 @@ def test_a_ready_daemon_exits_0_and_shows_its_money(terminal: Terminal) -> None:
         assert expected in result.stdout
 
 
+def test_open_counts_what_the_limit_counts_and_names_paid_orders_beside_it(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    assert "1 of 8 orders\n" in terminal.run("status").stdout
+    waiting = pb.GetStatusResponse()
+    waiting.CopyFrom(STATUS)
+    waiting.money.settled_orders = 2
+    daemon.answers["GetStatus"] = waiting
+    assert "1 of 8 orders, and 2 paid without a code yet\n" in terminal.run("status").stdout
+
+
 def test_a_daemon_that_takes_no_orders_exits_8_and_says_why(daemon: FakeDaemon, terminal: Terminal) -> None:
     lnd = pb.LndStatus(state="locked", detail="lnd is locked. Unlock it: lncli unlock.", address="127.0.0.1:10009")
     daemon.answers["GetStatus"] = pb.GetStatusResponse(

@@ -290,6 +290,22 @@ def test_the_number_of_open_orders_is_limited(db: SqliteStore) -> None:
     db.create(_order(3), limits, NOW_MS)
 
 
+def test_a_settled_order_that_waits_for_its_code_takes_no_place_and_stays_open(db: SqliteStore) -> None:
+    limits = replace(LIMITS, max_open_orders=1)
+    db.create(_order(1), limits, NOW_MS)
+    _commit(db, _moved(1, OrderState.PAID, HtlcState.IN_FLIGHT))
+    with pytest.raises(LimitExceeded, match=r"1 order is open and limits\.max_open_orders is 1"):
+        db.create(_order(2), limits, NOW_MS)
+    settled = _moved(1, OrderState.PAID, HtlcState.SETTLED)
+    _commit(db, settled)
+    db.create(_order(2), limits, NOW_MS)
+    assert [found.id for found in db.open_orders()] == [settled.id, "order00002"]
+    totals = db.totals(NOW_MS)
+    assert (totals.open_orders, totals.settled_orders) == (1, 1)
+    with pytest.raises(LimitExceeded, match="1 order is open"):
+        db.create(_order(3), limits, NOW_MS)
+
+
 def test_the_pending_sum_is_limited_with_the_fee_reserve(db: SqliteStore) -> None:
     db.create(_order(1), replace(LIMITS, max_pending_sat=2_060), NOW_MS)
     with pytest.raises(LimitExceeded, match=r"4120 sat would be pending and limits\.max_pending_sat is 4119"):
@@ -330,7 +346,7 @@ def test_totals_count_no_satoshi_twice(db: SqliteStore) -> None:
     back = _moved(3, OrderState.CANCELED, HtlcState.FAILED, payment_hash="bb" * 32)
     _commit(db, _closed(back, End.REFUNDED))
     totals = db.totals(NOW_MS)
-    assert totals.open_orders == 3
+    assert (totals.open_orders, totals.settled_orders) == (2, 1)
     assert totals.pending_msat == (2_000_000 + 20_000) + (2_040_000 + 20_000)
     assert totals.spent_day_msat == 2_001_002
 

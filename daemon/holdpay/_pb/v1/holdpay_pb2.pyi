@@ -1009,7 +1009,7 @@ class GetStatusResponse(_message.Message):
     not_ready_reason: _builtins.str
     """One sentence, with what to do next. Empty when ready."""
     open_orders: _builtins.int
-    """Orders that are not over yet."""
+    """Orders that are not over yet, without those of money.settled_orders: what limits.max_open_orders counts."""
     state_dir: _builtins.str
     """Folder of the database, as configured."""
     config_path: _builtins.str
@@ -1155,6 +1155,7 @@ class Money(_message.Message):
     MAX_SPEND_PER_DAY_SAT_FIELD_NUMBER: _builtins.int
     MAX_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
     LOCKED_MSAT_FIELD_NUMBER: _builtins.int
+    SETTLED_ORDERS_FIELD_NUMBER: _builtins.int
     pending_sat: _builtins.int
     """Out or reserved now: amounts and fee limits of open orders."""
     max_pending_sat: _builtins.int
@@ -1167,6 +1168,8 @@ class Money(_message.Message):
     """limits.max_open_orders."""
     locked_msat: _builtins.int
     """In flight or possibly in flight now."""
+    settled_orders: _builtins.int
+    """Paid orders that still wait for a code. They hold no HTLC, and no limit counts them."""
     def __init__(
         self,
         *,
@@ -1176,10 +1179,11 @@ class Money(_message.Message):
         max_spend_per_day_sat: _builtins.int = ...,
         max_open_orders: _builtins.int = ...,
         locked_msat: _builtins.int = ...,
+        settled_orders: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["locked_msat", b"locked_msat", "max_open_orders", b"max_open_orders", "max_pending_sat", b"max_pending_sat", "max_spend_per_day_sat", b"max_spend_per_day_sat", "pending_sat", b"pending_sat", "spent_day_sat", b"spent_day_sat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locked_msat", b"locked_msat", "max_open_orders", b"max_open_orders", "max_pending_sat", b"max_pending_sat", "max_spend_per_day_sat", b"max_spend_per_day_sat", "pending_sat", b"pending_sat", "settled_orders", b"settled_orders", "spent_day_sat", b"spent_day_sat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
