@@ -1,5 +1,6 @@
 """The configuration: what is refused, in which words, and that config.example.toml tells the truth."""
 
+import base64
 import errno
 import os
 import re
@@ -14,11 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticUndefined
 
-import holdpay.config
+import holdpay.config.certificates
+from holdpay.clock import SystemClock
 from holdpay.config import Settings, find, load
 from holdpay.config.problems import UNITS, keys_of, unit_of
+from holdpay.config.trust import distrust
 from holdpay.core.policy import Policy, Strictness
 from holdpay.errors import ConfigError
+from holdpay.lnd.link import Link
+from holdpay.lnd.settings import LndSettings
+from holdpay.sandbox.tls import write_certificate
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 WITHOUT_DEFAULT = {
@@ -30,17 +36,30 @@ WITHOUT_DEFAULT = {
     "provider.proxy",
 }
 MACAROON = b"\x02\x01\x03lnd"
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 Load = Callable[[str], Settings]
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_certificate(tmp_path_factory.mktemp("certificate")).certificate
+
+
+@pytest.fixture(autouse=True)
+def _system_bundle(
+    certificate: bytes, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path_factory.mktemp("system") / "bundle.pem"
+    bundle.write_bytes(certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, certificate: bytes) -> Path:
     """A folder with a macaroon and a certificate, as a configuration may name them."""
     (tmp_path / "a.macaroon").write_bytes(MACAROON)
     (tmp_path / "a.macaroon").chmod(0o640)
-    (tmp_path / "tls.cert").write_text(CERTIFICATE)
+    (tmp_path / "tls.cert").write_bytes(certificate)
     return tmp_path
 
 
@@ -340,6 +359,9 @@ def test_a_macaroon_that_everybody_may_use_is_refused_with_the_remedy(read: Load
         (b"", "and that is empty"),
         (b"\n", "and that is empty"),
         (b"0201036c6e64" * 20 + b"\n", "and that holds hex digits"),
+        (b"0201036c6e64\n" * 20, "and that holds hex digits"),
+        (base64.b64encode(MACAROON * 20), "and that holds base64 text"),
+        (base64.encodebytes(MACAROON * 20), "and that holds base64 text"),
         (b"\x02" * 70_000, "and that is longer than 65536"),
     ],
 )
@@ -347,6 +369,11 @@ def test_a_file_that_is_no_macaroon_is_told(read: Load, folder: Path, content: b
     (folder / "a.macaroon").write_bytes(content)
     text = problem(read, "")
     assert text.startswith(f"lnd.macaroon names {folder}/a.macaroon, {wanted}"), text
+
+
+def test_a_macaroon_that_its_group_may_write_is_refused_with_the_remedy(read: Load, folder: Path) -> None:
+    (folder / "a.macaroon").chmod(0o660)
+    assert problem(read, "").endswith(f"run `chmod g-w {folder}/a.macaroon`.")
 
 
 def test_a_macaroon_in_the_place_of_its_file_name_is_not_repeated(read: Load) -> None:
@@ -384,6 +411,78 @@ def test_a_certificate_must_be_one(read: Load, folder: Path) -> None:
     text = '[lnd]\nmacaroon = "a.macaroon"\ntls_cert = "{}"'
     assert read(text.format("tls.cert")).lnd.tls_cert == folder / "tls.cert"
     assert "holds no PEM certificate" in problem(read, text.format("a.macaroon"))
+
+
+@pytest.mark.parametrize("cut", [0, 40, 300, None])
+def test_the_start_finds_nothing_in_a_certificate_that_the_check_did_not_find(
+    read: Load, folder: Path, certificate: bytes, cut: int | None
+) -> None:
+    path = folder / "tls.cert"
+    path.write_bytes(certificate[:cut] if cut is not None else certificate.replace(b"M", b"-", 1))
+    found = problem(read, '[lnd]\nmacaroon = "a.macaroon"\ntls_cert = "tls.cert"')
+    with pytest.raises(ConfigError) as started:
+        Link(LndSettings(address="h:1", macaroon=b"", tls_cert_path=path), SystemClock(), lambda: None)
+    assert started.value.problems == [found]
+
+
+def test_a_system_without_a_bundle_of_certificates_is_told(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/none.pem")
+    monkeypatch.setattr(holdpay.config.certificates, "_ROOT_BUNDLES", ())
+    assert problem(read, "").startswith("lnd.tls_cert is not set, and the system has no bundle of trusted certificates")
+
+
+# --- who may change it ---
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_refused_with_the_remedy(read: Load, folder: Path, mode: int) -> None:
+    read("")
+    path = folder / "config.toml"
+    path.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert caught.value.problems == [f"Others may write to {path}, which decides who is paid: run `chmod go-w {path}`."]
+
+
+@pytest.mark.parametrize("above", [".", ".."])
+@pytest.mark.parametrize(("mode", "is_fine"), [(0o770, False), (0o703, False), (0o1777, True), (0o755, True)])
+def test_a_folder_in_which_others_could_put_another_file_is_refused(
+    tmp_path: Path, above: str, mode: int, is_fine: bool
+) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "m").write_bytes(MACAROON)
+    (inner / "m").chmod(0o600)
+    path = inner / "config.toml"
+    path.write_text(f'[lnd]\nmacaroon = "{inner}/m"\n')
+    path.chmod(0o640)
+    link = tmp_path / "link.toml"
+    link.symlink_to(path)
+    folder = (inner / above).resolve()
+    folder.chmod(mode)
+    for name in (path, link):
+        if is_fine:
+            load(name)
+            continue
+        with pytest.raises(ConfigError) as caught:
+            load(name)
+        assert caught.value.problems == [
+            f"Others may put another configuration into {folder}: run `chmod go-w {folder}`."
+        ]
+
+
+def test_a_file_of_another_user_is_refused_unless_it_is_roots(
+    read: Load, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read("")
+    path, mine = folder / "config.toml", (folder / "config.toml").stat()
+    theirs = os.stat_result([*mine[:4], 4711, *mine[5:]])
+    assert distrust(path, mine) == []
+    assert distrust(path, os.stat_result([*mine[:4], 0, *mine[5:]])) == []
+    (found,) = distrust(path, theirs)
+    assert found.startswith(
+        f"{path} belongs to user id 4711, who could change whom holdpayd pays: run `chown root {path}`"
+    )
 
 
 # --- the file itself ---

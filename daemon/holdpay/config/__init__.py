@@ -7,6 +7,7 @@ folder of the configuration file, ``~`` is the user's home.
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from holdpay.config.fields import read_bounded
 from holdpay.config.problems import sentences
 from holdpay.config.settings import Settings
+from holdpay.config.trust import distrust
 from holdpay.errors import ConfigError
 
 __all__ = ["SYSTEM_PATH", "USER_PATH", "Settings", "find", "load"]
@@ -53,26 +55,29 @@ def _is_there(path: Path) -> bool:
 
 
 def load(path: Path) -> Settings:
-    """Reads and checks a configuration file and the files that it names. Raises ConfigError with every problem."""
-    data, is_public = _parse(path)
+    """Reads and checks a configuration file, who may change it, and the files that it names.
+
+    Raises ConfigError with every problem.
+    """
+    data, info = _parse(path)
     data.setdefault("lnd", {})
     context = {"folder": path.absolute().parent}
-    problems: list[str] = []
+    problems = distrust(path, info)
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(data, context=context)
     except ValidationError as error:
         problems += sentences(error, Settings)
         problems += _problems_behind_unknown_keys(data, error, context)
-    if is_public and _holds_password(data):
+    if info.st_mode & stat.S_IROTH and _holds_password(data):
         problems.append(f"provider.proxy holds a password, and everybody may read {path}: run `chmod o= {path}`.")
     if settings is None or problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return settings
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], bool]:
-    """The file's content, and whether everybody may read it."""
+def _parse(path: Path) -> tuple[dict[str, Any], os.stat_result]:
+    """The file's content and status."""
     try:
         content, info = read_bounded(path)
     except ValueError as error:
@@ -85,7 +90,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], bool]:
         raise ConfigError([f"{path} is nested too deeply: see config.example.toml."]) from None
     except ValueError as error:
         raise ConfigError([f"{path} is not valid TOML: {error}. Correct that line."]) from None
-    return data, bool(info.st_mode & stat.S_IROTH)
+    return data, info
 
 
 def _problems_behind_unknown_keys(data: dict[str, Any], error: ValidationError, context: dict[str, Path]) -> list[str]:

@@ -24,7 +24,8 @@ CREDENTIAL = "credential:"
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PUBKEY = re.compile(r"0[23][0-9a-f]{64}")
-_HEX_TEXT = re.compile(rb"\s*[0-9A-Fa-f]{64,}\s*")
+_HEX_TEXT = re.compile(rb"[0-9A-Fa-f]{64,}")
+_BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]{64,}={0,2}")
 _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -80,17 +81,10 @@ def _check_socket(path: Path) -> Path:
     return path
 
 
-def _check_certificate(path: Path) -> Path:
-    content, _ = _read_named(path)
-    if b"-----BEGIN CERTIFICATE-----" not in content:
-        raise ValueError(f"names {path}, and that holds no PEM certificate: name lnd's tls.cert")
-    return path
-
-
 def _resolve_macaroon(text: object, info: ValidationInfo) -> object:
     if not isinstance(text, str):
         return resolve(text, info)
-    if _HEX_TEXT.fullmatch(text.encode()):
+    if _HEX_TEXT.fullmatch(b"".join(text.encode(errors="replace").split())):
         raise ValueError("holds the macaroon itself: save the macaroon in a file (chmod 640) and name the file")
     if not text.startswith(CREDENTIAL):
         return resolve(text, info)
@@ -115,9 +109,19 @@ def _check_macaroon(path: Path) -> Path:
         )
     if info.st_mode & 0o007:
         raise ValueError(f"names {path}, which everybody on this machine may use: run `chmod o= {path}`")
-    if _HEX_TEXT.fullmatch(content):
-        raise ValueError(f"names {path}, and that holds hex digits: name the file that `bakemacaroon --save_to` wrote")
+    if info.st_mode & 0o020:
+        raise ValueError(f"names {path}, which its group may write: run `chmod g-w {path}`")
+    if kind := _spelled_out(content):
+        raise ValueError(f"names {path}, and that holds {kind}: name the file that `bakemacaroon --save_to` wrote")
     return path
+
+
+def _spelled_out(content: bytes) -> str:
+    """How a macaroon was written as text, in one line or wrapped; empty for a binary one."""
+    joined = b"".join(content.split())
+    if _HEX_TEXT.fullmatch(joined):
+        return "hex digits"
+    return "base64 text" if _BASE64_TEXT.fullmatch(joined) else ""
 
 
 def _read_named(path: Path) -> tuple[bytes, os.stat_result]:
@@ -194,7 +198,6 @@ def _check_pubkey(text: object) -> object:
 
 AnyPath = Annotated[Path, BeforeValidator(resolve)]
 SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(_check_socket)]
-CertificateFile = Annotated[Path, BeforeValidator(resolve), AfterValidator(_check_certificate)]
 MacaroonFile = Annotated[Path, BeforeValidator(_resolve_macaroon), AfterValidator(_check_macaroon)]
 Address = Annotated[str, AfterValidator(_check_address)]
 HostName = Annotated[str, AfterValidator(_check_host)]

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from holdpay.config.certificates import CertificateFile, CertificateUnusable, read_certificates
 from holdpay.config.fields import (
     Address,
     AnyPath,
     BaseUrl,
-    CertificateFile,
     HostName,
     MacaroonFile,
     ProxyUrl,
@@ -63,6 +63,15 @@ class LndSection(_Section):
     )
     network: Network | None = None
     """None: whatever network the node is on."""
+
+    @model_validator(mode="after")
+    def _has_certificates(self) -> LndSection:
+        if self.tls_cert is None:
+            try:
+                read_certificates(None)
+            except CertificateUnusable as error:
+                raise ValueError(f"tls_cert {error}") from None
+        return self
 
 
 class ProviderSection(_Section):

@@ -1,25 +1,13 @@
-"""The TLS channel to lnd: its trusted certificates and its options."""
+"""The TLS channel to lnd: its options."""
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
 from typing import Final
 
 import grpc
 from grpc import aio
 
 from holdpay.lnd.settings import LndSettings
-
-# Where distributions keep the bundle of trusted roots: the list of Go's crypto/x509 for Linux. gRPC for Python would
-# prefer a list of its own, which no operator can add a certificate to.
-_ROOT_BUNDLES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 
 _OPTIONS: Final = (
     # Otherwise the environment's http_proxy gets the connection to the local lnd.
@@ -39,34 +27,6 @@ _OPTIONS: Final = (
     # Channels share connections by default; each of ours has its own, so that its state is told by it alone.
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-
-class CertificateUnusable(Exception):
-    """The trusted certificates cannot be read, or are none; the text says which file and why."""
-
-
-def read_certificates(path: Path | None) -> bytes:
-    """The PEM certificates to trust: those of ``path`` (lnd's tls.cert), or the system's roots.
-
-    Raises CertificateUnusable, also for a file that lnd is still writing.
-    """
-    path = path or _system_bundle()
-    try:
-        pem = path.read_bytes()
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
-    except OSError as error:  # ssl.SSLError is one: not a certificate
-        raise CertificateUnusable(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:  # nothing in it, or not text
-        raise CertificateUnusable(f"{path}: {error}") from error
-    return pem
-
-
-def _system_bundle() -> Path:
-    named = ssl.get_default_verify_paths().cafile
-    for candidate in (named, *_ROOT_BUNDLES):
-        if candidate and Path(candidate).is_file():
-            return Path(candidate)
-    raise CertificateUnusable("the system has no bundle of trusted certificates (Debian: package ca-certificates)")
 
 
 def open_channel(settings: LndSettings, certificates: bytes) -> aio.Channel:

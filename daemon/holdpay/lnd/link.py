@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay.config.certificates import CertificateUnusable, read_certificates
 from holdpay.errors import ConfigError
-from holdpay.lnd.channel import CertificateUnusable, read_certificates
 from holdpay.lnd.connection import Connection
 from holdpay.lnd.failures import CallFailed, Failure, FailureKind, failure_of, is_own_cancel, to_error
 from holdpay.lnd.settings import LndSettings
@@ -46,7 +46,7 @@ class Link:
         try:
             certificates = read_certificates(settings.tls_cert_path)
         except CertificateUnusable as error:
-            raise ConfigError([f"lnd.tls_cert cannot be used: {error}. Name the tls.cert of your lnd."]) from error
+            raise ConfigError([f"lnd.tls_cert {error}."]) from error
         self.current = Connection(settings, certificates, on_break)
         self._retiring: set[asyncio.Task[None]] = set()
         self._retired: set[Connection] = set()

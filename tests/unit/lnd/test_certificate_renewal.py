@@ -129,6 +129,6 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start_with_the_keys_n
     clock: FakeClock, certificate: Certificate, tmp_path: Path
 ) -> None:
     node = LndNode(settings_for(10009, tmp_path / "none.cert"), clock)
-    with pytest.raises(ConfigError, match=r"lnd\.tls_cert cannot be used: .*none\.cert: No such file"):
+    with pytest.raises(ConfigError, match=r"lnd\.tls_cert names .*none\.cert, and there is no such file"):
         await node.start()
     await node.close()
