@@ -20,6 +20,7 @@ import html
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -89,7 +90,10 @@ def ensure(directory: Path, level: str, *, editable: bool) -> None:
         if is_current(directory, level, editable=editable):
             return
         lock = LEVELS[level].lock
-        say(f"Setting up {shown(directory)} from requirements/{lock}; the first time takes a minute.")
+        with_python = f"Python {platform.python_version()} ({sys.executable})"
+        say(
+            f"Setting up {shown(directory)} with {with_python} from requirements/{lock}; the first time takes a minute."
+        )
         discard_broken(directory)
         directory.mkdir(exist_ok=True)
         stamp = directory / STAMP

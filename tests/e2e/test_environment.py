@@ -295,6 +295,59 @@ def test_a_newer_python_beside_an_old_one_is_taken(tmp_path: Path) -> None:
     assert shell("find_python", path=tmp_path).stdout.strip() == str(tmp_path / "python3.12")
 
 
+def _python(path: Path, minor: int) -> None:
+    """A python3.MINOR that knows its own version."""
+    real = os.path.realpath(sys.executable)
+    script(
+        path,
+        f"""[ "$1" = -V ] && {{ echo Python 3.{minor}.0; exit; }}
+exec {real} -c "import sys; sys.version_info = (3, {minor}, 0); exec(sys.argv[1])" "$2" """,
+    )
+
+
+def test_a_python_with_every_wheel_is_taken_before_a_newer_one(tmp_path: Path) -> None:
+    _python(tmp_path / "python3", 14)
+    _python(tmp_path / "python3.13", 13)
+    done = shell("find_python", path=tmp_path)
+    assert (done.stdout.strip(), done.stderr) == (str(tmp_path / "python3.13"), "")
+
+
+def test_a_python_that_cannot_run_the_sandbox_is_taken_last_and_that_is_said(tmp_path: Path) -> None:
+    _python(tmp_path / "python3.14", 14)
+    done = shell("find_python", path=tmp_path)
+    assert done.stdout.strip() == str(tmp_path / "python3.14")
+    assert done.stderr.startswith("holdpay: only Python 3.14.0 was found. The daemon runs on it; the sandbox")
+
+
+def test_what_only_the_sandbox_needs_and_python_3_14_lacks_is_locked_for_earlier_ones_only() -> None:
+    for lock in ("runtime.txt", "dev.txt"):
+        text = (ROOT / "requirements" / lock).read_text()
+        assert re.search(r"^coincurve==\S+ ; python_full_version < '3\.14' \\$", text, re.MULTILINE)
+
+
+def test_a_lock_that_lacks_a_wheel_for_some_python_is_not_left_unsaid(checkout: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    uv = programs / "uv"
+    # It compiles everything, and finds no wheel in runtime.txt for Python 3.14.
+    uv.write_text(
+        """#!/bin/sh
+case "$*" in
+  *compile*) exit 0 ;;
+  *"--python-version 3.14"*runtime.txt) echo no wheel >&2; exit 1 ;;
+esac
+"""
+    )
+    uv.chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    command: list[str | Path] = [sys.executable, checkout / "scripts" / "lock"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if "does not install" in line]
+    assert len(said) == 1
+    assert said[0].startswith("requirements/runtime.txt does not install on Python 3.14")
+
+
 def test_without_a_python_the_one_of_uv_is_taken(tmp_path: Path) -> None:
     script(tmp_path / "uv", "echo /from/uv/python3.13")
     assert shell("find_python", path=tmp_path).stdout.strip() == "/from/uv/python3.13"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -87,3 +88,19 @@ async def test_what_is_no_trick_is_refused(tmp_path: Path, text: str) -> None:
     async with SandboxWorld(tmp_path, pace=50) as world:
         with pytest.raises(UnknownTrick):
             await play(world, text)
+
+
+def test_without_what_only_the_sandbox_needs_it_says_so_and_the_daemon_still_loads(tmp_path: Path) -> None:
+    """As on a Python for which coincurve has no wheel."""
+    absent = "import sys; sys.modules['coincurve'] = None; import holdpay.cli.main, holdpay.app, holdpay.audit.check\n"
+    loaded = subprocess.run([sys.executable, "-c", absent], capture_output=True, text=True, check=False)
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    hidden = (
+        "import importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'coincurve' else real(name, *rest)\n"
+        "from holdpay.cli.daemon import cli; cli(['sandbox', 'run'])"
+    )
+    said = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert said.returncode == 1
+    assert said.stderr.startswith("Error: The sandbox needs coincurve, which this installation does not have.")
+    assert "Python 3.11 to 3.13" in said.stderr

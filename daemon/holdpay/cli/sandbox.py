@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -24,6 +25,12 @@ _directory = click.option(
 @click.group()
 def sandbox() -> None:
     """A simulated lnd and a simulated sms4sats, to try holdpay without a node and without money."""
+    missing = [name for name in ("coincurve", "cryptography", "h11") if find_spec(name) is None]
+    if missing:
+        raise click.ClickException(
+            f"The sandbox needs {' and '.join(missing)}, which this installation does not have."
+            " Install holdpay[sandbox] on Python 3.11 to 3.13: there is no coincurve for a later one yet."
+        )
 
 
 @sandbox.command()
