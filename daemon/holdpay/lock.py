@@ -88,9 +88,11 @@ class StateLock:
             ) from None
         except OSError as error:
             if error.errno in _DISK_ERRORS:
+                remedy = "Look after its disk (`df`, `mount`, `dmesg`)"
+                if error.errno == errno.EROFS:
+                    remedy = _read_only_remedy(self._dir)
                 raise StoreError(
-                    f"The state directory {self._dir} cannot be written ({error.strerror})."
-                    " Look after its disk (`df`, `mount`, `dmesg`)."
+                    f"The state directory {self._dir} cannot be written ({error.strerror}). {remedy}."
                 ) from None
             raise ConfigError(
                 [f"daemon.state_dir: {self._dir} cannot be used ({error.strerror}); {_remedy(error, self._dir)}."]
@@ -206,4 +208,14 @@ def _remedy(error: OSError, directory: Path) -> str:
         return f"make the directory {directory}, or name another one"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"let the daemon's user write in {directory}, or name another one"
+    if error.errno == errno.EROFS:
+        return _read_only_remedy(directory)
     return f"see to {directory}, or name another one"
+
+
+def _read_only_remedy(directory: Path) -> str:
+    """The unit has ProtectSystem=strict: everything but its own directories is read-only (systemd.exec(5))."""
+    return (
+        f"Where the unit starts holdpayd, make {directory} and add `ReadWritePaths={directory}` to its [Service]"
+        " (`systemctl edit holdpayd`); else see how its disk is mounted (`mount`, `dmesg`)"
+    )

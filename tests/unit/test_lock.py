@@ -294,3 +294,21 @@ def test_a_disk_that_takes_nothing_is_no_error_of_the_configuration(
     monkeypatch.setattr(os, "open", fail)
     with pytest.raises(StoreError, match=re.escape(os.strerror(number))):
         StateLock(state_dir).__enter__()
+
+
+def test_a_read_only_folder_is_told_what_the_unit_needs(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ProtectSystem=strict lets the daemon write in the unit's own directories alone."""
+
+    def fail(path: Path, flags: int, mode: int) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    socket_dir = tmp_path / "run"
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(StoreError) as state:
+        StateLock(state_dir).__enter__()
+    with pytest.raises(ConfigError) as claim:
+        SocketClaim(socket_dir / "holdpay.sock").__enter__()
+    for error, folder in ((state.value, state_dir), (claim.value, socket_dir)):
+        assert f"add `ReadWritePaths={folder}` to its [Service] (`systemctl edit holdpayd`)" in error.message

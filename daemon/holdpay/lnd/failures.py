@@ -27,6 +27,8 @@ class FailureKind(Enum):
     """No connection, or it broke: what was asked may or may not have arrived."""
     UNTRUSTED = auto()
     """The TLS handshake failed: nothing was asked."""
+    WALLED = auto()
+    """Something that speaks HTTP and not lnd's gRPC answered: what was asked may or may not have arrived."""
     SLOW = auto()
     """The deadline passed."""
     LOCKED = auto()
@@ -94,11 +96,17 @@ _CONNECT_PREFIX: Final = re.compile(r"^failed to connect to all addresses; last 
 
 _HANDSHAKE_TEXTS: Final = ("certificate", "verification check failed", "security handshaker")
 
+# A page of a reverse proxy or a captive portal, whatever code gRPC makes of its status. A 5xx is its word that lnd, or
+# the proxy itself, is away for now.
+_WALL_TEXT: Final = re.compile(r"http2 header with status: [34]\d\d|missing selected alpn property")
+
 
 def read_failure(code: grpc.StatusCode, text: str) -> Failure:
     """Makes sense of a status. What nobody knows counts as LND's refusal: it answered, and did not do it."""
     text = _CONNECT_PREFIX.sub("", " ".join(text.split()))[:TEXT_MAX_CHARS] or code.name
     lower = text.lower()
+    if _WALL_TEXT.search(lower):
+        return Failure(FailureKind.WALLED, text)
     if code is grpc.StatusCode.UNAVAILABLE:
         is_handshake = any(part in lower for part in _HANDSHAKE_TEXTS)
         return Failure(FailureKind.UNTRUSTED if is_handshake else FailureKind.UNREACHABLE, text)
@@ -141,8 +149,28 @@ def explain(failure: Failure, address: str) -> str:
     if failure.is_without_right:
         return f"lnd does not let this macaroon pay ({failure.text}). {BAKE_ANEW}"
     template = _EXPLANATIONS.get(failure.kind, "lnd refused the call ({text}). See lnd's log.")
+    if failure.kind is FailureKind.UNTRUSTED:
+        dated = (found for words, found in _OF_A_CERTIFICATES_DATES if words in failure.text.lower())
+        template = next(dated, template)
     return template.format(address=address, text=failure.text)
 
+
+_OF_A_CERTIFICATES_DATES: Final = (
+    (
+        "certificate has expired",
+        (
+            "The certificate of lnd at {address} has expired ({text}). Restart lnd: it makes a new one; if lnd.tls_cert"
+            " names a copy, copy it again. If it has not expired, set this machine's clock (`timedatectl`)."
+        ),
+    ),
+    (
+        "certificate is not yet valid",
+        (
+            "The certificate of lnd at {address} is not valid yet ({text})."
+            " Set the clocks of this machine and of lnd's (`timedatectl`)."
+        ),
+    ),
+)
 
 _EXPLANATIONS: Final = {
     FailureKind.UNREACHABLE: (
@@ -151,6 +179,10 @@ _EXPLANATIONS: Final = {
     FailureKind.UNTRUSTED: (
         "The certificate of lnd at {address} was not accepted ({text})."
         " See that lnd.tls_cert is this node's tls.cert; if the address is none of its names, set lnd.tls_server_name."
+    ),
+    FailureKind.WALLED: (
+        "Not lnd, but a web server or a proxy before it answers at {address} ({text}). Let lnd.address name lnd's gRPC"
+        " listener (rpclisten, mostly port 10009), or let the proxy pass gRPC (HTTP/2) on without a login of its own."
     ),
     FailureKind.SLOW: "lnd at {address} took too long to answer ({text}). See lnd's log and its load.",
     FailureKind.LOCKED: "lnd's wallet is locked. Unlock it with `lncli unlock`.",

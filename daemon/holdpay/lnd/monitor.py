@@ -97,7 +97,7 @@ class Monitor:
         try:
             wallet = await link.ask(Connection.wallet_state)
         except CallFailed as error:
-            if not error.failure.is_answer:
+            if not (error.failure.is_answer or error.failure.kind is FailureKind.WALLED):
                 raise
         else:  # a gateway may keep the state to itself; then GetInfo tells
             if (failure := _FAILURE_OF_WALLET.get(wallet)) is not None:

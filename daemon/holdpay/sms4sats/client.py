@@ -232,10 +232,7 @@ class Sms4Sats:
         except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
             why = f" ({parse.one_line(str(error))})" if str(error) else ""
-            raise ProviderUnavailable(
-                f"sms4sats cannot be reached{why}."
-                " See that the network, provider.base_url and provider.proxy are right."
-            ) from error
+            raise ProviderUnavailable(f"sms4sats cannot be reached{why}. {_advice(str(error))}") from error
         self._answered_at_ms = self._clock.now_ms()
         return answer
 
@@ -271,6 +268,20 @@ class Sms4Sats:
                 await response.aclose()
         retry_after_s = retry_after(response.headers.get("Retry-After", ""), self._clock.now_ms())
         return Answer(response.status_code, body, retry_after_s)
+
+
+def _advice(why: str) -> str:
+    """What to do about a connection that failed; the words are OpenSSL's."""
+    if "certificate has expired" in why or "certificate is not yet valid" in why:
+        return (
+            "See that this machine's clock is right (`timedatectl`); if it is, only sms4sats can mend its certificate."
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        return (
+            "Somebody else answers in its place, or this machine lacks the root: log in to the network if it has a"
+            " login page, and see that provider.base_url and provider.proxy are right."
+        )
+    return "See that the network, provider.base_url and provider.proxy are right."
 
 
 def retry_after(text: str, now_ms: int) -> float | None:

@@ -156,6 +156,8 @@ def _load(answer: Answer) -> object:
     try:
         return _json(answer.body)
     except ValueError:
+        if status in {401, 403, 407} or answer.body.lstrip()[:1] == b"<":
+            raise _walled(answer) from None
         raise _nonsense(answer, f"something that is not JSON (HTTP {status})") from None
 
 
@@ -202,6 +204,15 @@ def _refused(answer: Answer, reason: str) -> ProviderRefused:
 def _nonsense(answer: Answer, what: str) -> ProviderProtocolError:
     return ProviderProtocolError(
         f"sms4sats answered with {what}. See that provider.base_url is right; if it is, its API has changed.",
+        answer.raw,
+    )
+
+
+def _walled(answer: Answer) -> ProviderProtocolError:
+    return ProviderProtocolError(
+        f"A web page came in place of sms4sats's answer (HTTP {answer.http_status}): a login page of the network, a"
+        " proxy, or a guard against robots. Look at provider.base_url from this machine (`curl -i`); log in to the network, or"
+        " take another way out (provider.proxy).",
         answer.raw,
     )
 

@@ -4,9 +4,13 @@ import asyncio
 
 import grpc
 import pytest
+from grpc import aio
 
+from holdpay._pb.lnd.stateservice_pb2 import GetStateRequest
+from holdpay._pb.lnd.stateservice_pb2_grpc import StateStub
 from holdpay.errors import LndDenied, LndRefused, LndUnavailable
 from holdpay.lnd.failures import Failure, FailureKind, explain, failure_of, is_own_cancel, read_failure, to_error
+from tests.unit.certificates import dated_certificate
 
 CODE = grpc.StatusCode
 
@@ -27,6 +31,11 @@ ANSWERS = [
     (CODE.UNAVAILABLE, "Failed to connect to remote host: Connection refused", FailureKind.UNREACHABLE),
     (CODE.UNAVAILABLE, "OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: self signed certificate", FailureKind.UNTRUSTED),
     (CODE.UNAVAILABLE, "UNAUTHENTICATED: Hostname Verification Check failed.", FailureKind.UNTRUSTED),
+    (CODE.PERMISSION_DENIED, "Received http2 header with status: 403", FailureKind.WALLED),
+    (CODE.UNAUTHENTICATED, "Received http2 header with status: 401", FailureKind.WALLED),
+    (CODE.UNIMPLEMENTED, "Received http2 header with status: 404", FailureKind.WALLED),
+    (CODE.UNAVAILABLE, "Received http2 header with status: 502", FailureKind.UNREACHABLE),
+    (CODE.UNAVAILABLE, "Cannot check peer: missing selected ALPN property.", FailureKind.WALLED),
     (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", FailureKind.SLOW),
     (CODE.CANCELLED, "context canceled", FailureKind.UNREACHABLE),
     (CODE.INTERNAL, "Received RST_STREAM with error code 2", FailureKind.UNREACHABLE),
@@ -95,6 +104,42 @@ def test_every_failure_says_what_happened_and_what_to_do(kind: FailureKind) -> N
     text = explain(Failure(kind, "text {braces}"), "127.0.0.1:10009")
     assert text.count(". ") >= 1
     assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("days", "words", "advice"),
+    [
+        ((-10, -1), "has expired", "Restart lnd: it makes a new one; if lnd.tls_cert names a copy, copy it again."),
+        ((1, 10), "is not valid yet", "Set the clocks of this machine and of lnd's"),
+    ],
+)
+async def test_a_certificate_outside_its_dates_gets_the_advice_that_mends_it(
+    days: tuple[int, int], words: str, advice: str
+) -> None:
+    """In the words of gRPC itself."""
+    key, certificate = dated_certificate(*days)
+    server = aio.server()
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
+    await server.start()
+    try:
+        async with aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(certificate)) as channel:
+            with pytest.raises(aio.AioRpcError) as caught:
+                await StateStub(channel).GetState(GetStateRequest())
+    finally:
+        await server.stop(0)
+    failure = failure_of(caught.value)
+    assert failure.kind is FailureKind.UNTRUSTED, "lnd's renewed certificate is read again after this kind"
+    text = explain(failure, "h:1")
+    assert text.startswith(f"The certificate of lnd at h:1 {words}")
+    assert advice in text
+
+
+def test_a_login_page_before_lnd_is_not_blamed_on_the_macaroon() -> None:
+    failure = read_failure(CODE.PERMISSION_DENIED, "Received http2 header with status: 403")
+    assert not failure.is_answer, "lnd has judged nothing"
+    text = explain(failure, "h:1")
+    assert "macaroon" not in text
+    assert "let the proxy pass gRPC" in text
 
 
 async def test_a_cancel_of_the_task_is_its_own() -> None:

@@ -297,6 +297,19 @@ def test_a_no_by_http_status_alone_is_a_refusal() -> None:
         parse.order_status(answer({"paid": False}, 404))
 
 
+@pytest.mark.parametrize(
+    "given", [answer("<html>Log in", 401), answer("denied", 403), answer("proxy", 407), answer(" <!doctype html>")]
+)
+@pytest.mark.parametrize("read", ALL)
+def test_a_page_of_somebody_in_between_is_not_called_a_change_of_the_api(
+    read: Callable[[Answer], object], given: Answer
+) -> None:
+    with pytest.raises(ProviderProtocolError, match="web page came in place of sms4sats's answer") as caught:
+        read(given)
+    assert "log in to the network" in caught.value.message
+    assert "API has changed" not in caught.value.message
+
+
 def test_a_missing_key_is_a_refusal() -> None:
     with pytest.raises(ProviderRefused, match="X-API-Key"):
         parse.order_status(example("balance_no_key", 400))
