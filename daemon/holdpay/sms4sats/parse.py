@@ -211,8 +211,8 @@ def _nonsense(answer: Answer, what: str) -> ProviderProtocolError:
 def _walled(answer: Answer) -> ProviderProtocolError:
     return ProviderProtocolError(
         f"A web page came in place of sms4sats's answer (HTTP {answer.http_status}): a login page of the network, a"
-        " proxy, or a guard against robots. Look at provider.base_url from this machine (`curl -i`); log in to the network, or"
-        " take another way out (provider.proxy).",
+        " proxy, or a guard against robots. Look at provider.base_url from this machine (`curl -i`); log in to the"
+        " network, or take another way out (provider.proxy).",
         answer.raw,
     )
 
