@@ -335,7 +335,8 @@ def test_what_the_node_had_paid_before_the_order_is_neither_spent_nor_pending(db
     _create(db, _order(1))
     _commit(db, _moved(1, OrderState.PAID, HtlcState.SETTLED, is_paid_before=True))
     totals = db.totals(NOW_MS)
-    assert (totals.open_orders, totals.pending_msat, totals.spent_day_msat) == (1, 0, 0)
+    assert (totals.open_orders, totals.settled_orders) == (0, 1)
+    assert (totals.pending_msat, totals.spent_day_msat) == (0, 0)
 
 
 def test_totals_count_no_satoshi_twice(db: SqliteStore) -> None:
