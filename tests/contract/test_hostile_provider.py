@@ -20,7 +20,8 @@ from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused
 from holdpay.ports import CodeProvider, Placed, Prices, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import GET_TRIES, MAX_LIST_BYTES, MAX_ORDER_BYTES, Sms4Sats, Sms4SatsSettings
-from holdpay.sms4sats.parse import MAX_CODE_CHARS, MAX_NUMBER_DIGITS, MAX_PRICE_SAT, MAX_SERVICES, Answer
+from holdpay.sms4sats.fields import MAX_CODE_CHARS, MAX_KEPT_RAW_CHARS, MAX_NUMBER_DIGITS
+from holdpay.sms4sats.parse import MAX_PRICE_SAT, MAX_SERVICES, Answer
 from tests.contract import hostile
 from tests.contract.hostile import ORDER_ID
 from tests.contract.provider_servers import Answerer, RawServer, dribble, flood, http, never, raw_server
@@ -158,6 +159,7 @@ def check_status(status: ProviderStatus) -> None:
     assert status.number is None or re.fullmatch(rf"[0-9]{{1,{MAX_NUMBER_DIGITS}}}", status.number)
     assert status.code is None or (status.code.isprintable() and 1 <= len(status.code) <= MAX_CODE_CHARS)
     assert status.error is None or (status.error and status.error.isprintable() and len(status.error) <= 300)
+    check_raw(status.unread, MAX_KEPT_RAW_CHARS)
 
 
 def is_sane_service(service: Any) -> bool:

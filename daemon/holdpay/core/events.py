@@ -18,6 +18,8 @@ class ProviderStatus:
     code_may_lack_zeros: bool = False
     error: str | None = None
     """The order is over and its invoice canceled, in the provider's words."""
+    unread: str | None = None
+    """The reply itself, cut: it has a code or a number that cannot be read, or not to its end. None: it has not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,6 +338,8 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
     if order.state is OrderState.REQUESTED:
         return order
     order = _keep_first_words(order, status, ctx)
+    if status.unread is not None:
+        ctx.notes.append("the code or the number in the provider's reply cannot be read; the reply is kept")
     order = _signal_order(order, _signal_of(status), ctx)
     if order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
         # A code that came first wins over the wish to cancel; and what is canceled needs no cancel.

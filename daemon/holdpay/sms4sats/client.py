@@ -157,7 +157,9 @@ class Sms4Sats:
         """See ``CodeProvider``."""
         await self._limiter.turn(urgency)
         request = self._http.build_request("GET", "/orderstatus", params={"orderId": provider_order_id})
-        return await self._ask(request, parse.order_status, MAX_ORDER_BYTES, tries=GET_TRIES)
+        return await self._ask(
+            request, lambda answer: parse.order_status(answer, provider_order_id), MAX_ORDER_BYTES, tries=GET_TRIES
+        )
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
         """See ``CodeProvider``. Goes before all polls; waits for the end of a pause, since money is out."""
@@ -231,7 +233,7 @@ class Sms4Sats:
             ) from error
         except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
-            why = f" ({parse.one_line(str(error))})" if str(error) else ""
+            why = f" ({parse.without_digits(parse.one_line(str(error)))})" if str(error) else ""
             raise ProviderUnavailable(f"sms4sats cannot be reached{why}. {_advice(str(error))}") from error
         self._answered_at_ms = self._clock.now_ms()
         return answer

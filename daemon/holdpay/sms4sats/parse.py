@@ -1,23 +1,23 @@
 """What sms4sats answers, made sense of. Pure: status code and body in, domain out.
 
-Unknown fields are normal; a known field with a meaning that nobody has seen is a ProviderProtocolError with the raw
-body. Integers are read as text, so that no digit is lost; numbers and strings are taken for each other everywhere.
+Unknown fields are normal. Of an order's status each field is judged by itself, so that nothing odd hides what was paid
+for (``fields`` reads the body and its values); elsewhere a known field with a meaning that nobody has seen is a
+ProviderProtocolError with the raw body. Numbers are read as text, so that no digit is lost; numbers and strings are
+taken for each other everywhere.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from holdpay.core.events import ProviderStatus
 from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable
 from holdpay.ports import Placed, Prices, ServiceInfo
+from holdpay.sms4sats import fields
 
-MAX_CODE_CHARS: Final = 320
-"""Two SMS: what is paid for may come as a whole sentence."""
-MAX_NUMBER_DIGITS: Final = 32
 MAX_PAYREQ_CHARS: Final = 7089
 """The longest invoice that LND reads (lnd: zpay32, maxInvoiceLength)."""
 MAX_PRICE_SAT: Final = 1_000_000_000
@@ -32,14 +32,10 @@ _TOO_EARLY: Final = frozenset({408, 425, 429})
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PAYREQ: Final = re.compile(r"ln[a-z0-9]+", re.IGNORECASE | re.ASCII)
 _SERVICE_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]*")
+_WHOLE_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+_PRICE: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{0,40})?")
+_DIGITS: Final = re.compile(r"[0-9](?:[ .-]?[0-9]){3,}")
 _LONG_HEX: Final = re.compile(r"([0-9a-fA-F]{8})[0-9a-fA-F]{24,}")
-
-
-class JsonNumber(str):
-    """A number of the body, in the digits in which it was written."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +57,8 @@ class Answer:
 def placed(answer: Answer) -> Placed:
     """``/createorder``. An order without an invoice ('paid' in its place: a prepaid account's) is none of ours."""
     body = _object(answer)
-    order_id = _absent_or_text(body.get("orderId")).strip()
-    payreq = _absent_or_text(body.get("payreq")).strip()
+    order_id = fields.text(body.get("orderId")).strip()
+    payreq = fields.text(body.get("payreq")).strip()
     if not payreq and (reason := _reason(body)):
         raise _refused(answer, reason)
     if not _ORDER_ID.fullmatch(order_id):
@@ -72,25 +68,48 @@ def placed(answer: Answer) -> Placed:
     return Placed(order_id, payreq)
 
 
-def order_status(answer: Answer) -> ProviderStatus:
-    """``/orderstatus``. Nothing that cannot be read hides a code; a reply that does not say whether it was
-    paid never reads as unpaid, because that word licenses another payment."""
-    body = _object(answer)
-    code, code_may_lack_zeros = _code(answer, body.get("code"))
-    number = _number(answer, body.get("number"), is_needed=not code)
-    error = _absent_or_text(body.get("error"))
-    is_paid = True if code else _truth(answer, body.get("paid"))
-    if is_paid is None:
-        if not (number or error):
-            raise _nonsense(answer, "an order status that does not say whether it was paid")
-        is_paid = bool(number)
+def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
+    """``/orderstatus`` of the order ``order_id``. A code or a number counts whatever stands beside it, the HTTP status
+    too. A reply that does not say whether it was paid never reads as unpaid, because that word licenses another
+    payment; one whose code cannot be read neither."""
+    read = fields.body(answer.body)
+    body = read.members
+    if not any(name in body for name in _STATUS_FIELDS):
+        _object(answer)
+        raise _nonsense(answer, "an order status that does not say whether it was paid")
+    if _is_of_another(body, order_id):
+        raise _nonsense(answer, "the status of another order")
+    code = fields.code(body.get("code"))
+    number = fields.number(body.get("number"))
+    is_unread = code.is_unread or (number.is_unread and not code.text)
+    if not (code.text or number.text or code.is_unread):
+        _check_is_yes(answer, body)
+    error = "" if _says_no(answer, body) else fields.text(body.get("error"))
+    is_paid = True if code.text else fields.truth(body.get("paid"))
+    if is_paid is None and (number.text or error):
+        is_paid = bool(number.text)
+    is_doubtful = is_unread or _says_no(answer, body) or not (_is_ok(body) and read.is_whole)
+    if is_paid is None or (not is_paid and is_doubtful and not number.text):
+        raise _nonsense(answer, "an order status that does not say whether it was paid")
     return ProviderStatus(
         is_paid=is_paid,
-        number=number or None,
-        code=code or None,
-        code_may_lack_zeros=code_may_lack_zeros,
+        number=number.text or None,
+        code=code.text or None,
+        code_may_lack_zeros=code.is_number,
         error=one_line(error) or None,
+        unread=fields.kept_raw(answer.raw) if is_unread else None,
     )
+
+
+_STATUS_FIELDS: Final = ("status", "paid", "code", "number", "error")
+
+
+def _is_of_another(body: dict[str, Any], order_id: str) -> bool:
+    """The ``id`` of the reference's example is a small number of the provider's own, so only a whole id counts."""
+    if not _WHOLE_ID.fullmatch(order_id):
+        return False
+    said = [fields.text(body.get(name)).strip() for name in ("orderId", "id")]
+    return any(_WHOLE_ID.fullmatch(other) and other.lower() != order_id.lower() for other in said)
 
 
 def cancel_accepted(answer: Answer) -> None:
@@ -117,16 +136,16 @@ def services(answer: Answer) -> tuple[ServiceInfo, ...]:
 
 
 def prices(answer: Answer, asked_at_ms: int) -> Prices:
-    """``/price``, with or without a query."""
+    """``/price``, with or without a query. A price that cannot be read is as good as none."""
     body = _object(answer)
     computed = body.get("computed")
     exact = computed.get("price") if isinstance(computed, dict) else None
     return Prices(
-        receive_sat=_sat(answer, body.get("receive")),
-        send_sat=_sat(answer, body.get("send")),
-        rent_from_sat=_sat(answer, body.get("rent")),
-        real_phone_sat=_sat(answer, body.get("s4s")),
-        exact_sat=_sat(answer, exact),
+        receive_sat=_sat(body.get("receive")),
+        send_sat=_sat(body.get("send")),
+        rent_from_sat=_sat(body.get("rent")),
+        real_phone_sat=_sat(body.get("s4s")),
+        exact_sat=_sat(exact),
         asked_at_ms=asked_at_ms,
     )
 
@@ -139,40 +158,49 @@ def _object(answer: Answer) -> dict[str, Any]:
     body = _load(answer)
     if not isinstance(body, dict):
         raise _nonsense(answer, "something that is not an object")
-    status = _text(body.get("status")).lower()
-    if status == "error" or (not status and body.get("reason")) or answer.http_status >= 400:
+    if _says_no(answer, body):
         raise _refused(answer, _reason(body))
-    if status not in {"", "ok"}:
-        raise _nonsense(answer, f'the status "{one_line(status)}"')
+    if not _is_ok(body):
+        raise _nonsense(answer, "a status that is neither OK nor error")
     return body
 
 
+def _check_is_yes(answer: Answer, body: dict[str, Any]) -> None:
+    """Raises for an order status without anything to deliver whose head or status says no."""
+    _check_head(answer)
+    if _says_no(answer, body):
+        raise _refused(answer, _reason(body))
+
+
+def _says_no(answer: Answer, body: dict[str, Any]) -> bool:
+    status = _status(body)
+    return status == "error" or (not status and bool(fields.text(body.get("reason")))) or answer.http_status >= 300
+
+
+def _is_ok(body: dict[str, Any]) -> bool:
+    return _status(body) in {"", "ok", "true", "success", "200"}
+
+
+def _status(body: dict[str, Any]) -> str:
+    return fields.text(body.get("status")).strip().lower()
+
+
 def _load(answer: Answer) -> object:
+    _check_head(answer)
+    try:
+        return fields.strict_json(answer.body)
+    except ValueError:
+        if answer.http_status in {401, 403, 407} or answer.body.lstrip()[:1] == b"<":
+            raise _walled(answer) from None
+        raise _nonsense(answer, f"something that is not JSON (HTTP {answer.http_status})") from None
+
+
+def _check_head(answer: Answer) -> None:
     status = answer.http_status
     if status >= 500 or status in _TOO_EARLY:
         raise _unavailable(answer)
     if 300 <= status < 400:
         raise _nonsense(answer, f"a redirect (HTTP {status}), which is not followed")
-    try:
-        return _json(answer.body)
-    except ValueError:
-        if status in {401, 403, 407} or answer.body.lstrip()[:1] == b"<":
-            raise _walled(answer) from None
-        raise _nonsense(answer, f"something that is not JSON (HTTP {status})") from None
-
-
-def _json(body: bytes) -> object:
-    """Raises ValueError, for what is nested absurdly deep, too."""
-    try:
-        return json.loads(
-            body.decode("utf-8"), parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=_no_constant
-        )
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _unavailable(answer: Answer) -> ProviderUnavailable:
@@ -185,7 +213,7 @@ def _unavailable(answer: Answer) -> ProviderUnavailable:
             answer.raw,
         )
     try:
-        body = _json(answer.body)
+        body = fields.strict_json(answer.body)
     except ValueError:
         body = None
     reason = _reason(body) if isinstance(body, dict) else ""
@@ -224,15 +252,15 @@ def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _absent_or_text(value: object) -> str:
-    """Empty for what means absent; other things than text are kept in JSON, since they say something."""
-    if value is None or value is False or value in ("", "0"):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _reason(body: dict[str, Any]) -> str:
-    return one_line(_absent_or_text(body.get("reason")) or _absent_or_text(body.get("error")))
+    """For messages, which get into the log: without runs of digits, which may be a code or a number."""
+    text = one_line(fields.text(body.get("reason")) or fields.text(body.get("error")))
+    return without_digits(text)
+
+
+def without_digits(text: str) -> str:
+    """Four digits in a row and more, separators between them or not, become "…": a code or a phone number."""
+    return _DIGITS.sub("…", text)
 
 
 def one_line(text: str) -> str:
@@ -245,45 +273,13 @@ def one_line(text: str) -> str:
     return line if len(line) <= MAX_TEXT_CHARS else line[: MAX_TEXT_CHARS - 1] + "…"
 
 
-def _code(answer: Answer, value: object) -> tuple[str, bool]:
-    """The code, and whether it may have lost leading zeros because it came as a number."""
-    code = " ".join(_absent_or_text(value).split())
-    is_number = isinstance(value, JsonNumber)
-    is_text = isinstance(value, str) and code.isprintable() and (not is_number or code.isdecimal())
-    if code and not (is_text and len(code) <= MAX_CODE_CHARS):
-        raise _nonsense(answer, "a code that cannot be one")
-    return code, is_number and bool(code)
-
-
-def _number(answer: Answer, value: object, *, is_needed: bool) -> str:
-    """Digits only, with the country's prefix."""
-    number = _absent_or_text(value).strip()
-    digits = re.sub(r"[^0-9]", "", number)
-    if number and not (_NUMBER.fullmatch(number) and len(digits) <= MAX_NUMBER_DIGITS):
-        if is_needed:
-            raise _nonsense(answer, "a phone number that cannot be one")
-        return ""
-    return digits
-
-
-def _truth(answer: Answer, value: object) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    word = _text(value).lower()
-    if word not in {"true", "1", "false", "0"}:
-        raise _nonsense(answer, "an order status that does not say whether it was paid")
-    return word in {"true", "1"}
-
-
-def _sat(answer: Answer, value: object) -> int | None:
-    """0 means that there is no such price: nothing is sold for nothing."""
-    text = _absent_or_text(value).strip()
-    if not text:
+def _sat(value: object) -> int | None:
+    """Rounded up. None: there is no such price, since nothing is sold for nothing, or it cannot be read."""
+    text = fields.whole_digits(fields.text(value).strip())
+    if not _PRICE.fullmatch(text):
         return None
-    whole = re.fullmatch(r"([0-9]{1,12})(\.0*)?", text)
-    if whole is None or int(whole[1]) > MAX_PRICE_SAT:
-        raise _nonsense(answer, "a price that cannot be one")
-    return int(whole[1]) or None
+    price_sat = int(Decimal(text).to_integral_value(ROUND_CEILING))
+    return price_sat if 0 < price_sat <= MAX_PRICE_SAT else None
 
 
 def _service(row: object) -> ServiceInfo | None:

@@ -80,7 +80,7 @@ _ERASE_ORDER = "UPDATE orders SET number = NULL, code = NULL, erased_at_ms = :no
 _ERASE_JOURNAL = """
     UPDATE journal SET
       raw = NULL,
-      data = json_replace(data, '$.status.number', NULL, '$.status.code', NULL),
+      data = json_replace(data, '$.status.number', NULL, '$.status.code', NULL, '$.status.unread', NULL),
       snapshot = json_set(snapshot, '$.number', NULL, '$.code', NULL, '$.erased_at_ms', :now_ms)
     WHERE order_id = :id
 """

@@ -73,7 +73,7 @@ def test_a_no_with_http_200_and_no_invoice_is_a_refusal(body: dict[str, str]) ->
     assert caught.value.raw == json.dumps(body)
 
 
-@pytest.mark.parametrize("order_id", [None, "", 0, "../x", "a b", "x" * 129, ["a"], "ä"])
+@pytest.mark.parametrize("order_id", [None, "", 0, "../x", "a b", "x" * 129, ["a", "b"], "ä"])
 def test_an_order_id_that_could_break_a_url_is_refused(order_id: object) -> None:
     with pytest.raises(ProviderProtocolError, match="without a usable id"):
         parse.placed(answer({"status": "OK", "orderId": order_id, "payreq": "lnbc1abc"}))
@@ -148,28 +148,9 @@ def test_a_code_may_be_a_sentence_of_several_lines() -> None:
     assert parse.order_status(status(code=text)).code == " ".join(text.split())
 
 
-@pytest.mark.parametrize("code", ["1" * 321, "\x1b[31m5", "\ud800", [1], {"a": 1}, True, -5, 1.5, "1\u202e2"])
-def test_a_code_that_cannot_be_one_is_refused_with_its_body(code: object) -> None:
-    given = status(code=code)
-    with pytest.raises(ProviderProtocolError, match="code that cannot be one") as caught:
-        parse.order_status(given)
-    assert caught.value.raw == given.raw
-
-
-@pytest.mark.parametrize("number", ["1" * 33, "abc", "12;34", [1], True, "+", -5])
-def test_a_number_that_cannot_be_one_is_refused(number: object) -> None:
-    with pytest.raises(ProviderProtocolError, match="phone number"):
-        parse.order_status(status(number=number))
-
-
 def test_a_broken_number_does_not_hide_a_code() -> None:
     got = parse.order_status(status(number="abc", code="1234"))
     assert (got.number, got.code) == (None, "1234")
-
-
-@pytest.mark.parametrize(("said", "is_paid"), [(True, True), ("true", True), (1, True), (False, False), ("0", False)])
-def test_paid_is_read_in_every_spelling(said: object, is_paid: bool) -> None:
-    assert parse.order_status(status(paid=said)).is_paid is is_paid
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "OK"}, {"status": "OK", "paid": None}, {"status": "OK", "paid": "x"}])
@@ -268,10 +249,17 @@ def test_a_price_that_is_not_said_is_unknown(price: object) -> None:
     assert prices(answer({"receive": price, "computed": {"price": price}})) == Prices(asked_at_ms=NOW_MS)
 
 
-@pytest.mark.parametrize("price", [-1, 1.5, "abc", "9" * 11, "9" * 400, [1], True, "1e5"])
-def test_a_price_that_cannot_be_one_is_refused(price: object) -> None:
-    with pytest.raises(ProviderProtocolError, match="price that cannot be one"):
-        prices(answer({"receive": price}))
+@pytest.mark.parametrize("price", [-1, "abc", "9" * 11, "9" * 400, [1, 2], True, {"a": 1}, "1e9999"])
+def test_a_price_that_cannot_be_read_is_as_good_as_none_and_hides_no_other(price: object) -> None:
+    got = prices(answer({"receive": price, "send": price, "rent": price, "computed": {"price": 1500}}))
+    assert got == Prices(exact_sat=1500, asked_at_ms=NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("said", "price_sat"), [(1499.01, 1500), ("1500.0", 1500), ([1500], 1500), (0.2, 1), ("1.5e3", 1500)]
+)
+def test_a_price_is_rounded_up_to_whole_sats(said: object, price_sat: int) -> None:
+    assert prices(answer({"computed": {"price": said}})).exact_sat == price_sat
 
 
 # --- the answer as a whole ------------------------------------------------------------------------------------------
@@ -334,7 +322,7 @@ def test_a_429_says_when_to_come_back(read: Callable[[Answer], object]) -> None:
         answer('{"status": "OK", "price": Infinity}'),
         answer("[" * 100_000),
         answer('"OK"'),
-        answer({"status": "maybe", "paid": True}),
+        answer({"status": "maybe", "paid": False}),
         answer("moved", 302),
         answer("not here", 404),
         Answer(204, b""),
