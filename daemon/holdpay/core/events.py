@@ -42,7 +42,8 @@ class PlacingFailed:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceDecoded:
-    """LND decoded the hold invoice. ``seen_before`` if our journal already has its payment hash."""
+    """LND decoded the hold invoice. ``seen_before`` if another order of ours has its payment hash, or its id at
+    the provider together with a vetted invoice."""
 
     invoice: Invoice
     node: NodeIdentity

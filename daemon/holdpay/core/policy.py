@@ -122,7 +122,7 @@ def vet(order: Order, invoice: Invoice, node: NodeIdentity, seen_before: bool, p
         *_vet_time(invoice, policy, now_ms),
     ]
     if seen_before:
-        reasons.append("its payment hash was already used by another order")
+        reasons.append("its payment hash, or the provider's order id, already belongs to another order")
     if not invoice.has_payment_address:
         reasons.append("it has no payment address, so an old payee could take a second payment of the same hash")
     warnings: list[str] = []

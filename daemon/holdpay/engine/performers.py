@@ -159,7 +159,11 @@ class Performers:
                     log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
                     await self._pause(backoff.next_s())
                     continue
-                seen = self._engine.store.has_payment_hash(invoice.payment_hash)
+                # Looked up and committed without a pause between: of two orders at once the first one has it.
+                store, theirs = self._engine.store, order.provider_order_id
+                seen = store.has_payment_hash(invoice.payment_hash) or (
+                    theirs is not None and store.has_provider_order(theirs, besides=order_id)
+                )
                 self._engine.apply(order_id, ev.InvoiceDecoded(invoice, node, seen_before=seen))
 
     # --- PAY ----------------------------------------------------------------------------------------------------------

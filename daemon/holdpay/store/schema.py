@@ -19,6 +19,11 @@ def _erasing(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0003_replies")
+def _replies(db: Database) -> None:
+    db.execute("CREATE INDEX orders_provider_order_id ON orders (provider_order_id)")
+
+
 @migrations(name="0004_gone_records")
 def _gone_records(db: Database) -> None:
     for statement in _GONE_RECORDS:

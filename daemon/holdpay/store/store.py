@@ -249,6 +249,15 @@ class SqliteStore:
         """Whether any order, also a closed one, has it."""
         return bool(self._one("SELECT EXISTS (SELECT 1 FROM payments WHERE payment_hash = ?)", payment_hash))
 
+    def has_provider_order(self, provider_order_id: str, besides: str) -> bool:
+        """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
+        ``besides``."""
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
+            " WHERE o.provider_order_id = ? AND o.id <> ?)"
+        )
+        return bool(self._one(sql, provider_order_id, besides))
+
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:
         """Journal rows after a cursor, oldest first, of one order or of all."""
         where, given = ("AND order_id = ?", (order_id,)) if order_id else ("", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from holdpay.errors import (
     ProviderUnavailable,
     StoreError,
 )
-from holdpay.ports import NodeState, Reply, Urgency
+from holdpay.ports import NodeState, Placed, Reply, Urgency
 from tests.fakes import (
     ALICE,
     HOP_DOWN,
@@ -208,6 +208,22 @@ async def test_an_invoice_seen_before_is_never_paid_again(world: World) -> None:
     assert order.end is End.INVOICE_REJECTED
     assert len(world.lnd.sends) == 1
     assert read_stored(world.path, world.policy, world.clock.now_ms()).findings == []
+
+
+async def test_a_second_order_with_the_same_id_at_the_provider_is_refused_before_it_is_paid(world: World) -> None:
+    place = world.provider.place
+    given: list[str] = []
+
+    async def same_id(kind: str, params: Mapping[str, str]) -> Reply[Placed]:
+        reply = await place(kind, params)
+        given.append(reply.value.provider_order_id)
+        return Reply(Placed(given[0], reply.value.payreq), reply.raw)
+
+    world.provider.place = same_id  # type: ignore[method-assign]
+    first, second = world.request(1), world.request(2)
+    ends = [(await world.until_closed(order_id)).end for order_id in (first, second)]
+    assert sorted(end is End.INVOICE_REJECTED for end in ends) == [False, True]
+    assert len(world.lnd.sends) == 1
 
 
 async def test_a_hash_that_the_node_paid_earlier_is_adopted_and_counts_in_no_limit(world: World) -> None:
