@@ -14,7 +14,7 @@ import grpc.aio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
-from holdpay.sandbox.sms4sats import SERVICES
+from holdpay.sandbox.sms4sats_catalog import SERVICES
 from holdpay.sms4sats.catalog import countries
 
 _DAEMON_IS_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

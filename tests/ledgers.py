@@ -16,7 +16,7 @@ from typing import Any
 from holdpay.sandbox.bolt11 import Invoice, decode
 from holdpay.sandbox.lnd_model import PaymentStatus
 from holdpay.sandbox.payee import HoldInvoices, Settled
-from holdpay.sandbox.sms4sats_orders import SimulatedOrder
+from holdpay.sandbox.sms4sats_numbers import NumberOrder
 from holdpay.sandbox.world import SandboxWorld
 from tests.books import JournalOrder, JournalPayment, JournalRow, LndPayment, ProviderOrder
 from tests.regtest.node import Node
@@ -154,7 +154,7 @@ def _real_payment(payment: Mapping[str, Any]) -> LndPayment:
 # --- the provider ---------------------------------------------------------------------------------------------------
 
 
-async def provider_orders(orders: Iterable[SimulatedOrder], payee: HoldInvoices) -> tuple[ProviderOrder, ...]:
+async def provider_orders(orders: Iterable[NumberOrder], payee: HoldInvoices) -> tuple[ProviderOrder, ...]:
     """The provider's orders, each with the state of its hold invoice at the payee."""
     return tuple(
         [

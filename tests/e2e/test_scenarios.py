@@ -337,11 +337,11 @@ async def test_a_slow_provider_is_waited_for(shop: Shop) -> None:
 
 async def test_an_invoice_of_another_payee_is_refused_and_nothing_is_paid(shop: Shop) -> None:
     sends, stranger = shop.sends, Payee(WallClock())
-    shop.world.provider._orders._invoices = stranger
+    shop.world.provider._shop._invoices = stranger
     try:
         done = await shop.buy()
     finally:
-        shop.world.provider._orders._invoices = shop.world.payee
+        shop.world.provider._shop._invoices = shop.world.payee
 
     assert ending(done) == ("INVOICE_REJECTED", ("ABANDONED", "NONE"))
     assert shop.sends == sends

@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; of several query fields with one name the last counts."""
+    """One request; of several query fields or headers with one name the last counts. Header names are lower case."""
 
     method: str
     path: str
     query: Mapping[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
 
@@ -44,6 +45,10 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class HangUp(Exception):
+    """What a handler raises to close the connection without an answer."""
 
 
 class _TooLarge(Exception):
@@ -90,8 +95,8 @@ class HttpServer:
         self._connections.add(task)
         try:
             await _Connection(reader, writer, self._handler).serve()
-        except (OSError, TimeoutError):
-            pass  # the client went away, or was silent for too long
+        except (OSError, TimeoutError, HangUp):
+            pass  # the client went away, or was silent for too long, or is to get no answer
         except asyncio.CancelledError:
             pass  # stop(): asyncio.streams would report it as an error
         finally:
@@ -129,6 +134,8 @@ class _Connection:
     async def _answer(self, request: Request) -> Response:
         try:
             return await self._handler(request)
+        except HangUp:
+            raise
         except Exception:
             # One broken request must not end the server.
             log.exception("the simulated sms4sats failed")
@@ -170,4 +177,5 @@ class _Connection:
 def _request(head: h11.Request, body: bytes) -> Request:
     target = urlsplit(head.target.decode("ascii", "replace"))
     query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=50))
-    return Request(head.method.decode(), target.path, query, body)
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    return Request(head.method.decode(), target.path, query, headers, body)

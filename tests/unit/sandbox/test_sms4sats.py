@@ -3,111 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import ssl
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from holdpay.sandbox import bolt11
-from holdpay.sandbox.payee import Answer, HoldInvoiceError, IncomingHtlc, InvoiceState, Payee, Refused, Settled
-from holdpay.sandbox.sms4sats import SimulatedSms4Sats
+from holdpay.sandbox.payee import HoldInvoiceError, InvoiceState, Refused, Settled
 from holdpay.sandbox.sms4sats_knobs import Knobs, Scenario, change_knobs
 from holdpay.sandbox.sms4sats_orders import CANCELED_TEXT, NO_NUMBER_TEXT
-from tests.unit.sms4sats.clock import ManualClock, settle
-
-EXAMPLES = Path(__file__).parents[2] / "fixtures" / "sms4sats"
-HEIGHT = 100
-NO_ROOTS = ssl.create_default_context()
-"""Made once, because it is slow; nothing here speaks TLS."""
-
-
-class World:
-    """A simulated provider, its node, and a client."""
-
-    def __init__(self, pace: float = 1.0) -> None:
-        self.clock = ManualClock()
-        self.clock.pace = pace
-        self.payee = Payee(self.clock)
-        self.provider = SimulatedSms4Sats(self.payee, self.clock)
-        self.http = httpx.AsyncClient(trust_env=False, verify=NO_ROOTS)
-        self.answers: list[Answer] = []
-
-    @property
-    def knobs(self) -> Knobs:
-        return self.provider.knobs
-
-    async def get(self, path: str, **query: str | int) -> httpx.Response:
-        return await self.http.get(self.provider.url + path, params=query)
-
-    async def order(self, **body: Any) -> dict[str, Any]:
-        body = {"country": 187, "service": "dr", **body}
-        reply: dict[str, Any] = (await self.http.post(self.provider.url + "/createorder", json=body)).json()
-        return reply
-
-    async def status(self, order: dict[str, Any]) -> dict[str, Any]:
-        reply: dict[str, Any] = (await self.get("/orderstatus", orderId=order["orderId"])).json()
-        return reply
-
-    async def cancel(self, order: dict[str, Any]) -> dict[str, Any]:
-        reply: dict[str, Any] = (await self.get("/cancelorder", orderId=order["orderId"])).json()
-        return reply
-
-    async def pay(self, order: dict[str, Any]) -> None:
-        """The HTLC reaches the payee, and the provider says so."""
-        terms = bolt11.decode(order["payreq"], self.payee.network_name).terms
-        assert terms.payment_secret is not None
-        assert terms.amount_msat is not None
-        amount_msat, expiry_height = terms.amount_msat, HEIGHT + terms.min_final_cltv_delta
-        self.payee.receive(
-            IncomingHtlc(
-                terms.payment_hash, terms.payment_secret, amount_msat, amount_msat, expiry_height, self.answers.append
-            ),
-            HEIGHT,
-        )
-        await self.clock.advance(0.3)
-
-    async def invoice(self, order: dict[str, Any]) -> InvoiceState:
-        return await self.payee.state(bolt11.decode(order["payreq"], self.payee.network_name).terms.payment_hash)
-
-
-@pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(World()) as each:
-        yield each
-
-
-class running:  # noqa: N801 - reads like a function
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    async def __aenter__(self) -> World:
-        await self.world.provider.start()
-        return self.world
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.world.http.aclose()
-        await self.world.provider.stop()
-
-
-def same_shape(ours: object, example: object) -> None:
-    """The same fields with the same types, all the way down."""
-    assert type(ours) is type(example)
-    if isinstance(ours, dict) and isinstance(example, dict):
-        assert ours.keys() == example.keys()
-        for name, value in ours.items():
-            same_shape(value, example[name])
-    if isinstance(ours, list) and isinstance(example, list):
-        same_shape(ours[0], example[0])
-
-
-def example(name: str) -> Any:
-    return json.loads((EXAMPLES / f"{name}.json").read_text())
-
+from tests.unit.sandbox.provider import World, example, running, same_shape
+from tests.unit.sms4sats.clock import settle
 
 # --- shapes ---------------------------------------------------------------------------------------------------------
 
@@ -158,6 +64,37 @@ async def test_an_order_has_a_genuine_hold_invoice_like_the_references(world: Wo
 @pytest.mark.parametrize("body", [{"country": 17}, {"country": "germany"}, {"country": None}, {"service": ""}])
 async def test_an_order_without_a_known_country_or_a_service_is_a_500(world: World, body: dict[str, Any]) -> None:
     assert await world.order(**body) == {"status": "error", "reason": "unable to save data"}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 60_000, b'{"country": 187, "service": "\\ud800"}'])
+async def test_a_body_that_cannot_be_read_is_a_500(world: World, content: bytes) -> None:
+    reply = await world.http.post(world.provider.url + "/createorder", content=content)
+    assert (reply.status_code, reply.json()) == (500, example("error_500"))
+
+
+async def test_where_there_is_no_such_country_there_is_nothing_to_tell(world: World) -> None:
+    assert (await world.get("/getnumbersstatus", country="nowhere")).json() == []
+    quote = (await world.get("/price", country=17, service="dr")).json()
+    assert (quote["query"], "computed" in quote) == ({"country": "17", "service": "dr"}, False)
+    assert (await world.get("/getRentalCountries", service="nothing")).json() == []
+
+
+async def test_countries_that_rent_numbers_out_say_so(world: World) -> None:
+    renting = [row["id"] for row in (await world.get("/getCountries")).json() if row.get("rent")]
+    assert renting == [row["cc"] for row in (await world.get("/getRentalCountries")).json()]
+
+
+async def test_a_real_phone_has_its_own_price(world: World) -> None:
+    world.knobs.realphone_sat = 6000
+    order = await world.order(realphone=True)
+    assert bolt11.decode(order["payreq"], world.payee.network_name).terms.amount_msat == 6_000_000
+    assert (await world.get("/price")).json()["s4s"] == 6000
+
+
+async def test_who_earns_a_share_is_remembered(world: World) -> None:
+    await world.order(ref="me@example.com")
+    await world.order()
+    assert [order.ref for order in world.provider.orders.values()] == ["me@example.com", ""]
 
 
 async def test_russia_is_country_zero(world: World) -> None:
@@ -371,6 +308,34 @@ async def test_faults_come_as_often_as_asked_and_on_the_path_asked(world: World)
     assert replies[4].json()["receive"] == 3000
 
 
+async def test_a_500_has_the_words_of_its_endpoint(world: World) -> None:
+    world.knobs.http_500 = 2
+    assert (await world.send())["reason"] == "backend error"
+    assert (await world.order())["reason"] == "unable to save data"
+
+
+async def test_lost_replies_are_those_to_requests_that_changed_something(world: World) -> None:
+    world.knobs.lost_replies = 2
+    assert (await world.get("/price")).status_code == 200
+    with pytest.raises(httpx.RemoteProtocolError):
+        await world.order()
+    (order,) = world.provider.orders.values()
+    assert (await world.get("/orderstatus", orderId=order.order_id)).status_code == 200
+    await world.clock.advance(121)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await world.cancel({"orderId": order.order_id})
+    assert order.error == CANCELED_TEXT
+    assert await world.cancel({"orderId": order.order_id}) == {"status": "OK"}
+
+
+async def test_replies_are_lost_on_the_path_asked(world: World) -> None:
+    world.knobs.only_path, world.knobs.lost_replies = "/fund", 1
+    assert (await world.order())["status"] == "OK"
+    with pytest.raises(httpx.RemoteProtocolError):
+        await world.fund(1000)
+    assert (len(world.provider.funds), world.knobs.lost_replies) == (1, 0)
+
+
 async def test_orders_are_refused_with_http_200(world: World) -> None:
     world.knobs.refuse_orders = 1
     assert (await world.order())["status"] == "error"
@@ -400,7 +365,7 @@ async def test_requests_are_counted_by_path_with_their_times(world: World) -> No
         await world.clock.advance(2)
     await world.get("/")
     assert world.provider.requests == {"/price": 3, "/": 1}
-    times_s = [at_s for at_s, path in world.provider.request_log if path == "/price"]
+    times_s = [at_s for at_s, request in world.provider.request_log if request.path == "/price"]
     assert times_s[2] - times_s[0] == pytest.approx(4)
 
 
@@ -442,6 +407,9 @@ async def test_knobs_can_be_turned_over_http(world: World) -> None:
         {"scenario": {"no_cod": True}},
         {"scenario": 5},
         {"scenario": {"no_code": 1}, "stock": 0},
+        {"scenario": {"messages_after_s": 5}},
+        {"scenario": {"messages_after_s": ["5"]}},
+        {"scenario": {"fails_instead_of": "created"}},
         {"queue": {}},
         {"queue": [5]},
         [],
@@ -451,6 +419,24 @@ async def test_a_knob_that_is_not_there_or_of_another_type_changes_nothing(world
     reply = await world.http.post(world.provider.url + "/sandbox", json=changes)
     assert reply.status_code == 400
     assert world.knobs == Knobs()
+
+
+async def test_orders_of_every_kind_are_told(world: World) -> None:
+    await world.order()
+    await world.send()
+    await world.fund(1000)
+    orders = (await world.get("/sandbox")).json()["orders"]
+    assert [("code" in each, "smsStatus" in each, "credited" in each) for each in orders] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+
+
+def test_a_list_is_taken_for_the_times_of_messages() -> None:
+    knobs = Knobs()
+    change_knobs(knobs, {"scenario": {"messages_after_s": [1, 2.5]}})
+    assert knobs.scenario == Scenario(messages_after_s=(1, 2.5))
 
 
 def test_a_whole_number_fits_a_fractional_knob() -> None:
