@@ -72,9 +72,11 @@ class ReceiveOrder(NumberOrder):
         if scenario.no_number or scenario.no_code:
             await self.give_up(shop, held_at_s)
             return
-        code = scenario.code or random_code(shop.rng)
         await shop.until(held_at_s, scenario.code_after_s + min(scenario.settle_lag_s, 0))
-        await shop.deliver(self, lambda: setattr(self, "code", code))
+        await shop.deliver(self, lambda: self._show_code(scenario.code or random_code(shop.rng)))
+
+    def _show_code(self, code: str) -> None:
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

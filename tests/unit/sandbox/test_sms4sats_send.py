@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -14,7 +15,7 @@ from holdpay.sandbox import bolt11
 from holdpay.sandbox.http_server import HttpServer, Request, Response
 from holdpay.sandbox.payee import InvoiceState, Refused, Settled
 from holdpay.sandbox.sms4sats_knobs import Scenario
-from holdpay.sandbox.sms4sats_webhooks import is_loopback
+from holdpay.sandbox.sms4sats_webhooks import Webhook, is_loopback
 from tests.unit.sandbox.provider import World, example, same_shape
 
 
@@ -148,11 +149,13 @@ async def test_only_what_createorder_made_can_be_canceled(world: World) -> None:
 
 
 class Hook:
-    """A client's webhook: what it got. ``status`` is what it answers."""
+    """A client's webhook: what it got. ``status`` is what it answers, as long as ``is_awake`` is set."""
 
     def __init__(self) -> None:
         self.got: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.status = 200
+        self.is_awake = asyncio.Event()
+        self.is_awake.set()
         self.http = HttpServer(self._answer)
 
     async def next(self) -> Any:
@@ -163,6 +166,7 @@ class Hook:
 
     async def _answer(self, request: Request) -> Response:
         self.got.put_nowait((request.method, json.loads(request.body)))
+        await self.is_awake.wait()
         return Response(b"", self.status)
 
 
@@ -189,11 +193,27 @@ async def test_each_change_is_told_to_the_webhook_in_the_words_of_orderstatus(
     assert hook.got.empty()
 
 
-async def test_changes_in_quick_succession_are_told_in_their_order(world: World, hook: Hook) -> None:
+async def test_a_change_is_told_when_the_webhook_has_answered_to_the_one_before(world: World, hook: Hook) -> None:
+    hook.is_awake.clear()
     order = await world.send(webhookUrl=hook.http.url)
     await world.pay(order)
     await world.clock.advance(60)
-    assert [(await hook.next())["smsStatus"] for _ in range(2)] == ["sent", "delivered"]
+    assert await sms_status(world, order) == "delivered"
+    assert (await hook.next())["smsStatus"] == "sent"
+    await world.get("/")
+    assert hook.got.empty()
+    hook.is_awake.set()
+    assert (await hook.next())["smsStatus"] == "delivered"
+
+
+async def test_webhooks_tell_what_is_so_when_replies_flip(world: World, hook: Hook) -> None:
+    world.knobs.scenario = Scenario(flips=True)
+    order = await world.send(webhookUrl=hook.http.url)
+    await world.pay(order)
+    await world.clock.advance(60)
+    told = [await hook.next() for _ in range(2)]
+    assert [(each["paid"], each["smsStatus"]) for each in told] == [(True, "sent"), (True, "delivered")]
+    assert (await world.status(order))["paid"] is True
 
 
 async def test_a_failure_is_told_to_the_webhook_of_an_email_too(world: World, hook: Hook) -> None:
@@ -233,6 +253,15 @@ def test_webhooks_on_the_loopback_are_called(url: str) -> None:
         "127.0.0.1",
     ],
 )
-async def test_webhooks_elsewhere_are_never_called(world: World, url: str) -> None:
-    assert not is_loopback(url)
+async def test_webhooks_elsewhere_are_never_called(world: World, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert (await world.send(webhookUrl=url))["status"] == "OK"
+    called: list[str] = []
+
+    async def post(client: httpx.AsyncClient, url: str, **_: object) -> None:
+        called.append(url)
+
+    monkeypatch.setattr(httpx.AsyncClient, "post", post)
+    await Webhook(url).call({})
+    assert called == []
+    await Webhook("http://127.0.0.1").call({})
+    assert called == ["http://127.0.0.1"]
