@@ -1,11 +1,18 @@
 """The error tree. A class's docstring is its default message; every message that reaches a person says what to do next.
 
+A client of the interface may be any program, so the messages name no command line. A class's ``reason`` and an error's
+``metadata`` reach clients as ``google.rpc.ErrorInfo``; holdpay.proto lists them.
+
 HoldpayError
 ├── ConfigError                 the configuration cannot be used (exit 78)
 ├── InvalidRequest              the client asked for something that cannot be
+│   ├── UnknownCountry
+│   └── UnknownService
+├── OutOfStock
 ├── OrderNotFound
 ├── KeyTaken                    an idempotency key used with other parameters
 ├── PriceTooHigh
+│   └── PriceUnknown
 ├── LimitExceeded               one of [limits], named
 ├── NotReady                    lnd cannot be used now
 ├── ProviderError
@@ -25,13 +32,19 @@ A failed payment, a payment that LND does not know and an illegal remote event a
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class HoldpayError(Exception):
     """Something went wrong in holdpay."""
 
     retryable = False
+    reason: ClassVar[str] = "UNEXPECTED"
+    """For programs, UPPER_SNAKE_CASE; part of the interface."""
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, **metadata: str | int) -> None:
+        self.metadata = {name: str(value) for name, value in metadata.items()}
+        """What the message says, for programs; a name ends in its unit."""
         super().__init__(message or (self.__class__.__doc__ or "").strip())
 
     @property
@@ -48,52 +61,88 @@ class ConfigError(HoldpayError):
 
 
 class InvalidRequest(HoldpayError):
-    """The request cannot be understood. See `holdpay --help`."""
+    """The request cannot be understood. See holdpay.proto."""
+
+    reason = "INVALID_REQUEST"
+
+
+class UnknownCountry(InvalidRequest):
+    """There is no such country. ListCountries names them all."""
+
+    reason = "UNKNOWN_COUNTRY"
+
+
+class UnknownService(InvalidRequest):
+    """There is no such service in this country. ListServices names them all."""
+
+    reason = "UNKNOWN_SERVICE"
 
 
 class OutOfStock(HoldpayError):
-    """The provider shows no stock for this service. Order with --force to try all the same."""
+    """The provider shows no stock for this service. Try another country."""
+
+    reason = "OUT_OF_STOCK"
 
 
 class OrderNotFound(HoldpayError):
-    """There is no such order. `holdpay orders list` shows them all."""
+    """There is no such order."""
+
+    reason = "ORDER_NOT_FOUND"
 
 
 class KeyTaken(HoldpayError):
     """This idempotency key belongs to a request with other parameters. Use another key."""
 
+    reason = "KEY_TAKEN"
+
 
 class PriceTooHigh(HoldpayError):
-    """The price is over the limit. Raise --max-price or payment.max_price_sat."""
+    """The price is over the limit."""
+
+    reason = "PRICE_TOO_HIGH"
+
+
+class PriceUnknown(PriceTooHigh):
+    """The provider names no price for this, so the request has to say how much it may cost."""
+
+    reason = "PRICE_UNKNOWN"
 
 
 class LimitExceeded(HoldpayError):
     """A limit of the daemon is reached. See [limits] in the configuration."""
 
+    reason = "LIMIT_REACHED"
+
 
 class NotReady(HoldpayError):
-    """The daemon cannot take orders now. `holdpay status` says why."""
+    """The daemon cannot take orders now. Its status says why."""
 
     retryable = True
+    reason = "NOT_READY"
 
 
 class ProviderError(HoldpayError):
     """The provider could not be used."""
+
+    reason = "PROVIDER_ERROR"
 
 
 class ProviderUnavailable(ProviderError):
     """The provider does not answer. Try again later."""
 
     retryable = True
+    reason = "PROVIDER_UNAVAILABLE"
 
     def __init__(self, message: str | None = None, retry_after_s: float | None = None, raw: str | None = None) -> None:
         self.retry_after_s = retry_after_s
         self.raw = raw
-        super().__init__(message)
+        super().__init__(message, **({} if retry_after_s is None else {"retry_after_s": f"{retry_after_s:g}"}))
 
 
 class ProviderRefused(ProviderError):
     """The provider refused."""
+
+    reason = "PROVIDER_REFUSED"
 
     def __init__(self, message: str | None = None, raw: str | None = None) -> None:
         self.raw = raw
@@ -103,6 +152,8 @@ class ProviderRefused(ProviderError):
 class ProviderProtocolError(ProviderError):
     """The provider's answer makes no sense."""
 
+    reason = "PROVIDER_GARBLED"
+
     def __init__(self, message: str | None = None, raw: str | None = None) -> None:
         self.raw = raw
         super().__init__(message)
@@ -111,23 +162,32 @@ class ProviderProtocolError(ProviderError):
 class LndError(HoldpayError):
     """lnd could not be used."""
 
+    reason = "LND_ERROR"
+
 
 class LndUnavailable(LndError):
     """lnd cannot be reached. See that it runs and is unlocked."""
 
     retryable = True
+    reason = "LND_UNAVAILABLE"
 
 
 class LndDenied(LndError):
     """lnd does not accept the macaroon. Bake it anew with the documented line."""
 
+    reason = "LND_DENIED"
+
 
 class LndRefused(LndError):
     """lnd refused the call."""
 
+    reason = "LND_REFUSED"
+
 
 class LndWrongNode(LndError):
     """Another node answers at lnd's address. Point lnd.address at the node that paid the open orders."""
+
+    reason = "LND_WRONG_NODE"
 
 
 class StoreError(HoldpayError):

@@ -11,6 +11,7 @@ from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.machine import Step
 from holdpay.core.model import End, Order
+from holdpay.errors import LimitExceeded
 
 
 class Clock(Protocol):
@@ -157,11 +158,11 @@ class Catalog(Protocol):
     def countries(self) -> Sequence[CountryInfo]: ...
 
     def resolve_country(self, text: str) -> CountryInfo:
-        """By number, name or alias. Raises InvalidRequest with the nearest matches."""
+        """By number, name or alias. Raises UnknownCountry with the nearest matches."""
         ...
 
     def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
-        """By short code or name. Raises InvalidRequest with the nearest matches."""
+        """By short code or name. Raises UnknownService with the nearest matches."""
         ...
 
 
@@ -222,29 +223,38 @@ class Limits:
     max_pending_sat: int
     max_spend_per_day_sat: int
 
-    def reached_by(self, totals: MoneyTotals, more_msat: int = 0) -> str:
-        """One sentence about the limit that leaves no room for an order of ``more_msat``, one what to do; or empty."""
+    def reached_by(self, totals: MoneyTotals, more_msat: int = 0) -> LimitExceeded | None:
+        """The limit that leaves no room for an order of ``more_msat``; None: there is room."""
         if totals.open_orders >= self.max_open_orders:
-            count = f"{totals.open_orders} {'order is' if totals.open_orders == 1 else 'orders are'}"
-            return (
-                f"{count} open and limits.max_open_orders is {self.max_open_orders}."
-                " Wait for one to end, or raise the limit."
+            count = f"{totals.open_orders:,} {'order is' if totals.open_orders == 1 else 'orders are'}"
+            return LimitExceeded(
+                f"{count} open and limits.max_open_orders is {self.max_open_orders:,}."
+                " Wait for one to end, or raise the limit.",
+                limit="limits.max_open_orders",
+                limit_orders=self.max_open_orders,
+                open_orders=totals.open_orders,
             )
         # An order costs something: with nothing named, a limit that is just reached is over.
         least_msat = more_msat or 1
         pending_sat = -(-(totals.pending_msat + least_msat) // 1000)
         if pending_sat > self.max_pending_sat:
-            return (
-                f"With this order {pending_sat} sat would be pending and limits.max_pending_sat is"
-                f" {self.max_pending_sat}. Wait for an order to end, or raise the limit."
+            return LimitExceeded(
+                f"With this order {pending_sat:,} sat would be pending and limits.max_pending_sat is"
+                f" {self.max_pending_sat:,}. Wait for an order to end, or raise the limit.",
+                limit="limits.max_pending_sat",
+                limit_sat=self.max_pending_sat,
+                wanted_sat=pending_sat,
             )
         day_sat = pending_sat + -(-totals.spent_day_msat // 1000)
         if day_sat > self.max_spend_per_day_sat:
-            return (
-                f"With this order {day_sat} sat would be spent within a day and limits.max_spend_per_day_sat is"
-                f" {self.max_spend_per_day_sat}. Wait, or raise the limit."
+            return LimitExceeded(
+                f"With this order {day_sat:,} sat would be spent within a day and limits.max_spend_per_day_sat is"
+                f" {self.max_spend_per_day_sat:,}. Wait, or raise the limit.",
+                limit="limits.max_spend_per_day_sat",
+                limit_sat=self.max_spend_per_day_sat,
+                wanted_sat=day_sat,
             )
-        return ""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +312,7 @@ class OrderStore(Protocol):
     def find_key(self, key: str) -> Order | None: ...
 
     def get(self, order_id: str) -> Order:
-        """By id or unique beginning of at least 4 characters. Raises OrderNotFound."""
+        """By id or unique beginning of at least 4 characters. Raises OrderNotFound, InvalidRequest if it is shorter."""
         ...
 
     def open_orders(self) -> list[Order]: ...

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -42,7 +43,16 @@ class Refusal:
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.code = error.code()
         self.text = error.details() or ""
-        self.is_marked = ("holdpay-refused", "1") in [(key, value) for key, value in error.trailing_metadata()]
+        self.reason, self.metadata = "", dict[str, str]()
+        for key, value in error.trailing_metadata():
+            if key == "grpc-status-details-bin":
+                status, info = status_pb2.Status.FromString(value), error_details_pb2.ErrorInfo()
+                assert (status.code, status.message) == (self.code.value[0], self.text)
+                assert [detail.Unpack(info) for detail in status.details] == [True]
+                assert info.domain == "holdpay"
+                self.reason, self.metadata = info.reason, dict(info.metadata)
+        self.is_marked = self.reason != ""
+        assert " --" not in self.text, "a client may be any program"
 
 
 async def refusal(shop: Shop, **fields: object) -> Refusal:
@@ -103,6 +113,7 @@ async def test_the_same_key_with_other_parameters_is_refused(shop: Shop, other: 
 
     assert (refused.code, refused.is_marked) == (TAKEN, True)
     assert "another key" in refused.text
+    assert refused.reason == "KEY_TAKEN"
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -115,10 +126,10 @@ REFUSED: dict[str, tuple[dict[str, object], grpc.StatusCode, str]] = {
     "no key": ({"idempotency_key": ""}, INVALID, "1 to 128 printable"),
     "a long key": ({"idempotency_key": "k" * 129}, INVALID, "1 to 128 printable"),
     "a key with a control character": ({"idempotency_key": "a\x1bb"}, INVALID, "1 to 128 printable"),
-    "a price limit of nothing": ({"max_price_sat": 0}, INVALID, "--max-price"),
+    "a price limit of nothing": ({"max_price_sat": 0}, INVALID, "0 sat allows nothing"),
     "a fee limit over the daemon's": ({"max_fee_sat": 154}, INVALID, "payment.max_fee_sat allows 153 sat"),
-    "the largest number there is": ({"max_fee_sat": 2**64 - 1}, INVALID, "--max-fee"),
-    "a price over the limit": ({"max_price_sat": 2999}, grpc.StatusCode.OUT_OF_RANGE, "The price is 3000 sat"),
+    "the largest number there is": ({"max_fee_sat": 2**64 - 1}, INVALID, "payment.max_fee_sat allows 153 sat"),
+    "a price over the limit": ({"max_price_sat": 2999}, grpc.StatusCode.OUT_OF_RANGE, "The price is 3,000 sat"),
     "a country as long as a book": ({"country": "u" * 60_000}, INVALID, "country must have 1 to 64 printable"),
     "a service as long as a book": ({"service": "u" * 60_000}, INVALID, "service must have 1 to 64 printable"),
     "a key as long as a book": ({"idempotency_key": "u" * 60_000}, INVALID, "1 to 128 printable"),
@@ -145,6 +156,10 @@ async def test_a_price_over_the_daemons_own_limit_is_refused(shop: Shop) -> None
         shop.world.provider.knobs.price_sat = 3000
     assert (refused.code, refused.is_marked) == (grpc.StatusCode.OUT_OF_RANGE, True)
     assert "payment.max_price_sat" in refused.text
+    assert (refused.reason, refused.metadata) == (
+        "PRICE_TOO_HIGH",
+        {"price_sat": "10001", "limit": "payment.max_price_sat", "limit_sat": "10000"},
+    )
 
 
 async def test_a_message_over_64_kib_is_refused_by_the_transport(shop: Shop) -> None:
@@ -172,13 +187,17 @@ async def test_each_limit_is_named_when_it_is_reached_and_then_nothing_is_ordere
         orders = [await shop.held(), await shop.held()]
         refused = await refusal(shop)
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
-        assert "limits.max_pending_sat is 7000" in refused.text
+        assert "limits.max_pending_sat is 7,000" in refused.text
         shop.world.provider.knobs.price_sat = 100
         orders.append(await shop.held(country="germany"))
 
         refused = await refusal(shop, country="germany")
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
         assert "limits.max_open_orders is 3" in refused.text
+        assert (refused.reason, refused.metadata) == (
+            "LIMIT_REACHED",
+            {"limit": "limits.max_open_orders", "limit_orders": "3", "open_orders": "3"},
+        )
 
         for order in orders:
             await shop.deliver(order)
@@ -186,7 +205,7 @@ async def test_each_limit_is_named_when_it_is_reached_and_then_nothing_is_ordere
         shop.world.provider.knobs.price_sat = 3000
         refused = await refusal(shop)
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
-        assert "limits.max_spend_per_day_sat is 9000" in refused.text
+        assert "limits.max_spend_per_day_sat is 9,000" in refused.text
         money = (await shop.daemon.status()).money
         spent_msat = 2 * (PRICE_MSAT + FEE_MSAT) + 100_000 + 1_000
         assert (money.pending_sat, money.spent_day_sat, money.locked_msat) == (0, -(-spent_msat // 1000), 0)
@@ -413,6 +432,7 @@ async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Sh
 
 @pytest.mark.parametrize("order_id", ["", "abc", "abcd", "%%%%", "____", "a" * 60_000, "abcd\x00", "é" * 4])
 async def test_an_order_that_does_not_exist_is_not_found_by_any_call(shop: Shop, order_id: str) -> None:
+    expected = (INVALID, "INVALID_REQUEST") if len(order_id) < 4 else (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
     stub = shop.daemon.stub
     calls: list[Awaitable[object]] = [
         stub.GetOrder(pb.GetOrderRequest(order_id=order_id)),
@@ -422,12 +442,13 @@ async def test_an_order_that_does_not_exist_is_not_found_by_any_call(shop: Shop,
     for call in calls:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call
-        assert error.value.code() is grpc.StatusCode.NOT_FOUND
-        assert "holdpay orders list" in (error.value.details() or "")
+        refused = Refusal(error.value)
+        assert (refused.code, refused.reason) == expected
+        assert ("at least 4 characters" in refused.text) == (len(order_id) < 4)
     if order_id:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await watched(shop, pb.WatchOrdersRequest(order_id=order_id, after_cursor=0))
-        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        assert Refusal(error.value).code is expected[0]
 
 
 @pytest.mark.parametrize(
@@ -455,11 +476,21 @@ async def test_a_cursor_of_another_database_is_refused(shop: Shop) -> None:
     assert "ahead of the journal" in Refusal(error.value).text
 
 
-@pytest.mark.parametrize("wanted", [{"open_only": True, "closed_only": True}, {"end": 99}])
-async def test_a_list_that_cannot_be_meant_is_refused(shop: Shop, wanted: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        ({"open_only": True, "closed_only": True}, "closed_only"),
+        ({"end": 99}, "end"),
+        ({"end": pb.END_REFUNDED, "open_only": True}, "end"),
+        ({"kind": "rental"}, "kind"),
+        ({"created_from_ms": 2, "created_before_ms": 2}, "created_before_ms"),
+    ],
+)
+async def test_a_list_that_cannot_be_meant_is_refused(shop: Shop, wanted: dict[str, Any], field: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await shop.daemon.stub.ListOrders(pb.ListOrdersRequest(**wanted))
-    assert Refusal(error.value).code is INVALID
+    refused = Refusal(error.value)
+    assert (refused.code, refused.reason, refused.metadata) == (INVALID, "INVALID_REQUEST", {"field": field})
 
 
 async def test_without_a_price_and_a_limit_nothing_is_ordered(shop: Shop) -> None:
@@ -474,6 +505,7 @@ async def test_without_a_price_and_a_limit_nothing_is_ordered(shop: Shop) -> Non
         shop.world.provider._endpoints = endpoints
     assert (refused.code, refused.is_marked) == (TOO_HIGH, True)
     assert "names no price" in refused.text
+    assert refused.reason == "PRICE_UNKNOWN"
 
 
 async def test_prices_need_both_a_country_and_a_service_or_neither(shop: Shop) -> None:

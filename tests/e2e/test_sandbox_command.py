@@ -60,6 +60,20 @@ async def test_a_daemon_buys_on_a_running_sandbox_and_tricks_change_its_luck(run
     assert lucky.amount_msat == 1_500_000, "the trick of the start"
 
 
+async def test_a_value_is_echoed(running: Path) -> None:
+    code, said = await _holdpayd_sandbox("play", "--dir", str(running), "price=2500")
+    assert (code, said.strip()) == (0, f"price is now 2,500 sat: {TRICKS['price'].help}")
+
+
+async def test_a_second_sandbox_in_the_same_folder_is_refused(running: Path) -> None:
+    code, said = await _holdpayd_sandbox("run", "--dir", str(running))
+    assert code == 1
+    assert "runs in" in said
+    assert "already" in said
+    code, _ = await _holdpayd_sandbox("play", "--dir", str(running), "price=2500")
+    assert code == 0, "the first one goes on"
+
+
 async def test_a_wrong_trick_is_explained(running: Path) -> None:
     code, said = await _holdpayd_sandbox("play", "--dir", str(running), "no-nmber")
     assert code == 1

@@ -32,10 +32,20 @@ class _End:
     error: BaseException | None
 
 
-def stream(produce: Callable[[], Generator[T, None, None]], stop: Callable[[], None]) -> Generator[T, None, None]:
+class Overdue(Exception):
+    """`produce` did not keep its time."""
+
+
+def stream(
+    produce: Callable[[], Generator[T, None, None]],
+    stop: Callable[[], None],
+    remaining_s: Callable[[], float | None] = lambda: None,
+) -> Generator[T, None, None]:
     """What `produce` yields, each item when it is asked for, made in a thread of its own; its errors are raised here.
 
-    `stop` must end its waiting for an item; then it is closed, in its own thread.
+    `stop` must end its waiting for an item; then it is closed, in its own thread. `remaining_s` is the time that
+    `produce` has at most, None: any. Raises Overdue when it takes longer: gRPC does not always keep a call's deadline
+    (seen with grpcio 1.85, when the server goes away while the call begins).
     """
     asked = threading.Semaphore(0)
     is_over = threading.Event()
@@ -56,7 +66,7 @@ def stream(produce: Callable[[], Generator[T, None, None]], stop: Callable[[], N
     try:
         while True:
             asked.release()
-            got = _wait(box)
+            got = _wait(box, remaining_s)
             if isinstance(got, _Item):
                 yield got.value
             elif got.error is not None:
@@ -70,10 +80,14 @@ def stream(produce: Callable[[], Generator[T, None, None]], stop: Callable[[], N
         thread.join(FAREWELL_S)
 
 
-def _wait(box: SimpleQueue[_Item[T] | _End]) -> _Item[T] | _End:
+def _wait(box: SimpleQueue[_Item[T] | _End], remaining_s: Callable[[], float | None]) -> _Item[T] | _End:
+    """The next item. Raises Overdue."""
     while True:
+        left_s = remaining_s()
         with suppress(Empty):
             return box.get(timeout=GLANCE_S)
+        if left_s is not None and left_s < -FAREWELL_S:
+            raise Overdue
 
 
 def once(work: Callable[[], T]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 # gRPC's C core writes to stderr unless told not to before its import.
@@ -18,13 +18,17 @@ from holdpay.cli.exit_codes import ExitCode, of_status
 from holdpay.cli.failure import Failure, Unreachable
 from holdpay.cli.sockets import check_socket
 
+if TYPE_CHECKING:
+    from google.rpc.error_details_pb2 import ErrorInfo
+
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 45.0
 """For one question. The catalog asks the provider, who may be slow and far (Tor)."""
 
-REFUSED = "holdpay-refused"
-"""Trailing metadata of a status that the daemon chose itself. A broken transport says UNAVAILABLE or CANCELLED too:
-this mark alone tells "not now, nothing was ordered" from "the answer was lost"."""
+DETAILS = "grpc-status-details-bin"
+"""Trailing metadata with a google.rpc.Status, of a status that the daemon chose itself. A broken transport says
+UNAVAILABLE or CANCELLED too: its ErrorInfo alone tells "not now, nothing was ordered" from "the answer was lost"."""
+DOMAIN = "holdpay"
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 """Of the standard health service, whose empty request is zero bytes."""
@@ -102,11 +106,21 @@ def is_lost(error: grpc.RpcError) -> bool:
     """Whether this says nothing about what the daemon did: the connection or the time ended."""
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return True
-    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and not _is_marked(error)
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and _error_info(error) is None
 
 
-def _is_marked(error: grpc.RpcError) -> bool:
-    return any(entry.key == REFUSED for entry in error.trailing_metadata() or ())
+def _error_info(error: grpc.RpcError) -> ErrorInfo | None:
+    """What the daemon says for programs; None: it is not the daemon that spoke."""
+    for entry in error.trailing_metadata() or ():
+        if entry.key != DETAILS:
+            continue
+        from google.rpc import error_details_pb2, status_pb2
+
+        for detail in status_pb2.Status.FromString(entry.value).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                return info
+    return None
 
 
 def details(error: grpc.RpcError) -> str:
@@ -114,11 +128,42 @@ def details(error: grpc.RpcError) -> str:
 
 
 def refusal(error: grpc.RpcError) -> Failure:
-    """The daemon's own words, as they are."""
+    """The daemon's own words, and what they mean on this command line."""
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return Failure(
             "The daemon does not know this call: it is older than this command. Upgrade it and restart it "
             "(systemctl restart holdpayd).",
             ExitCode.UNEXPECTED,
         )
-    return Failure(error.details() or f"The daemon said {error.code().name}.", of_status(error.code().name))
+    said = error.details() or f"The daemon said {error.code().name}."
+    info = _error_info(error)
+    advice = "" if info is None else _advice(info)
+    return Failure(f"{said} {advice}".rstrip(), of_status(error.code().name))
+
+
+_ADVICE = {
+    "OUT_OF_STOCK": "--force orders all the same.",
+    "ORDER_NOT_FOUND": "`holdpay orders list` shows them all.",
+    "KEY_TAKEN": "Leave --key away to have one made up.",
+    "PRICE_UNKNOWN": "Say so with --max-price.",
+    "UNKNOWN_COUNTRY": "`holdpay countries` lists them all.",
+    "UNKNOWN_SERVICE": "`holdpay services COUNTRY` lists them all.",
+}
+_OPTIONS_OF = {
+    "max_price_sat": "--max-price",
+    "max_fee_sat": "--max-fee",
+    "idempotency_key": "--key",
+    "page_token": "--page",
+    "after_cursor": "--after",
+}
+"""Fields of requests, as this command names them."""
+
+
+def _advice(info: ErrorInfo) -> str:
+    """What to do about a refusal in the terms of this command line. Empty: the daemon's words say it all."""
+    if info.reason == "PRICE_TOO_HIGH" and info.metadata.get("limit") == "max_price_sat":
+        return "--max-price allows more."
+    if info.reason in _ADVICE:
+        return _ADVICE[info.reason]
+    option = _OPTIONS_OF.get(info.metadata.get("field", ""))
+    return "" if option is None else f"The option is {option}."

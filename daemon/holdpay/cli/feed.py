@@ -81,7 +81,10 @@ class Feed:
 
         Raises Unreachable (only at first: nothing was sent), Failure (the daemon refused) and TimedOut.
         """
-        return background.stream(self._produce, self._stop)
+        try:
+            yield from background.stream(self._produce, self._stop, self._remaining_s)
+        except background.Overdue:
+            raise TimedOut from None
 
     def _produce(self) -> Generator[pb.OrderUpdate, None, None]:
         while not self._is_stopped:

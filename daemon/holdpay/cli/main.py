@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
 import sys
+from typing import NoReturn
+
+_UNEXPECTED = 1
+_INTERRUPTED = 130
 
 
-def main() -> None:
-    """Runs the command line and exits."""
+def main() -> NoReturn:
+    """Runs the command line and ends the process."""
+    exit_code = _UNEXPECTED
+    try:
+        exit_code = _run()
+    except KeyboardInterrupt:
+        exit_code = _INTERRUPTED
+    finally:
+        _leave(exit_code)
+
+
+def _run() -> int:
     try:
         # As ^C: who stops a wait with `kill` or `timeout` must read, too, that the order goes on.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -17,8 +32,50 @@ def main() -> None:
         from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 
         cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else _UNEXPECTED
+    except OSError as error:
+        # Of click's own output (--help); commands write with render.out.
+        _tell_of_lost_output(error)
+        return _UNEXPECTED
+    except Exception:  # noqa: BLE001 - the last place that can tell of it
+        import traceback
+
+        _complain(traceback.format_exc())
+        return _UNEXPECTED
+    return 0
+
+
+def _tell_of_lost_output(error: OSError) -> None:
+    if not isinstance(error, BrokenPipeError):
+        _complain(f"Error: The output could not be written ({error.strerror or error}).")
+    if sys.stdout is not None:
+        # What could not be written is still in the buffer, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)  # noqa: T201 - click may be what failed
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """Flushes and ends the process without the interpreter's own end, which can wait for ever.
+
+    There gRPC's objects are collected, and wait for a lock that a daemon thread held when it was stopped (seen with
+    grpcio 1.85 after restarts of holdpayd). No exit hook does anything that this command needs.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _tell_of_lost_output(error)
+        exit_code = exit_code or _UNEXPECTED
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _prepare_streams() -> None:

@@ -95,7 +95,7 @@ def _row(order: pb.Order) -> tuple[str, ...]:
         order.id,
         render.date_time(order.created_at_ms),
         order.country,
-        order.service,
+        order.service_name or order.service,
         render.phone(order.number) if order.HasField("number") else "-",
         _money(order),
         end.replace("_", " ") if order.terminal and end else order.phase,
@@ -223,7 +223,7 @@ def _watch_line(update: pb.OrderUpdate) -> str:
     end = render.enum_text(order, "end")
     standing = f"closed: {end.replace('_', ' ')}" if order.terminal and end else order.phase
     when = render.date_time(update.at_ms)
-    return f"{when}  {update.cursor}  {order.id}  {order.service}, {order.country}  {update.event}  {standing}"
+    return f"{when}  {update.cursor}  {order.id}  {order.service_name or order.service}, {order.country}  {update.event}  {standing}"
 
 
 @orders.command()

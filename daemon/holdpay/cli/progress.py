@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ class Screen:
     def __init__(self, stream: TextIO, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        self._is_live = stream.isatty()
+        self._is_live = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._phase = ""
         self._since_ms = clock.now_ms()
         self._lock = threading.Lock()

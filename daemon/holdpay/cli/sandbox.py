@@ -45,8 +45,11 @@ def sandbox() -> None:
 @click.option("--trick", "tricks", multiple=True, metavar="NAME[=VALUE]", help="Play it at the start; can be repeated.")
 def run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
     """Start both servers and serve until ^C."""
+    from holdpay.sandbox.control import runs_in
     from holdpay.sandbox.tricks import UnknownTrick
 
+    if runs_in(directory.absolute()):
+        raise click.ClickException(f"A sandbox runs in {directory} already. End it first, or give another --dir.")
     try:
         asyncio.run(_run(directory.absolute(), pace, tricks))
     except (UnknownTrick, OSError) as error:

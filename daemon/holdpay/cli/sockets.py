@@ -5,6 +5,7 @@ Loads at every start of the command: no pathlib, no socket at the top.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -71,8 +72,9 @@ def _explain(path: str, error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"Nobody answers at {path}: the daemon is not running. Start it (systemctl start holdpayd)."
     if isinstance(error, PermissionError):
+        group = _group_of(path)
         return (
-            f"You may not use the socket {path}. Join the group holdpay (sudo usermod -aG holdpay {_user()}), "
+            f"You may not use the socket {path}. Join the group {group} (sudo usermod -aG {group} {_user()}), "
             "then log in again."
         )
     if isinstance(error, TimeoutError):
@@ -80,5 +82,19 @@ def _explain(path: str, error: OSError) -> str:
     return f"The socket {path} cannot be used: {error.strerror or error}. Give the daemon's socket with --socket."
 
 
+def _group_of(path: str) -> str:
+    """The group that owns the socket, or its folder where that may not even be entered."""
+    import grp
+
+    for place in (path, os.path.dirname(path)):  # noqa: PTH120
+        with contextlib.suppress(OSError, KeyError):
+            return grp.getgrgid(os.stat(place).st_gid).gr_name  # noqa: PTH116
+    return "holdpay"
+
+
 def _user() -> str:
-    return os.environ.get("USER") or "$USER"
+    import pwd
+
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    return "$USER"

@@ -295,7 +295,7 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
         return f"No further payment is tried ({order.giving_up}); the order closes once the provider confirms."
     if payment.dispatch_count == 0 or payment.dispatch_at_ms is None:
         return "The payment is sent next."
-    hint = " A fee limit of 0 finds few routes: --max-fee raises it." if order.max_fee_sat == 0 else ""
+    hint = " A fee limit of 0 finds few routes: order with a higher one." if order.max_fee_sat == 0 else ""
     if payment.failure is not None and payment.failure.failure_class is FailureClass.ROUTING:
         hint += " lnd itself avoids a hop that failed for about three minutes."
     wait = _soon(payment.dispatch_at_ms - now_ms)
@@ -318,7 +318,7 @@ def _after_the_end(order: Order) -> str:
         return f"Write to the provider's support with the preimage from `holdpay orders show {order.id}`."
     if order.end is End.PAYMENT_FAILED:
         return (
-            "See `holdpay status` for your outbound balance; a higher --max-fee, or a channel to the provider's node,"
+            "See `holdpay status` for your outbound balance; a higher fee limit, or a channel to the provider's node,"
             " helps if it happens often. Then order again."
         )
     if order.end is End.INVOICE_REJECTED:

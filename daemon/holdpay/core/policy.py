@@ -151,10 +151,10 @@ def _vet_amount(order: Order, invoice: Invoice, policy: Policy) -> list[str]:
         return ["it names no amount"]
     if invoice.amount_msat > order.max_price_sat * 1000:
         asked_sat = -(-invoice.amount_msat // 1000)
-        limits = "--max-price or payment.max_price_sat"
+        limits = "the request or payment.max_price_sat"
         if order.quote_sat is not None:
-            limits = f"by the quote of {order.quote_sat} sat + {policy.price_tolerance_percent:g} %, {limits}"
-        return [f"it asks {asked_sat} sat, and at most {order.max_price_sat} sat were allowed ({limits})"]
+            limits = f"the quote of {order.quote_sat:,} sat + {policy.price_tolerance_percent:g} %, {limits}"
+        return [f"it asks {asked_sat:,} sat, and at most {order.max_price_sat:,} sat were allowed (by {limits})"]
     return []
 
 

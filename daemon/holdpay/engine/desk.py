@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.engine.engine import Engine
-from holdpay.errors import InvalidRequest, KeyTaken, NotReady, OutOfStock, PriceTooHigh, ProviderError
+from holdpay.errors import InvalidRequest, KeyTaken, NotReady, OutOfStock, PriceTooHigh, PriceUnknown, ProviderError
 from holdpay.ports import Catalog, CountryInfo, NodeState, Prices, ServiceInfo
 
 KIND_CODE = "code"
@@ -88,7 +88,9 @@ class Desk:
         self._engine.store.check_space()
         status = self._engine.node_status()
         if status.state is not NodeState.READY:
-            raise NotReady(status.detail or f"lnd is {status.state.value}. Wait until it is ready.")
+            raise NotReady(
+                status.detail or f"lnd is {status.state.value}. Wait until it is ready.", lnd_state=status.state.value
+            )
 
     def reason_against_orders(self) -> str:
         """Why any order would be refused now, before the provider is even asked. Empty: it would not."""
@@ -96,7 +98,8 @@ class Desk:
             self.check_ready()
         except NotReady as error:
             return error.message
-        return self._engine.limits.reached_by(self._engine.store.totals(self._engine.clock.now_ms()))
+        reached = self._engine.limits.reached_by(self._engine.store.totals(self._engine.clock.now_ms()))
+        return "" if reached is None else reached.message
 
     async def _look_up(self, request: CodeRequest, country: CountryInfo) -> tuple[ServiceInfo, Prices]:
         provider = self._engine.provider
@@ -104,8 +107,9 @@ class Desk:
         service = self._catalog.resolve_service(request.service, services)
         if service.stock == 0 and not request.force:
             raise OutOfStock(
-                f"The provider has no numbers for {service.name} in {country.name} now."
-                " Try another country, or --force to order all the same."
+                f"The provider has no numbers for {service.name} in {country.name} now. Try another country.",
+                country=country.name,
+                service=service.code,
             )
         try:
             return service, await provider.prices(country.code, service.code)
@@ -119,17 +123,23 @@ class Desk:
         policy = self._engine.policy
         if quote_sat is not None and request.max_price_sat is not None and quote_sat > request.max_price_sat:
             raise PriceTooHigh(
-                f"The price is {quote_sat} sat, and --max-price allows {request.max_price_sat}."
-                " Raise it, or try another country."
+                f"The price is {quote_sat:,} sat, and the request allows {request.max_price_sat:,}."
+                " Allow more, or try another country.",
+                price_sat=quote_sat,
+                limit="max_price_sat",
+                limit_sat=request.max_price_sat,
             )
         if quote_sat is not None and quote_sat > policy.max_price_sat:
             raise PriceTooHigh(
-                f"The price is {quote_sat} sat, and payment.max_price_sat allows {policy.max_price_sat}."
-                " Raise it in the configuration, or try another country."
+                f"The price is {quote_sat:,} sat, and payment.max_price_sat allows {policy.max_price_sat:,}."
+                " Raise it in the configuration, or try another country.",
+                price_sat=quote_sat,
+                limit="payment.max_price_sat",
+                limit_sat=policy.max_price_sat,
             )
         cap_sat = policy.price_cap_sat(quote_sat, request.max_price_sat)
         if cap_sat is None:
-            raise PriceTooHigh("The provider names no price for this. Say with --max-price how much it may cost.")
+            raise PriceUnknown(limit="max_price_sat")
         return cap_sat
 
 
@@ -140,8 +150,11 @@ def _max_fee_sat(request: CodeRequest, cap_sat: int, policy: Policy) -> int:
     if request.max_fee_sat <= bound_sat:
         return request.max_fee_sat
     raise InvalidRequest(
-        f"A fee limit of {request.max_fee_sat} sat was asked for, and payment.max_fee_sat allows {bound_sat} sat for an"
-        f" order of up to {cap_sat} sat. Give --max-fee a smaller number, or raise the key in the configuration."
+        f"A fee limit of {request.max_fee_sat:,} sat was asked for, and payment.max_fee_sat allows {bound_sat:,} sat for"
+        f" an order of up to {cap_sat:,} sat. Ask for a smaller one, or raise the key in the configuration.",
+        field="max_fee_sat",
+        limit="payment.max_fee_sat",
+        limit_sat=bound_sat,
     )
 
 
@@ -153,12 +166,16 @@ def _fingerprint(request: CodeRequest, country: CountryInfo, service: ServiceInf
 def _check_texts(request: CodeRequest) -> None:
     if not 1 <= len(request.key) <= MAX_KEY_LENGTH or not request.key.isprintable():
         raise InvalidRequest(
-            f"The idempotency key must have 1 to {MAX_KEY_LENGTH} printable characters. Give another one."
+            f"The idempotency key must have 1 to {MAX_KEY_LENGTH} printable characters. Give another one.",
+            field="idempotency_key",
         )
     for name, text in (("country", request.country), ("service", request.service)):
         if not 1 <= len(text.strip()) <= MAX_TEXT_LENGTH or not text.isprintable():
             raise InvalidRequest(
-                f"The {name} must have 1 to {MAX_TEXT_LENGTH} printable characters. See `holdpay --help`."
+                f"The {name} must have 1 to {MAX_TEXT_LENGTH} printable characters. Give its name or its code.",
+                field=name,
             )
     if request.max_price_sat == 0:
-        raise InvalidRequest("A price limit of 0 sat allows nothing. Give --max-price a positive number of sat.")
+        raise InvalidRequest(
+            "A price limit of 0 sat allows nothing. Give a positive number of sat.", field="max_price_sat"
+        )

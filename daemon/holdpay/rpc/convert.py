@@ -19,7 +19,7 @@ _ENDS_BACK = {number: end for end, number in _ENDS.items()}
 def end_from_pb(number: int) -> End | None:
     """END_UNSPECIFIED is None. Raises InvalidRequest for a number that this version does not know."""
     if number != pb.END_UNSPECIFIED and number not in _ENDS_BACK:
-        raise InvalidRequest(f"There is no end {number}. See End in holdpay.proto.")
+        raise InvalidRequest(f"There is no end {number}. See End in holdpay.proto.", field="end")
     return _ENDS_BACK.get(pb.End.ValueType(number))
 
 

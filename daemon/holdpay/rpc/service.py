@@ -14,7 +14,7 @@ from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.core.explain import Explanation, alarms, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.model import Order
-from holdpay.engine.desk import CodeRequest, Desk
+from holdpay.engine.desk import KIND_CODE, CodeRequest, Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest
 from holdpay.ports import Catalog, MoneyTotals, NodeState, OrderFilter
@@ -82,8 +82,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
-        if request.open_only and request.closed_only:
-            raise InvalidRequest("No order is open and closed. Set open_only, closed_only or neither.")
+        _check_filter(request)
         page_size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         orders = self._engine.store.list_orders(
             OrderFilter(
@@ -109,11 +108,13 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         order_id = store.get(request.order_id).id if request.order_id else None
         after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
         if after < 0:
-            raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.")
+            raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.", field="after_cursor")
         if order_id is None and after > (last := store.last_cursor()):
             raise InvalidRequest(
                 f"Cursor {after} is ahead of the journal, which ends at {last}: it is of an earlier database."
-                " Use 0 to read from the beginning."
+                " Use 0 to read from the beginning.",
+                field="after_cursor",
+                last_cursor=last,
             )
         async for update in self._updates(after, order_id):
             yield update
@@ -195,7 +196,10 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         if not request.country and not request.service:
             return convert.prices_to_pb(await self._engine.provider.prices())
         if not request.country or not request.service:
-            raise InvalidRequest("An exact price needs a country and a service. Give both, or neither.")
+            raise InvalidRequest(
+                "An exact price needs a country and a service. Give both, or neither.",
+                field="service" if request.country else "country",
+            )
         country = self._catalog.resolve_country(request.country)
         service = self._catalog.resolve_service(request.service, await self._engine.provider.services(country.code))
         return convert.prices_to_pb(await self._engine.provider.prices(country.code, service.code))
@@ -244,6 +248,23 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         return convert.order_to_pb(order, self._engine.policy, self._engine.clock.now_ms())
 
 
+def _check_filter(request: pb.ListOrdersRequest) -> None:
+    """Raises InvalidRequest for a filter that no order can pass, or that this version does not know."""
+    if request.open_only and request.closed_only:
+        raise InvalidRequest("No order is open and closed. Set open_only, closed_only or neither.", field="closed_only")
+    if request.open_only and request.end:
+        raise InvalidRequest("No open order has an end. Set end or open_only, not both.", field="end")
+    if request.kind not in {"", KIND_CODE}:
+        raise InvalidRequest(f'There is no such kind of order. Use "{KIND_CODE}", or none for all.', field="kind")
+    has_bounds = request.HasField("created_from_ms") and request.HasField("created_before_ms")
+    if has_bounds and request.created_from_ms >= request.created_before_ms:
+        raise InvalidRequest(
+            "No order is created at or after created_from_ms and before created_before_ms. Set a later"
+            " created_before_ms.",
+            field="created_before_ms",
+        )
+
+
 def _write_token(order: Order) -> str:
     return base64.urlsafe_b64encode(f"{order.created_at_ms}:{order.id}".encode()).decode()
 
@@ -257,5 +278,5 @@ def _read_token(token: str) -> tuple[int, str] | None:
         text = ""
     parts = _TOKEN.fullmatch(text)
     if parts is None:
-        raise InvalidRequest("This page token is not one of ours. Begin again with the first page.")
+        raise InvalidRequest("This page token is not one of ours. Begin again with the first page.", field="page_token")
     return int(parts[1]), parts[2]

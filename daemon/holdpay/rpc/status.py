@@ -1,4 +1,4 @@
-"""Errors → gRPC status codes, in one table."""
+"""Errors → gRPC status codes, in one table, with google.rpc.ErrorInfo for programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.rpc import error_details_pb2, status_pb2
 
 from holdpay import errors
 
@@ -37,15 +38,24 @@ def code_of(error: errors.HoldpayError) -> grpc.StatusCode:
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
-REFUSED = (("holdpay-refused", "1"),)
-"""Trailing metadata of a refusal: nothing was recorded or ordered. A broken transport knows no such mark."""
+DETAILS = "grpc-status-details-bin"
+"""Trailing metadata with a google.rpc.Status, where every gRPC library looks for what goes beyond code and message."""
+DOMAIN = "holdpay"
+
+
+def details_of(error: errors.HoldpayError) -> bytes:
+    """``error`` as a google.rpc.Status with one ErrorInfo."""
+    status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    return bytes(status.SerializeToString())
 
 
 async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, errors.StoreError | errors.InvariantViolation):
+        # Without details: it is not known what became of the request. A broken transport knows no details either.
         await context.abort(code_of(error), error.message)
     if isinstance(error, errors.HoldpayError):
-        await context.abort(code_of(error), error.message, REFUSED)
+        await context.abort(code_of(error), error.message, ((DETAILS, details_of(error)),))
     log.error("a request failed", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "holdpayd has a defect here. Its log says more; please report it.")
 

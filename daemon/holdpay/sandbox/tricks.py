@@ -136,4 +136,4 @@ async def play(world: SandboxWorld, text: str) -> str:
     except ValueError:
         raise UnknownTrick(f"{given!r} is not a number. Play it as {name}={trick.value}.") from None
     await trick.play(world, value)
-    return trick.help
+    return trick.help if trick.value is None else f"{name} is now {value:,g} {trick.value.lower()}: {trick.help}"

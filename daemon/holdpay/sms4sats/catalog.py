@@ -15,7 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from holdpay.errors import InvalidRequest
+from holdpay.errors import UnknownCountry, UnknownService
 from holdpay.ports import CountryInfo, ServiceInfo
 
 MAX_SUGGESTIONS: Final = 3
@@ -36,7 +36,7 @@ def countries() -> tuple[CountryInfo, ...]:
 def resolve_country(text: str) -> CountryInfo:
     """By number, name or alias; case, spaces, accents and punctuation do not matter.
 
-    Raises InvalidRequest with the nearest names.
+    Raises UnknownCountry with the nearest names.
     """
     # Only a number has digits, and then nothing else: "-1" is not country 1.
     is_sound = text.strip().isdecimal() or not any(char.isdigit() for char in text)
@@ -44,14 +44,14 @@ def resolve_country(text: str) -> CountryInfo:
     if country is None:
         names = ((found.code, name) for found in countries() for name in (found.name, *found.aliases))
         nearest = _nearest(_word(text), {_word(name): (code, name) for code, name in names})
-        raise InvalidRequest(f"There is no country {_echo(text)}.{nearest} `holdpay countries` lists them all.")
+        raise UnknownCountry(f"There is no country {_echo(text)}.{nearest}", field="country")
     return country
 
 
 def resolve_service(text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
     """By short code, by name, or by a part of a name ("gmail" for "Google,youtube,Gmail", "vk" for "vk.com").
 
-    Raises InvalidRequest with the nearest names, or with all that fit.
+    Raises UnknownService with the nearest names, or with all that fit.
     """
     word = _word(text)
     for service in services:
@@ -63,12 +63,11 @@ def resolve_service(text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
             return next(iter(found.values()))
         if found:
             fitting = ", ".join(f"{service.code} ({service.name})" for service in list(found.values())[:10])
-            raise InvalidRequest(f"More than one service is named {_echo(text)}: {fitting}. Order by the short code.")
+            raise UnknownService(
+                f"More than one service is named {_echo(text)}: {fitting}. Order by the short code.", field="service"
+            )
     labels = {w: (s.code, f"{s.name} ({s.code})") for words in _SERVICE_WORDS for s in services for w in words(s)}
-    raise InvalidRequest(
-        f"There is no service {_echo(text)} in this country.{_nearest(word, labels)}"
-        " `holdpay services COUNTRY` lists them all."
-    )
+    raise UnknownService(f"There is no service {_echo(text)} in this country.{_nearest(word, labels)}", field="service")
 
 
 def _code_words(service: ServiceInfo) -> set[str]:

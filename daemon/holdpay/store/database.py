@@ -74,7 +74,8 @@ def check_space(path: Path) -> None:
     if free_bytes < MIN_FREE_BYTES:
         raise NotReady(
             f"Only {free_bytes // 2**20} MiB are free in {path.parent}; new orders want {MIN_FREE_BYTES // 2**20} MiB,"
-            " so that what is open can be written down to its end. Make room on the disk."
+            " so that what is open can be written down to its end. Make room on the disk.",
+            free_mib=free_bytes // 2**20,
         )
 
 

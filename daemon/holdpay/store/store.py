@@ -19,7 +19,7 @@ from holdpay.core.events import Event
 from holdpay.core.lightning import Attempt
 from holdpay.core.machine import Step
 from holdpay.core.model import HtlcState, Order, Payment
-from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
+from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store.database import (
     BUSY_TIMEOUT_S,
@@ -139,8 +139,8 @@ class SqliteStore:
                 if first.fingerprint != order.fingerprint:
                     raise KeyTaken
                 return first
-            if reached := limits.reached_by(self.totals(now_ms), order.reserved_msat):
-                raise LimitExceeded(reached)
+            if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:
+                raise reached
             self._conn.execute(_INSERT_ORDER, _order_row(order))
             cursor = self._write(order, (), _Journaled("order_requested", "{}", (), None), now_ms)
         self.on_commit(cursor, order)
@@ -211,8 +211,13 @@ class SqliteStore:
 
     def get(self, order_id: str) -> Order:
         """See OrderStore."""
+        if len(order_id) < MIN_ID_PREFIX:
+            raise InvalidRequest(
+                f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
+                field="order_id",
+            )
         found = self._select("WHERE o.id = ?", order_id)
-        if not found and len(order_id) >= MIN_ID_PREFIX:
+        if not found:
             found = self._select("WHERE substr(o.id, 1, ?) = ? LIMIT 2", len(order_id), order_id)
         if not found:
             raise OrderNotFound

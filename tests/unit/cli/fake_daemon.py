@@ -11,15 +11,16 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as rpc
 from holdpay.cli.app import Clock
-from holdpay.cli.client import REFUSED
+from holdpay.cli.client import DETAILS, DOMAIN
 
 NOW_MS = 1_790_000_000_000
 ORDER_ID = "ord-7f3a9c"
-NOT_FOUND = "There is no such order. `holdpay orders list` shows them all."
+NOT_FOUND = "There is no such order."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Refuse:
 
     code: grpc.StatusCode
     details: str = "No. Do something else."
+    reason: str = "INVALID_REQUEST"
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,7 @@ class FakeDaemon(rpc.HoldpayServicer):
         found = [order for order in self.orders if order.id.startswith(request.order_id)]
         if found:
             return found[0]
-        return refuse(context, Refuse(grpc.StatusCode.NOT_FOUND, NOT_FOUND))
+        return refuse(context, Refuse(grpc.StatusCode.NOT_FOUND, NOT_FOUND, "ORDER_NOT_FOUND"))
 
     def ListOrders(  # noqa: N802
         self, request: pb.ListOrdersRequest, context: grpc.ServicerContext
@@ -257,5 +260,8 @@ class FakeDaemon(rpc.HoldpayServicer):
 
 
 def refuse(context: grpc.ServicerContext, refusal: Refuse) -> NoReturn:
-    context.set_trailing_metadata(((REFUSED, "1"),))
+    status = status_pb2.Status(message=refusal.details)
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=refusal.metadata)
+    status.details.add().Pack(info)
+    context.set_trailing_metadata(((DETAILS, status.SerializeToString()),))
     context.abort(refusal.code, refusal.details)

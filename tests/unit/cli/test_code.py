@@ -297,3 +297,33 @@ def test_a_wrong_option_is_refused_input(daemon: FakeDaemon, terminal: Terminal,
     result = terminal.run("code", "usa", "openai", *arguments)
     assert result.exit_code == ExitCode.REFUSED_INPUT
     assert daemon.received == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "metadata", "advice"),
+    [
+        (grpc.StatusCode.OUT_OF_RANGE, "PRICE_TOO_HIGH", {"limit": "max_price_sat"}, "--max-price allows more."),
+        (grpc.StatusCode.OUT_OF_RANGE, "PRICE_TOO_HIGH", {"limit": "payment.max_price_sat"}, ""),
+        (grpc.StatusCode.OUT_OF_RANGE, "PRICE_UNKNOWN", {}, "Say so with --max-price."),
+        (grpc.StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK", {}, "--force orders all the same."),
+        (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "UNKNOWN_COUNTRY",
+            {"field": "country"},
+            "`holdpay countries` lists them all.",
+        ),
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", {"field": "max_fee_sat"}, "The option is --max-fee."),
+        (grpc.StatusCode.UNAVAILABLE, "A_REASON_OF_A_NEWER_DAEMON", {}, ""),
+    ],
+)
+def test_a_refusal_is_the_daemons_sentence_and_what_to_do_on_this_command_line(
+    daemon: FakeDaemon,
+    terminal: Terminal,
+    code: grpc.StatusCode,
+    reason: str,
+    metadata: dict[str, str],
+    advice: str,
+) -> None:
+    daemon.request_scripts = [[Refuse(code, "It cannot be.", reason, metadata)]]
+    stderr = terminal.run("code", "usa", "openai", "--key", "k1").stderr
+    assert stderr.splitlines()[-1] == f"Error: It cannot be. {advice}".rstrip()

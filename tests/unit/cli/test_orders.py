@@ -38,6 +38,7 @@ def test_orders_alone_lists_them(daemon: FakeDaemon, terminal: Terminal) -> None
     heading, first, second = result.stdout.splitlines()
     assert heading.split() == ["ORDER", "CREATED", "COUNTRY", "SERVICE", "NUMBER", "MONEY", "STATE"]
     assert first.startswith(ORDER_ID)
+    assert "OpenAI" in first
     assert "+15550001111" in first
     assert first.endswith("3,003.512 sat locked  held, waiting for the SMS")
     assert second.endswith("3,003.512 sat spent   code received")
@@ -113,7 +114,7 @@ def test_show_json_is_the_order(daemon: FakeDaemon, terminal: Terminal) -> None:
 def test_an_unknown_order_is_refused_input(terminal: Terminal, command: str) -> None:
     result = terminal.run("orders", command, "nope")
     assert result.exit_code == ExitCode.REFUSED_INPUT
-    assert result.stderr == f"Error: {NOT_FOUND}\n"
+    assert result.stderr == f"Error: {NOT_FOUND} `holdpay orders list` shows them all.\n"
 
 
 def test_wait_goes_on_to_the_code(daemon: FakeDaemon, terminal: Terminal) -> None:

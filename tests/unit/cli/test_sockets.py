@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import socket
 from pathlib import Path
 
@@ -42,9 +44,11 @@ def test_a_forbidden_socket_says_which_group_to_join(monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "connect", forbid)
-    result = order(tmp_path / "holdpay.sock", USER="ann")
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("codes", "x", gid, [])))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("ann", "x", uid, 0, "", "/", "/bin/sh")))
+    result = order(tmp_path / "holdpay.sock")
     assert result.exit_code == ExitCode.UNREACHABLE
-    assert "usermod -aG holdpay ann" in result.stderr
+    assert "Join the group codes (sudo usermod -aG codes ann)" in result.stderr
     assert "log in again" in result.stderr
 
 

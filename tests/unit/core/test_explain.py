@@ -144,7 +144,7 @@ def test_a_refused_invoice_is_not_called_a_missing_one() -> None:
     placed = decide(order(), ev.OrderPlaced(HASH, "lnsb1..."), POLICY, NOW_MS).order
     bad = ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=False)
     words = explain(decide(placed, bad, POLICY, NOW_MS).order, POLICY, NOW_MS)
-    assert "it asks 9000 sat" in words.summary
+    assert "it asks 9,000 sat" in words.summary
     assert "no hold invoice that could be paid" in words.money
     assert "order again: the new quote counts" in words.next
 
@@ -255,8 +255,8 @@ def test_the_story_of_a_send_that_never_arrived_tells_proof_from_rumour() -> Non
 def test_the_story_of_a_refused_invoice_says_why() -> None:
     told = _history(PLACED, (0, ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=False)))
     assert told[-1] == (
-        "the hold invoice was refused: it asks 9000 sat, and at most 2040 sat were allowed"
-        " (by the quote of 2000 sat + 2 %, --max-price or payment.max_price_sat); closed: Nothing was paid."
+        "the hold invoice was refused: it asks 9,000 sat, and at most 2,040 sat were allowed"
+        " (by the quote of 2,000 sat + 2 %, the request or payment.max_price_sat); closed: Nothing was paid."
     )
 
 
@@ -307,8 +307,8 @@ def test_an_lnd_that_cannot_be_used_is_named_where_it_has_to_read_or_pay_the_inv
 
 def test_a_fee_limit_of_0_is_named_where_no_route_was_found() -> None:
     found = replace(pair(AWAITING, FAILED), max_fee_sat=0)
-    assert "--max-fee raises it" in explain(found, POLICY, NOW_MS).next
-    assert "--max-fee raises it" not in explain(pair(AWAITING, FAILED), POLICY, NOW_MS).next
+    assert "order with a higher one" in explain(found, POLICY, NOW_MS).next
+    assert "order with a higher one" not in explain(pair(AWAITING, FAILED), POLICY, NOW_MS).next
 
 
 def test_what_tells_a_person_nothing_has_no_line() -> None:

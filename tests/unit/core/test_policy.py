@@ -54,7 +54,7 @@ def test_the_providers_usual_invoice_passes_without_a_word() -> None:
     ("bad", "words"),
     [
         (invoice(amount_msat=0), "no amount"),
-        (invoice(amount_msat=2_040_001), "it asks 2041 sat, and at most 2040 sat"),
+        (invoice(amount_msat=2_040_001), "it asks 2,041 sat, and at most 2,040 sat"),
         (invoice(created_at_ms=NOW_MS - 86_341 * S), "expires in 59 s"),
         (invoice(created_at_ms=NOW_MS - 90_000 * S), "expires in -3600 s"),
         (invoice(final_cltv_delta=145), "CLTV delta is 145 blocks, and at most 144"),

@@ -18,6 +18,7 @@ from holdpay.errors import (
     NotReady,
     OutOfStock,
     PriceTooHigh,
+    PriceUnknown,
     ProviderUnavailable,
 )
 from holdpay.ports import CountryInfo, OrderFilter, Prices, ServiceInfo
@@ -90,7 +91,7 @@ async def test_without_a_quote_the_clients_own_limit_is_enough(world: World, pri
 
 async def test_without_a_quote_and_without_a_limit_nothing_is_ordered(world: World) -> None:
     world.provider.price = Prices(asked_at_ms=START_MS)
-    await _is_refused(world, PriceTooHigh, "--max-price")
+    await _is_refused(world, PriceUnknown, "has to say")
 
 
 async def test_a_provider_that_cannot_say_the_price_is_told_as_such(world: World) -> None:
@@ -101,9 +102,9 @@ async def test_a_provider_that_cannot_say_the_price_is_told_as_such(world: World
 @pytest.mark.parametrize(
     ("exact_sat", "changes", "words"),
     [
-        (2_000, {"max_price_sat": 1_999}, "2000 sat, and --max-price allows 1999"),
-        (10_001, {}, "10001 sat, and payment.max_price_sat allows 10000"),
-        (10_001, {"max_price_sat": 20_000}, "payment.max_price_sat allows 10000"),
+        (2_000, {"max_price_sat": 1_999}, "2,000 sat, and the request allows 1,999"),
+        (10_001, {}, "10,001 sat, and payment.max_price_sat allows 10,000"),
+        (10_001, {"max_price_sat": 20_000}, "payment.max_price_sat allows 10,000"),
     ],
 )
 async def test_a_price_over_a_limit_is_refused_before_ordering(
@@ -115,7 +116,7 @@ async def test_a_price_over_a_limit_is_refused_before_ordering(
 
 async def test_an_empty_stock_is_refused_unless_forced(world: World) -> None:
     world.provider.stock = 0
-    await _is_refused(world, OutOfStock, "--force")
+    await _is_refused(world, OutOfStock, "no numbers")
     assert (await _ask(world, force=True)).id
 
 
@@ -145,9 +146,9 @@ async def test_a_limit_that_is_reached_is_told_before_anybody_orders(world: Worl
     await _ask(world)
     assert "limits.max_open_orders is 1" in desk.reason_against_orders()
     world.engine.limits = replace(world.engine.limits, max_open_orders=8, max_pending_sat=2_060)
-    assert "limits.max_pending_sat is 2060" in desk.reason_against_orders()
+    assert "limits.max_pending_sat is 2,060" in desk.reason_against_orders()
     world.engine.limits = replace(world.engine.limits, max_pending_sat=50_000, max_spend_per_day_sat=2_060)
-    assert "limits.max_spend_per_day_sat is 2060" in desk.reason_against_orders()
+    assert "limits.max_spend_per_day_sat is 2,060" in desk.reason_against_orders()
 
 
 async def test_a_key_sent_again_gets_the_first_order_even_while_lnd_is_away(world: World) -> None:

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from holdpay.errors import InvalidRequest
+from holdpay.errors import InvalidRequest, UnknownCountry
 from holdpay.ports import ServiceInfo
 from holdpay.sms4sats import catalog
 from holdpay.sms4sats.catalog import countries, resolve_country, resolve_service
@@ -70,8 +70,8 @@ def test_a_country_is_known_by_number_name_and_alias(text: str, code: int) -> No
     ("text", "suggested"),
     [("germny", "Germany"), ("unted states", "United States"), ("Swit", "Switzerland"), ("Itlay", "Italy")],
 )
-def test_a_typo_gets_the_nearest_countries_and_the_next_command(text: str, suggested: str) -> None:
-    with pytest.raises(InvalidRequest, match=rf"Did you mean .*\b{suggested}\b.*`holdpay countries`") as caught:
+def test_a_typo_gets_the_nearest_countries(text: str, suggested: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"Did you mean .*\b{suggested}\b") as caught:
         resolve_country(text)
     assert f'"{text}"' in caught.value.message
 
@@ -81,7 +81,7 @@ def test_what_is_like_no_country_gets_no_suggestion(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         resolve_country(text)
     assert "Did you mean" not in caught.value.message
-    assert "`holdpay countries`" in caught.value.message
+    assert isinstance(caught.value, UnknownCountry)
 
 
 def test_long_or_dangerous_text_is_not_echoed() -> None:
@@ -127,7 +127,7 @@ def test_a_name_of_two_services_asks_for_the_code() -> None:
 
 
 def test_a_typo_gets_the_nearest_services_and_the_next_command() -> None:
-    with pytest.raises(InvalidRequest, match=r"Did you mean OpenAI \(dr\)\? `holdpay services COUNTRY`"):
+    with pytest.raises(InvalidRequest, match=r"Did you mean OpenAI \(dr\)\?"):
         resolve_service("opnai", SERVICES)
 
 

@@ -25,7 +25,7 @@ from holdpay.core import events as ev
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
-from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound, StoreError
+from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, StoreError
 from holdpay.ports import Limits, OrderFilter
 from holdpay.store import database, store
 from holdpay.store.database import transaction
@@ -308,7 +308,7 @@ def test_a_settled_order_that_waits_for_its_code_takes_no_place_and_stays_open(d
 
 def test_the_pending_sum_is_limited_with_the_fee_reserve(db: SqliteStore) -> None:
     db.create(_order(1), replace(LIMITS, max_pending_sat=2_060), NOW_MS)
-    with pytest.raises(LimitExceeded, match=r"4120 sat would be pending and limits\.max_pending_sat is 4119"):
+    with pytest.raises(LimitExceeded, match=r"4,120 sat would be pending and limits\.max_pending_sat is 4,119"):
         db.create(_order(2), replace(LIMITS, max_pending_sat=4_119), NOW_MS)
     db.create(_order(2), replace(LIMITS, max_pending_sat=4_120), NOW_MS)
     assert _count(db, "orders") == 2
@@ -318,7 +318,7 @@ def test_a_days_spending_counts_what_is_settled_and_what_is_pending(db: SqliteSt
     spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.CODE_RECEIVED)
     _create(db, _order(1))
     _commit(db, spent)
-    with pytest.raises(LimitExceeded, match=r"4062 sat .* within a day and limits\.max_spend_per_day_sat is 4061"):
+    with pytest.raises(LimitExceeded, match=r"4,062 sat .* within a day and limits\.max_spend_per_day_sat is 4,061"):
         db.create(_order(2), replace(LIMITS, max_spend_per_day_sat=4_061), NOW_MS)
     db.create(_order(2), replace(LIMITS, max_spend_per_day_sat=4_062), NOW_MS)
 
@@ -663,8 +663,11 @@ def test_a_listener_is_told_after_the_commit_and_not_before(db: SqliteStore, pat
 def test_an_order_is_found_by_the_beginning_of_its_id(db: SqliteStore) -> None:
     _create(db, _order(1, id="abcdefghjk"), _order(2, id="abcdezzzzz"))
     assert db.get("abcdef").id == "abcdefghjk"
-    for text in ("abc", "zzzz", "", "abcdefghjkk", "ABCDEF", "abcd%"):
+    for text in ("zzzz", "abcdefghjkk", "ABCDEF", "abcd%"):
         with pytest.raises(OrderNotFound):
+            db.get(text)
+    for text in ("abc", ""):
+        with pytest.raises(InvalidRequest, match="at least 4 characters"):
             db.get(text)
     with pytest.raises(OrderNotFound, match="More than one"):
         db.get("abcde")

@@ -7,7 +7,23 @@ Units are in the names: _sat, _msat, _s, _ms (Unix time in milliseconds where th
 height). A field marked `optional` may be absent; absent means "not known (yet)" unless its comment says otherwise.
 
 Refusal or order: before a request is durable it may be refused with a status code and nothing was recorded or ordered.
-A refusal carries the trailing metadata `holdpay-refused: 1`, so that it cannot be mistaken for a broken connection.
+
+A refusal carries a google.rpc.Status (trailing metadata `grpc-status-details-bin`, which every gRPC library reads) with
+one google.rpc.ErrorInfo of the domain "holdpay". A broken connection carries none: what became of the request is not
+known then, and the same idempotency key asks again. The messages are for people and name no command line. The reasons,
+with the metadata that they carry (`field` names the field of the request, in every reason that is about one):
+
+  INVALID_REQUEST        field; limit_sat, last_cursor where there is one
+  UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
+  ORDER_NOT_FOUND, KEY_TAKEN
+  OUT_OF_STOCK           country, service
+  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
+  PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
+  LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
+  NOT_READY              lnd_state (as LndStatus.state), or free_mib of the disk
+  PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
+  PROVIDER_REFUSED, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
+
 After that it is an order, which always ends in an update with `terminal` set, replayed alike for the same idempotency key.
 """
 
@@ -522,17 +538,17 @@ class ListOrdersRequest(_message.Message):
     closed_only: _builtins.bool
     """Only closed orders. INVALID_ARGUMENT together with `open_only`."""
     kind: _builtins.str
-    """Empty: all."""
+    """"code"; empty: all. INVALID_ARGUMENT for any other."""
     created_from_ms: _builtins.int
     """Orders created at or after; absent: no bound."""
     created_before_ms: _builtins.int
-    """Orders created before; absent: no bound."""
+    """Orders created before; absent: no bound. INVALID_ARGUMENT unless it is later than `created_from_ms`."""
     page_size: _builtins.int
     """1 to 500; 0 means 50, and more than 500 means 500."""
     page_token: _builtins.str
     """From the previous page; empty: the first."""
     end: Global___End.ValueType
-    """Only orders that ended so; END_UNSPECIFIED: any."""
+    """Only orders that ended so; END_UNSPECIFIED: any. INVALID_ARGUMENT together with `open_only`."""
     def __init__(
         self,
         *,
@@ -1000,6 +1016,8 @@ class GetStatusResponse(_message.Message):
     ALARMS_FIELD_NUMBER: _builtins.int
     STATE_DIR_FIELD_NUMBER: _builtins.int
     CONFIG_PATH_FIELD_NUMBER: _builtins.int
+    OUT_FIELD_NUMBER: _builtins.int
+    MORE_OUT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of holdpayd."""
     started_at_ms: _builtins.int
@@ -1014,6 +1032,8 @@ class GetStatusResponse(_message.Message):
     """Folder of the database, as configured."""
     config_path: _builtins.str
     """The configuration that was read."""
+    more_out: _builtins.int
+    """How many more there are than `out` names."""
     @_builtins.property
     def lnd(self) -> Global___LndStatus:
         """The node that pays."""
@@ -1030,6 +1050,10 @@ class GetStatusResponse(_message.Message):
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at, all orders together."""
 
+    @_builtins.property
+    def out(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneyOut]:
+        """Orders with money out, the oldest first; 20 at most."""
+
     def __init__(
         self,
         *,
@@ -1044,14 +1068,83 @@ class GetStatusResponse(_message.Message):
         alarms: _abc.Iterable[_builtins.str] | None = ...,
         state_dir: _builtins.str = ...,
         config_path: _builtins.str = ...,
+        out: _abc.Iterable[Global___MoneyOut] | None = ...,
+        more_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lnd", b"lnd", "money", b"money", "provider", b"provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "config_path", b"config_path", "lnd", b"lnd", "money", b"money", "not_ready_reason", b"not_ready_reason", "open_orders", b"open_orders", "provider", b"provider", "ready", b"ready", "started_at_ms", b"started_at_ms", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "config_path", b"config_path", "lnd", b"lnd", "money", b"money", "more_out", b"more_out", "not_ready_reason", b"not_ready_reason", "open_orders", b"open_orders", "out", b"out", "provider", b"provider", "ready", b"ready", "started_at_ms", b"started_at_ms", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class MoneyOut(_message.Message):
+    """An order whose payment is, or may be, out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    LOCKED_MSAT_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    EXPIRY_HEIGHT_FIELD_NUMBER: _builtins.int
+    BLOCKS_LEFT_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """As Order.id."""
+    locked_msat: _builtins.int
+    """Amount and fee that are, or may be, out."""
+    since_ms: _builtins.int
+    """Since when, by our clock."""
+    promise_until_ms: _builtins.int
+    """When the wait for a code ends by the provider's promise. Absent: no promise counts any more."""
+    expiry_height: _builtins.int
+    """LND resolves the HTLC on chain from this height on at the latest. Absent: no attempt is known."""
+    blocks_left: _builtins.int
+    """Blocks up to that height from lnd's latest; 0 or less: it has passed. Absent: one of the two is not known."""
+    phase: _builtins.str
+    """The pair of order and HTLC in a few plain words."""
+    next: _builtins.str
+    """What happens next, or what to do."""
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an operator should look at. Empty: nothing."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        locked_msat: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        promise_until_ms: _builtins.int | None = ...,
+        expiry_height: _builtins.int | None = ...,
+        blocks_left: _builtins.int | None = ...,
+        phase: _builtins.str = ...,
+        next: _builtins.str = ...,
+        alarms: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "promise_until_ms", b"promise_until_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "alarms", b"alarms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "locked_msat", b"locked_msat", "next", b"next", "order_id", b"order_id", "phase", b"phase", "promise_until_ms", b"promise_until_ms", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__blocks_left: _TypeAlias = _typing.Literal["blocks_left"]  # noqa: Y015
+    _WhichOneofArgType__blocks_left: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left"]  # noqa: Y015
+    _WhichOneofReturnType__expiry_height: _TypeAlias = _typing.Literal["expiry_height"]  # noqa: Y015
+    _WhichOneofArgType__expiry_height: _TypeAlias = _typing.Literal["_expiry_height", b"_expiry_height"]  # noqa: Y015
+    _WhichOneofReturnType__promise_until_ms: _TypeAlias = _typing.Literal["promise_until_ms"]  # noqa: Y015
+    _WhichOneofArgType__promise_until_ms: _TypeAlias = _typing.Literal["_promise_until_ms", b"_promise_until_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blocks_left) -> _WhichOneofReturnType__blocks_left | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expiry_height) -> _WhichOneofReturnType__expiry_height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__promise_until_ms) -> _WhichOneofReturnType__promise_until_ms | None: ...
+
+Global___MoneyOut: _TypeAlias = MoneyOut  # noqa: Y015
 
 @_typing.final
 class LndStatus(_message.Message):
@@ -1067,6 +1160,7 @@ class LndStatus(_message.Message):
     SYNCED_TO_CHAIN_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     LOCAL_BALANCE_SAT_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_MS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"ready", "unreachable", "locked", "starting", "syncing", "denied", "too-old", "wrong-node"."""
     detail: _builtins.str
@@ -1087,6 +1181,8 @@ class LndStatus(_message.Message):
     """host:port, as configured."""
     local_balance_sat: _builtins.int
     """Spendable over active channels. Absent: not known."""
+    answered_at_ms: _builtins.int
+    """When lnd last answered; what it said is as of then. Absent: it never did."""
     def __init__(
         self,
         *,
@@ -1100,13 +1196,19 @@ class LndStatus(_message.Message):
         synced_to_chain: _builtins.bool = ...,
         address: _builtins.str = ...,
         local_balance_sat: _builtins.int | None = ...,
+        answered_at_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat", "local_balance_sat", b"local_balance_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "_local_balance_sat", b"_local_balance_sat", "answered_at_ms", b"answered_at_ms", "local_balance_sat", b"local_balance_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat", "address", b"address", "alias", b"alias", "block_height", b"block_height", "detail", b"detail", "identity_pubkey", b"identity_pubkey", "local_balance_sat", b"local_balance_sat", "network", b"network", "state", b"state", "synced_to_chain", b"synced_to_chain", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "_local_balance_sat", b"_local_balance_sat", "address", b"address", "alias", b"alias", "answered_at_ms", b"answered_at_ms", "block_height", b"block_height", "detail", b"detail", "identity_pubkey", b"identity_pubkey", "local_balance_sat", b"local_balance_sat", "network", b"network", "state", b"state", "synced_to_chain", b"synced_to_chain", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answered_at_ms: _TypeAlias = _typing.Literal["answered_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__answered_at_ms: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__local_balance_sat: _TypeAlias = _typing.Literal["local_balance_sat"]  # noqa: Y015
     _WhichOneofArgType__local_balance_sat: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answered_at_ms) -> _WhichOneofReturnType__answered_at_ms | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__local_balance_sat) -> _WhichOneofReturnType__local_balance_sat | None: ...
 
 Global___LndStatus: _TypeAlias = LndStatus  # noqa: Y015
@@ -1161,7 +1263,7 @@ class Money(_message.Message):
     max_pending_sat: _builtins.int
     """limits.max_pending_sat."""
     spent_day_sat: _builtins.int
-    """Settled in the last 24 hours, and pending."""
+    """Settled in the last 24 hours; pending is not in it. The limit counts both."""
     max_spend_per_day_sat: _builtins.int
     """limits.max_spend_per_day_sat."""
     max_open_orders: _builtins.int

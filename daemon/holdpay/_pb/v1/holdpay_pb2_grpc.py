@@ -95,21 +95,21 @@ class HoldpayServicer:
 
         INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
         parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-        RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+        RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """NOT_FOUND: no such order.
+        """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
-        """Newest first.
+        """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

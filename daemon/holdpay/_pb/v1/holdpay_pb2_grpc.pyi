@@ -7,7 +7,23 @@ Units are in the names: _sat, _msat, _s, _ms (Unix time in milliseconds where th
 height). A field marked `optional` may be absent; absent means "not known (yet)" unless its comment says otherwise.
 
 Refusal or order: before a request is durable it may be refused with a status code and nothing was recorded or ordered.
-A refusal carries the trailing metadata `holdpay-refused: 1`, so that it cannot be mistaken for a broken connection.
+
+A refusal carries a google.rpc.Status (trailing metadata `grpc-status-details-bin`, which every gRPC library reads) with
+one google.rpc.ErrorInfo of the domain "holdpay". A broken connection carries none: what became of the request is not
+known then, and the same idempotency key asks again. The messages are for people and name no command line. The reasons,
+with the metadata that they carry (`field` names the field of the request, in every reason that is about one):
+
+  INVALID_REQUEST        field; limit_sat, last_cursor where there is one
+  UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
+  ORDER_NOT_FOUND, KEY_TAKEN
+  OUT_OF_STOCK           country, service
+  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
+  PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
+  LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
+  NOT_READY              lnd_state (as LndStatus.state), or free_mib of the disk
+  PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
+  PROVIDER_REFUSED, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
+
 After that it is an order, which always ends in an update with `terminal` set, replayed alike for the same idempotency key.
 """
 
@@ -45,12 +61,12 @@ class HoldpayStub:
 
     INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
     parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-    RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+    RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetOrderRequest, _holdpay_pb2.Order]
-    """NOT_FOUND: no such order."""
+    """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListOrdersRequest, _holdpay_pb2.ListOrdersResponse]
-    """Newest first."""
+    """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass."""
     WatchOrders: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchOrdersRequest, _holdpay_pb2.OrderUpdate]
     """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
     INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
@@ -79,12 +95,12 @@ class HoldpayAsyncStub(HoldpayStub):
 
     INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
     parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-    RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+    RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetOrderRequest, _holdpay_pb2.Order]  # type: ignore[assignment]
-    """NOT_FOUND: no such order."""
+    """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListOrdersRequest, _holdpay_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Newest first."""
+    """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass."""
     WatchOrders: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchOrdersRequest, _holdpay_pb2.OrderUpdate]  # type: ignore[assignment]
     """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
     INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
@@ -116,7 +132,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
         parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-        RESOURCE_EXHAUSTED: a limit of the daemon, named in the message. UNAVAILABLE: lnd or the provider cannot be used now.
+        RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +141,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         request: _holdpay_pb2.GetOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.Order, _abc.Awaitable[_holdpay_pb2.Order]]:
-        """NOT_FOUND: no such order."""
+        """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters."""
 
     @_abc_1.abstractmethod
     def ListOrders(
@@ -133,7 +149,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         request: _holdpay_pb2.ListOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.ListOrdersResponse, _abc.Awaitable[_holdpay_pb2.ListOrdersResponse]]:
-        """Newest first."""
+        """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass."""
 
     @_abc_1.abstractmethod
     def WatchOrders(
