@@ -335,7 +335,6 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
     assert await ids(end=pb.END_INVOICE_REJECTED) == [rejected.id]
     assert await ids(end=pb.END_CODE_RECEIVED, page_size=2) == everything[2:4]
     assert await ids(kind="code") == everything
-    assert await ids(kind="rental") == []
     second, third = codes[1].created_at_ms, codes[2].created_at_ms
     assert await ids(created_from_ms=second, created_before_ms=third) == [codes[1].id]
     assert (await ids(created_from_ms=-(2**63)))[:5] == everything
@@ -545,6 +544,9 @@ async def test_the_status_tells_lnd_the_provider_the_money_and_the_versions(shop
     assert status.provider.requests > 0
     assert (status.open_orders, status.money.locked_msat) == (1, held.locked_msat)
     assert status.money.pending_sat == 3030
+    (out,) = status.out
+    assert (out.order_id, out.locked_msat, status.more_out) == (held.id, held.locked_msat, 0)
+    assert out.blocks_left == out.expiry_height - lnd.block_height > 0
     await shop.deliver(held)
     done = await shop.daemon.until(held.id, is_over)
     after = await shop.daemon.status()

@@ -205,10 +205,10 @@ class Follower:
     def _way_back(self) -> str:
         if self._feed.is_accepted:
             order_id = self._feed.order_id
-            return (
-                f"The order goes on. Wait on with: holdpay orders wait {order_id}; end it with: "
-                f"holdpay orders cancel {order_id}"
-            )
+            known = self._last or self._feed.known
+            is_charged = known is not None and known.spent_msat > 0
+            end = "" if is_charged else f"; end it with: holdpay orders cancel {order_id}"
+            return f"The order goes on. Wait on with: holdpay orders wait {order_id}{end}"
         assert self._feed.request is not None
         key = self._feed.request.idempotency_key
         return (

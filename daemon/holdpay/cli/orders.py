@@ -223,7 +223,8 @@ def _watch_line(update: pb.OrderUpdate) -> str:
     end = render.enum_text(order, "end")
     standing = f"closed: {end.replace('_', ' ')}" if order.terminal and end else order.phase
     when = render.date_time(update.at_ms)
-    return f"{when}  {update.cursor}  {order.id}  {order.service_name or order.service}, {order.country}  {update.event}  {standing}"
+    bought = f"{order.service_name or order.service}, {order.country}"
+    return f"{when}  {update.cursor}  {order.id}  {bought}  {update.event}  {standing}"
 
 
 @orders.command()

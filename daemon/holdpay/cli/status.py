@@ -13,6 +13,8 @@ from holdpay.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
+MINUTES_PER_BLOCK = 10
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -39,7 +41,9 @@ def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, s
     return [
         ("Orders", "taken" if reply.ready else f"not taken now: {reply.not_ready_reason}"),
         *(("ALARM", alarm) for alarm in reply.alarms),
-        *_lnd_facts(reply.lnd),
+        *(fact for out in reply.out for fact in _out_facts(out, now_ms)),
+        ("", f"{reply.more_out:,} more orders have money out: holdpay orders list --open" if reply.more_out else ""),
+        *_lnd_facts(reply.lnd, is_told=reply.lnd.detail == reply.not_ready_reason),
         *_provider_facts(reply.provider, now_ms),
         *_money_facts(reply),
         ("holdpayd", f"{reply.version}, running for {running}"),
@@ -48,11 +52,35 @@ def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, s
     ]
 
 
-def _lnd_facts(lnd: pb.LndStatus) -> list[tuple[str, str]]:
+def _out_facts(out: pb.MoneyOut, now_ms: int) -> list[tuple[str, str]]:
+    parts = [
+        (
+            f"{out.order_id}: {render.msat(out.locked_msat)} since {render.clock_time(out.since_ms)}"
+            f" ({render.span(now_ms - out.since_ms)})"
+        ),
+        out.phase,
+    ]
+    if out.HasField("promise_until_ms"):
+        over = " (passed)" if now_ms > out.promise_until_ms else ""
+        parts.append(f"promised until {render.clock_time(out.promise_until_ms)}{over}")
+    if out.HasField("expiry_height"):
+        parts.append(f"expires at {render.height(out.expiry_height)}{_left(out)}")
+    return [("Money out", "; ".join(parts)), ("", out.next)]
+
+
+def _left(out: pb.MoneyOut) -> str:
+    if not out.HasField("blocks_left"):
+        return ""
+    if out.blocks_left <= 0:
+        return ", which has passed: the channel's close ends it"
+    return f", {out.blocks_left:,} blocks or about {out.blocks_left * MINUTES_PER_BLOCK / 60:,.0f} h from now"
+
+
+def _lnd_facts(lnd: pb.LndStatus, *, is_told: bool) -> list[tuple[str, str]]:
     balance = render.sat(lnd.local_balance_sat) if lnd.HasField("local_balance_sat") else "not known"
     chain = f"{render.height(lnd.block_height)}, {'' if lnd.synced_to_chain else 'not '}synced to chain"
     return [
-        ("lnd", f"{lnd.state} at {lnd.address}" + (f": {lnd.detail}" if lnd.detail else "")),
+        ("lnd", f"{lnd.state} at {lnd.address}" + (f": {lnd.detail}" if lnd.detail and not is_told else "")),
         ("Node", " ".join(part for part in (lnd.alias, lnd.identity_pubkey) if part)),
         ("Version", f"{lnd.version} on {lnd.network}" if lnd.version else ""),
         ("Chain", chain if lnd.block_height else ""),
@@ -74,8 +102,14 @@ def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
     money = reply.money
     waiting = f", and {money.settled_orders} paid without a code yet" if money.settled_orders else ""
     return [
-        ("Open", f"{reply.open_orders} of {money.max_open_orders} orders{waiting}"),
+        ("Open", f"{reply.open_orders:,} of {money.max_open_orders:,} orders{waiting}"),
         ("Pending", f"{money.pending_sat:,} of {render.sat(money.max_pending_sat)}"),
-        ("Last 24 h", f"{money.spent_day_sat:,} of {render.sat(money.max_spend_per_day_sat)}, spent or pending"),
+        (
+            "Last 24 h",
+            (
+                f"{money.spent_day_sat:,} spent + {money.pending_sat:,} pending ="
+                f" {money.spent_day_sat + money.pending_sat:,} of {render.sat(money.max_spend_per_day_sat)}"
+            ),
+        ),
         ("Locked", render.msat(money.locked_msat)),
     ]

@@ -150,8 +150,8 @@ def _max_fee_sat(request: CodeRequest, cap_sat: int, policy: Policy) -> int:
     if request.max_fee_sat <= bound_sat:
         return request.max_fee_sat
     raise InvalidRequest(
-        f"A fee limit of {request.max_fee_sat:,} sat was asked for, and payment.max_fee_sat allows {bound_sat:,} sat for"
-        f" an order of up to {cap_sat:,} sat. Ask for a smaller one, or raise the key in the configuration.",
+        f"A fee limit of {request.max_fee_sat:,} sat was asked for, and payment.max_fee_sat allows {bound_sat:,} sat"
+        f" for an order of up to {cap_sat:,} sat. Ask for a smaller one, or raise the key in the configuration.",
         field="max_fee_sat",
         limit="payment.max_fee_sat",
         limit_sat=bound_sat,

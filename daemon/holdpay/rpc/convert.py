@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from holdpay.core.explain import alarms, trouble
+from holdpay.core.explain import alarms, explain, trouble
 from holdpay.core.machine import phase, promise_until_ms
 from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy
@@ -75,6 +75,24 @@ def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
         message.preimage = payment.preimage
     if payment.dispatch_at_ms is not None and not order.is_closed and order.giving_up is None:
         message.next_dispatch_at_ms = payment.dispatch_at_ms
+
+
+def money_out_to_pb(order: Order, policy: Policy, now_ms: int, block_height: int) -> pb.MoneyOut:
+    """An order with money out, for GetStatus. ``block_height`` is lnd's latest; 0: not known."""
+    assert order.payment is not None
+    expiry_height = order.payment.expiry_height
+    are_known = expiry_height is not None and block_height > 0
+    return pb.MoneyOut(
+        order_id=order.id,
+        locked_msat=order.locked_msat,
+        since_ms=order.payment.money_out_since_ms or order.payment.htlc_since_ms,
+        promise_until_ms=promise_until_ms(order, policy),
+        expiry_height=expiry_height,
+        blocks_left=expiry_height - block_height if expiry_height is not None and are_known else None,
+        phase=phase(order),
+        next=explain(order, policy, now_ms, block_height=block_height).next,
+        alarms=alarms(order, policy, now_ms),
+    )
 
 
 def update_to_pb(update: Update, policy: Policy) -> pb.OrderUpdate:

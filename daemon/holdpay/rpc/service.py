@@ -26,6 +26,7 @@ BATCH = 100
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
 MAX_HISTORY = 500
+MAX_OUT = 20
 _TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9]{1,64})")
 """Where a page ended: created_at_ms (SQLite's integers have 64 bits) and order id."""
 
@@ -212,6 +213,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         health = self._engine.provider.health
         open_orders = self._engine.store.open_orders()
         totals = self._engine.store.totals(now_ms)
+        out = [order for order in open_orders if order.is_money_out]
         reason = self._desk.reason_against_orders()
         return pb.GetStatusResponse(
             version=__version__,
@@ -230,7 +232,13 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             alarms=[text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
+            out=[self._money_out(order, now_ms) for order in out[:MAX_OUT]],
+            more_out=max(0, len(out) - MAX_OUT),
         )
+
+    def _money_out(self, order: Order, now_ms: int) -> pb.MoneyOut:
+        height = self._engine.node_status().block_height
+        return convert.money_out_to_pb(order, self._engine.policy, now_ms, height)
 
     def _money(self, open_orders: list[Order], totals: MoneyTotals) -> pb.Money:
         limits = self._engine.limits

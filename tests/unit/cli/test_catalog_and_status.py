@@ -145,6 +145,49 @@ def test_a_daemon_that_takes_no_orders_exits_8_and_says_why(daemon: FakeDaemon, 
     assert "Order 1 is stuck." in result.stdout
 
 
+def test_the_line_of_the_last_day_adds_up(terminal: Terminal) -> None:
+    assert "6,000 spent + 3,091 pending = 9,091 of 100,000 sat" in terminal.run("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("blocks_left", "words"), [(120, "120 blocks or about 20 h from now"), (0, "which has passed"), (None, "871,120\n")]
+)
+def test_status_names_each_order_with_money_out(
+    daemon: FakeDaemon, terminal: Terminal, blocks_left: int | None, words: str
+) -> None:
+    out = pb.MoneyOut(
+        order_id="ord-1",
+        locked_msat=3_003_512,
+        since_ms=NOW_MS - 65_000,
+        promise_until_ms=NOW_MS - 1,
+        expiry_height=871_120,
+        blocks_left=blocks_left,
+        phase="held, waiting for the SMS",
+        next="Have the SMS sent.",
+    )
+    reply = pb.GetStatusResponse(out=[out], more_out=3)
+    reply.MergeFrom(STATUS)
+    daemon.answers["GetStatus"] = reply
+    stdout = terminal.run("status").stdout
+    for expected in (
+        "ord-1: 3,003.512 sat",
+        "(1m05s)",
+        "(passed)",
+        "block 871,120",
+        words,
+        "Have the SMS sent.",
+        "3 more",
+    ):
+        assert expected in stdout
+
+
+def test_lnds_sentence_is_said_once(daemon: FakeDaemon, terminal: Terminal) -> None:
+    detail = "lnd is locked. Unlock it: lncli unlock."
+    lnd = pb.LndStatus(state="locked", detail=detail, address="127.0.0.1:10009")
+    daemon.answers["GetStatus"] = pb.GetStatusResponse(lnd=lnd, not_ready_reason=detail)
+    assert terminal.run("status").stdout.count(detail) == 1
+
+
 def test_status_json_has_the_names_of_the_interface(terminal: Terminal) -> None:
     found = json.loads(terminal.run("status", "--json").stdout)
     assert set(found) == set(pb.GetStatusResponse.DESCRIPTOR.fields_by_name)

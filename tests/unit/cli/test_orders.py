@@ -168,6 +168,16 @@ def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Termina
     assert f"holdpay orders wait {ORDER_ID}" in result.stderr
 
 
+def test_no_cancel_is_offered_after_a_charge(daemon: FakeDaemon, terminal: Terminal) -> None:
+    charged = HELD | OLD | {"htlc": pb.HTLC_STATE_SETTLED, "locked_msat": 0, "spent_msat": 3_003_512}
+    daemon.orders = [an_order(**charged)]
+    daemon.watch_scripts = [[*updates(charged), Break()]]
+    terminal.clock.on_sleep = [interrupt]
+    stderr = terminal.run("orders", "wait", ORDER_ID).stderr
+    assert f"holdpay orders wait {ORDER_ID}" in stderr
+    assert "cancel" not in stderr
+
+
 def test_watch_one_order_ends_with_it(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**HELD)]
     daemon.watch_scripts = [[*updates(HELD, DELIVERED, SETTLED), Hang()]]

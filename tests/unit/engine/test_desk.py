@@ -72,7 +72,7 @@ async def test_the_clients_caps_count_and_0_is_a_fee_limit(world: World) -> None
 
 
 async def test_a_fee_limit_over_the_daemons_is_refused_with_the_keys_name_and_the_numbers(world: World) -> None:
-    words = "limit of 103 sat .* payment.max_fee_sat allows 102 sat for an order of up to 2040 sat"
+    words = "limit of 103 sat .* payment.max_fee_sat allows 102 sat for an order of up to 2,040 sat"
     await _is_refused(world, InvalidRequest, words, max_fee_sat=103)
     assert (await _ask(world, max_fee_sat=102)).max_fee_sat == 102
 

@@ -1160,7 +1160,6 @@ class LndStatus(_message.Message):
     SYNCED_TO_CHAIN_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     LOCAL_BALANCE_SAT_FIELD_NUMBER: _builtins.int
-    ANSWERED_AT_MS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"ready", "unreachable", "locked", "starting", "syncing", "denied", "too-old", "wrong-node"."""
     detail: _builtins.str
@@ -1181,8 +1180,6 @@ class LndStatus(_message.Message):
     """host:port, as configured."""
     local_balance_sat: _builtins.int
     """Spendable over active channels. Absent: not known."""
-    answered_at_ms: _builtins.int
-    """When lnd last answered; what it said is as of then. Absent: it never did."""
     def __init__(
         self,
         *,
@@ -1196,19 +1193,13 @@ class LndStatus(_message.Message):
         synced_to_chain: _builtins.bool = ...,
         address: _builtins.str = ...,
         local_balance_sat: _builtins.int | None = ...,
-        answered_at_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "_local_balance_sat", b"_local_balance_sat", "answered_at_ms", b"answered_at_ms", "local_balance_sat", b"local_balance_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat", "local_balance_sat", b"local_balance_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "_local_balance_sat", b"_local_balance_sat", "address", b"address", "alias", b"alias", "answered_at_ms", b"answered_at_ms", "block_height", b"block_height", "detail", b"detail", "identity_pubkey", b"identity_pubkey", "local_balance_sat", b"local_balance_sat", "network", b"network", "state", b"state", "synced_to_chain", b"synced_to_chain", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat", "address", b"address", "alias", b"alias", "block_height", b"block_height", "detail", b"detail", "identity_pubkey", b"identity_pubkey", "local_balance_sat", b"local_balance_sat", "network", b"network", "state", b"state", "synced_to_chain", b"synced_to_chain", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__answered_at_ms: _TypeAlias = _typing.Literal["answered_at_ms"]  # noqa: Y015
-    _WhichOneofArgType__answered_at_ms: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__local_balance_sat: _TypeAlias = _typing.Literal["local_balance_sat"]  # noqa: Y015
     _WhichOneofArgType__local_balance_sat: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__answered_at_ms) -> _WhichOneofReturnType__answered_at_ms | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__local_balance_sat) -> _WhichOneofReturnType__local_balance_sat | None: ...
 
 Global___LndStatus: _TypeAlias = LndStatus  # noqa: Y015
