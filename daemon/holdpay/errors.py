@@ -10,6 +10,7 @@ HoldpayError
 │   └── UnknownService
 ├── OutOfStock
 ├── OrderNotFound
+├── OrderUnreadable             its row in the database makes no sense
 ├── KeyTaken                    an idempotency key used with other parameters
 ├── PriceTooHigh
 │   └── PriceUnknown
@@ -25,7 +26,7 @@ HoldpayError
 │   ├── LndRefused              LND answered with an error of its own
 │   └── LndWrongNode            another node answers at the address
 ├── StoreError                  ends the process
-└── InvariantViolation          ends the process: we contradicted ourselves
+└── InvariantViolation          we contradicted ourselves: puts the order into quarantine
 
 A failed payment, a payment that LND does not know and an illegal remote event are values, not errors.
 """
@@ -88,6 +89,10 @@ class OrderNotFound(HoldpayError):
     """There is no such order."""
 
     reason = "ORDER_NOT_FOUND"
+
+
+class OrderUnreadable(HoldpayError):
+    """The order's row in the database makes no sense. See `holdpayd check`."""
 
 
 class KeyTaken(HoldpayError):
@@ -195,4 +200,4 @@ class StoreError(HoldpayError):
 
 
 class InvariantViolation(HoldpayError):
-    """holdpay contradicted itself and stops before it does harm. Please report this."""
+    """holdpay contradicted itself. Please report this."""

@@ -53,6 +53,8 @@ class Auditor:
             self.by_hash[after.payment.payment_hash] = book
         self._not_after_the_end(book, event)
         name = type(event).__name__
+        if name == "OrderQuarantined":
+            raise Violation(f"order {after.id}: the daemon contradicted itself: {after.quarantine_reason}")
         if name == "DispatchIntended":
             self._dispatch(book, after)
         self._learn(book, event)

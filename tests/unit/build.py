@@ -288,6 +288,7 @@ EVENTS: dict[str, ev.Event] = {
     "cancel accepted": ev.CancelAnswered(accepted=True, text=""),
     "cancel refused": ev.CancelAnswered(accepted=False, text="too early"),
     "cancel answer lost": ev.CancelAnswered(accepted=None, text="timeout"),
+    "order quarantined": ev.OrderQuarantined("It broke a law."),
     "daemon restarted": ev.DaemonRestarted(),
     "time passed": ev.TimePassed(),
 }

@@ -21,9 +21,13 @@ def is_relevant(order: Order, now_ms: int) -> bool:
 
 
 def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height: int = 0) -> list[Finding]:
-    """An open order, its alarms, and a charge without a code; each with what to do. ``block_height``: lnd's; 0: not
-    known."""
+    """An open order, its alarms, a charge without a code, and an order in quarantine; each with what to do.
+
+    ``block_height``: lnd's; 0: not known.
+    """
     words = explain(order, policy, now_ms, block_height=block_height)
+    if order.is_quarantined and is_relevant(order, now_ms):
+        return [about(order, Severity.ERROR, "quarantined", f"{words.summary} {words.money}", words.next)]
     if order.end in _TOLD_LATER and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
         return [about(order, Severity.WARNING, _TOLD_LATER[order.end], f"{words.summary} {words.money}", words.next)]
     if order.is_closed:

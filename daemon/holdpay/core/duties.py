@@ -30,7 +30,10 @@ def duties(order: Order) -> frozenset[Duty]:
     """The duties of an order now. They wait for their times themselves, so this does not depend on the clock."""
     if order.is_closed:
         return frozenset()
-    if order.state is OrderState.REQUESTED:
+    if order.is_quarantined and order.payment is None:
+        # Nothing was sent, and nothing will be.
+        return frozenset()
+    if order.state is OrderState.REQUESTED and order.payment is None:
         return frozenset({Duty.PLACE})
     if order.payment is None:
         return frozenset({Duty.DECODE})
@@ -45,7 +48,7 @@ def duties(order: Order) -> frozenset[Duty]:
 
 
 def _needs_polling(order: Order, payment: Payment) -> bool:
-    if order.state is OrderState.DELIVERED:
+    if order.state is OrderState.DELIVERED or order.provider_order_id is None:
         return False
     is_untouched = payment.htlc is HtlcState.NONE and payment.dispatch_count == 0
     return order.state is not OrderState.AWAITING_PAYMENT or not is_untouched

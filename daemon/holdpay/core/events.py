@@ -155,6 +155,13 @@ class CancelAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderQuarantined:
+    """What is known of the order contradicts our own laws: ``text`` says how. From here on it is watched only."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonRestarted:
     """A new process took the order over: whatever was being sent may or may not have arrived."""
 
@@ -181,6 +188,7 @@ Event = (
     | ProviderFailed
     | CancelRequested
     | CancelAnswered
+    | OrderQuarantined
     | DaemonRestarted
     | TimePassed
 )

@@ -40,8 +40,19 @@ def _soon(duration_ms: int) -> str:
 
 def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
     """What an operator should look at now."""
+    if order.is_closed:
+        return ()
+    set_aside = (
+        (f"order {order.id}: quarantined, since holdpayd contradicted itself: {order.quarantine_reason.rstrip('.')}",)
+        if order.is_quarantined
+        else ()
+    )
+    return set_aside + _alarms_of_payment(order, policy, now_ms)
+
+
+def _alarms_of_payment(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
     payment = order.payment
-    if payment is None or order.is_closed:
+    if payment is None:
         return ()
     age_ms = now_ms - max(order.state_since_ms, payment.htlc_since_ms)
     found = []
@@ -121,6 +132,11 @@ def _summary(order: Order) -> str:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
         erased = "" if order.erased_at_ms is None else " Its number and code were erased since."
         return f"{head} It is closed. {ENDS[order.end]}{because}{erased}"
+    if order.is_quarantined:
+        return (
+            f"{head} It is quarantined: {order.quarantine_reason.rstrip('.')}. holdpayd contradicted itself about it,"
+            " so it is watched and nothing is paid for it any more; the other orders go on."
+        )
     return f"{head} It is open: {phase(order)}."
 
 
@@ -214,6 +230,8 @@ _UNTIL_NO_CHANNEL = (
 def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
     if order.is_closed:
         return _after_the_end(order)
+    if order.is_quarantined:
+        return _next_in_quarantine(order)
     if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
         return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; a code that comes first wins."
     if order.payment is None:
@@ -236,6 +254,16 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
             f" (`holdpay orders show {order.id}`)."
         ),
     }[order.payment.htlc]
+
+
+def _next_in_quarantine(order: Order) -> str:
+    todo = f"Please report it, with what `holdpayd check` says of it (`holdpay orders explain {order.id}`)."
+    if order.payment is None or (order.payment.dispatch_count == 0 and order.htlc is HtlcState.NONE):
+        return f"Nothing more is done. {todo} `holdpay orders cancel {order.id}` closes it: nothing was sent."
+    return (
+        "lnd and the provider are still asked: a code is handed over when it comes, and no deadline closes the order."
+        f" {todo}"
+    )
 
 
 def _next_before_payment(order: Order, now_ms: int) -> str:

@@ -84,6 +84,7 @@ _EVENT_LINES = {
     "provider_replied": "provider: {phase}{said}",
     "cancel_requested": "you asked to cancel",
     "cancel_answered": "the provider answered the request to cancel: {provider_text}",
+    "order_quarantined": "quarantined: it is watched, and nothing is paid for it any more",
     "daemon_restarted": "the daemon restarted; {phase}",
 }
 

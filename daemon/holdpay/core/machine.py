@@ -3,7 +3,7 @@
 Theory of operation. Two parties that we do not control each know one half. The provider knows what became of the
 *order*, LND knows what became of the *HTLC*. Each half has a small state machine, driven only by what its owner said:
 ``ORDER_TABLE`` and ``HTLC_TABLE``. What a situation *means* is read from the pair of both: ``PAIR_TABLE`` has all 49
-cells; some of them contradict ourselves, and reaching one ends the process (``InvariantViolation``).
+cells; some of them contradict ourselves, and reaching one (``InvariantViolation``) puts the order into quarantine.
 
 ``decide(order, event, policy, now_ms)`` is the only way an order changes. It is pure and total: every event in every
 state gives a ``Step``; an event that contradicts what a party said before is an anomaly, noted and survived.
@@ -16,6 +16,8 @@ The laws that hold in every step:
 - *A payment that reached the payee, or that the provider called paid, is never dispatched again*, whatever LND's
   reason says.
 - *Terminal words are sticky*: the first terminal message of LND is kept, a code is never forgotten.
+- *A quarantined order is never dispatched, and no deadline closes it*: it is watched, and what the parties say of it is
+  kept as far as it makes sense.
 """
 
 from __future__ import annotations
@@ -266,10 +268,36 @@ class _Context:
 
 
 def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
-    """What ``event`` makes of ``order``. Raises InvariantViolation if we contradict ourselves."""
+    """What ``event`` makes of ``order``. Raises InvariantViolation if we contradict ourselves; not of an order that is
+    quarantined: it had that already.
+    """
     if order.is_closed:
         return Step(order, is_change=False)
-    ctx = _Context(policy, now_ms, may_end_late=isinstance(event, ev.TimePassed | ev.ProviderReplied))
+    if isinstance(event, ev.OrderQuarantined):
+        return _quarantine(order, event, now_ms)
+    if not order.is_quarantined:
+        return _decide(order, event, policy, now_ms)
+    try:
+        return _decide(order, event, policy, now_ms)
+    except InvariantViolation:
+        after = order
+        if isinstance(event, ev.ProviderReplied):
+            # Whatever is wrong with the order: a code that came is handed over.
+            after = _keep_first_words(order, event.status, _Context(policy, now_ms))
+        return Step(after, is_change=after != order)
+
+
+def _quarantine(order: Order, event: ev.OrderQuarantined, now_ms: int) -> Step:
+    """Nothing else of the order is touched, and no law is asked: it breaks one."""
+    if order.is_quarantined:
+        return Step(order, is_change=False)
+    after = replace(order, quarantined_at_ms=now_ms, quarantine_reason=event.text)
+    return Step(after, is_change=True, notes=(f"put into quarantine: {event.text}",))
+
+
+def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
+    may_end_late = isinstance(event, ev.TimePassed | ev.ProviderReplied) and not order.is_quarantined
+    ctx = _Context(policy, now_ms, may_end_late=may_end_late)
     after = _HANDLERS[type(event)](order, event, ctx)
     after = _give_up_in_time(after, ctx)
     after = _close_if_over(after, ctx)
@@ -467,6 +495,7 @@ def _is_dispatch_planned(order: Order, payment: Payment) -> bool:
         and not payment.reached_payee
         and order.giving_up is None
         and order.cancel_wanted_at_ms is None
+        and not order.is_quarantined
     )
 
 
@@ -840,7 +869,7 @@ def promise_until_ms(order: Order, policy: Policy) -> int | None:
 
 
 def _give_up_in_time(order: Order, ctx: _Context) -> Order:
-    if order.giving_up is not None or ctx.now_ms < order.pay_by_ms or order.is_money_out:
+    if order.giving_up is not None or ctx.now_ms < order.pay_by_ms or order.is_money_out or order.is_quarantined:
         return order
     if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and order.htlc is not HtlcState.SETTLED:
         return replace(order, giving_up="it was not paid in time")

@@ -199,6 +199,10 @@ class Order:
     """One sentence why it ended so."""
     erased_at_ms: int | None = None
     """When code and number were erased, long after the end (daemon.retain_codes_days). None: they were not."""
+    quarantined_at_ms: int | None = None
+    """Since when it is put aside because it broke one of our laws: watched, never dispatched. None: it is not."""
+    quarantine_reason: str = ""
+    """Which one: one sentence."""
     payment: Payment | None = field(default=None)
 
     @property
@@ -208,6 +212,10 @@ class Order:
     @property
     def is_closed(self) -> bool:
         return self.closed_at_ms is not None
+
+    @property
+    def is_quarantined(self) -> bool:
+        return self.quarantined_at_ms is not None
 
     @property
     def is_money_out(self) -> bool:

@@ -14,6 +14,7 @@ from holdpay.core.events import (
     CancelRequested,
     DaemonRestarted,
     Event,
+    OrderQuarantined,
     ProviderReplied,
     TimePassed,
 )
@@ -62,14 +63,19 @@ class Engine:
         self._open: dict[str, Order] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._alarms: set[str] = set()
+        self._unreadable: list[str] = []
         self._ask_first_until_ms: dict[str, int] = {}
         self._performers = Performers(self)
-        self._supervisor = Supervisor(self._performers, clock)
+        self._supervisor = Supervisor(self._performers, clock, self.quarantine)
 
     # --- the life of the engine ---------------------------------------------------------------------------------------
 
     def take_over(self) -> None:
-        """Takes over every order that an earlier process left open."""
+        """Takes over every order that an earlier process left open; what breaks a law is put aside, and not more."""
+        with self._ending_the_process():
+            self._unreadable = self.store.quarantine_unreadable(self.clock.now_ms())
+        for order_id in self._unreadable:
+            log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
         for order in self.store.open_orders():
             self._open[order.id] = order
             if Duty.POLL in duties(self.apply(order.id, DaemonRestarted())):
@@ -80,7 +86,7 @@ class Engine:
     async def run(self) -> None:
         """Looks at deadlines and alarms until canceled.
 
-        Raises StoreError or InvariantViolation, also from any task: the process must end then.
+        Raises StoreError, also from any task, or a contradiction of the store: the process must end then.
         """
         try:
             while True:
@@ -100,6 +106,7 @@ class Engine:
                 order = self.apply(order_id, TimePassed())
             self._reconcile(order_id)
             raised.update(alarms(order, self.policy, now_ms))
+        raised.update(self.alarms_of_unreadable())
         for text in sorted(raised - self._alarms):
             log.warning("alarm", text=text)
         self._alarms = raised
@@ -114,10 +121,14 @@ class Engine:
         if isinstance(event, ProviderReplied):
             self._ask_first_until_ms.pop(order_id, None)
         now_ms = self.clock.now_ms()
-        with self._ending_the_process():
+        self._supervisor.check()
+        try:
             step = decide(order, event, self.policy, now_ms)
-            if not step.is_change:
-                return order
+        except Exception as error:  # noqa: BLE001 - a defect of ours about one order, whatever it is
+            return self.quarantine(order_id, error)
+        if not step.is_change:
+            return order
+        with self._ending_the_process():
             self.store.commit(event, step, raw, now_ms)
         self._open[order_id] = step.order
         _log_step(order, event, step)
@@ -125,9 +136,22 @@ class Engine:
         self._reconcile(order_id)
         return step.order
 
+    def quarantine(self, order_id: str, error: Exception) -> Order:
+        """Puts one order aside, for good, and lets the others go on. Returns it. Raises StoreError."""
+        if (order := self._open.get(order_id)) is None:
+            return self.store.get(order_id)
+        log.error("holdpay contradicted itself about an order", order_id=order_id, exc_info=error)
+        if order.is_quarantined:
+            return order
+        # Another error's own words may hold what is secret.
+        text = (
+            error.message if isinstance(error, InvariantViolation) else f"a defect of holdpay ({type(error).__name__})"
+        )
+        return self.apply(order_id, OrderQuarantined(text))
+
     @contextlib.contextmanager
     def _ending_the_process(self) -> Iterator[None]:
-        """A failed commit, or a contradiction of our own, ends the process whoever the caller is (law 1).
+        """A failed commit, or a contradiction about writing, ends the process whoever the caller is (law 1).
 
         From then on nothing is decided or written any more: what is in memory may not be what is on disk.
         """
@@ -176,6 +200,13 @@ class Engine:
             log.info("order accepted", order_id=order.id, kind=order.kind, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
         return recorded
+
+    def alarms_of_unreadable(self) -> list[str]:
+        """As ``explain.alarms``, of the open orders that cannot even be read."""
+        return [
+            f"order {order_id}: quarantined, since its row in the database makes no sense; see `holdpayd check`"
+            for order_id in self._unreadable
+        ]
 
     def cancel(self, order_id: str) -> Order:
         """Records the wish to cancel. Raises OrderNotFound."""

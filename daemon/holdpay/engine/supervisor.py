@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import structlog
@@ -30,8 +30,10 @@ class PerformerTable(Protocol):
 class Supervisor:
     """Keeps exactly the wanted duties of each order running."""
 
-    def __init__(self, performers: PerformerTable, clock: Clock) -> None:
+    def __init__(self, performers: PerformerTable, clock: Clock, put_aside: Callable[[str, Exception], object]) -> None:
+        """``put_aside``: called with an order's id if one of its duties contradicted our own laws."""
         self._performers = performers
+        self._put_aside = put_aside
         self._clock = clock
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._stopped: set[asyncio.Task[None]] = set()
@@ -79,11 +81,15 @@ class Supervisor:
         if self._tasks.get(key) is task:
             self._forget(key)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, StoreError | InvariantViolation):
+        if isinstance(error, StoreError):
             self.fail(error)
         elif error is not None:
             log.error("a task failed; it is started again", order_id=key[0], duty=key[1].value, exc_info=error)
             self._not_before_ms[key] = self._clock.now_ms() + RESTART_AFTER_S * 1000
+        if isinstance(error, InvariantViolation) and self._fatal_error is None:
+            # A failed write has told ``fail`` itself.
+            with contextlib.suppress(StoreError):
+                self._put_aside(key[0], error)
 
     def fail(self, error: BaseException) -> None:
         """The process must end: ``failure`` raises this error, or the first one given. Nothing is started any more."""

@@ -55,6 +55,8 @@ def order_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Order:
         promise_until_ms=promise_until_ms(order, policy) if order.is_money_out else None,
         erased_at_ms=order.erased_at_ms,
         paid_before=order.payment is not None and order.payment.is_paid_before,
+        quarantined_at_ms=order.quarantined_at_ms,
+        quarantine_reason=order.quarantine_reason,
     )
     if order.payment is not None:
         _add_payment(message, order, order.payment)

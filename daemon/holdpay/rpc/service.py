@@ -229,7 +229,10 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             ready=not reason,
             not_ready_reason=reason,
             open_orders=totals.open_orders,
-            alarms=[text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)],
+            alarms=[
+                *self._engine.alarms_of_unreadable(),
+                *(text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)),
+            ],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
             out=[self._money_out(order, now_ms) for order in out[:MAX_OUT]],

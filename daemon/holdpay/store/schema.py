@@ -30,6 +30,12 @@ def _gone_records(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0005_quarantine")
+def _quarantine(db: Database) -> None:
+    for statement in _QUARANTINE:
+        db.execute(statement)
+
+
 @migrations(name="0006_spend")
 def _spend(db: Database) -> None:
     db.execute("ALTER TABLE payments ADD COLUMN is_paid_before INTEGER NOT NULL DEFAULT 0")
@@ -183,4 +189,9 @@ _ERASING_EVERYTHING = (
     """,
     # Earlier releases left what was erased in freed pages. Takes as much room beside the database as it has itself.
     "VACUUM",
+)
+
+_QUARANTINE = (
+    "ALTER TABLE orders ADD COLUMN quarantined_at_ms INTEGER",
+    "ALTER TABLE orders ADD COLUMN quarantine_reason TEXT NOT NULL DEFAULT ''",
 )

@@ -19,7 +19,7 @@ from holdpay.core.events import Event
 from holdpay.core.lightning import Attempt
 from holdpay.core.machine import Step
 from holdpay.core.model import HtlcState, Order, Payment
-from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, StoreError
+from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store.database import (
     BUSY_TIMEOUT_S,
@@ -75,6 +75,11 @@ _INSERT_JOURNAL = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SELECT_TO_ERASE = "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
+_UNREADABLE = "its row in the database makes no sense"
+_QUARANTINE_ROW = """
+    UPDATE orders SET quarantined_at_ms = :now_ms, quarantine_reason = :reason
+    WHERE id = :id AND quarantined_at_ms IS NULL
+"""
 _ERASE_ORDER = "UPDATE orders SET number = NULL, code = NULL, erased_at_ms = :now_ms WHERE id = :id"
 # json_replace leaves out what is not there: only a provider's reply has a status.
 _ERASE_JOURNAL = """
@@ -91,6 +96,9 @@ _SELECT_ORDERS = (
     + ", ".join(f'p."{c}" AS "p.{c}"' for c in _PAYMENT_COLUMNS)
     + " FROM orders o LEFT JOIN payments p ON p.order_id = o.id "
 )
+
+
+_OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,8 @@ class SqliteStore:
         self._db = open_database(path)
         self._conn = self._db.conn
         self._conn.row_factory = sqlite3.Row
+        # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
+        self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
@@ -158,6 +168,16 @@ class SqliteStore:
             )
         self.on_commit(cursor, step.order)
         return cursor
+
+    def quarantine_unreadable(self, now_ms: int) -> list[str]:
+        """See OrderStore."""
+        ids = [row["o.id"] for row in self._found(_OPEN) if _read(row) is None]
+        if ids:
+            with transaction(self._conn):
+                for order_id in ids:
+                    given = {"id": order_id, "now_ms": now_ms, "reason": _UNREADABLE}
+                    self._conn.execute(_QUARANTINE_ROW, given)
+        return ids
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
         """See OrderStore."""
@@ -206,8 +226,8 @@ class SqliteStore:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def find_key(self, key: str) -> Order | None:
-        """The order of an idempotency key."""
-        return next(iter(self._select("WHERE o.key = ?", key)), None)
+        """The order of an idempotency key. Raises OrderUnreadable."""
+        return next((_to_order(row) for row in self._found("WHERE o.key = ?", key)), None)
 
     def get(self, order_id: str) -> Order:
         """See OrderStore."""
@@ -216,18 +236,18 @@ class SqliteStore:
                 f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
                 field="order_id",
             )
-        found = self._select("WHERE o.id = ?", order_id)
+        found = self._found("WHERE o.id = ?", order_id)
         if not found:
-            found = self._select("WHERE substr(o.id, 1, ?) = ? LIMIT 2", len(order_id), order_id)
+            found = self._found("WHERE substr(o.id, 1, ?) = ? LIMIT 2", len(order_id), order_id)
         if not found:
             raise OrderNotFound
         if len(found) > 1:
             raise OrderNotFound(f"More than one order begins with {order_id}. Give more of its id.")
-        return found[0]
+        return _to_order(found[0])
 
     def open_orders(self) -> list[Order]:
-        """Oldest first."""
-        return self._select("WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id")
+        """See OrderStore."""
+        return self._select(_OPEN)
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]:
         """Newest first."""
@@ -308,7 +328,11 @@ class SqliteStore:
         )
 
     def _select(self, where: str, *values: Any) -> list[Order]:
-        return [_to_order(row) for row in self._rows(_SELECT_ORDERS + where, *values)]
+        """What can be read of what is found: one order that makes no sense hides no other."""
+        return [order for row in self._found(where, *values) if (order := _read(row)) is not None]
+
+    def _found(self, where: str, *values: Any) -> list[sqlite3.Row]:
+        return self._rows(_SELECT_ORDERS + where, *values)
 
     def _one(self, sql: str, *values: Any) -> Any:
         return self._rows(sql, *values)[0][0]
@@ -343,7 +367,28 @@ def _order_row(order: Order) -> Row:
     return {**to_row(order, without=_WITHOUT_PAYMENT), "reserved_msat": order.reserved_msat}
 
 
+def _read(row: sqlite3.Row) -> Order | None:
+    try:
+        return _to_order(row)
+    except OrderUnreadable:
+        return None
+
+
 def _to_order(row: sqlite3.Row) -> Order:
+    """Raises OrderUnreadable."""
+    try:
+        for value in row:
+            if isinstance(value, str):
+                value.encode()
+        return _order_of(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OrderUnreadable(
+            f"Order {row['o.id'].encode(errors='replace').decode()} is in the database, and its row makes no sense."
+            " See what `holdpayd check` says of it; the other orders go on."
+        ) from error
+
+
+def _order_of(row: sqlite3.Row) -> Order:
     plain = {key[2:]: row[key] for key in row.keys() if key.startswith("o.")}  # noqa: SIM118 - a Row is no dict
     payment = None
     if row["p.payment_hash"] is not None:

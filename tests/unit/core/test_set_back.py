@@ -24,6 +24,7 @@ FULL = order(
     cancel_at_ms=NOW_MS + 5,
     closed_at_ms=NOW_MS,
     erased_at_ms=NOW_MS,
+    quarantined_at_ms=NOW_MS,
     payment=payment(
         failure=FAILURE,
         dispatch_at_ms=NOW_MS + 9,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from holdpay.audit.check import read_stored
 from holdpay.core.duties import Duty
 from holdpay.core.events import CancelRequested, Event, ProviderStatus
+from holdpay.core.explain import alarms
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, HtlcState, Order, OrderState
@@ -772,23 +774,66 @@ async def test_a_failed_commit_ends_the_process_and_nothing_is_sent(tmp_path: Pa
     await world.crash()
 
 
-async def test_a_contradiction_of_our_own_ends_the_process_whoever_found_it(
+async def test_an_order_that_contradicts_itself_is_put_aside_for_good_and_the_others_go_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order_id = await _held(world)
+    order_id = await _held(world, Story(number_after_s=None, code_after_s=300))
 
     def broken(order: Order, event: Event, *args: Any) -> Step:
         if isinstance(event, CancelRequested):
-            raise InvariantViolation("planted")
+            raise InvariantViolation("Two truths.")
         return decide(order, event, *args)
 
     monkeypatch.setattr("holdpay.engine.engine.decide", broken)
-    with pytest.raises(InvariantViolation):
+    for _ in range(3):
         world.engine.cancel(order_id)
-    assert isinstance(await world.failure(), InvariantViolation)
+    aside = world.order(order_id)
+    assert (aside.quarantine_reason, aside.cancel_wanted_at_ms) == ("Two truths.", None)
+    assert world.events(order_id).count("order_quarantined") == 1
+    assert "quarantined" in alarms(aside, world.policy, world.clock.now_ms())[0]
     await world.crash()
-    monkeypatch.undo()
     world.start()
+    assert world.order(order_id).is_quarantined
+    world.provider.story = Story()
+    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    closed = await world.until_closed(order_id)
+    assert (closed.end, closed.code) == (End.CODE_RECEIVED, "012345")
+
+
+async def test_a_quarantined_order_is_never_dispatched_and_no_deadline_closes_it(world: World) -> None:
+    world.lnd.next_sends = deque([Send(fails=NO_ROUTE)] * 5)
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
+    sends = len(world.lnd.sends)
+    world.engine.quarantine(order_id, InvariantViolation("Two truths."))
+    await asyncio.sleep(3 * 24 * 3600)
+    assert len(world.lnd.sends) == sends
+    assert not world.order(order_id).is_closed
+
+
+async def test_a_stored_row_that_breaks_a_law_stops_no_start_and_no_other_order(world: World) -> None:
+    order_id = await _held(world, Story(number_after_s=None, code_after_s=300))
+    world.store._conn.execute("UPDATE orders SET state = 'requested' WHERE id = ?", (order_id,))
+    await world.crash()
+    world.start()
+    assert world.order(order_id).is_quarantined
+    world.provider.story = Story()
+    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    await world.until(lambda: world.order(order_id).code is not None)
+    count = len(world.events(order_id))
+    await asyncio.sleep(24 * 3600)
+    assert len(world.events(order_id)) == count, "the same contradiction fills the journal"
+    assert len(world.lnd.sends) == 2
+
+
+async def test_a_row_that_cannot_be_read_stops_no_start_and_no_other_order(world: World) -> None:
+    order_id = await _held(world)
+    world.store._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = ?", (order_id,))
+    await world.crash()
+    world.start()
+    assert order_id in world.engine.alarms_of_unreadable()[0]
+    world.provider.story = Story()
+    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
 
 
 async def test_after_a_failed_commit_nothing_is_written_any_more(world: World) -> None:

@@ -24,7 +24,11 @@ class Jobs:
     def __init__(self) -> None:
         self.running: list[tuple[str, Duty]] = []
         self.started: list[tuple[str, Duty]] = []
+        self.aside: list[tuple[str, Exception]] = []
         self.do: Callable[[], Awaitable[None]] = self.wait_for_ever
+
+    def put_aside(self, order_id: str, error: Exception) -> None:
+        self.aside.append((order_id, error))
 
     async def wait_for_ever(self) -> None:
         await asyncio.Event().wait()
@@ -54,7 +58,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def supervisor(jobs: Jobs, clock: FakeClock) -> Supervisor:
-    return Supervisor(jobs, clock)
+    return Supervisor(jobs, clock, jobs.put_aside)
 
 
 async def _settle() -> None:
@@ -152,10 +156,26 @@ async def test_a_task_that_was_canceled_by_somebody_else_is_started_again(jobs: 
     await supervisor.stop()
 
 
-@pytest.mark.parametrize("error", [StoreError("disk full"), InvariantViolation("two truths")])
-async def test_an_error_that_must_end_the_process_is_raised_to_whoever_runs_it(
-    jobs: Jobs, supervisor: Supervisor, error: Exception
+async def test_a_duty_that_contradicts_a_law_puts_its_order_aside_and_ends_nothing(
+    jobs: Jobs, supervisor: Supervisor
 ) -> None:
+    error = InvariantViolation("two truths")
+
+    async def die() -> None:
+        raise error
+
+    jobs.do = die
+    supervisor.reconcile("a", frozenset({Duty.PAY}))
+    await supervisor.failure(5)
+    assert jobs.aside == [("a", error)]
+    await supervisor.stop()
+
+
+async def test_an_error_that_must_end_the_process_is_raised_to_whoever_runs_it(
+    jobs: Jobs, supervisor: Supervisor
+) -> None:
+    error = StoreError("disk full")
+
     async def die() -> None:
         raise error
 
@@ -187,7 +207,7 @@ async def test_nothing_is_started_after_a_fatal_error_or_after_stopping(jobs: Jo
     supervisor.reconcile("a", BOTH)
     await _settle()
     assert jobs.started == []
-    stopped = Supervisor(jobs, FakeClock())
+    stopped = Supervisor(jobs, FakeClock(), jobs.put_aside)
     await stopped.stop()
     stopped.reconcile("a", BOTH)
     await _settle()

@@ -25,7 +25,7 @@ from holdpay.core import events as ev
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
-from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, StoreError
+from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, OrderFilter
 from holdpay.store import database, store
 from holdpay.store.database import transaction
@@ -117,6 +117,8 @@ FULL_ORDER = Order(
     end=End.REFUNDED,
     reason="the provider canceled it",
     erased_at_ms=NOW_MS + 15,
+    quarantined_at_ms=NOW_MS + 16,
+    quarantine_reason="It broke a law.",
     payment=FULL_PAYMENT,
 )
 
@@ -891,11 +893,14 @@ def test_a_copy_is_kept_before_a_migration_and_the_last_three_copies_stay(
 def test_a_database_made_before_erasing_keeps_its_orders_and_can_erase_them(path: Path) -> None:
     old = Database(path)
     migrations.apply(old, stop_before="0002_erasing")
-    row = {**to_row(FULL_ORDER, without=frozenset({"payment", "erased_at_ms"})), "reserved_msat": 0}
+    later = frozenset({"payment", "erased_at_ms", "quarantined_at_ms", "quarantine_reason"})
+    row = {**to_row(FULL_ORDER, without=later), "reserved_msat": 0}
     old.table("orders").insert(row)
     old.conn.close()
     opened = SqliteStore(path)
-    assert opened.get(FULL_ORDER.id) == replace(FULL_ORDER, payment=None, erased_at_ms=None)
+    assert opened.get(FULL_ORDER.id) == replace(
+        FULL_ORDER, payment=None, erased_at_ms=None, quarantined_at_ms=None, quarantine_reason=""
+    )
     assert (path.parent / "holdpay.db.before-0002_erasing").exists()
     assert opened.erase_codes(NOW_MS + HOUR, NOW_MS + HOUR) == 1
     opened.close()
@@ -916,6 +921,21 @@ def test_a_database_made_before_paid_before_keeps_its_orders_and_what_they_spent
     assert opened.get(found.id) == found
     assert opened.totals(NOW_MS).spent_day_msat == 2_001_002
     opened.close()
+
+
+def test_an_order_whose_row_makes_no_sense_is_marked_and_hides_no_other(db: SqliteStore) -> None:
+    _create(db, _order(1), _order(2), _order(3))
+    db._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = 'order00001'")
+    db._conn.execute("UPDATE orders SET provider_text = CAST(x'ff' AS TEXT) WHERE id = 'order00002'")
+    assert db.quarantine_unreadable(NOW_MS) == ["order00001", "order00002"]
+    assert [found.id for found in db.open_orders()] == ["order00003"]
+    assert [found.id for found in db.list_orders(OrderFilter())] == ["order00003"]
+    with pytest.raises(OrderUnreadable, match="holdpayd check"):
+        db.get("order00001")
+    with pytest.raises(OrderUnreadable):
+        db.find_key("key-2")
+    marks = db._conn.execute("SELECT id FROM orders WHERE quarantined_at_ms IS NOT NULL").fetchall()
+    assert [row["id"] for row in marks] == ["order00001", "order00002"]
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

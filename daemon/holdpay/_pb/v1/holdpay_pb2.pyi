@@ -276,6 +276,8 @@ class Order(_message.Message):
     PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
     ERASED_AT_MS_FIELD_NUMBER: _builtins.int
     GONE_SINCE_MS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_AT_MS_FIELD_NUMBER: _builtins.int
+    QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
     PAID_BEFORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """10 lower-case letters and digits; "rec" and the beginning of the payment hash for an order made by `holdpayd recover`."""
@@ -349,6 +351,12 @@ class Order(_message.Message):
     """When number, code and the provider's replies were erased (daemon.retain_codes_days). Absent: they were not."""
     gone_since_ms: _builtins.int
     """Since when LND, which had spoken of the payment, has no record of it. Absent: it has one, or nothing is out."""
+    quarantined_at_ms: _builtins.int
+    """Since when the order is quarantined: holdpayd contradicted itself about it, so it is watched and nothing is paid for
+    it any more. Absent: it is not.
+    """
+    quarantine_reason: _builtins.str
+    """How it did, one sentence. Empty: it is not quarantined."""
     paid_before: _builtins.bool
     """The node had paid this hold invoice before the order was requested, so `spent_msat` is 0 although it is settled."""
     @_builtins.property
@@ -394,11 +402,13 @@ class Order(_message.Message):
         promise_until_ms: _builtins.int | None = ...,
         erased_at_ms: _builtins.int | None = ...,
         gone_since_ms: _builtins.int | None = ...,
+        quarantined_at_ms: _builtins.int | None = ...,
+        quarantine_reason: _builtins.str = ...,
         paid_before: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -428,6 +438,8 @@ class Order(_message.Message):
     _WhichOneofArgType__preimage: _TypeAlias = _typing.Literal["_preimage", b"_preimage"]  # noqa: Y015
     _WhichOneofReturnType__promise_until_ms: _TypeAlias = _typing.Literal["promise_until_ms"]  # noqa: Y015
     _WhichOneofArgType__promise_until_ms: _TypeAlias = _typing.Literal["_promise_until_ms", b"_promise_until_ms"]  # noqa: Y015
+    _WhichOneofReturnType__quarantined_at_ms: _TypeAlias = _typing.Literal["quarantined_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__quarantined_at_ms: _TypeAlias = _typing.Literal["_quarantined_at_ms", b"_quarantined_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__quote_sat: _TypeAlias = _typing.Literal["quote_sat"]  # noqa: Y015
     _WhichOneofArgType__quote_sat: _TypeAlias = _typing.Literal["_quote_sat", b"_quote_sat"]  # noqa: Y015
     @_typing.overload
@@ -458,6 +470,8 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preimage) -> _WhichOneofReturnType__preimage | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__promise_until_ms) -> _WhichOneofReturnType__promise_until_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quarantined_at_ms) -> _WhichOneofReturnType__quarantined_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_sat) -> _WhichOneofReturnType__quote_sat | None: ...
 
