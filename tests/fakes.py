@@ -46,6 +46,11 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.offset_ms = START_MS
+        self.set_by_ms = 0
+        """How far the wall clock was set forward while the daemon ran."""
+
+    def wall_ahead_ms(self) -> int:
+        return self.set_by_ms
 
     def now_ms(self) -> int:
         loop = asyncio.get_running_loop()

@@ -155,7 +155,7 @@ class _Daemon:
             await self._clock.sleep(ERASE_EVERY_S)
 
     def _look_at_wall_clock(self) -> None:
-        is_set = abs(self._clock.behind_wall_s()) > CLOCK_SET_S
+        is_set = abs(self._clock.wall_ahead_ms()) > CLOCK_SET_S * 1000
         if is_set and not self._is_clock_set:
             log.warning("the wall clock was set; times go on as before. Restart holdpayd at leisure to take it over")
         self._is_clock_set = is_set

@@ -22,9 +22,9 @@ class SystemClock:
         """Milliseconds since 1970, UTC."""
         return (self._offset_ns + _passed_ns()) // 1_000_000
 
-    def behind_wall_s(self) -> float:
+    def wall_ahead_ms(self) -> int:
         """How far the wall clock was set forward since the start; negative: back."""
-        return (time.time_ns() - self._offset_ns - _passed_ns()) / 1e9
+        return (time.time_ns() - self._offset_ns - _passed_ns()) // 1_000_000
 
     async def sleep(self, seconds: float) -> None:
         """Waits; 0 and less let the other tasks run once."""

@@ -15,9 +15,13 @@ from holdpay.errors import LimitExceeded
 
 
 class Clock(Protocol):
-    """Wall-clock time, and the only way to wait."""
+    """Wall-clock time as of the start, and the only way to wait."""
 
     def now_ms(self) -> int: ...
+
+    def wall_ahead_ms(self) -> int:
+        """How far the present wall clock is ahead of ``now_ms``: it was set since. Negative: behind."""
+        ...
 
     async def sleep(self, seconds: float) -> None: ...
 

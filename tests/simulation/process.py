@@ -43,6 +43,9 @@ class SimClock:
     def now_ms(self) -> int:
         return self._heap.now_ms + self._offset_ms
 
+    def wall_ahead_ms(self) -> int:
+        return 0
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

@@ -48,6 +48,9 @@ class InvoiceDecoded:
     invoice: Invoice
     node: NodeIdentity
     seen_before: bool
+    wall_ahead_ms: int = 0
+    """How far the wall clock, by which the invoice expires, was ahead of the clock by which orders go; negative:
+    behind. It is set while we run, and ours goes on (``clock.SystemClock``)."""
 
 
 @dataclass(frozen=True, slots=True)

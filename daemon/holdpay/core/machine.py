@@ -436,7 +436,7 @@ def _invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: _Context) -> O
         return order
     assert order.payreq is not None
     invoice = event.invoice
-    verdict = vet(order, invoice, event.node, event.seen_before, ctx.policy, ctx.now_ms)
+    verdict = vet(order, invoice, event.node, event.seen_before, ctx.policy, ctx.now_ms + event.wall_ahead_ms)
     ctx.notes.extend(verdict.warnings)
     if verdict.reasons:
         reason = "the hold invoice was refused: " + "; ".join(verdict.reasons)
@@ -456,7 +456,7 @@ def _invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: _Context) -> O
         fee_limit_msat=first_fee_limit_msat(max_fee_sat, ctx.policy),
         dispatch_at_ms=ctx.now_ms,
     )
-    latest_ms = invoice.expires_at_ms - ctx.policy.min_expiry_left_s * 1000
+    latest_ms = invoice.expires_at_ms - event.wall_ahead_ms - ctx.policy.min_expiry_left_s * 1000
     return replace(order, payment=payment, max_fee_sat=max_fee_sat, pay_by_ms=min(order.pay_by_ms, latest_ms))
 
 

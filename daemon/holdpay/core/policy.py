@@ -115,7 +115,7 @@ class Verdict:
 
 
 def vet(order: Order, invoice: Invoice, node: NodeIdentity, seen_before: bool, policy: Policy, now_ms: int) -> Verdict:
-    """Looks at a hold invoice from every side before anything is paid."""
+    """Looks at a hold invoice from every side before anything is paid. ``now_ms``: of the wall clock."""
     reasons = [
         *_vet_network(node, policy),
         *_vet_amount(order, invoice, policy),

@@ -91,6 +91,8 @@ class Desk:
             raise NotReady(
                 status.detail or f"lnd is {status.state.value}. Wait until it is ready.", lnd_state=status.state.value
             )
+        if trouble := self._engine.clock_trouble():
+            raise NotReady(trouble)
 
     def reason_against_orders(self) -> str:
         """Why any order would be refused now, before the provider is even asked. Empty: it would not."""

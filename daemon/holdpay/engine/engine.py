@@ -14,6 +14,7 @@ from holdpay.core.events import (
     CancelRequested,
     DaemonRestarted,
     Event,
+    InvoiceDecoded,
     OrderQuarantined,
     ProviderReplied,
     TimePassed,
@@ -34,6 +35,9 @@ PASS_INTERVAL_S = 1.0
 ASK_FIRST_S = 3600
 """A deadline that passed while no daemon ran counts once the provider has answered, or has not for so long: it may
 have the code by now. A few polls of a late order (``poll_late_max_s``)."""
+
+CLOCK_DOUBT_S = 600
+"""After a hold invoice that had expired when it came new orders are refused for so long, or until the clock is set."""
 
 log = structlog.get_logger()
 
@@ -64,6 +68,7 @@ class Engine:
         self._changes: dict[str, asyncio.Event] = {}
         self._alarms: set[str] = set()
         self._unreadable: list[str] = []
+        self._doubt: tuple[int, int] | None = None
         self._ask_first_until_ms: dict[str, int] = {}
         self._performers = Performers(self)
         self._supervisor = Supervisor(self._performers, clock, self.quarantine)
@@ -131,6 +136,8 @@ class Engine:
         with self._ending_the_process():
             self.store.commit(event, step, raw, now_ms)
         self._open[order_id] = step.order
+        if isinstance(event, InvoiceDecoded):
+            self._doubt_clock(event, now_ms)
         _log_step(order, event, step)
         self._announce(order_id)
         self._reconcile(order_id)
@@ -200,6 +207,25 @@ class Engine:
             log.info("order accepted", order_id=order.id, kind=order.kind, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
         return recorded
+
+    def _doubt_clock(self, event: InvoiceDecoded, now_ms: int) -> None:
+        """A hold invoice is minutes old at most when it comes: one that has expired by then tells of a wrong clock."""
+        wall_ahead_ms = event.wall_ahead_ms
+        is_expired = event.invoice.expires_at_ms <= now_ms + wall_ahead_ms
+        self._doubt = (now_ms + CLOCK_DOUBT_S * 1000, wall_ahead_ms) if is_expired else None
+
+    def clock_trouble(self) -> str:
+        """Why every hold invoice would be refused as expired, with what to do. Empty: it would not, as far as known."""
+        if self._doubt is None:
+            return ""
+        until_ms, wall_ahead_ms = self._doubt
+        is_set = abs(self.clock.wall_ahead_ms() - wall_ahead_ms) > 60_000
+        if is_set or not 0 < until_ms - self.clock.now_ms() <= CLOCK_DOUBT_S * 1000:
+            return ""
+        return (
+            "The latest hold invoice had expired when it came, so this machine's clock is probably wrong."
+            " Set it (`timedatectl`); no restart is needed."
+        )
 
     def alarms_of_unreadable(self) -> list[str]:
         """As ``explain.alarms``, of the open orders that cannot even be read."""

@@ -164,7 +164,8 @@ class Performers:
                 seen = store.has_payment_hash(invoice.payment_hash) or (
                     theirs is not None and store.has_provider_order(theirs, besides=order_id)
                 )
-                self._engine.apply(order_id, ev.InvoiceDecoded(invoice, node, seen_before=seen))
+                wall_ahead_ms = self._engine.clock.wall_ahead_ms()
+                self._engine.apply(order_id, ev.InvoiceDecoded(invoice, node, seen, wall_ahead_ms))
 
     # --- PAY ----------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ class FailureKind(Enum):
 
     UNREACHABLE = auto()
     """No connection, or it broke: what was asked may or may not have arrived."""
+    UNRESOLVED = auto()
+    """The name of lnd.address is not known (now): nothing was asked."""
     UNTRUSTED = auto()
     """The TLS handshake failed: nothing was asked."""
     WALLED = auto()
@@ -94,6 +96,8 @@ _BY_TEXT: Final = (
 # What gRPC says before it says why it could not connect.
 _CONNECT_PREFIX: Final = re.compile(r"^failed to connect to all addresses; last error: \w+: (\S+: )?")
 
+_RESOLVER_TEXTS: Final = ("dns resolution failed", "errors resolving", "getaddrinfo")
+
 _HANDSHAKE_TEXTS: Final = ("certificate", "verification check failed", "security handshaker")
 
 # A page of a reverse proxy or a captive portal, whatever code gRPC makes of its status. A 5xx is its word that lnd, or
@@ -108,6 +112,8 @@ def read_failure(code: grpc.StatusCode, text: str) -> Failure:
     if _WALL_TEXT.search(lower):
         return Failure(FailureKind.WALLED, text)
     if code is grpc.StatusCode.UNAVAILABLE:
+        if any(part in lower for part in _RESOLVER_TEXTS):
+            return Failure(FailureKind.UNRESOLVED, text)
         is_handshake = any(part in lower for part in _HANDSHAKE_TEXTS)
         return Failure(FailureKind.UNTRUSTED if is_handshake else FailureKind.UNREACHABLE, text)
     if code is grpc.StatusCode.UNKNOWN:
@@ -175,6 +181,9 @@ _OF_A_CERTIFICATES_DATES: Final = (
 _EXPLANATIONS: Final = {
     FailureKind.UNREACHABLE: (
         "lnd at {address} does not answer ({text}). See that it runs and that lnd.address is right."
+    ),
+    FailureKind.UNRESOLVED: (
+        "The name of lnd at {address} cannot be resolved ({text}). See that lnd.address is right and that DNS works."
     ),
     FailureKind.UNTRUSTED: (
         "The certificate of lnd at {address} was not accepted ({text})."

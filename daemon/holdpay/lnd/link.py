@@ -86,9 +86,14 @@ class Link:
         return await self._patiently(partial(self.ask, call))
 
     def note(self, connection: Connection, failure: Failure) -> None:
-        """Takes note of how a call ended. After a failed handshake lnd may have a new certificate."""
+        """Takes note of how a call ended. After a failed handshake lnd may have a new certificate; a channel that could
+        not resolve the name tries again after up to two minutes, whatever its options say, and a new one at once.
+        """
         if failure.kind is FailureKind.UNTRUSTED and connection is self.current:
             self._renew()
+        elif failure.kind is FailureKind.UNRESOLVED and connection is self.current:
+            # Nobody is woken: nothing stood, and the next look comes by itself.
+            self._replace(connection.certificates)
 
     async def close(self) -> None:
         """Ends every call on every connection."""
@@ -119,17 +124,23 @@ class Link:
             return  # lnd is writing it; the next failed handshake looks again
         if certificates == self.current.certificates:
             return
+        self._replace(certificates)
+        self._on_break()
+
+    def _replace(self, certificates: bytes) -> None:
         old, self.current = self.current, Connection(self.settings, certificates, self._on_break)
         self._retired.add(old)
         task = asyncio.create_task(self._retire(old), name="lnd connection, retired")
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
-        self._on_break()
 
     async def _retire(self, connection: Connection) -> None:
         await connection.close_when_idle()
         self._retired.discard(connection)
 
 
+_TRANSPORT: Final = frozenset({FailureKind.UNREACHABLE, FailureKind.UNRESOLVED, FailureKind.UNTRUSTED})
+
+
 def _is_transport(error: BaseException) -> bool:
-    return isinstance(error, CallFailed) and error.failure.kind in {FailureKind.UNREACHABLE, FailureKind.UNTRUSTED}
+    return isinstance(error, CallFailed) and error.failure.kind in _TRANSPORT

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
 
+from holdpay.core.lightning import Invoice, NodeIdentity
 from holdpay.core.model import End, HtlcState, Order, OrderState
-from holdpay.errors import ProviderUnavailable
+from holdpay.engine.desk import Desk
+from holdpay.engine.engine import CLOCK_DOUBT_S
+from holdpay.errors import NotReady, ProviderUnavailable
 from tests.fakes import NO_ROUTE, Send, Story
 from tests.unit.engine.world import World
 
@@ -153,3 +156,39 @@ async def test_a_clock_that_was_set_back_is_noted_in_the_journal(world: World) -
     (restarted,) = [u for u in world.store.updates(0, order_id, 100) if u.event == "daemon_restarted"]
     assert "set back by 3600 s or more" in restarted.notes[0]
     await world.until_closed(order_id)
+
+
+@pytest.mark.parametrize("set_by_s", [-3652 * DAY_S, -3600, 3600, 3652 * DAY_S])
+async def test_a_clock_that_was_wrong_at_the_start_and_is_set_later_refuses_no_invoice(
+    world: World, set_by_s: int
+) -> None:
+    """The provider's clock is right, and ours is as far off as it was set by."""
+    decode = world.lnd.decode
+
+    async def decode_by_the_right_clock(payreq: str) -> tuple[Invoice, NodeIdentity]:
+        invoice, node = await decode(payreq)
+        return replace(invoice, created_at_ms=invoice.created_at_ms + set_by_s * 1000), node
+
+    world.lnd.decode = decode_by_the_right_clock  # type: ignore[method-assign]
+    world.clock.set_by_ms = set_by_s * 1000
+    closed = await world.until_closed(world.request())
+    assert closed.end is End.CODE_RECEIVED
+
+
+async def test_an_invoice_that_had_expired_by_the_wall_clock_is_refused_and_said_until_the_clock_is_set(
+    world: World,
+) -> None:
+    world.clock.set_by_ms = DAY_S * 1000
+    assert (await world.until_closed(world.request())).end is End.INVOICE_REJECTED
+    with pytest.raises(NotReady, match="clock is probably wrong"):
+        Desk(world.engine, catalog=None).check_ready()  # type: ignore[arg-type]
+    world.clock.set_by_ms = 0
+    assert world.engine.clock_trouble() == ""
+    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+
+
+async def test_a_doubt_about_the_clock_does_not_last_for_ever(world: World) -> None:
+    world.clock.set_by_ms = DAY_S * 1000
+    await world.until_closed(world.request())
+    await asyncio.sleep(CLOCK_DOUBT_S + 1)
+    assert world.engine.clock_trouble() == ""

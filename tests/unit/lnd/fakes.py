@@ -43,6 +43,9 @@ class FakeClock:
     def now_ms(self) -> int:
         return self.ms
 
+    def wall_ahead_ms(self) -> int:
+        return 0
+
     async def sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)
         if seconds < 1:

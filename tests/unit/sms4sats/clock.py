@@ -25,6 +25,9 @@ class ManualClock:
     def now_ms(self) -> int:
         return round(self._now_s * 1000)
 
+    def wall_ahead_ms(self) -> int:
+        return 0
+
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
@@ -60,6 +63,9 @@ class SkippingClock(ManualClock):
     def __init__(self) -> None:
         super().__init__()
         self.slept_s: list[float] = []
+
+    def wall_ahead_ms(self) -> int:
+        return 0
 
     async def sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)
