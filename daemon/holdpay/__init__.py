@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# Names are to be resolved as the system resolves them (hosts file, .local, systemd-resolved). gRPC reads this once, when
-# it is imported; what the operator has set counts.
+# Names are to be resolved as the system resolves them (hosts file, .local, systemd-resolved). gRPC reads this once, at
+# its import; what the operator has set counts.
 os.environ.setdefault("GRPC_DNS_RESOLVER", "native")

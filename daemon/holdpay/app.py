@@ -13,6 +13,7 @@ from random import Random
 import structlog
 
 from holdpay import __version__
+from holdpay.background import Background
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
 from holdpay.engine.desk import Desk
@@ -37,6 +38,7 @@ PROVIDER_TIMEOUT_S = 15.0
 CLOCK_SET_S = 60
 DAY_S = 24 * 3600
 ERASE_EVERY_S = 3600
+TELL_SILENT_S = 60
 
 log = structlog.get_logger()
 
@@ -80,22 +82,25 @@ class _Daemon:
     async def serve(self) -> int:
         stop = _stop_signal()
         async with contextlib.AsyncExitStack() as stack:
-            engine, server = await self._build(stack)
+            engine, node, server = await self._build(stack)
             engine.take_over()
             await server.start(self._claim.binding())
-            engine.on_pass = self._notifier.watchdog
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
             running = asyncio.create_task(engine.run(), name="engine")
-            telling = asyncio.create_task(self._tell_lnd_state(engine, server), name="lnd state")
-            erasing = asyncio.create_task(self._erase_old_codes(engine), name="erase old codes")
+            tasks = [
+                Background("lnd state", lambda: self._tell_lnd_state(engine, server), TELL_SILENT_S, self._clock),
+                Background("erase old codes", lambda: self._erase_old_codes(engine), 2 * ERASE_EVERY_S, self._clock),
+            ]
+            engine.on_pass = lambda: self._passed(node, tasks)
+            engine.trouble = lambda: _trouble(tasks)
             try:
                 await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
                 return self._verdict(running)
             finally:
-                await self._leave(server, running, telling, erasing)
+                await self._leave(server, running, tasks)
 
-    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, RpcServer]:
+    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, LndNode, RpcServer]:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
         store = SqliteStore(settings.daemon.state_dir / DATABASE)
         stack.callback(store.close)
@@ -127,32 +132,35 @@ class _Daemon:
             feed=self._feed,
             about=about,
         )
-        return engine, RpcServer(service)
+        return engine, node, RpcServer(service)
+
+    def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
+        """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""
+        if node.is_watched and all(task.is_alive for task in tasks):
+            self._notifier.watchdog()
 
     async def _tell_lnd_state(self, engine: Engine, server: RpcServer) -> None:
         """systemd's STATUS line, the health service and the log say what lnd's state is, when it changes."""
-        while True:
-            status = engine.node_status()
-            words = f"lnd {status.alias or status.address} is {status.state.value}. {status.detail}".strip()
-            if words != self._lnd_words:
-                self._lnd_words = words
-                log.info("lnd", state=status.state.value, detail=status.detail, version=status.version)
-                self._notifier.status(words)
-                await server.set_lnd_usable(status.state is NodeState.READY)
-            self._look_at_wall_clock()
-            await self._clock.sleep(1)
+        status = engine.node_status()
+        words = f"lnd {status.alias or status.address} is {status.state.value}. {status.detail}".strip()
+        if words != self._lnd_words:
+            log.info("lnd", state=status.state.value, detail=status.detail, version=status.version)
+            self._notifier.status(words)
+            await server.set_lnd_usable(status.state is NodeState.READY)
+            self._lnd_words = words
+        self._look_at_wall_clock()
+        await self._clock.sleep(1)
 
     async def _erase_old_codes(self, engine: Engine) -> None:
         """Accounts need neither code nor number; a database that still has them is worth stealing."""
         retain_ms = self._settings.daemon.retain_codes_days * DAY_S * 1000
-        while True:
-            count = 0
-            while erased := engine.erase_codes(self._clock.now_ms() - retain_ms):
-                count += erased
-                await self._clock.sleep(0)
-            if count:
-                log.info("codes and numbers of old orders erased", orders=count)
-            await self._clock.sleep(ERASE_EVERY_S)
+        count = 0
+        while erased := engine.erase_codes(self._clock.now_ms() - retain_ms):
+            count += erased
+            await self._clock.sleep(0)
+        if count:
+            log.info("codes and numbers of old orders erased", orders=count)
+        await self._clock.sleep(ERASE_EVERY_S)
 
     def _look_at_wall_clock(self) -> None:
         is_set = abs(self._clock.wall_ahead_ms()) > CLOCK_SET_S * 1000
@@ -170,15 +178,22 @@ class _Daemon:
             raise error
         return EXIT_UNEXPECTED
 
-    async def _leave(self, server: RpcServer, *tasks: asyncio.Task[None]) -> None:
+    async def _leave(self, server: RpcServer, running: asyncio.Task[None], tasks: Sequence[Background]) -> None:
         """Streams are told first. Nothing here touches an HTLC: what is in flight goes on, and is found again."""
         self._notifier.stopping("stopping; payments in flight go on and are found again at the next start")
         self._feed.stop()
         await server.stop(self._settings.daemon.shutdown_wait_s)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await task.stop()
         log.info("stopped")
+
+
+def _trouble(tasks: Sequence[Background]) -> str:
+    """Which task is not well, with what to do. Empty: none."""
+    names = ", ".join(task.name for task in tasks if not task.is_well)
+    return names and f"A task of holdpayd fails ({names}). See its log; restart it, and please report this."
 
 
 def _stop_signal() -> asyncio.Event:

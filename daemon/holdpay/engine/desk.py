@@ -91,7 +91,7 @@ class Desk:
             raise NotReady(
                 status.detail or f"lnd is {status.state.value}. Wait until it is ready.", lnd_state=status.state.value
             )
-        if trouble := self._engine.clock_trouble():
+        if trouble := self._engine.trouble() or self._engine.clock_trouble():
             raise NotReady(trouble)
 
     def reason_against_orders(self) -> str:

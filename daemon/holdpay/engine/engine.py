@@ -64,6 +64,8 @@ class Engine:
         self.clock = clock
         self.rng = rng
         self.on_pass: Callable[[], None] = lambda: None
+        self.trouble: Callable[[], str] = lambda: ""
+        """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
         self._open: dict[str, Order] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._alarms: set[str] = set()

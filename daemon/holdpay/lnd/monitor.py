@@ -68,11 +68,10 @@ class Monitor:
         if self._seen.state is NodeState.READY:
             self._see(replace(self._seen, state=NodeState.DENIED, detail=explain(failure, self._settings.address)))
 
-    async def run(self, link: Link) -> None:
-        """Looks until it is cancelled."""
-        while True:
-            await self.look(link)
-            await self._pause()
+    async def turn(self, link: Link) -> None:
+        """Looks, and waits until the next look is due."""
+        await self.look(link)
+        await self._pause()
 
     async def look(self, link: Link) -> None:
         """One look. Raises nothing."""

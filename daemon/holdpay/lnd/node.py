@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
 
+from holdpay.background import Background
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
 from holdpay.lnd.channels import look_for_htlc
@@ -14,7 +16,10 @@ from holdpay.lnd.link import Link
 from holdpay.lnd.monitor import Monitor
 from holdpay.lnd.settings import LndSettings
 from holdpay.lnd.streams import follow, judge_send, judge_track
-from holdpay.ports import Clock, NodeStatus
+from holdpay.ports import Clock, NodeState, NodeStatus
+
+MONITOR_SILENT_S: Final = 180
+"""A look makes up to seven calls of some seconds, and waits before the next."""
 
 
 class LndNode:
@@ -29,25 +34,35 @@ class LndNode:
         self._clock = clock
         self._monitor = Monitor(settings, clock)
         self._link_or_none: Link | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: Background | None = None
 
     async def start(self) -> None:
         """Begins to look for lnd in the background; does not wait for it. Raises ConfigError for the certificate."""
         self._link_or_none = Link(self._settings, self._clock, self._monitor.wake, self._monitor.deny)
-        self._watching = asyncio.create_task(self._monitor.run(self._link), name="lnd monitor")
+        self._watching = Background(
+            "lnd monitor", lambda: self._monitor.turn(self._link), MONITOR_SILENT_S, self._clock
+        )
 
     async def close(self) -> None:
         """Ends every call; payments go on in lnd. Streams that are being read end with ``Lost``."""
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+            await self._watching.stop()
         if self._link_or_none is not None:
             await self._link.close()
 
     @property
     def status(self) -> NodeStatus:
         """The latest look; its ``detail`` is a warning if the state is READY."""
-        return self._monitor.status
+        seen = self._monitor.status
+        if self._watching is not None and not self._watching.is_well:
+            detail = "holdpayd cannot look at lnd because of a defect of its own. See its log, and please report it."
+            return replace(seen, state=NodeState.UNREACHABLE, detail=detail)
+        return seen
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the looks at lnd go on."""
+        return self._watching is not None and self._watching.is_alive
 
     @property
     def identity(self) -> NodeIdentity | None:

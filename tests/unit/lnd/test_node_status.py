@@ -11,6 +11,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from holdpay._pb.lnd import stateservice_pb2 as staterpc
+from holdpay.background import RESTART_AFTER_S
 from holdpay.errors import LndDenied
 from holdpay.lnd.macaroon import BAKE
 from holdpay.lnd.node import LndNode
@@ -235,3 +236,20 @@ async def test_only_a_changed_state_is_logged_and_never_the_macaroon(
         await clock.advance(READY_S)
     assert [entry["state"] for entry in logs] == ["ready", "locked"]
     assert "736563726574" not in repr(logs)
+
+
+async def test_looks_that_fail_by_a_defect_make_lnd_not_ready_until_one_ends_well(
+    node: LndNode, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(link: object) -> None:
+        raise ValueError("planted")
+
+    assert state_of(node) is NodeState.READY
+    with monkeypatch.context() as planted:
+        planted.setattr(node._monitor, "look", broken)
+        await clock.advance(READY_S)
+        assert state_of(node) is NodeState.UNREACHABLE
+        assert "defect" in node.status.detail
+    await clock.advance(RESTART_AFTER_S)
+    await clock.advance(READY_S)
+    assert state_of(node) is NodeState.READY
