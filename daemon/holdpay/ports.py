@@ -150,10 +150,14 @@ class Prices:
 class Urgency(StrEnum):
     """Who goes first when the request rate is at its limit."""
 
-    HELD_WITHOUT_NUMBER = "0"
-    AWAITING_CODE = "1"
-    LICENSE = "2"
-    REFUND = "3"
+    CHARGED = "0"
+    """The HTLC settled: the code is there now, and the money is gone."""
+    HELD_WITHOUT_NUMBER = "1"
+    AWAITING_CODE = "2"
+    LICENSE = "3"
+    REFUND = "4"
+    NEW = "5"
+    """A new order, and what a person looks up. Never waits for the rate, only for a pause."""
 
 
 class Catalog(Protocol):

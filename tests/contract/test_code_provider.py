@@ -491,20 +491,21 @@ NOW_MS = 1_790_000_000_000
     ("text", "wanted_s"),
     [
         ("", None),
-        ("120", 120),
+        ("50", 50),
+        ("120", 60),
         (" 0 ", 0),
-        ("9" * 5000, 120),
+        ("9" * 5000, 60),
         ("-5", None),
         ("soon", None),
         ("1.5", None),
         ("٣", None),
-        (formatdate(NOW_MS / 1000 + 90, usegmt=True), 90),
+        (formatdate(NOW_MS / 1000 + 40, usegmt=True), 40),
         (formatdate(NOW_MS / 1000 - 90, usegmt=True), 0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 120),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60),
         ("Fri, 31 Dec 99999 23:59:59 GMT", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_and_two_minutes_at_most(text: str, wanted_s: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date_and_a_minute_at_most(text: str, wanted_s: float | None) -> None:
     assert retry_after(text, NOW_MS) == wanted_s
 
 

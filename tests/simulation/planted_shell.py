@@ -259,11 +259,11 @@ def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
     """After an error the next poll waits for a change of the order, which only a poll could bring."""
     ask = Performers._ask
 
-    async def stubborn(self: Performers, order: Order) -> float | None:
-        retry_after_s = await ask(self, order)
-        if retry_after_s is not None:
+    async def stubborn(self: Performers, order: Order) -> bool:
+        is_answered = await ask(self, order)
+        if not is_answered:
             await self._until(order.id, None)
-        return retry_after_s
+        return is_answered
 
     return patch.object(Performers, "_ask", stubborn)
 

@@ -23,7 +23,7 @@ from holdpay.core.duties import (
     wants_look,
 )
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
-from holdpay.core.model import Order, OrderState, Payment
+from holdpay.core.model import HtlcState, Order, OrderState, Payment
 from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
     LndError,
@@ -298,18 +298,17 @@ class Performers:
                 if self._now_ms() < at_ms or self._engine.order(order_id) is not order:
                     continue
             asked_at_ms = self._now_ms()
-            retry_after_s = await self._ask(order)
-            if retry_after_s is None:
+            if await self._ask(order):
                 backoff.reset()
             else:
-                await self._pause(max(retry_after_s, backoff.next_s()))
+                await self._pause(backoff.next_s())
 
     def _jittered(self, at_ms: int) -> int:
         now_ms = self._now_ms()
         return now_ms + int((at_ms - now_ms) * self._engine.rng.uniform(1, 1 + JITTER))
 
-    async def _ask(self, order: Order) -> float | None:
-        """One status request. Returns None if it was answered, else how long the provider wants to be left alone."""
+    async def _ask(self, order: Order) -> bool:
+        """One status request. Returns whether it was answered. A pause that the provider asks for is its adapter's."""
         assert order.provider_order_id is not None
         asked_at_ms = self._now_ms()
         try:
@@ -317,13 +316,13 @@ class Performers:
         except ProviderUnavailable as error:
             log.warning("provider unavailable", order_id=order.id, error=error.message)
             self._journal_failing(order.id, error)
-            return error.retry_after_s or 0
+            return False
         except ProviderError as error:
             self._engine.apply(order.id, ev.ProviderConfused(error.message), raw=_raw(error))
-            return 0
+            return False
         self._failing.pop(order.id, None)
         self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
-        return None
+        return True
 
     def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
         """An answer goes into the journal, once for as long as it stays the same; silence does not."""
@@ -390,6 +389,8 @@ def _event_of(message: LndMessage) -> ev.Event:
 
 
 def _urgency(order: Order) -> Urgency:
+    if order.htlc is HtlcState.SETTLED:
+        return Urgency.CHARGED
     if order.is_money_out and order.state in {OrderState.AWAITING_PAYMENT, OrderState.PAID}:
         return Urgency.HELD_WITHOUT_NUMBER
     if order.state is OrderState.NUMBER_ASSIGNED:

@@ -48,7 +48,7 @@ FRESH_S: Final = 10
 """Stock and prices are looked up again after this: quotes are fresh by seconds."""
 PATIENCE_S: Final = 10
 """A request that a person may be waiting for fails at once if the provider wants a longer pause than this."""
-MAX_RETRY_AFTER_S: Final = 120
+MAX_RETRY_AFTER_S: Final = 60
 """Orders are held meanwhile, and an SMS code is worth nothing after some minutes: no longer silence is granted."""
 KEEP_ALIVE_S: Final = 30
 """Longer than from one poll of an order to the next."""
@@ -145,33 +145,34 @@ class Sms4Sats:
 
     async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
         """See ``CodeProvider``. ``kind`` is a key of KINDS."""
-        await self._pause_over()
+        self._check_pause()
         wanted = KINDS[kind]
         body = wanted.body(params)
         if self._settings.ref:
             body["ref"] = self._settings.ref
         request = self._http.build_request("POST", wanted.path, json=body)
-        return await self._ask(request, parse.placed, MAX_ORDER_BYTES, tries=1)
+        async with self._limiter.turn(Urgency.NEW, is_counted=False):
+            return await self._ask(request, parse.placed, MAX_ORDER_BYTES, tries=1)
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
         """See ``CodeProvider``."""
-        await self._limiter.turn(urgency)
         request = self._http.build_request("GET", "/orderstatus", params={"orderId": provider_order_id})
-        return await self._ask(
-            request, lambda answer: parse.order_status(answer, provider_order_id), MAX_ORDER_BYTES, tries=GET_TRIES
-        )
+        async with self._limiter.turn(urgency):
+            return await self._ask(
+                request, lambda answer: parse.order_status(answer, provider_order_id), MAX_ORDER_BYTES, tries=GET_TRIES
+            )
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
         """See ``CodeProvider``. Goes before all polls; waits for the end of a pause, since money is out."""
-        await self._limiter.unpaused()
         request = self._http.build_request("GET", "/cancelorder", params={"orderId": provider_order_id})
-        return await self._ask(request, parse.cancel_accepted, MAX_ORDER_BYTES, tries=1)
+        async with self._limiter.turn(Urgency.REFUND, is_counted=False):
+            return await self._ask(request, parse.cancel_accepted, MAX_ORDER_BYTES, tries=1)
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         """See ``CodeProvider``. Up to FRESH_S old."""
 
         async def ask() -> tuple[ServiceInfo, ...]:
-            await self._pause_over()
+            self._check_pause()
             request = self._http.build_request("GET", "/getnumbersstatus", params={"country": country_code})
             return await self._look_up(request, parse.services, MAX_LIST_BYTES)
 
@@ -183,7 +184,7 @@ class Sms4Sats:
         query = {name: value for name, value in params.items() if value is not None}
 
         async def ask() -> Prices:
-            await self._pause_over()
+            self._check_pause()
             asked_at_ms = self._clock.now_ms()
             request = self._http.build_request("GET", "/price", params=query)
             return await self._look_up(request, lambda answer: parse.prices(answer, asked_at_ms), MAX_ORDER_BYTES)
@@ -193,16 +194,16 @@ class Sms4Sats:
     async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
         """What a person waits for: asked a second time if the provider stumbles and names no pause."""
         retrying = self._retrying(retry_if_exception(_is_stumble), LOOK_UP_TRIES)
-        reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
+        async with self._limiter.turn(Urgency.NEW, is_counted=False):
+            reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
         return reply.value
 
-    async def _pause_over(self) -> None:
+    def _check_pause(self) -> None:
         left_s = self._limiter.pause_left_s
         if left_s > PATIENCE_S:
             raise ProviderUnavailable(
                 f"sms4sats takes no requests for the next {left_s:.0f} s. Try again then.", retry_after_s=left_s
             )
-        await self._limiter.unpaused()
 
     async def _ask(
         self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int, *, tries: int

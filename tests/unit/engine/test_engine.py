@@ -19,6 +19,7 @@ from holdpay.core.explain import alarms
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.engine.performers import _urgency
 from holdpay.errors import (
     InvariantViolation,
     KeyTaken,
@@ -573,12 +574,12 @@ async def test_a_provider_that_is_down_for_an_hour_is_asked_seldom_and_believed_
     assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
 
 
-async def test_a_provider_that_wants_a_pause_gets_it(world: World) -> None:
-    await _held(world)
-    world.provider.status_error = ProviderUnavailable("HTTP 429", retry_after_s=500)
-    polls = len(world.provider.polls)
-    await asyncio.sleep(490)
-    assert len(world.provider.polls) == polls + 1
+async def test_the_code_of_an_htlc_that_settled_is_asked_for_before_all_others(world: World) -> None:
+    order_id = await _held(world, Story(number_after_s=None, code_after_s=1000))
+    assert _urgency(world.order(order_id)) is Urgency.HELD_WITHOUT_NUMBER
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+    assert _urgency(world.order(order_id)) is min(Urgency, key=lambda urgency: urgency.value)
 
 
 async def test_nonsense_of_the_provider_is_noted_a_bounded_number_of_times(world: World) -> None:

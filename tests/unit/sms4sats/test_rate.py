@@ -20,6 +20,8 @@ class Queue:
     def __init__(self, limiter: RateLimiter) -> None:
         self.limiter = limiter
         self.served: list[str] = []
+        self.answer = asyncio.Event()
+        self.answer.set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def want(self, *names: str, urgency: Urgency = CODE) -> None:
@@ -28,8 +30,9 @@ class Queue:
         await settle()
 
     async def _take(self, name: str, urgency: Urgency) -> None:
-        await self.limiter.turn(urgency)
-        self.served.append(name)
+        async with self.limiter.turn(urgency):
+            self.served.append(name)
+            await self.answer.wait()
 
 
 @pytest.fixture
@@ -102,13 +105,13 @@ async def test_who_leaves_the_queue_costs_no_turn(clock: ManualClock, queue_at: 
 
 async def test_a_turn_given_to_a_task_canceled_at_that_moment_goes_back(clock: ManualClock) -> None:
     limiter = RateLimiter(clock, 1, 1)
-    await limiter.turn(CODE)
-    late = asyncio.create_task(limiter.turn(CODE))
-    next_one = asyncio.create_task(limiter.turn(CODE))
+    await limiter._wait(CODE, True)
+    late = asyncio.create_task(limiter._wait(CODE, True))
+    next_one = asyncio.create_task(limiter._wait(CODE, True))
     await settle()
-    turn = heapq.heappop(limiter._waiting)[2]
-    limiter._take()
-    turn.set_result(None)
+    turn = heapq.heappop(limiter._waiting)[3]
+    limiter._take(True)
+    turn.set_result(False)
     late.cancel()
     await clock.advance(0.999)
     assert (late.cancelled(), next_one.done()) == (True, False)
@@ -135,7 +138,7 @@ async def test_a_pause_holds_up_everybody_and_a_shorter_one_does_not_end_it(
     queue.limiter.pause(30)
     queue.limiter.pause(1)
     await queue.want("poll", urgency=HELD)
-    other = asyncio.create_task(queue.limiter.unpaused())
+    other = asyncio.create_task(queue.limiter._wait(REFUND, False))
     await clock.advance(29)
     assert (queue.served, other.done(), queue.limiter.pause_left_s) == ([], False, 1.0)
     await clock.advance(1.1)
@@ -158,3 +161,44 @@ def test_a_rate_that_makes_no_sense_is_refused(clock: ManualClock) -> None:
     for requests_per_s, burst in ((-1, 1), (1, 0)):
         with pytest.raises(ValueError, match="rate"):
             RateLimiter(clock, requests_per_s, burst)
+
+
+async def test_after_a_pause_the_most_urgent_goes_alone_and_the_rest_when_it_was_answered(
+    clock: ManualClock, queue_at: QueueAt
+) -> None:
+    queue = queue_at(2, 5)
+    queue.limiter.pause(30)
+    queue.answer.clear()
+    await queue.want("refund", urgency=REFUND)
+    await queue.want("code", urgency=CODE)
+    await queue.want("charged", urgency=Urgency.CHARGED)
+    await clock.advance(40)
+    assert queue.served == ["charged"]
+    queue.answer.set()
+    await clock.advance(0.1)
+    assert queue.served == ["charged", "code", "refund"]
+
+
+async def test_a_probe_that_brings_the_next_pause_lets_nobody_else_go(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(2, 5)
+    queue.limiter.pause(30)
+    queue.answer.clear()
+    await queue.want("a", "b")
+    await clock.advance(31)
+    queue.limiter.pause(30)
+    queue.answer.set()
+    await clock.advance(29)
+    assert queue.served == ["a"]
+    await clock.advance(2)
+    assert queue.served == ["a", "b"]
+
+
+async def test_a_probe_whose_task_is_canceled_hands_the_probe_on(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(2, 5)
+    queue.limiter.pause(30)
+    queue.answer.clear()
+    await queue.want("a", "b")
+    await clock.advance(31)
+    queue.tasks["a"].cancel()
+    await clock.advance(0.1)
+    assert queue.served == ["a", "b"]
