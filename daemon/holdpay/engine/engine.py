@@ -128,14 +128,10 @@ class Engine:
         if isinstance(event, ProviderReplied):
             self._ask_first_until_ms.pop(order_id, None)
         now_ms = self.clock.now_ms()
-        self._supervisor.check()
-        try:
-            step = decide(order, event, self.policy, now_ms)
-        except Exception as error:  # noqa: BLE001 - a defect of ours about one order, whatever it is
-            return self.quarantine(order_id, error)
-        if not step.is_change:
-            return order
         with self._ending_the_process():
+            event, step = self._decided(order, event, now_ms)
+            if not step.is_change:
+                return order
             self.store.commit(event, step, raw, now_ms)
         self._open[order_id] = step.order
         if isinstance(event, InvoiceDecoded):
@@ -145,18 +141,17 @@ class Engine:
         self._reconcile(order_id)
         return step.order
 
+    def _decided(self, order: Order, event: Event, now_ms: int) -> tuple[Event, Step]:
+        """What becomes of the order; where we contradict ourselves about it, it is put aside and the others go on."""
+        try:
+            return event, decide(order, event, self.policy, now_ms)
+        except Exception as error:  # noqa: BLE001 - a defect of ours about one order, whatever it is
+            aside = _contradiction(order.id, error)
+            return aside, decide(order, aside, self.policy, now_ms)
+
     def quarantine(self, order_id: str, error: Exception) -> Order:
         """Puts one order aside, for good, and lets the others go on. Returns it. Raises StoreError."""
-        if (order := self._open.get(order_id)) is None:
-            return self.store.get(order_id)
-        log.error("holdpay contradicted itself about an order", order_id=order_id, exc_info=error)
-        if order.is_quarantined:
-            return order
-        # Another error's own words may hold what is secret.
-        text = (
-            error.message if isinstance(error, InvariantViolation) else f"a defect of holdpay ({type(error).__name__})"
-        )
-        return self.apply(order_id, OrderQuarantined(text))
+        return self.apply(order_id, _contradiction(order_id, error))
 
     @contextlib.contextmanager
     def _ending_the_process(self) -> Iterator[None]:
@@ -279,6 +274,14 @@ class Engine:
             if order.payment is not None and order.is_money_out
         )
         return next((payer for payer in payers if payer != identity), None)
+
+
+def _contradiction(order_id: str, error: Exception) -> OrderQuarantined:
+    log.error("holdpay contradicted itself about an order", order_id=order_id, exc_info=error)
+    # Another error's own words may hold what is secret.
+    if isinstance(error, InvariantViolation):
+        return OrderQuarantined(error.message)
+    return OrderQuarantined(f"a defect of holdpay ({type(error).__name__})")
 
 
 def _log_step(before: Order, event: Event, step: Step) -> None:
