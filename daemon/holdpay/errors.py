@@ -159,8 +159,10 @@ class ProviderProtocolError(ProviderError):
 
     reason = "PROVIDER_GARBLED"
 
-    def __init__(self, message: str | None = None, raw: str | None = None) -> None:
+    def __init__(self, message: str | None = None, raw: str | None = None, unread: str | None = None) -> None:
+        """``unread``: the answer, cut, if a person may find in it what was paid for. Never to be logged, as ``raw``."""
         self.raw = raw
+        self.unread = unread
         super().__init__(message)
 
 

@@ -160,7 +160,7 @@ def a_later_reply_erases_the_code() -> contextlib.AbstractContextManager[Any]:
     @contextlib.contextmanager
     def planted() -> Iterator[None]:
         with (
-            patch.object(machine, "_keep_first_words", latest),
+            patch.object(machine, "_keep_words", latest),
             patch.object(duties, "_needs_polling", lambda *_: True),
         ):
             yield

@@ -160,8 +160,10 @@ def replied(
     number: str | None = None,
     code: str | None = None,
     error: str | None = None,
+    unread: str | None = None,
 ) -> ProviderReplied:
-    return ProviderReplied(asked_at_ms, ProviderStatus(is_paid=paid, number=number, code=code, error=error))
+    said = ProviderStatus(is_paid=paid, number=number, code=code, error=error, unread=unread)
+    return ProviderReplied(asked_at_ms, said)
 
 
 def look(height: int, *, carried: bool = False, closing: bool = False, synced: bool = True) -> HtlcLook:
@@ -282,7 +284,10 @@ EVENTS: dict[str, ev.Event] = {
     "reply: code": replied(paid=True, number="15551234567", code="012345"),
     "reply: error": replied(paid=True, error="No available number"),
     "reply: error, unpaid": replied(error="No available number"),
+    "reply: another code": replied(paid=True, number="15551234567", code="987654"),
+    "reply: unread": replied(paid=True, unread='{"paid":true,"code":{}}'),
     "confused": ev.ProviderConfused("not JSON"),
+    "confused, unread": ev.ProviderConfused("not JSON", unread="Your code is 48010"),
     "provider failed": ev.ProviderFailed("HTTP 502"),
     "cancel requested": ev.CancelRequested(),
     "cancel accepted": ev.CancelAnswered(accepted=True, text=""),

@@ -70,13 +70,18 @@ def _of_the_end(order: Order) -> Broken:
 
 def _of_what_was_said(order: Order) -> Broken:
     if order.erased_at_ms is not None:
-        if order.code is not None or order.number is not None or not order.is_closed:
+        if _has_secrets(order) or not order.is_closed:
             yield "erased-in-part", "It is marked as erased, and is open or still has its code or number."
         return
     if (order.state is OrderState.DELIVERED) != (order.code is not None):
         yield "code-lost", f"It is {order.state.value}, and {'a' if order.code else 'no'} code is stored."
     if order.state is OrderState.NUMBER_ASSIGNED and order.number is None:
         yield "number-lost", "It has a number, and none is stored."
+
+
+def _has_secrets(order: Order) -> bool:
+    said = (order.code, order.number, order.unread)
+    return any(text is not None for text in said) or bool(order.earlier_numbers or order.later_codes)
 
 
 def _of_the_payment(order: Order, payment: Payment) -> Broken:

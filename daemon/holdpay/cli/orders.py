@@ -115,7 +115,10 @@ def _money(order: pb.Order) -> str:
 @_json
 @pass_app
 def show(app: App, *, order: str, as_json: bool) -> None:
-    """Show all that is known of ORDER, its code and its preimage too."""
+    """Show all that is known of ORDER, its code and its preimage too.
+
+    "Unread reply" is what the provider answered where holdpayd could not read the number or the code: look in it.
+    """
     found = app.call(lambda client: client.get_order(order))
     if as_json:
         render.echo_json(found)
@@ -138,7 +141,10 @@ def _order_facts(order: pb.Order) -> list[tuple[str, str]]:
         ("Ended", f"{render.date_time(order.closed_at_ms)}, {end}" if order.HasField("closed_at_ms") else ""),
         ("Reason", order.reason),
         ("Number", render.phone(order.number) if order.HasField("number") else ""),
+        *(("Earlier number", f"{render.phone(number)} (replaced)") for number in order.earlier_numbers),
         ("Code", order.code + code_note if order.HasField("code") else ""),
+        *(("Later code", code) for code in order.later_codes),
+        ("Unread reply", render.one_line(order.unread) if order.HasField("unread") else ""),
         (
             "Erased",
             f"{render.date_time(order.erased_at_ms)}: number and code" if order.HasField("erased_at_ms") else "",

@@ -47,9 +47,22 @@ def _phase_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
     if order.phase and not order.terminal and (before is None or before.phase != order.phase):
         yield order.phase
     if _is_news(before, order, "number"):
-        yield f"the number is {render.phone(order.number)}"
+        yield _number_line(before, order)
     if _is_news(before, order, "code") and order.code_may_lack_zeros:
         yield "the provider sent the code as a number: zeros at its beginning may be missing"
+    if len(order.later_codes) > (len(before.later_codes) if before is not None else 0):
+        yield f"the provider sent another code; the first one counts, `holdpay orders show {order.id}` shows all"
+    if _is_news(before, order, "unread") and not order.HasField("code"):
+        yield f"the provider's reply could not be read; see it with `holdpay orders show {order.id}`"
+
+
+def _number_line(before: pb.Order | None, order: pb.Order) -> str:
+    number, earlier = render.phone(order.number), order.earlier_numbers
+    if not earlier:
+        return f"the number is {number}"
+    if before is not None and before.HasField("number"):
+        return f"the provider replaced the number: it is {number} now, no longer {render.phone(earlier[-1])}"
+    return f"the number is {number}; it replaced {render.phone(earlier[-1])}"
 
 
 def _money_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:

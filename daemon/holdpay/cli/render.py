@@ -24,6 +24,12 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def one_line(text: str) -> str:
+    """A text of some size that came from outside, to be read: escape sequences and control characters taken out."""
+    line = " ".join(click.unstyle(text).split())
+    return "".join(char for char in line if char.isprintable())
+
+
 def sat(amount_sat: int) -> str:
     """12345 → "12,345 sat"."""
     return f"{amount_sat:,} sat"

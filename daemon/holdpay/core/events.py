@@ -135,6 +135,8 @@ class ProviderConfused:
     """The provider answered a status request with something that makes no sense, or with a refusal."""
 
     text: str
+    unread: str | None = None
+    """The reply itself, cut, if a person may still read in it what we cannot. None: it holds nothing of the order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,22 @@ def explain(
         money = f"{money} lnd cannot be asked now: {lnd_trouble}"
     elif lnd_trouble and _is_waiting_for_lnd(order):
         follows = f"{follows} lnd cannot be used now: {lnd_trouble}"
-    return Explanation(_summary(order), money, follows)
+    return Explanation(f"{_summary(order)}{_of_the_reply(order)}", money, follows)
+
+
+def _of_the_reply(order: Order) -> str:
+    """What a person has to know of odd replies: no number, no code, but where they are shown."""
+    show = f"`holdpay orders show {order.id}`"
+    said = []
+    if order.unread is not None and order.code is None:
+        said.append(f"The provider's reply could not be read; it is shown by {show}.")
+    elif order.unread is not None:
+        said.append(f"Besides, a reply of the provider could not be read whole; it is shown by {show}.")
+    if order.later_codes:
+        said.append(f"The provider sent more than one code: the first counts, and {show} shows all.")
+    if order.earlier_numbers:
+        said.append(f"The provider replaced the number: the latest counts, and {show} shows all.")
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def _is_waiting_for_lnd(order: Order) -> bool:
@@ -286,7 +301,8 @@ def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
             " back by itself, at its expiry height at the latest. Nothing is sent a second time meanwhile."
         )
     if order.state is OrderState.NUMBER_ASSIGNED:
-        head = f"Have the SMS sent to +{order.number}: the code is handed over when it arrives."
+        not_to = f", no longer to +{order.earlier_numbers[-1]}" if order.earlier_numbers else ""
+        head = f"Have the SMS sent to +{order.number}{not_to}: the code is handed over when it arrives."
     else:
         head = "A number comes next, then the code."
     if until_ms is None or now_ms >= until_ms:

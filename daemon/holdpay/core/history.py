@@ -52,6 +52,8 @@ def history_line(moment: Moment, before: Order | None) -> str | None:
         parts.append(text.format(**_words(order)))
     elif before is not None and not _is_same_phase(before, order):
         parts.append(f"{phase(order)}")
+    if before is not None and (new := order.earlier_numbers[len(before.earlier_numbers) :]):
+        parts.append(f"the number is +{order.number} now, no longer +{new[-1]}")
     parts += [f"noticed: {note}" for note in moment.notes]
     if order.is_closed and not (before and before.is_closed) and order.end is not None:
         parts.append(f"closed: {ENDS[order.end]}")

@@ -15,7 +15,8 @@ The laws that hold in every step:
 - *An order is never closed while money may be out.*
 - *A payment that reached the payee, or that the provider called paid, is never dispatched again*, whatever LND's
   reason says.
-- *Terminal words are sticky*: the first terminal message of LND is kept, a code is never forgotten.
+- *Terminal words are sticky*: the first terminal message of LND is kept, a code is never forgotten. A number that the
+  provider replaces is kept beside the new one, which counts until a code has come.
 - *A quarantined order is never dispatched, and no deadline closes it*: it is watched, and what the parties say of it is
   kept as far as it makes sense.
 """
@@ -37,6 +38,7 @@ from holdpay.core.lightning import (
     preimage_fits,
 )
 from holdpay.core.model import (
+    MAX_OTHERS,
     MONEY_MAY_BE_OUT,
     End,
     FailureClass,
@@ -280,11 +282,11 @@ def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     try:
         return _decide(order, event, policy, now_ms)
     except InvariantViolation:
-        after = order
-        if isinstance(event, ev.ProviderReplied):
-            # Whatever is wrong with the order: a code that came is handed over.
-            after = _keep_first_words(order, event.status, _Context(policy, now_ms))
-        return Step(after, is_change=after != order)
+        if not isinstance(event, ev.ProviderReplied):
+            return Step(order, is_change=False)
+        # Whatever is wrong with the order: a code that came is handed over.
+        ctx = _Context(policy, now_ms)
+        return _step(order, _keep_words(order, event.status, ctx), ctx)
 
 
 def _quarantine(order: Order, event: ev.OrderQuarantined, now_ms: int) -> Step:
@@ -302,6 +304,10 @@ def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     after = _give_up_in_time(after, ctx)
     after = _close_if_over(after, ctx)
     _assert_possible(after)
+    return _step(order, after, ctx)
+
+
+def _step(order: Order, after: Order, ctx: _Context) -> Step:
     if ctx.notes and after.anomaly_count < MAX_ANOMALIES:
         after = replace(after, anomaly_count=after.anomaly_count + len(ctx.notes))
     return Step(after, is_change=after != order, notes=tuple(ctx.notes), attempts=ctx.attempts)
@@ -365,9 +371,7 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
     status = event.status
     if order.state is OrderState.REQUESTED:
         return order
-    order = _keep_first_words(order, status, ctx)
-    if status.unread is not None:
-        ctx.notes.append("the code or the number in the provider's reply cannot be read; the reply is kept")
+    order = _keep_words(order, status, ctx)
     order = _signal_order(order, _signal_of(status), ctx)
     if order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
         # A code that came first wins over the wish to cancel; and what is canceled needs no cancel.
@@ -381,7 +385,18 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
     return order
 
 
-def _provider_of_no_help(order: Order, event: ev.ProviderConfused | ev.ProviderFailed, ctx: _Context) -> Order:
+def _provider_confused(order: Order, event: ev.ProviderConfused, ctx: _Context) -> Order:
+    ctx.notes.append(event.text)
+    is_paid_for = order.is_money_out or order.htlc is HtlcState.SETTLED or order.state in _PAID_STATES
+    if event.unread is None or not is_paid_for or order.code is not None:
+        return order
+    return _keep_unread(order, event.unread, has_value=False)
+
+
+_PAID_STATES = frozenset({OrderState.PAID, OrderState.NUMBER_ASSIGNED})
+
+
+def _provider_failed(order: Order, event: ev.ProviderFailed, ctx: _Context) -> Order:
     ctx.notes.append(event.text)
     return order
 
@@ -396,19 +411,56 @@ def _signal_of(status: ev.ProviderStatus) -> OrderSignal:
     return OrderSignal.PAID if status.is_paid else OrderSignal.UNPAID
 
 
-def _keep_first_words(order: Order, status: ev.ProviderStatus, ctx: _Context) -> Order:
-    """Number and code are kept as first said; another one later is an anomaly, and the first one counts."""
-    for name, old, new in (("number", order.number, status.number), ("code", order.code, status.code)):
-        if old is not None and new is not None and old != new:
-            ctx.notes.append(f"the provider changed the {name}; the first one counts")
-    if order.number is None and status.number is not None:
-        order = replace(order, number=status.number)
-    if order.code is None and status.code is not None:
-        order = replace(order, code=status.code, code_may_lack_zeros=status.code_may_lack_zeros)
+def _keep_words(order: Order, status: ev.ProviderStatus, ctx: _Context) -> Order:
+    """Nothing is forgotten: of codes the first counts, of numbers the latest, and of errors the first."""
+    if status.number is not None:
+        order = _keep_number(order, status.number, ctx)
+    if status.code is not None:
+        order = _keep_code(order, status.code, status.code_may_lack_zeros, ctx)
+    if status.unread is not None and status.unread != order.unread:
+        ctx.notes.append("the code or the number in the provider's reply cannot be read; the reply is kept")
+        order = _keep_unread(order, status.unread, has_value=True)
     # Also the error is kept as first said: a text that is new at every poll must not fill the disk.
     if status.error is not None and order.state not in {OrderState.DELIVERED, OrderState.CANCELED}:
         order = replace(order, provider_text=status.error)
     return order
+
+
+def _keep_number(order: Order, number: str, ctx: _Context) -> Order:
+    """A provider replaces one that receives nothing. One that it had replaced does not come back: a stale reply."""
+    if order.number is None or order.number == number:
+        return replace(order, number=number)
+    if order.code is not None:
+        ctx.notes.append("the provider named another number after the code; the one to which the code came stays")
+    elif number in order.earlier_numbers:
+        ctx.notes.append("the provider named a number again that it had replaced; the latest one counts")
+    elif len(order.earlier_numbers) >= MAX_OTHERS:
+        ctx.notes.append("the provider replaced the number once more; it is not followed any further")
+    else:
+        ctx.notes.append("the provider replaced the number; the new one counts")
+        return replace(order, number=number, earlier_numbers=(*order.earlier_numbers, order.number))
+    return order
+
+
+def _keep_code(order: Order, code: str, may_lack_zeros: bool, ctx: _Context) -> Order:
+    if order.code is None:
+        return replace(order, code=code, code_may_lack_zeros=may_lack_zeros)
+    if code == order.code:
+        return order
+    ctx.notes.append("the provider sent another code; the first one counts")
+    if code in order.later_codes or len(order.later_codes) >= MAX_OTHERS:
+        return order
+    return replace(order, later_codes=(*order.later_codes, code))
+
+
+def _keep_unread(order: Order, unread: str, *, has_value: bool) -> Order:
+    """The first in any case; a later one in its place for as long as contradictions are journaled at all."""
+    if order.unread_has_value and not has_value:
+        return order
+    is_first = order.unread is None or has_value > order.unread_has_value
+    if not is_first and order.anomaly_count >= MAX_ANOMALIES:
+        return order
+    return replace(order, unread=unread, unread_has_value=has_value)
 
 
 def _note_unpaid(order: Order, asked_at_ms: int, ctx: _Context) -> Order:
@@ -849,8 +901,8 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, _Context], Order]] = {
     ev.HtlcLookedFor: _htlc_looked_for,
     ev.Resolved: _resolved,
     ev.ProviderReplied: _provider_replied,
-    ev.ProviderConfused: _provider_of_no_help,
-    ev.ProviderFailed: _provider_of_no_help,
+    ev.ProviderConfused: _provider_confused,
+    ev.ProviderFailed: _provider_failed,
     ev.CancelRequested: _cancel_requested,
     ev.CancelAnswered: _cancel_answered,
     ev.DaemonRestarted: _daemon_restarted,

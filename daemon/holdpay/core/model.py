@@ -157,6 +157,10 @@ class Payment:
     """It is settled, and the node had paid it before the order was requested: for this order nothing was spent."""
 
 
+MAX_OTHERS = 5
+"""Numbers besides the one that counts, and codes: a provider that names a new one each time must not fill the disk."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One request of a client, from recorded to closed."""
@@ -183,8 +187,18 @@ class Order:
     provider_order_id: str | None = None
     payreq: str | None = None
     number: str | None = None
+    """The latest that the provider named before a code came."""
+    earlier_numbers: tuple[str, ...] = ()
+    """Those that it replaced, oldest first. At most MAX_OTHERS."""
     code: str | None = None
+    """The first."""
     code_may_lack_zeros: bool = False
+    later_codes: tuple[str, ...] = ()
+    """Others that came after it, oldest first. At most MAX_OTHERS."""
+    unread: str | None = None
+    """A reply, as it came and cut, in which a code or a number may be that cannot be read: the latest such."""
+    unread_has_value: bool = False
+    """It has one for sure; a reply of which that cannot be said does not take its place."""
     provider_text: str | None = None
     """The provider's own words about an error."""
     cancel_wanted_at_ms: int | None = None
@@ -198,7 +212,7 @@ class Order:
     reason: str = ""
     """One sentence why it ended so."""
     erased_at_ms: int | None = None
-    """When code and number were erased, long after the end (daemon.retain_codes_days). None: they were not."""
+    """When codes, numbers and ``unread`` were erased, long after the end (daemon.retain_codes_days). None: not yet."""
     quarantined_at_ms: int | None = None
     """Since when it is put aside because it broke one of our laws: watched, never dispatched. None: it is not."""
     quarantine_reason: str = ""

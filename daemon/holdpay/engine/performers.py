@@ -318,7 +318,8 @@ class Performers:
             self._journal_failing(order.id, error)
             return False
         except ProviderError as error:
-            self._engine.apply(order.id, ev.ProviderConfused(error.message), raw=_raw(error))
+            unread = error.unread if isinstance(error, ProviderProtocolError) else None
+            self._engine.apply(order.id, ev.ProviderConfused(error.message, unread), raw=_raw(error))
             return False
         self._failing.pop(order.id, None)
         self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)

@@ -78,7 +78,7 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         _object(answer)
         raise _nonsense(answer, "an order status that does not say whether it was paid")
     if _is_of_another(body, order_id):
-        raise _nonsense(answer, "the status of another order")
+        raise _nonsense(answer, "the status of another order", is_of_order=False)
     code = fields.code(body.get("code"))
     number = fields.number(body.get("number"))
     is_unread = code.is_unread or (number.is_unread and not code.text)
@@ -200,7 +200,7 @@ def _check_head(answer: Answer) -> None:
     if status >= 500 or status in _TOO_EARLY:
         raise _unavailable(answer)
     if 300 <= status < 400:
-        raise _nonsense(answer, f"a redirect (HTTP {status}), which is not followed")
+        raise _nonsense(answer, f"a redirect (HTTP {status}), which is not followed", is_of_order=False)
 
 
 def _unavailable(answer: Answer) -> ProviderUnavailable:
@@ -229,10 +229,12 @@ def _refused(answer: Answer, reason: str) -> ProviderRefused:
     return ProviderRefused(f'sms4sats says "{one_line(reason) or f"HTTP {answer.http_status}"}"', answer.raw)
 
 
-def _nonsense(answer: Answer, what: str) -> ProviderProtocolError:
+def _nonsense(answer: Answer, what: str, *, is_of_order: bool = True) -> ProviderProtocolError:
+    """``is_of_order``: a person may still find in it what was paid for."""
     return ProviderProtocolError(
         f"sms4sats answered with {what}. See that provider.base_url is right; if it is, its API has changed.",
         answer.raw,
+        fields.kept_raw(answer.raw) if is_of_order and answer.raw.strip() else None,
     )
 
 

@@ -53,6 +53,8 @@ def _to_value(value: Any) -> Value:
         return int(value)
     if isinstance(value, Mapping):
         return json.dumps(dict(value), sort_keys=True)
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return typing.cast(Value, value)
 
 
@@ -90,4 +92,13 @@ def _from_value(kind: Any, value: Any) -> Any:
         return bool(value)
     if kind is Mapping:
         return json.loads(value)
+    if kind is tuple:
+        return _texts(json.loads(value))
     return kind(value)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    """Raises ValueError for anything but a list of text."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("not a list of text")
+    return tuple(values)

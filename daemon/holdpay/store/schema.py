@@ -21,7 +21,8 @@ def _erasing(db: Database) -> None:
 
 @migrations(name="0003_replies")
 def _replies(db: Database) -> None:
-    db.execute("CREATE INDEX orders_provider_order_id ON orders (provider_order_id)")
+    for statement in _REPLIES:
+        db.execute(statement)
 
 
 @migrations(name="0004_gone_records")
@@ -171,6 +172,14 @@ _ERASING = (
       OR (SELECT erased_at_ms FROM orders WHERE id = OLD.order_id) IS NULL
     BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END
     """,
+)
+
+_REPLIES = (
+    "CREATE INDEX orders_provider_order_id ON orders (provider_order_id)",
+    "ALTER TABLE orders ADD COLUMN earlier_numbers TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE orders ADD COLUMN later_codes TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE orders ADD COLUMN unread TEXT",
+    "ALTER TABLE orders ADD COLUMN unread_has_value INTEGER NOT NULL DEFAULT 0",
 )
 
 _GONE_RECORDS = (

@@ -80,13 +80,22 @@ _QUARANTINE_ROW = """
     UPDATE orders SET quarantined_at_ms = :now_ms, quarantine_reason = :reason
     WHERE id = :id AND quarantined_at_ms IS NULL
 """
-_ERASE_ORDER = "UPDATE orders SET number = NULL, code = NULL, erased_at_ms = :now_ms WHERE id = :id"
-# json_replace leaves out what is not there: only a provider's reply has a status.
+_ERASE_ORDER = """
+    UPDATE orders SET
+      number = NULL, earlier_numbers = '[]', code = NULL, later_codes = '[]', unread = NULL, erased_at_ms = :now_ms
+    WHERE id = :id
+"""
+# json_replace leaves out what is not there: only a provider's reply has a status, or was unread as a whole.
 _ERASE_JOURNAL = """
     UPDATE journal SET
       raw = NULL,
-      data = json_replace(data, '$.status.number', NULL, '$.status.code', NULL, '$.status.unread', NULL),
-      snapshot = json_set(snapshot, '$.number', NULL, '$.code', NULL, '$.erased_at_ms', :now_ms)
+      data = json_replace(
+        data, '$.status.number', NULL, '$.status.code', NULL, '$.status.unread', NULL, '$.unread', NULL
+      ),
+      snapshot = json_set(
+        snapshot, '$.number', NULL, '$.earlier_numbers', json('[]'), '$.code', NULL, '$.later_codes', json('[]'),
+        '$.unread', NULL, '$.erased_at_ms', :now_ms
+      )
     WHERE order_id = :id
 """
 _SELECT_ORDERS = (

@@ -99,6 +99,31 @@ def test_show_tells_all(daemon: FakeDaemon, terminal: Terminal) -> None:
         assert expected in stdout
 
 
+ODD = {
+    "earlier_numbers": ["15550002222"],
+    "later_codes": ["998877"],
+    "unread": '\x1b[2J{"code":\n\t["480",\x07 "10"]}\x1b]0;x\x07\u202e',
+}
+
+
+def test_show_prints_what_was_replaced_and_a_reply_that_could_not_be_read_without_its_control_characters(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    daemon.orders = [an_order(**SETTLED | ODD)]
+    lines = terminal.run("orders", "show", ORDER_ID).stdout.splitlines()
+    shown = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in lines}
+    assert shown["Earlier number"] == "+15550002222 (replaced)"
+    assert shown["Later code"] == "998877"
+    assert shown["Unread reply"].startswith('{"code": ["480", "10"]}')
+    assert all(line.isprintable() for line in lines)
+
+
+def test_show_json_has_what_was_replaced_and_the_reply_as_it_came(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.orders = [an_order(**SETTLED | ODD)]
+    found = json.loads(terminal.run("orders", "show", ORDER_ID, "--json").stdout)
+    assert {name: found[name] for name in ODD} == ODD
+
+
 def test_show_json_is_the_order(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**SETTLED)]
     found = json.loads(terminal.run("orders", "show", ORDER_ID, "--json").stdout)

@@ -10,7 +10,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli import exit_codes, render
 from holdpay.cli.params import parse_duration_s
 from holdpay.cli.progress import Screen, changes
-from tests.unit.cli.fake_daemon import DELIVERED, HELD, NOW_MS, SETTLED, FakeClock, an_order, ended
+from tests.unit.cli.fake_daemon import DELIVERED, HELD, NOW_MS, NUMBERED, SETTLED, FakeClock, an_order, ended
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,23 @@ def test_settled_money_is_not_called_back() -> None:
     lines = list(changes(an_order(**DELIVERED), an_order(**SETTLED)))
     assert "spent 3,003.512 sat, 3.512 sat of it routing fee" in lines
     assert "nothing is locked any more" not in lines
+
+
+def test_a_number_that_is_replaced_is_said_with_the_one_that_is_dead() -> None:
+    replaced = an_order(**NUMBERED | {"number": "15550002222", "earlier_numbers": ["15550001111"]})
+    lines = list(changes(an_order(**NUMBERED), replaced))
+    assert lines == ["the provider replaced the number: it is +15550002222 now, no longer +15550001111"]
+    assert "the number is +15550002222; it replaced +15550001111" in list(changes(None, replaced))
+
+
+def test_a_second_code_and_a_reply_that_could_not_be_read_are_said_without_what_is_in_them() -> None:
+    numbered = an_order(**NUMBERED)
+    odd = an_order(**NUMBERED | {"unread": "code 998877"})
+    (line,) = changes(numbered, odd)
+    assert line == f"the provider's reply could not be read; see it with `holdpay orders show {odd.id}`"
+    delivered = an_order(**DELIVERED)
+    (line,) = changes(delivered, an_order(**DELIVERED | {"later_codes": ["998877"]}))
+    assert line == f"the provider sent another code; the first one counts, `holdpay orders show {odd.id}` shows all"
 
 
 class Tty(io.StringIO):

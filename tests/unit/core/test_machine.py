@@ -99,7 +99,9 @@ def check(before: Order, after: Order) -> None:
     if before.is_closed:
         assert after == before, "a closed order changed"
     assert before.code is None or after.code == before.code, "a code was forgotten"
-    assert before.number is None or after.number == before.number
+    _check_numbers(before, after)
+    assert after.later_codes[: len(before.later_codes)] == before.later_codes
+    assert before.unread is None or after.unread is not None, "a reply that only a person can read was forgotten"
     assert before.cancel_wanted_at_ms is None or after.cancel_wanted_at_ms == before.cancel_wanted_at_ms
     if before.payment is not None:
         assert after.payment is not None
@@ -112,6 +114,15 @@ def check(before: Order, after: Order) -> None:
         assert after.payment.preimage is not None
         assert preimage_fits(after.payment.preimage, after.payment.payment_hash)
     assert duties(after) or after.is_closed or after.is_quarantined, "an open order that nobody works for"
+
+
+def _check_numbers(before: Order, after: Order) -> None:
+    if before.number in {None, after.number}:
+        assert after.earlier_numbers == before.earlier_numbers
+        return
+    assert before.code is None, "the number to which the code came was replaced"
+    assert after.number is not None, "a number was forgotten"
+    assert after.earlier_numbers == (*before.earlier_numbers, before.number)
 
 
 def _check_payment(before: Payment, after: Payment) -> None:
@@ -690,7 +701,8 @@ def test_a_provider_that_flips_for_ever_writes_a_bounded_number_of_rows() -> Non
         lambda i: replied(paid=True, error=f"error {i}"),
         lambda i: replied(paid=True),
         lambda i: replied(number=f"1666{i:07d}", error=f"no number {i}"),
-        lambda i: ev.ProviderConfused(f"nonsense {i}"),
+        lambda i: ev.ProviderConfused(f"nonsense {i}", unread=f"nonsense {i}"),
+        lambda i: replied(paid=True, unread=f"code {i}"),
     ]
     for i in range(600):
         done = decide(found, replies[i % len(replies)](i), POLICY, NOW_MS + i * S)

@@ -188,6 +188,34 @@ async def test_an_error_page_that_is_new_each_time_is_journaled_once(held: Held)
     assert sum(rows_with(held, page) for page in pages) == 1
 
 
+ODD_CODE = Answer(200, b'{"status":"OK","paid":true,"number":"12025550101","code":{"sms":"48010"}}')
+NO_JSON = Answer(200, b"Your code is 48010")
+LOGIN_PAGE = Answer(200, b"<html>log in to the network</html>")
+
+
+@pytest.mark.parametrize("answer", [ODD_CODE, NO_JSON], ids=["a code of a strange type", "no JSON"])
+async def test_a_reply_that_only_a_person_can_read_is_kept_and_journaled_once_and_never_logged(
+    held: Held, answer: Answer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held.provider.answers = (answer,)
+    await asyncio.sleep(120)
+    order = held.world.order(held.order_id)
+    assert (order.unread, order.is_closed) == (answer.raw, False)
+    rows = held.world.store._rows("SELECT notes FROM journal WHERE raw = ?", answer.raw)
+    assert rows
+    assert all(row["notes"] != "[]" and "48010" not in row["notes"] for row in rows)
+    if answer is ODD_CODE:
+        assert rows_with(held, answer) == 1
+    assert "48010" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("answer", [LOGIN_PAGE, NO, Answer(200, b" "), Answer(302, b"gone")])
+async def test_a_reply_that_holds_nothing_of_the_order_is_not_shown_for_its_own(held: Held, answer: Answer) -> None:
+    held.provider.answers = (answer,)
+    await asyncio.sleep(120)
+    assert held.world.order(held.order_id).unread is None
+
+
 async def test_silence_is_not_journaled(held: Held) -> None:
     before = held.world.store.last_cursor()
     held.provider.go_down()

@@ -281,3 +281,36 @@ def test_a_message_quotes_no_run_of_digits(reason: object) -> None:
         with pytest.raises(ProviderError) as caught:
             read({"status": "error", "reason": reason}, http_status)
         assert not any(part in caught.value.message for part in ("48010", "480-010", "5550101", "555 0101"))
+
+
+# --- what a person may still read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", ["Your code is 48010", "[]", '{"status":"OK"}', '{"sms":"48010"}', '{"paid":'])
+def test_a_reply_that_makes_no_sense_comes_along_for_a_person_to_read(body: str) -> None:
+    with pytest.raises(ProviderProtocolError) as error:
+        read(body)
+    assert error.value.unread == body
+    assert body not in error.value.message
+
+
+def test_a_long_reply_that_makes_no_sense_comes_along_cut() -> None:
+    with pytest.raises(ProviderProtocolError) as error:
+        read("x" * 60_000)
+    assert error.value.unread == "x" * (fields.MAX_KEPT_RAW_CHARS - 1) + "…"
+
+
+@pytest.mark.parametrize(
+    ("body", "http_status"),
+    [
+        (" ", 200),
+        ("<html>log in</html>", 200),
+        ("moved", 302),
+        (json.dumps({"status": "OK", "paid": True, "code": "48010", "orderId": "ab" * 32}), 200),
+    ],
+    ids=["nothing", "a web page", "a redirect", "the status of another order"],
+)
+def test_a_reply_that_holds_nothing_of_the_order_is_not_given_to_a_person(body: str, http_status: int) -> None:
+    with pytest.raises(ProviderProtocolError) as error:
+        read(body, http_status)
+    assert error.value.unread is None

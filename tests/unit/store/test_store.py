@@ -107,7 +107,11 @@ FULL_ORDER = Order(
     payreq="lnsb20u1...",
     number="15551234567",
     code="012345",
+    earlier_numbers=("15551234560", "15551234561"),
     code_may_lack_zeros=True,
+    later_codes=("54321",),
+    unread='{"code":["1","2"]}',
+    unread_has_value=True,
     provider_text='No "available" number',
     cancel_wanted_at_ms=NOW_MS + 12,
     cancel_at_ms=NOW_MS + 13,
@@ -409,6 +413,24 @@ def test_codes_and_numbers_of_old_orders_are_erased_and_all_else_of_them_stays(d
     assert kept == replace(SAID, status=replace(SAID.status, number=None, code=None))
 
 
+def test_what_was_replaced_and_what_could_not_be_read_is_erased_with_the_code(db: SqliteStore) -> None:
+    odd = '{"code":["987","123"],"number":{"tel":15559876543}}'
+    found = _got_code(db, 1, NOW_MS)
+    kept: Any = {"earlier_numbers": ("15559876543",), "later_codes": ("987124",), "unread": odd}
+    _commit(db, replace(found, **kept), replace(SAID, status=replace(SAID.status, unread=odd)), raw=odd)
+    _commit(db, replace(found, **kept), ev.ProviderConfused("not JSON", unread=odd), raw=odd)
+    assert db.get(found.id).unread == odd
+
+    assert db.erase_codes(NOW_MS + 1, NOW_MS + 9) == 1
+
+    assert db.get(found.id) == replace(found, number=None, code=None, erased_at_ms=NOW_MS + 9)
+    assert [update.order for update in db.updates(0, None, 10)][-2:] == [db.get(found.id)] * 2
+    replied, confused = [row["data"] for row in db._rows("SELECT data FROM journal ORDER BY cursor")][-2:]
+    blank = replace(SAID.status, number=None, code=None)
+    assert TypeAdapter(ev.ProviderReplied).validate_json(replied) == replace(SAID, status=blank)
+    assert TypeAdapter(ev.ProviderConfused).validate_json(confused) == ev.ProviderConfused("not JSON")
+
+
 def _sqlite_built_without_secure_delete(monkeypatch: pytest.MonkeyPatch) -> None:
     """As SQLite itself comes; distributions differ."""
     connect = sqlite3.connect
@@ -453,12 +475,18 @@ def _life(db: SqliteStore, n: int, rng: Random) -> Iterator[None]:
         said = ev.ProviderStatus(is_paid=True, number=number)
         commit(OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, said, number=number)
         yield
+    odd = json.dumps({"number": [number, number], "code": {"sms": code}})
+    said = ev.ProviderStatus(is_paid=True, number=number, unread=odd)
+    kept: Any = {"number": number, "earlier_numbers": (number,), "unread": odd}
+    commit(OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, said, **kept)
+    yield
     said = ev.ProviderStatus(is_paid=True, number=number, code=code)
-    commit(OrderState.DELIVERED, HtlcState.IN_FLIGHT, said, number=number, code=code)
+    kept |= {"code": code, "later_codes": (code,)}
+    commit(OrderState.DELIVERED, HtlcState.IN_FLIGHT, said, **kept)
     yield
     text = "t" * rng.choice((1, 300, 1_500))
-    closing: Any = {"number": number, "code": code, "closed_at_ms": NOW_MS, "end": End.CODE_RECEIVED}
-    commit(OrderState.DELIVERED, HtlcState.SETTLED, said, provider_text=text, **closing)
+    kept |= {"closed_at_ms": NOW_MS, "end": End.CODE_RECEIVED}
+    commit(OrderState.DELIVERED, HtlcState.SETTLED, said, provider_text=text, **kept)
 
 
 def _live(db: SqliteStore, count: int) -> None:
@@ -554,6 +582,27 @@ def test_the_orders_to_erase_are_found_by_an_index(db: SqliteStore) -> None:
             found["detail"] for found in db._conn.execute(f"EXPLAIN QUERY PLAN {statement}", {"id": "", "now_ms": 1})
         ]
         assert index in plan[0], plan
+
+
+def test_whether_an_order_of_the_provider_is_known_is_found_by_an_index(db: SqliteStore) -> None:
+    asked: list[str] = []
+    db._conn.set_trace_callback(asked.append)
+    db.has_provider_order("theirs", besides="order00001")
+    db._conn.set_trace_callback(None)
+    plan = [row["detail"] for row in db._rows(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    assert any("USING INDEX orders_provider_order_id" in detail for detail in plan), plan
+    assert not any(detail.startswith("SCAN") and "CONSTANT ROW" not in detail for detail in plan), plan
+
+
+@pytest.mark.parametrize("column", ["earlier_numbers", "later_codes"])
+@pytest.mark.parametrize("value", ['"1"', "[1]", "{}", "["])
+def test_a_column_of_several_that_holds_something_else_makes_the_order_unreadable(
+    db: SqliteStore, column: str, value: str
+) -> None:
+    _create(db, _order(1))
+    db._conn.execute(f"UPDATE orders SET {column} = ?", (value,))
+    with pytest.raises(OrderUnreadable):
+        db.get("order00001")
 
 
 def test_the_log_is_emptied_once_at_the_end_of_a_round(db: SqliteStore) -> None:
@@ -893,14 +942,20 @@ def test_a_copy_is_kept_before_a_migration_and_the_last_three_copies_stay(
 def test_a_database_made_before_erasing_keeps_its_orders_and_can_erase_them(path: Path) -> None:
     old = Database(path)
     migrations.apply(old, stop_before="0002_erasing")
-    later = frozenset({"payment", "erased_at_ms", "quarantined_at_ms", "quarantine_reason"})
-    row = {**to_row(FULL_ORDER, without=later), "reserved_msat": 0}
+    later: dict[str, Any] = {
+        "earlier_numbers": (),
+        "later_codes": (),
+        "unread": None,
+        "unread_has_value": False,
+        "erased_at_ms": None,
+        "quarantined_at_ms": None,
+        "quarantine_reason": "",
+    }
+    row = {**to_row(FULL_ORDER, without=frozenset({"payment", *later})), "reserved_msat": 0}
     old.table("orders").insert(row)
     old.conn.close()
     opened = SqliteStore(path)
-    assert opened.get(FULL_ORDER.id) == replace(
-        FULL_ORDER, payment=None, erased_at_ms=None, quarantined_at_ms=None, quarantine_reason=""
-    )
+    assert opened.get(FULL_ORDER.id) == replace(FULL_ORDER, payment=None, **later)
     assert (path.parent / "holdpay.db.before-0002_erasing").exists()
     assert opened.erase_codes(NOW_MS + HOUR, NOW_MS + HOUR) == 1
     opened.close()

@@ -275,6 +275,9 @@ class Order(_message.Message):
     TERMINAL_FIELD_NUMBER: _builtins.int
     PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
     ERASED_AT_MS_FIELD_NUMBER: _builtins.int
+    UNREAD_FIELD_NUMBER: _builtins.int
+    EARLIER_NUMBERS_FIELD_NUMBER: _builtins.int
+    LATER_CODES_FIELD_NUMBER: _builtins.int
     GONE_SINCE_MS_FIELD_NUMBER: _builtins.int
     QUARANTINED_AT_MS_FIELD_NUMBER: _builtins.int
     QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
@@ -302,9 +305,11 @@ class Order(_message.Message):
     phase: _builtins.str
     """The pair of both in a few plain words, for people ("held, waiting for the SMS")."""
     number: _builtins.str
-    """The phone number, with country prefix, digits only. Absent: not assigned yet, or erased: see `erased_at_ms`."""
+    """The phone number, with country prefix, digits only; of several the latest. Absent: not assigned yet, or erased: see
+    `erased_at_ms`.
+    """
     code: _builtins.str
-    """The activation code. Absent: not arrived, or erased: see `erased_at_ms`."""
+    """The activation code; of several the first. Absent: not arrived, or erased: see `erased_at_ms`."""
     code_may_lack_zeros: _builtins.bool
     """The provider sent the code as a JSON number: leading zeros may be missing."""
     quote_sat: _builtins.int
@@ -349,6 +354,10 @@ class Order(_message.Message):
     """When the wait for a code ends by the provider's promise. Absent: nothing is out."""
     erased_at_ms: _builtins.int
     """When number, code and the provider's replies were erased (daemon.retain_codes_days). Absent: they were not."""
+    unread: _builtins.str
+    """A reply of the provider as it came, cut at 4096 characters, in which a code or a number may be that holdpayd cannot
+    read: a person may. A secret, as a code is; not made safe for a terminal. Absent: there is none, or it was erased.
+    """
     gone_since_ms: _builtins.int
     """Since when LND, which had spoken of the payment, has no record of it. Absent: it has one, or nothing is out."""
     quarantined_at_ms: _builtins.int
@@ -362,6 +371,14 @@ class Order(_message.Message):
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at. Empty: nothing."""
+
+    @_builtins.property
+    def earlier_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Numbers that the provider named before and then replaced by another, oldest first. At most 5."""
+
+    @_builtins.property
+    def later_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Codes that came after `code`, oldest first. At most 5."""
 
     def __init__(
         self,
@@ -401,14 +418,17 @@ class Order(_message.Message):
         terminal: _builtins.bool = ...,
         promise_until_ms: _builtins.int | None = ...,
         erased_at_ms: _builtins.int | None = ...,
+        unread: _builtins.str | None = ...,
+        earlier_numbers: _abc.Iterable[_builtins.str] | None = ...,
+        later_codes: _abc.Iterable[_builtins.str] | None = ...,
         gone_since_ms: _builtins.int | None = ...,
         quarantined_at_ms: _builtins.int | None = ...,
         quarantine_reason: _builtins.str = ...,
         paid_before: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "_unread", b"_unread", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat", "unread", b"unread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "_unread", b"_unread", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "earlier_numbers", b"earlier_numbers", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "later_codes", b"later_codes", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal", "unread", b"unread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -442,6 +462,8 @@ class Order(_message.Message):
     _WhichOneofArgType__quarantined_at_ms: _TypeAlias = _typing.Literal["_quarantined_at_ms", b"_quarantined_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__quote_sat: _TypeAlias = _typing.Literal["quote_sat"]  # noqa: Y015
     _WhichOneofArgType__quote_sat: _TypeAlias = _typing.Literal["_quote_sat", b"_quote_sat"]  # noqa: Y015
+    _WhichOneofReturnType__unread: _TypeAlias = _typing.Literal["unread"]  # noqa: Y015
+    _WhichOneofArgType__unread: _TypeAlias = _typing.Literal["_unread", b"_unread"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_msat) -> _WhichOneofReturnType__amount_msat | None: ...
     @_typing.overload
@@ -474,6 +496,8 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quarantined_at_ms) -> _WhichOneofReturnType__quarantined_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_sat) -> _WhichOneofReturnType__quote_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unread) -> _WhichOneofReturnType__unread | None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
