@@ -115,6 +115,7 @@ def check_outcome(outcome: object, max_raw_bytes: int) -> None:
         assert type(outcome) in {ProviderUnavailable, ProviderRefused, ProviderProtocolError}
         check_message(outcome.message)
         check_raw(getattr(outcome, "raw", None), max_raw_bytes)
+        check_raw(getattr(outcome, "unread", None), MAX_KEPT_RAW_CHARS)
         return
     if isinstance(outcome, Reply):
         check_raw(outcome.raw, max_raw_bytes)
