@@ -43,6 +43,8 @@ def test_a_free_code_breaks_no_law() -> None:
     assert law_findings(free) == []
 
 
+ERASED: dict[str, Any] = {"erased_at_ms": NOW_MS, "number": None, "code": None}
+
 BREACHES: list[tuple[str, Order, dict[str, Any]]] = [
     ("impossible-pair", ended(*HELD), {"state": OrderState.REQUESTED}),
     ("closed-with-money-out", ended(*REFUNDED), {"htlc": HtlcState.IN_FLIGHT}),
@@ -58,6 +60,9 @@ BREACHES: list[tuple[str, Order, dict[str, Any]]] = [
     ("code-lost", ended(*HELD), {"code": "012345"}),
     ("erased-in-part", ended(*CODE_RECEIVED), {"erased_at_ms": NOW_MS}),
     ("erased-in-part", ended(*HELD), {"erased_at_ms": NOW_MS, "number": None}),
+    ("erased-in-part", ended(*CODE_RECEIVED), {"earlier_numbers": ("1",), **ERASED}),
+    ("erased-in-part", ended(*CODE_RECEIVED), {"later_codes": ("1",), **ERASED}),
+    ("erased-in-part", ended(*CODE_RECEIVED), {"unread": "{", **ERASED}),
     ("number-lost", ended(*HELD), {"number": None}),
     ("bad-hash", ended(*HELD), {"payment_hash": "no hash"}),
     ("other-invoice", ended(*HELD), {"payreq": "lnsb1..."}),
