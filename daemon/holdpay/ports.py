@@ -56,6 +56,8 @@ class NodeStatus:
     synced_to_chain: bool = False
     address: str = ""
     local_balance_sat: int | None = None
+    answered_at_ms: int | None = None
+    """When lnd last told all but ``state``, ``detail`` and ``address``. None: it never did."""
 
 
 class LightningNode(Protocol):
@@ -244,8 +246,9 @@ class Limits:
             )
         # An order costs something: with nothing named, a limit that is just reached is over.
         least_msat = more_msat or 1
-        pending_sat = -(-(totals.pending_msat + least_msat) // 1000)
-        if pending_sat > self.max_pending_sat:
+        pending_msat = totals.pending_msat + least_msat
+        if pending_msat > self.max_pending_sat * 1000:
+            pending_sat = _whole_sat(pending_msat)
             return LimitExceeded(
                 f"With this order {pending_sat:,} sat would be pending and limits.max_pending_sat is"
                 f" {self.max_pending_sat:,}. Wait for an order to end, or raise the limit.",
@@ -253,8 +256,9 @@ class Limits:
                 limit_sat=self.max_pending_sat,
                 wanted_sat=pending_sat,
             )
-        day_sat = pending_sat + -(-totals.spent_day_msat // 1000)
-        if day_sat > self.max_spend_per_day_sat:
+        day_msat = pending_msat + totals.spent_day_msat
+        if day_msat > self.max_spend_per_day_sat * 1000:
+            day_sat = _whole_sat(day_msat)
             return LimitExceeded(
                 f"With this order {day_sat:,} sat would be spent within a day and limits.max_spend_per_day_sat is"
                 f" {self.max_spend_per_day_sat:,}. Wait, or raise the limit.",
@@ -263,6 +267,11 @@ class Limits:
                 wanted_sat=day_sat,
             )
         return None
+
+
+def _whole_sat(amount_msat: int) -> int:
+    """Rounded up."""
+    return -(-amount_msat // 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ async def refusal(shop: Shop, **fields: object) -> Refusal:
 async def traces(shop: Shop) -> tuple[int, int, int]:
     listed = await shop.daemon.stub.ListOrders(pb.ListOrdersRequest(page_size=500))
     money = (await shop.daemon.status()).money
-    return len(listed.orders), money.pending_sat, shop.world.provider.requests["/createorder"]
+    return len(listed.orders), money.pending_msat, shop.world.provider.requests["/createorder"]
 
 
 async def replay(shop: Shop, **fields: object) -> list[pb.OrderUpdate]:
@@ -208,7 +208,7 @@ async def test_each_limit_is_named_when_it_is_reached_and_then_nothing_is_ordere
         assert "limits.max_spend_per_day_sat is 9,000" in refused.text
         money = (await shop.daemon.status()).money
         spent_msat = 2 * (PRICE_MSAT + FEE_MSAT) + 100_000 + 1_000
-        assert (money.pending_sat, money.spent_day_sat, money.locked_msat) == (0, -(-spent_msat // 1000), 0)
+        assert (money.pending_msat, money.spent_day_msat, money.locked_msat) == (0, spent_msat, 0)
         assert (money.max_open_orders, money.max_pending_sat, money.max_spend_per_day_sat) == (3, 7000, 9000)
 
 
@@ -543,15 +543,15 @@ async def test_the_status_tells_lnd_the_provider_the_money_and_the_versions(shop
     assert status.provider.url == shop.world.provider.url
     assert status.provider.requests > 0
     assert (status.open_orders, status.money.locked_msat) == (1, held.locked_msat)
-    assert status.money.pending_sat == 3030
+    assert status.money.pending_msat == 3_030_000
     (out,) = status.out
     assert (out.order_id, out.locked_msat, status.more_out) == (held.id, held.locked_msat, 0)
     assert out.blocks_left == out.expiry_height - lnd.block_height > 0
     await shop.deliver(held)
     done = await shop.daemon.until(held.id, is_over)
     after = await shop.daemon.status()
-    assert (after.open_orders, after.money.locked_msat, after.money.pending_sat) == (0, 0, 0)
-    assert after.money.spent_day_sat - status.money.spent_day_sat == pytest.approx(done.spent_msat / 1000, abs=1)
+    assert (after.open_orders, after.money.locked_msat, after.money.pending_msat) == (0, 0, 0)
+    assert after.money.spent_day_msat - status.money.spent_day_msat == done.spent_msat
 
 
 async def test_the_reflection_service_describes_the_interface(shop: Shop) -> None:

@@ -38,12 +38,13 @@ def status(ctx: click.Context, app: App, *, as_json: bool) -> None:
 
 def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, str]]:
     running = render.span(now_ms - reply.started_at_ms)
+    beside = {alarm for out in reply.out for alarm in out.alarms}
     return [
         ("Orders", "taken" if reply.ready else f"not taken now: {reply.not_ready_reason}"),
-        *(("ALARM", alarm) for alarm in reply.alarms),
+        *(("ALARM", alarm) for alarm in reply.alarms if alarm not in beside),
         *(fact for out in reply.out for fact in _out_facts(out, now_ms)),
         ("", f"{reply.more_out:,} more orders have money out: holdpay orders list --open" if reply.more_out else ""),
-        *_lnd_facts(reply.lnd, is_told=reply.lnd.detail == reply.not_ready_reason),
+        *_lnd_facts(reply.lnd, now_ms, is_told=reply.lnd.detail in reply.not_ready_reason),
         *_provider_facts(reply.provider, now_ms),
         *_money_facts(reply),
         ("holdpayd", f"{reply.version}, running for {running}"),
@@ -65,7 +66,8 @@ def _out_facts(out: pb.MoneyOut, now_ms: int) -> list[tuple[str, str]]:
         parts.append(f"promised until {render.clock_time(out.promise_until_ms)}{over}")
     if out.HasField("expiry_height"):
         parts.append(f"expires at {render.height(out.expiry_height)}{_left(out)}")
-    return [("Money out", "; ".join(parts)), ("", out.next)]
+    alarms = [("ALARM", alarm.removeprefix(f"order {out.order_id}: ")) for alarm in out.alarms]
+    return [("Money out", "; ".join(parts)), *alarms, ("", out.next)]
 
 
 def _left(out: pb.MoneyOut) -> str:
@@ -76,9 +78,11 @@ def _left(out: pb.MoneyOut) -> str:
     return f", {out.blocks_left:,} blocks or about {out.blocks_left * MINUTES_PER_BLOCK / 60:,.0f} h from now"
 
 
-def _lnd_facts(lnd: pb.LndStatus, *, is_told: bool) -> list[tuple[str, str]]:
+def _lnd_facts(lnd: pb.LndStatus, now_ms: int, *, is_told: bool) -> list[tuple[str, str]]:
     balance = render.sat(lnd.local_balance_sat) if lnd.HasField("local_balance_sat") else "not known"
     chain = f"{render.height(lnd.block_height)}, {'' if lnd.synced_to_chain else 'not '}synced to chain"
+    if lnd.state != "ready" and lnd.HasField("answered_at_ms"):
+        chain += f", as of {render.span(now_ms - lnd.answered_at_ms)} ago"
     return [
         ("lnd", f"{lnd.state} at {lnd.address}" + (f": {lnd.detail}" if lnd.detail and not is_told else "")),
         ("Node", " ".join(part for part in (lnd.alias, lnd.identity_pubkey) if part)),
@@ -103,13 +107,17 @@ def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
     waiting = f", and {money.settled_orders} paid without a code yet" if money.settled_orders else ""
     return [
         ("Open", f"{reply.open_orders:,} of {money.max_open_orders:,} orders{waiting}"),
-        ("Pending", f"{money.pending_sat:,} of {render.sat(money.max_pending_sat)}"),
+        ("Pending", f"{_bare_sat(money.pending_msat)} of {render.sat(money.max_pending_sat)}"),
         (
             "Last 24 h",
             (
-                f"{money.spent_day_sat:,} spent + {money.pending_sat:,} pending ="
-                f" {money.spent_day_sat + money.pending_sat:,} of {render.sat(money.max_spend_per_day_sat)}"
+                f"{_bare_sat(money.spent_day_msat)} spent + {_bare_sat(money.pending_msat)} pending ="
+                f" {_bare_sat(money.spent_day_msat + money.pending_msat)} of {render.sat(money.max_spend_per_day_sat)}"
             ),
         ),
         ("Locked", render.msat(money.locked_msat)),
     ]
+
+
+def _bare_sat(amount_msat: int) -> str:
+    return render.msat(amount_msat).removesuffix(" sat")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 import structlog
@@ -246,19 +247,13 @@ class Engine:
         foreign = self._foreign_payer(status.identity)
         if foreign is None or status.identity is None:
             return status
-        return NodeStatus(
+        return replace(
+            status,
             state=NodeState.WRONG_NODE,
             detail=(
                 f"The node at lnd.address is {status.identity.pubkey[:16]}…, and open orders were paid from"
                 f" {foreign.pubkey[:16]}…. Point lnd.address at that node again; nothing is asked or paid until then."
             ),
-            identity=status.identity,
-            alias=status.alias,
-            version=status.version,
-            block_height=status.block_height,
-            synced_to_chain=status.synced_to_chain,
-            address=status.address,
-            local_balance_sat=status.local_balance_sat,
         )
 
     def may_pay_from(self, node: NodeIdentity) -> bool:

@@ -113,6 +113,7 @@ class Monitor:
             synced_to_chain=info.synced_to_chain,
             address=self._settings.address,
             local_balance_sat=await _balance_sat(link),
+            answered_at_ms=self._clock.now_ms(),
         )
 
     def _judge(self, info: lnrpc.GetInfoResponse) -> tuple[NodeState, str]:

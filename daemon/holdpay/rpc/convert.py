@@ -141,4 +141,5 @@ def node_to_pb(status: NodeStatus) -> pb.LndStatus:
         synced_to_chain=status.synced_to_chain,
         address=status.address,
         local_balance_sat=status.local_balance_sat,
+        answered_at_ms=status.answered_at_ms,
     )

@@ -246,9 +246,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     def _money(self, open_orders: list[Order], totals: MoneyTotals) -> pb.Money:
         limits = self._engine.limits
         return pb.Money(
-            pending_sat=-(-totals.pending_msat // 1000),
+            pending_msat=totals.pending_msat,
             max_pending_sat=limits.max_pending_sat,
-            spent_day_sat=-(-totals.spent_day_msat // 1000),
+            spent_day_msat=totals.spent_day_msat,
             max_spend_per_day_sat=limits.max_spend_per_day_sat,
             max_open_orders=limits.max_open_orders,
             locked_msat=sum(order.locked_msat for order in open_orders),

@@ -39,9 +39,9 @@ STATUS = pb.GetStatusResponse(
     ),
     provider=pb.ProviderStatus(url="https://api2.sms4sats.com", answered_at_ms=NOW_MS - 3000, requests=12),
     money=pb.Money(
-        pending_sat=3091,
+        pending_msat=3_091_000,
         max_pending_sat=50_000,
-        spent_day_sat=6000,
+        spent_day_msat=6_000_000,
         max_spend_per_day_sat=100_000,
         max_open_orders=8,
         locked_msat=3_003_512,
@@ -181,11 +181,44 @@ def test_status_names_each_order_with_money_out(
         assert expected in stdout
 
 
-def test_lnds_sentence_is_said_once(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_the_alarms_of_an_order_with_money_out_stand_beside_it_and_nowhere_else(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    late, other = "order ord-1: canceled, and the money is still not back", "order ord-2: charged without a code"
+    out = pb.MoneyOut(order_id="ord-1", since_ms=NOW_MS, phase="canceled", next="Wait.", alarms=[late])
+    reply = pb.GetStatusResponse(out=[out], alarms=[late, other])
+    reply.MergeFrom(STATUS)
+    daemon.answers["GetStatus"] = reply
+    lines = [line.split(maxsplit=1) for line in terminal.run("status").stdout.splitlines()]
+    alarms = [index for index, words in enumerate(lines) if words[0] == "ALARM"]
+    assert [lines[index][1] for index in alarms] == [other, "canceled, and the money is still not back"]
+    assert lines[alarms[1] - 1][0:1] == ["Money"]
+
+
+def test_the_sum_of_the_last_day_is_that_of_the_msat(daemon: FakeDaemon, terminal: Terminal) -> None:
+    reply = pb.GetStatusResponse()
+    reply.CopyFrom(STATUS)
+    reply.money.spent_day_msat, reply.money.pending_msat = 6_000_400, 3_090_500
+    daemon.answers["GetStatus"] = reply
+    assert "6,000.4 spent + 3,090.5 pending = 9,090.9 of 100,000 sat" in terminal.run("status").stdout
+
+
+@pytest.mark.parametrize("reason", ["{}", "An order would wait: {} Then ask again."])
+def test_lnds_sentence_is_said_once(daemon: FakeDaemon, terminal: Terminal, reason: str) -> None:
     detail = "lnd is locked. Unlock it: lncli unlock."
     lnd = pb.LndStatus(state="locked", detail=detail, address="127.0.0.1:10009")
-    daemon.answers["GetStatus"] = pb.GetStatusResponse(lnd=lnd, not_ready_reason=detail)
+    daemon.answers["GetStatus"] = pb.GetStatusResponse(lnd=lnd, not_ready_reason=reason.format(detail))
     assert terminal.run("status").stdout.count(detail) == 1
+
+
+def test_what_lnd_said_before_it_went_away_is_told_with_its_age(daemon: FakeDaemon, terminal: Terminal) -> None:
+    reply = pb.GetStatusResponse()
+    reply.CopyFrom(STATUS)
+    reply.lnd.answered_at_ms = NOW_MS - 300_000
+    daemon.answers["GetStatus"] = reply
+    assert "synced to chain\n" in terminal.run("status").stdout
+    reply.lnd.state = "unreachable"
+    assert "block 871,000, synced to chain, as of 5m00s ago\n" in terminal.run("status").stdout
 
 
 def test_status_json_has_the_names_of_the_interface(terminal: Terminal) -> None:

@@ -116,9 +116,10 @@ async def test_a_macaroon_without_the_balance_costs_only_the_balance(
     assert (started.status.state, started.status.local_balance_sat) == (NodeState.READY, None)
 
 
-async def test_an_lnd_that_goes_away_is_noticed_at_once_and_its_name_is_kept(
+async def test_an_lnd_that_goes_away_is_noticed_at_once_and_what_it_said_is_kept_with_its_time(
     node: LndNode, lnd: FakeLnd, clock: FakeClock
 ) -> None:
+    answered_at_ms = node.status.answered_at_ms
     clock.wake_at(clock.ms)
     await lnd.stop()
     await clock.until_asleep()
@@ -126,6 +127,8 @@ async def test_an_lnd_that_goes_away_is_noticed_at_once_and_its_name_is_kept(
     await clock.advance(UNREADY_S)
     assert "Connection refused" in node.status.detail
     assert (node.status.alias, node.status.local_balance_sat) == ("alice", None)
+    assert (node.status.block_height, node.status.answered_at_ms) == (500, answered_at_ms)
+    assert answered_at_ms is not None
 
 
 async def test_an_unusable_lnd_is_looked_at_every_five_seconds_and_a_usable_one_every_fifteen(

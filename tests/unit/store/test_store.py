@@ -26,7 +26,7 @@ from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
-from holdpay.ports import Limits, OrderFilter
+from holdpay.ports import Limits, MoneyTotals, OrderFilter
 from holdpay.store import database, store
 from holdpay.store.database import transaction
 from holdpay.store.rows import column_names, to_row
@@ -327,6 +327,12 @@ def test_a_days_spending_counts_what_is_settled_and_what_is_pending(db: SqliteSt
     with pytest.raises(LimitExceeded, match=r"4,062 sat .* within a day and limits\.max_spend_per_day_sat is 4,061"):
         db.create(_order(2), replace(LIMITS, max_spend_per_day_sat=4_061), NOW_MS)
     db.create(_order(2), replace(LIMITS, max_spend_per_day_sat=4_062), NOW_MS)
+
+
+def test_a_days_spending_is_summed_before_it_is_rounded() -> None:
+    totals = MoneyTotals(open_orders=1, settled_orders=0, pending_msat=500, spent_day_msat=1_500)
+    assert replace(LIMITS, max_spend_per_day_sat=3).reached_by(totals, 1_000) is None
+    assert replace(LIMITS, max_spend_per_day_sat=3).reached_by(totals, 1_001) is not None
 
 
 def test_what_was_spent_longer_ago_than_a_day_is_free_again(db: SqliteStore) -> None:

@@ -1198,12 +1198,13 @@ class LndStatus(_message.Message):
     SYNCED_TO_CHAIN_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     LOCAL_BALANCE_SAT_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_MS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"ready", "unreachable", "locked", "starting", "syncing", "denied", "too-old", "wrong-node"."""
     detail: _builtins.str
     """One sentence, with what to do next. Empty when ready."""
     version: _builtins.str
-    """As lnd says it. Empty before its first answer; kept while it is away, as the fields below are."""
+    """As lnd says it. Empty before its first answer; kept while it is away, as the fields below are (see `answered_at_ms`)."""
     identity_pubkey: _builtins.str
     """33 bytes, hex. Empty before its first answer."""
     alias: _builtins.str
@@ -1218,6 +1219,8 @@ class LndStatus(_message.Message):
     """host:port, as configured."""
     local_balance_sat: _builtins.int
     """Spendable over active channels. Absent: not known."""
+    answered_at_ms: _builtins.int
+    """When lnd last told version, height and the like: while it is away they are that old. Absent: it never did."""
     def __init__(
         self,
         *,
@@ -1231,13 +1234,19 @@ class LndStatus(_message.Message):
         synced_to_chain: _builtins.bool = ...,
         address: _builtins.str = ...,
         local_balance_sat: _builtins.int | None = ...,
+        answered_at_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat", "local_balance_sat", b"local_balance_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "_local_balance_sat", b"_local_balance_sat", "answered_at_ms", b"answered_at_ms", "local_balance_sat", b"local_balance_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat", "address", b"address", "alias", b"alias", "block_height", b"block_height", "detail", b"detail", "identity_pubkey", b"identity_pubkey", "local_balance_sat", b"local_balance_sat", "network", b"network", "state", b"state", "synced_to_chain", b"synced_to_chain", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "_local_balance_sat", b"_local_balance_sat", "address", b"address", "alias", b"alias", "answered_at_ms", b"answered_at_ms", "block_height", b"block_height", "detail", b"detail", "identity_pubkey", b"identity_pubkey", "local_balance_sat", b"local_balance_sat", "network", b"network", "state", b"state", "synced_to_chain", b"synced_to_chain", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answered_at_ms: _TypeAlias = _typing.Literal["answered_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__answered_at_ms: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__local_balance_sat: _TypeAlias = _typing.Literal["local_balance_sat"]  # noqa: Y015
     _WhichOneofArgType__local_balance_sat: _TypeAlias = _typing.Literal["_local_balance_sat", b"_local_balance_sat"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answered_at_ms) -> _WhichOneofReturnType__answered_at_ms | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__local_balance_sat) -> _WhichOneofReturnType__local_balance_sat | None: ...
 
 Global___LndStatus: _TypeAlias = LndStatus  # noqa: Y015
@@ -1280,19 +1289,19 @@ Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
 class Money(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    PENDING_SAT_FIELD_NUMBER: _builtins.int
+    PENDING_MSAT_FIELD_NUMBER: _builtins.int
     MAX_PENDING_SAT_FIELD_NUMBER: _builtins.int
-    SPENT_DAY_SAT_FIELD_NUMBER: _builtins.int
+    SPENT_DAY_MSAT_FIELD_NUMBER: _builtins.int
     MAX_SPEND_PER_DAY_SAT_FIELD_NUMBER: _builtins.int
     MAX_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
     LOCKED_MSAT_FIELD_NUMBER: _builtins.int
     SETTLED_ORDERS_FIELD_NUMBER: _builtins.int
-    pending_sat: _builtins.int
+    pending_msat: _builtins.int
     """Out or reserved now: amounts and fee limits of open orders."""
     max_pending_sat: _builtins.int
     """limits.max_pending_sat."""
-    spent_day_sat: _builtins.int
-    """Settled in the last 24 hours; pending is not in it. The limit counts both."""
+    spent_day_msat: _builtins.int
+    """Settled in the last 24 hours; pending is not in it. The limit counts the sum of both."""
     max_spend_per_day_sat: _builtins.int
     """limits.max_spend_per_day_sat."""
     max_open_orders: _builtins.int
@@ -1304,9 +1313,9 @@ class Money(_message.Message):
     def __init__(
         self,
         *,
-        pending_sat: _builtins.int = ...,
+        pending_msat: _builtins.int = ...,
         max_pending_sat: _builtins.int = ...,
-        spent_day_sat: _builtins.int = ...,
+        spent_day_msat: _builtins.int = ...,
         max_spend_per_day_sat: _builtins.int = ...,
         max_open_orders: _builtins.int = ...,
         locked_msat: _builtins.int = ...,
@@ -1314,7 +1323,7 @@ class Money(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["locked_msat", b"locked_msat", "max_open_orders", b"max_open_orders", "max_pending_sat", b"max_pending_sat", "max_spend_per_day_sat", b"max_spend_per_day_sat", "pending_sat", b"pending_sat", "settled_orders", b"settled_orders", "spent_day_sat", b"spent_day_sat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locked_msat", b"locked_msat", "max_open_orders", b"max_open_orders", "max_pending_sat", b"max_pending_sat", "max_spend_per_day_sat", b"max_spend_per_day_sat", "pending_msat", b"pending_msat", "settled_orders", b"settled_orders", "spent_day_msat", b"spent_day_msat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
