@@ -21,17 +21,14 @@ from holdpay.core.events import (
 )
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
 from holdpay.core.machine import Step, decide
-from holdpay.core.model import HtlcState, Order
+from holdpay.core.model import RECOVERED, UNKNOWN, HtlcState, Order
 from holdpay.core.policy import Policy, Strictness
 from holdpay.redact import hash8
 
 KIND = "code"
-FINGERPRINT = "recovered"
-"""No request has it, so the key of a recovered order can never be taken for a client's."""
 NOTE = "recovered from lnd's payments: the request itself, its limits and what was seen before are lost"
 
 _MEMO = re.compile(r"sms4sats payment (?P<country>[\w ().,'&-]{1,60}) (?P<service>[\w.,-]{1,40})")
-_UNKNOWN = "unknown"
 _NO_LIMIT = 2**31
 
 
@@ -162,7 +159,7 @@ def _request(found: Found, name: str, resolve_country: ResolveCountry, policy: P
         kind=KIND,
         params=params_of_memo(found.invoice.memo, resolve_country),
         key=f"recovered-{name}",
-        fingerprint=FINGERPRINT,
+        fingerprint=RECOVERED,
         created_at_ms=created_ms,
         pay_by_ms=payment.created_at_ms + 1,
         max_price_sat=amount_sat,
@@ -177,7 +174,7 @@ def params_of_memo(memo: str, resolve_country: ResolveCountry) -> dict[str, str]
     match = _MEMO.fullmatch(memo)
     country = match and resolve_country(match["country"])
     if match is None or country is None:
-        return {"country_name": _UNKNOWN, "service": _UNKNOWN, "service_name": _UNKNOWN}
+        return {"country_name": UNKNOWN, "service": UNKNOWN, "service_name": UNKNOWN}
     number, country_name = country
     service = match["service"]
     return {"country": str(number), "country_name": country_name, "service": service, "service_name": service}

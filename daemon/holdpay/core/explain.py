@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from holdpay.core.duties import wants_look
 from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import is_dispatch_planned, phase, promise_until_ms
-from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment
+from holdpay.core.model import UNKNOWN, End, FailureClass, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
 
 
@@ -137,12 +137,20 @@ ENDS = {
 def what(order: Order) -> str:
     """What is bought, in words."""
     params = order.params
+    if order.is_recovered and params.get("service") == UNKNOWN:
+        return "an activation code, nobody knows any more of which service and country"
     service = params.get("service_name") or params.get("service", "?")
     return f"an activation code for {service} in {params.get('country_name', '?')}"
 
 
+_LOST = (
+    " Its record was lost and rebuilt from lnd's payment by `holdpayd recover`: who asked for it, its key and its"
+    " limits, and when the number and the code came, are not known."
+)
+
+
 def _summary(order: Order) -> str:
-    head = f"Order {order.id} is for {what(order)}."
+    head = f"Order {order.id} is for {what(order)}.{_LOST if order.is_recovered else ''}"
     if order.end is not None:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
         erased = "" if order.erased_at_ms is None else " Its number and code were erased since."
@@ -257,8 +265,8 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
         return f"Nothing is sent again. Once no HTLC of it can be out any more: {_UNTIL_NO_CHANNEL}"
     until_ms = promise_until_ms(order, policy)
     return {
-        HtlcState.NONE: _next_payment(order, order.payment, now_ms),
-        HtlcState.FAILED: _next_payment(order, order.payment, now_ms),
+        HtlcState.NONE: _next_payment(order, order.payment, policy, now_ms),
+        HtlcState.FAILED: _next_payment(order, order.payment, policy, now_ms),
         HtlcState.DISPATCHING: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
         HtlcState.UNKNOWN: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
         HtlcState.IN_FLIGHT: _next_in_flight(order, until_ms, now_ms),
@@ -332,7 +340,7 @@ def trouble(order: Order) -> str:
     return failure_words(order.payment) if order.payment is not None else ""
 
 
-def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
+def _next_payment(order: Order, payment: Payment, policy: Policy, now_ms: int) -> str:
     if order.state is not OrderState.AWAITING_PAYMENT:
         return "Nothing is paid again. The provider is asked until it says what became of the order."
     if order.giving_up is not None:
@@ -345,8 +353,9 @@ def _next_payment(order: Order, payment: Payment, now_ms: int) -> str:
     wait = _soon(payment.dispatch_at_ms - now_ms)
     why = failure_words(payment) or "it did not reach lnd"
     return (
-        f"The last try failed: {why}. The payment is tried again {wait}, with a fee limit of"
-        f" {sat(payment.fee_limit_msat)}, once the provider confirms that it is unpaid.{hint}"
+        f"Try {payment.dispatch_count} of at most {policy.max_dispatches} failed: {why}. The payment is tried again"
+        f" {wait}, with a fee limit of {sat(payment.fee_limit_msat)}, once the provider confirms that it is unpaid; the"
+        f" last try begins within {minutes(order.pay_by_ms - now_ms)}.{hint}"
     )
 
 

@@ -61,6 +61,8 @@ def history_line(moment: Moment, before: Order | None) -> str | None:
 
 
 def _event_line(moment: Moment) -> str | None:
+    if moment.order.is_recovered and moment.event in _RECOVERED_LINES:
+        return _RECOVERED_LINES[moment.event]
     if moment.event == "payment_not_found" and not moment.order.is_money_out:
         return "lnd twice knew nothing of the payment, which proves that it was never sent"
     if moment.event in {"invoice_decoded", "invoice_undecodable"} and moment.order.payment is None:
@@ -89,6 +91,15 @@ _EVENT_LINES = {
     "order_quarantined": "quarantined: it is watched, and nothing is paid for it any more",
     "daemon_restarted": "the daemon restarted; {phase}",
 }
+
+
+_RECOVERED_LINES = {
+    "order_requested": "somebody asked for {what}; the request and its limits are lost",
+    "order_placed": "the provider took the order; it was recovered later, without what was recorded then",
+    "invoice_decoded": "the hold invoice was over {amount}; how it was checked is lost",
+    "dispatch_intended": "the payment was handed to lnd; with which fee limit, and at which try, is lost",
+}
+"""Of an order made by `holdpayd recover`: what must have happened, without the numbers that it had to make up."""
 
 
 _HTLC_WORDS = {

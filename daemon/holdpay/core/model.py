@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from holdpay.core.lightning import FailureReason
 
@@ -159,6 +160,10 @@ class Payment:
 
 MAX_OTHERS = 5
 """Numbers besides the one that counts, and codes: a provider that names a new one each time must not fill the disk."""
+RECOVERED: Final = "recovered"
+"""The fingerprint of an order that `holdpayd recover` made. No request has it, so its key is never a client's."""
+UNKNOWN: Final = "unknown"
+"""The service and the country of a recovered order whose invoice does not tell them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +235,11 @@ class Order:
     @property
     def is_quarantined(self) -> bool:
         return self.quarantined_at_ms is not None
+
+    @property
+    def is_recovered(self) -> bool:
+        """Rebuilt after its record was lost: its limits and its first rows are not what happened."""
+        return self.fingerprint == RECOVERED
 
     @property
     def is_money_out(self) -> bool:

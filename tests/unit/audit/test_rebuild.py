@@ -10,12 +10,15 @@ import pytest
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
 from holdpay.audit.journal import journal_findings
 from holdpay.audit.laws import law_findings
-from holdpay.audit.rebuild import FINGERPRINT, NOTE, Found, Rebuilt, Unusable, names, params_of_memo, rebuild
+from holdpay.audit.rebuild import NOTE, Found, Rebuilt, Unusable, names, params_of_memo, rebuild
 from holdpay.core.duties import Dispatch, Duty, duties, next_payment_action
 from holdpay.core.events import ProviderReplied, TimePassed
+from holdpay.core.explain import explain
+from holdpay.core.history import Moment, history
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
 from holdpay.core.machine import decide, is_dispatch_planned
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.model import RECOVERED, End, HtlcState, OrderState
+from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
     HASH,
@@ -179,7 +182,7 @@ def test_what_is_recorded_is_what_lnd_and_the_provider_said() -> None:
     order = rebuilt(BY_NAME["settled, code"]).order
     payment = order.payment
     assert payment is not None
-    assert (order.id, order.key, order.fingerprint) == (f"rec{HASH[:8]}", f"recovered-{HASH[:8]}", FINGERPRINT)
+    assert (order.id, order.key, order.fingerprint) == (f"rec{HASH[:8]}", f"recovered-{HASH[:8]}", RECOVERED)
     assert order.params == {"country": "43", "country_name": "Germany", "service": "twitter", "service_name": "twitter"}
     assert (order.provider_order_id, order.code) == (HASH, "012345")
     assert (order.created_at_ms, payment.money_out_since_ms) == (NOW_MS, SENT_MS)
@@ -191,6 +194,28 @@ def test_the_first_row_says_that_it_was_recovered_and_the_reply_is_kept_raw() ->
     result = rebuilt(BY_NAME["settled, code"])
     assert result.entries[0].step.notes[0] == NOTE
     assert [entry.raw for entry in result.entries if isinstance(entry.event, ProviderReplied)] == ["{}"]
+
+
+def story_of(result: Rebuilt) -> str:
+    rows = [Moment(NOW_MS, "order_requested", result.request, ())]
+    rows += [Moment(e.at_ms, event_name(e.event), e.step.order, e.step.notes) for e in result.entries]
+    return "\n".join(line.text for line in history(rows))
+
+
+def test_a_recovered_order_says_what_is_not_known_and_tells_no_number_that_was_made_up() -> None:
+    result = rebuilt(BY_NAME["settled, code"])
+    told = story_of(result)
+    assert told.startswith("somebody asked for an activation code for twitter in Germany; the request and its limits")
+    for made_up in ("you asked", "at most", "10 sat", "fee limit 1", "payment 1 "):
+        assert made_up not in told
+    assert "its key and its limits, and when the number and the code came, are not known" in (
+        explain(result.order, POLICY, NOW_MS).summary
+    )
+
+
+def test_what_a_recovered_order_was_for_is_called_unknown_where_its_memo_does_not_tell() -> None:
+    summary = explain(rebuilt(found(IN_FLIGHT, memo="coffee")).order, POLICY, NOW_MS).summary
+    assert "an activation code, nobody knows any more of which service and country." in summary
 
 
 def test_todays_vetting_does_not_judge_what_was_paid_long_ago() -> None:

@@ -125,7 +125,22 @@ def test_what_was_paid_before_the_order_is_not_called_spent() -> None:
 def test_a_failed_payment_says_when_it_is_tried_again_and_on_which_condition() -> None:
     words = explain(pair(AWAITING, FAILED, dispatch_at_ms=NOW_MS + 60 * S, fee_limit_msat=20_000), POLICY, NOW_MS)
     assert "tried again in 60 s, with a fee limit of 20 sat, once the provider confirms" in words.next
+    assert words.next.startswith("Try 1 of at most 6 failed: ")
+    assert "the last try begins within 10 min." in words.next
     assert "avoids a hop" in words.next
+
+
+@pytest.mark.parametrize("found", [pair(PAID, SETTLED), pair(DELIVERED, SETTLED), pair(DELIVERED, IN_FLIGHT)])
+@pytest.mark.parametrize("at_s", [0, 5_000])
+def test_no_cancel_is_offered_once_the_code_is_here_or_the_money_is_gone(found: Order, at_s: int) -> None:
+    words = explain(found, POLICY, NOW_MS + at_s * S)
+    assert "orders cancel" not in f"{words.summary} {words.money} {words.next}"
+
+
+def test_a_wish_to_cancel_ends_with_the_charge() -> None:
+    wished = pair(NUMBER, IN_FLIGHT, cancel_wanted_at_ms=NOW_MS, cancel_at_ms=NOW_MS + 90 * S)
+    charged = decide(wished, settled(), POLICY, NOW_MS).order
+    assert "cancel" not in explain(charged, POLICY, NOW_MS).next
 
 
 def test_a_payment_that_never_arrived_says_that_the_provider_is_asked_first() -> None:
