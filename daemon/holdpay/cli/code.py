@@ -88,6 +88,12 @@ def code(
         force=force,
     )
     view = make_view(app, as_json=as_json)
-    feed = Feed(app=app, say=view.note, request=request, deadline_s=app.clock.monotonic_s() + timeout_s)
+    feed = Feed(
+        app=app,
+        say=view.note,
+        started_ms=app.clock.now_ms(),
+        request=request,
+        deadline_s=app.clock.monotonic_s() + timeout_s,
+    )
     wanted = Until.ACCEPTED if no_wait else Until(until)
     ctx.exit(Follower(app, feed, view, wanted).run())

@@ -49,6 +49,8 @@ class Feed:
     app: App
     say: Callable[[str], None]
     """Takes a sentence about the connection, for people."""
+    started_ms: int
+    """When the command began, before it asked anything: updates from before it are the past."""
     deadline_s: float | None = None
     """On the app's monotonic clock. None: no end."""
     request: pb.RequestCodeRequest | None = None
@@ -58,7 +60,6 @@ class Feed:
     """The order as it was when this feed met it: its first updates may be older."""
     is_sent: bool = field(default=False, init=False)
     """The request may have reached the daemon."""
-    started_ms: int = field(init=False)
     _call: Stream | None = field(default=None, init=False)
     _is_stopped: bool = field(default=False, init=False)
     _has_connected: bool = field(default=False, init=False)
@@ -67,9 +68,6 @@ class Feed:
     """How the connection was lost since the last update: each is said once, lest a flapping daemon fill the screen."""
     _owes_return: bool = field(default=False, init=False)
     _wait_s: float = field(default=FIRST_WAIT_S, init=False)
-
-    def __post_init__(self) -> None:
-        self.started_ms = self.app.clock.now_ms()
 
     @property
     def is_accepted(self) -> bool:
@@ -143,8 +141,6 @@ class Feed:
     def _open(self, client: Client) -> Stream:
         timeout_s = self._remaining_s()
         if self.request is not None and not self.order_id:
-            if not self.is_sent:
-                self.say(f"Key {self.request.idempotency_key}.")
             self.is_sent = True
             return client.stub.RequestCode(self.request, timeout=timeout_s)
         after_cursor = self.cursor

@@ -53,6 +53,7 @@ class TextView:
             f"Order {order.id}: {order.service_name or order.service} in {order.country}, "
             f"for up to {render.sat(order.max_price_sat)} and a fee of up to {render.sat(order.max_fee_sat)}."
         )
+        self._screen.line(f"Key {order.idempotency_key}.")
 
     def update(self, update: pb.OrderUpdate) -> None:
         elapsed = render.span(update.at_ms - update.order.created_at_ms)
@@ -78,7 +79,7 @@ class JsonView:
     """For programs: one JSON object per update on stdout, and nothing else there."""
 
     def accepted(self, order: pb.Order) -> None:
-        render.note(f"Order {order.id}.")
+        render.note(f"Order {order.id}. Key {render.plain(order.idempotency_key)}.")
 
     def update(self, update: pb.OrderUpdate) -> None:
         render.echo_json(update)
@@ -133,33 +134,35 @@ class Follower:
 
     def _wait(self) -> ExitCode:
         known = self._feed.known
-        verdict = self._begin(known) if known is not None else None
-        if verdict is not None:
-            return verdict
+        if known is not None:
+            self._view.accepted(known)
         with closing(self._feed.updates()) as updates:
             for update in updates:
                 if known is None:
                     known = self._feed.known or update.order
-                    verdict = self._begin(known)
-                if verdict is None:
-                    self._last = update.order
-                    self._view.update(update)
-                    verdict = self._judge(update.order)
+                    self._view.accepted(known)
+                self._view.update(update)
+                verdict = self._judge_update(update, known)
                 if verdict is not None:
                     return verdict
-        raise AssertionError("an open order's feed has no end of its own")
+        assert known is not None
+        verdict = self._judge(known)
+        if verdict is None:
+            raise AssertionError("an open order's feed has no end of its own")
+        return verdict
 
-    def _is_fresh(self, order: pb.Order) -> bool:
-        """Made by this command: its updates are news, not a replay."""
-        return order.created_at_ms >= self._feed.started_ms
+    def _judge_update(self, update: pb.OrderUpdate, known: pb.Order) -> ExitCode | None:
+        """Of the past, which is told as a story, only what still is so counts: a number in it may be dead."""
+        order = update.order
+        is_past = known.terminal or update.at_ms < self._feed.started_ms
+        self._last = known if is_past else order
+        return self._judge(self._last) if not is_past or self._is_told(order, known) else None
 
-    def _begin(self, order: pb.Order) -> ExitCode | None:
-        """Judges an older order as it is now before its past is replayed: a number from its past may be dead."""
-        self._view.accepted(order)
-        if self._is_fresh(order) or not (order.terminal or _has_reached(order, self._until)):
-            return None
-        self._view.update(pb.OrderUpdate(at_ms=self._app.clock.now_ms(), event="as_it_is_now", order=order))
-        return self._judge(order)
+    def _is_told(self, order: pb.Order, known: pb.Order) -> bool:
+        """Whether the story has come, with ``order``, to what there is to say. That of a closed one is told whole."""
+        if order.terminal or self._until is Until.ACCEPTED:
+            return True
+        return not known.terminal and (order.HasField("code") or _has_reached(order, self._until))
 
     def _judge(self, order: pb.Order) -> ExitCode | None:
         """The exit code if the wait is over, after the answer was given."""
@@ -206,6 +209,8 @@ class Follower:
         if self._feed.is_accepted:
             order_id = self._feed.order_id
             known = self._last or self._feed.known
+            if known is not None and known.terminal:
+                return f"The order is over. Read what it brought with: holdpay orders show {order_id}"
             is_charged = known is not None and known.spent_msat > 0
             end = "" if is_charged else f"; end it with: holdpay orders cancel {order_id}"
             return f"The order goes on. Wait on with: holdpay orders wait {order_id}{end}"

@@ -185,10 +185,18 @@ def wait(ctx: click.Context, app: App, *, order: str, until: str, timeout_s: flo
     from holdpay.cli.feed import Feed
     from holdpay.cli.follow import Follower, Until, make_view
 
-    deadline_s = app.clock.monotonic_s() + timeout_s
+    started_ms, deadline_s = app.clock.now_ms(), app.clock.monotonic_s() + timeout_s
     known = app.call(lambda client: client.get_order(order))
     view = make_view(app, as_json=as_json)
-    feed = Feed(app=app, say=view.note, order_id=known.id, cursor=0, known=known, deadline_s=deadline_s)
+    feed = Feed(
+        app=app,
+        say=view.note,
+        started_ms=started_ms,
+        order_id=known.id,
+        cursor=0,
+        known=known,
+        deadline_s=deadline_s,
+    )
     ctx.exit(Follower(app, feed, view, Until(until)).run())
 
 
@@ -207,13 +215,14 @@ def watch(app: App, *, order: str, after_cursor: int | None, as_json: bool) -> N
     """Print the updates of ORDER until it is over, or of all orders until ^C. A restart of the daemon loses none."""
     from holdpay.cli.feed import Feed
 
+    started_ms = app.clock.now_ms()
     known = app.call(lambda client: client.get_order(order)) if order else None
     if known is not None:
         if known.terminal and after_cursor is None:
             render.note("The order is over: nothing more will come. Add --after 0 to see what came.")
             return
         order = known.id
-    feed = Feed(app=app, say=render.note, order_id=order, cursor=after_cursor, known=known)
+    feed = Feed(app=app, say=render.note, started_ms=started_ms, order_id=order, cursor=after_cursor, known=known)
     with closing(feed.updates()) as updates:
         for update in updates:
             if as_json:

@@ -39,8 +39,8 @@ def test_only_the_code_is_on_stdout(daemon: FakeDaemon, terminal: Terminal) -> N
 def test_the_progress_tells_number_money_and_heights(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED)]]
     lines = terminal.run("code", "usa", "openai").stderr.splitlines()
-    assert lines[0].startswith("Key cli-")
-    assert lines[1] == f"Order {ORDER_ID}: OpenAI in USA, for up to 3,060 sat and a fee of up to 31 sat."
+    assert lines[0] == f"Order {ORDER_ID}: OpenAI in USA, for up to 3,060 sat and a fee of up to 31 sat."
+    assert lines[1] == "Key cli-test."
     assert lines[2] == "    1.0s  asking the provider"
     assert lines[3] == "    2.0s  held, a number is being found"
     assert lines[4].startswith("    2.0s  3,003.512 sat locked; the provider promises an end by ")
@@ -152,7 +152,7 @@ def test_json_prints_each_update_as_one_object_and_nothing_else(daemon: FakeDaem
     assert objects[3]["order"]["code"] == "004211"
     assert objects[3]["order"]["locked_msat"] == 3_003_512
     assert set(objects[0]) == {"cursor", "at_ms", "event", "order", "shutting_down"}
-    assert [line.split()[0] for line in result.stderr.splitlines()] == ["Key", "Order"]
+    assert result.stderr == f"Order {ORDER_ID}. Key cli-test.\n"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_refusal_shows_the_daemons_words_and_its_exit_code(
     daemon.request_scripts = [[Refuse(status, details)]]
     result = terminal.run("code", "uda", "openai")
     assert (result.exit_code, result.stdout) == (expected, "")
-    assert result.stderr.splitlines()[-1] == f"Error: {details}"
+    assert result.stderr == f"Error: {details}\n"  # and no key: there is no order
     assert len(daemon.received) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import grpc
 import pytest
@@ -23,6 +24,7 @@ from tests.unit.cli.fake_daemon import (
     FakeDaemon,
     Hang,
     Refuse,
+    Step,
     an_order,
     ended,
     interrupt,
@@ -30,6 +32,15 @@ from tests.unit.cli.fake_daemon import (
 )
 
 OLD = {"created_at_ms": NOW_MS - 3_600_000}
+
+
+def past(*stages: dict[str, Any]) -> list[Step]:
+    """One update per stage, from an hour ago on and a second apart."""
+    told = updates(*(stage | OLD for stage in stages))
+    for update in told:
+        assert isinstance(update, pb.OrderUpdate)
+        update.at_ms -= 3_600_000
+    return told
 
 
 def test_orders_alone_lists_them(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -150,14 +161,17 @@ def test_wait_goes_on_to_the_code(daemon: FakeDaemon, terminal: Terminal) -> Non
     assert daemon.received_of(pb.WatchOrdersRequest) == [pb.WatchOrdersRequest(order_id=ORDER_ID, after_cursor=0)]
 
 
-def test_wait_for_what_is_there_needs_no_stream(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_wait_for_what_is_there_ends_where_the_story_has_come_to_it(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**NUMBERED | OLD)]
+    daemon.watch_scripts = [[*past(HELD, NUMBERED), Hang()]]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "+15550001111\n")
 
 
-def test_wait_on_a_refunded_order_ends_at_once(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**ended(pb.END_REFUNDED, number="15550001111") | OLD)]
+def test_wait_on_a_refunded_order_ends_with_its_story(daemon: FakeDaemon, terminal: Terminal) -> None:
+    refunded = ended(pb.END_REFUNDED, number="15550001111")
+    daemon.orders = [an_order(**refunded | OLD)]
+    daemon.watch_scripts = [past(NUMBERED, refunded)]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
     assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
 
@@ -167,21 +181,44 @@ def test_wait_for_the_number_of_an_order_whose_money_is_back_waits_for_its_end(
 ) -> None:
     back = NUMBERED | OLD | {"htlc": pb.HTLC_STATE_FAILED, "locked_msat": 0}
     daemon.orders = [an_order(**back)]
-    daemon.watch_scripts = [updates(back, ended(pb.END_REFUNDED, number="15550001111") | OLD)]
+    daemon.watch_scripts = [[*past(NUMBERED, back), *updates(ended(pb.END_REFUNDED) | OLD, first_cursor=3)]]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
     assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
 
 
-def test_wait_until_settled_on_a_closed_order_prints_its_code(daemon: FakeDaemon, terminal: Terminal) -> None:
+@pytest.mark.parametrize("until", ["code", "settled"])
+def test_wait_on_a_closed_order_tells_its_story_with_its_own_times(
+    daemon: FakeDaemon, terminal: Terminal, until: str
+) -> None:
     daemon.orders = [an_order(**SETTLED | OLD)]
+    daemon.watch_scripts = [past(HELD, NUMBERED, DELIVERED, SETTLED)]
+    result = terminal.run("orders", "wait", ORDER_ID, "--until", until)
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
+    told = [line.strip() for line in result.stderr.splitlines()]
+    for line in (
+        "1.0s  held, a number is being found",
+        "2.0s  the number is +15550001111",
+        "4.0s  done: the code arrived and is paid",
+    ):
+        assert line in told
+
+
+def test_wait_until_settled_shows_a_code_of_the_past_at_once_and_waits_on(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    daemon.orders = [an_order(**DELIVERED | OLD)]
+    daemon.watch_scripts = [[*past(HELD, DELIVERED), *updates(SETTLED | OLD, first_cursor=3)]]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "settled")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
 
 
-def test_wait_json_on_a_closed_order_prints_it_as_it_is(daemon: FakeDaemon, terminal: Terminal) -> None:
+def test_wait_json_on_a_closed_order_prints_its_updates(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**SETTLED | OLD)]
-    (line,) = terminal.run("orders", "wait", ORDER_ID, "--json").stdout.splitlines()
-    assert json.loads(line)["order"]["code"] == "004211"
+    daemon.watch_scripts = [past(HELD, SETTLED)]
+    result = terminal.run("orders", "wait", ORDER_ID, "--json")
+    first, last = (json.loads(line) for line in result.stdout.splitlines())
+    assert (first["order"]["code"], last["order"]["code"]) == (None, "004211")
+    assert (result.exit_code, result.stderr) == (ExitCode.DONE, f"Order {ORDER_ID}. Key cli-test.\n")
 
 
 def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Terminal) -> None:

@@ -115,7 +115,8 @@ class Tty(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_live_line_under_the_others() -> None:
+def test_a_terminal_gets_a_live_line_under_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     stream, clock = Tty(), FakeClock()
     screen = Screen(stream, clock)
     screen.live("held, waiting for the SMS", NOW_MS - 5000)
@@ -126,8 +127,11 @@ def test_a_terminal_gets_a_live_line_under_the_others() -> None:
     assert shown.endswith("\r\x1b[K")
 
 
-def test_a_file_gets_plain_lines_only() -> None:
-    stream = io.StringIO()
+@pytest.mark.parametrize(("stream", "term"), [(io.StringIO(), "xterm"), (Tty(), "dumb")])
+def test_a_file_and_a_dumb_terminal_get_plain_lines_only(
+    stream: io.StringIO, term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
     screen = Screen(stream, FakeClock())
     screen.live("held", NOW_MS)
     screen.line("the number is +1555")
