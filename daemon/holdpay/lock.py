@@ -28,7 +28,7 @@ class AlreadyRunning(HoldpayError):
     """Another holdpayd is running here (exit 75). Stop it, or give this one a state_dir and a socket of its own."""
 
 
-class _FileLock:
+class FileLock:
     """An exclusive lock on one file, 0600, that holds the pid of its owner."""
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class StateLock:
 
     def __init__(self, state_dir: Path) -> None:
         self._dir = state_dir
-        self._lock = _FileLock(state_dir / "lock")
+        self._lock = FileLock(state_dir / "lock")
 
     def __enter__(self) -> StateLock:
         try:
@@ -113,7 +113,7 @@ class SocketClaim:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = _FileLock(path.with_name(path.name + ".lock"))
+        self._lock = FileLock(path.with_name(path.name + ".lock"))
 
     def __enter__(self) -> SocketClaim:
         try:

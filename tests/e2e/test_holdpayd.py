@@ -42,7 +42,12 @@ def test_a_good_configuration_is_called_fine_with_what_was_found(config: Path, t
     done = holdpayd("--config", config, "--check-config")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{config} is fine.\n")
-    for found in ("127.0.0.1:10009", str(tmp_path / "a.macaroon"), "https://api2.sms4sats.com", "8 open orders"):
+    for found in (
+        "127.0.0.1:10009",
+        str(tmp_path / "a.macaroon"),
+        "https://api2.sms4sats.com",
+        "8 open orders, 50,000 sat",
+    ):
         assert found in done.stdout
     assert not (tmp_path / "state").exists()
 

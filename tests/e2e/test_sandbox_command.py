@@ -74,6 +74,30 @@ async def test_a_second_sandbox_in_the_same_folder_is_refused(running: Path) -> 
     assert code == 0, "the first one goes on"
 
 
+async def test_of_two_sandboxes_that_start_at_the_same_moment_one_is_refused(tmp_path: Path) -> None:
+    command = (*COMMAND, "run", "--dir", str(tmp_path / "new"))
+    started = [
+        await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    ends = [asyncio.create_task(process.wait()) for process in started]
+    try:
+        async with asyncio.timeout(30):
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            (refused,) = (process for process in started if process.returncode is not None)
+            assert refused.stdout is not None
+            assert b"already" in await refused.stdout.read()
+            (runs,) = (process for process in started if process is not refused)
+            assert runs.stdout is not None
+            while b"^C ends it" not in (line := await runs.stdout.readline()):
+                assert line
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*ends)
+
+
 async def test_a_wrong_trick_is_explained(running: Path) -> None:
     code, said = await _holdpayd_sandbox("play", "--dir", str(running), "no-nmber")
     assert code == 1

@@ -227,19 +227,19 @@ def test_an_unknown_key_gets_the_nearest_known_one(read: Load, text: str, wanted
     [
         (
             '[payment]\npay_within_s = "10m"',
-            "pay_within_s must be a whole number from 1 to 3600 (seconds), not the text '10m'; 600 is the default.",
+            "pay_within_s must be a whole number from 1 to 3,600 (seconds), not the text '10m'; 600 is the default.",
         ),
-        ("[payment]\npay_within_s = 600.0", "must be a whole number from 1 to 3600 (seconds), not 600.0"),
+        ("[payment]\npay_within_s = 600.0", "must be a whole number from 1 to 3,600 (seconds), not 600.0"),
         ("[payment]\npay_within_s = true", "not true"),
         ("[payment]\nfee_limit_percent = 51", "must be a number from 0 to 50 (percent), not 51; 1 is the default."),
         ("[payment]\nfirst_fee_limit_percent = 100.5", "from 0 to 100 (percent), not 100.5"),
-        ("[payment]\nmax_price_sat = 0", "from 1 to 10000000 (sat), not 0; 10000 is the default."),
-        ("[payment]\nmax_final_cltv_delta = 2017", "from 18 to 2016 (blocks), not 2017"),
-        ("[payment]\nretry_delays_s = [0, 3601]", "payment.retry_delays_s[2] must be a whole number from 0 to 3600"),
+        ("[payment]\nmax_price_sat = 0", "from 1 to 10,000,000 (sat), not 0; 10,000 is the default."),
+        ("[payment]\nmax_final_cltv_delta = 2017", "from 18 to 2,016 (blocks), not 2,017"),
+        ("[payment]\nretry_delays_s = [0, 3601]", "payment.retry_delays_s[2] must be a whole number from 0 to 3,600"),
         ("[payment]\nretry_delays_s = []", "must be a list in brackets, 1 to 10 long, not a list of 0"),
         ("[payment]\nretry_delays_s = 60", "must be a list in brackets, 1 to 10 long, not 60"),
-        ("[provider]\nrequests_per_s = nan", "from 0.05 to 1000 (requests a second), not nan"),
-        (f"[limits]\nmax_open_orders = {10**30}", "from 1 to 10000 (orders), not a huge number"),
+        ("[provider]\nrequests_per_s = nan", "from 0.05 to 1,000 (requests a second), not nan"),
+        (f"[limits]\nmax_open_orders = {10**30}", "from 1 to 10,000 (orders), not a huge number"),
         ("[limits]\nmax_open_orders = 1979-05-27", "(orders), not a date"),
         ("[limits]\nmax_open_orders = {a = 1}", "(orders), not a section"),
         ('[daemon]\nlog_format = "xml"', """must be one of "json", "text", not the text 'xml'"""),
@@ -362,7 +362,7 @@ def test_a_macaroon_that_everybody_may_use_is_refused_with_the_remedy(read: Load
         (b"0201036c6e64\n" * 20, "and that holds hex digits"),
         (base64.b64encode(MACAROON * 20), "and that holds base64 text"),
         (base64.encodebytes(MACAROON * 20), "and that holds base64 text"),
-        (b"\x02" * 70_000, "and that is longer than 65536"),
+        (b"\x02" * 70_000, "and that is longer than 65,536"),
     ],
 )
 def test_a_file_that_is_no_macaroon_is_told(read: Load, folder: Path, content: bytes, wanted: str) -> None:
@@ -495,7 +495,7 @@ def test_a_file_of_another_user_is_refused_unless_it_is_roots(
         (b"a = 1\na = 2\n", "is not valid TOML: Cannot overwrite a value (at line 2"),
         (b"\xff\xfe", "is not UTF-8"),
         (b"x = " + b"[" * 30_000, "is nested too deeply"),
-        (b"#" * 70_000, "longer than 65536"),
+        (b"#" * 70_000, "longer than 65,536"),
     ],
 )
 def test_a_file_that_is_no_toml_is_told_with_its_line(tmp_path: Path, content: bytes, wanted: str) -> None:

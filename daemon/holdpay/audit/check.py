@@ -169,7 +169,7 @@ async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, store
         found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels, since_ms)
         payees = set(settings.provider.payee_pubkeys)
         found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
-    head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said)} payments compared"
+    head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said):,} payments compared"
     return _Compared(head, found, lnd.block_height)
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.events import Event, InvoiceDecoded, PaymentNotFound, PaymentReported
+from holdpay.core.explain import sat
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import MONEY_MAY_BE_OUT, HtlcState, Order, OrderState
 from holdpay.core.policy import Policy
@@ -74,7 +75,7 @@ def _ends(book: OrderBook) -> Iterator[Finding]:
 
 def _table_against_journal(book: OrderBook) -> Iterator[Finding]:
     if book.reserved_msat != book.order.reserved_msat:
-        text = f"The limits count {book.reserved_msat} msat for it, and it should be {book.order.reserved_msat}."
+        text = f"The limits count {sat(book.reserved_msat)} for it, and it should be {sat(book.order.reserved_msat)}."
         yield about(book.order, Severity.ERROR, "reserved-differs", text, MEND)
     if not book.journal or _is_last_unreadable(book):
         return

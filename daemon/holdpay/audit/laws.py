@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.audit.journal import MEND
+from holdpay.core.explain import sat
 from holdpay.core.lightning import preimage_fits
 from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE
 from holdpay.core.model import SPENT, End, HtlcState, Order, OrderState, Payment
@@ -100,14 +101,19 @@ def _of_the_money(order: Order, payment: Payment) -> Broken:
     if payment.htlc is not HtlcState.NONE and payment.dispatch_count == 0 and order.anomaly_count == 0:
         yield "never-sent", f"Its HTLC is {payment.htlc.value}, and it was never sent."
     if payment.amount_msat > order.max_price_sat * 1000:
-        yield "over-price", f"Its invoice asks {payment.amount_msat} msat, and {order.max_price_sat} sat were allowed."
+        yield (
+            "over-price",
+            f"Its invoice asks {sat(payment.amount_msat)}, and {order.max_price_sat:,} sat were allowed.",
+        )
 
 
 def _over_fee(order: Order) -> list[Finding]:
     """Possible when a person pays the invoice by hand, with another fee limit."""
     if order.payment is None or order.payment.fee_msat <= order.max_fee_sat * 1000:
         return []
-    text = f"Its fee is {order.payment.fee_msat} msat, and {order.max_fee_sat} sat were allowed: not sent by holdpayd."
+    text = (
+        f"Its fee is {sat(order.payment.fee_msat)}, and {order.max_fee_sat:,} sat were allowed: not sent by holdpayd."
+    )
     return [about(order, Severity.NOTE, "over-fee", text)]
 
 

@@ -72,7 +72,7 @@ async def survey(settings: Settings, clock: SystemClock, tell: Callable[[str], N
         node = await ledger.identity()
         tell(f"Reading the payments of node {node.pubkey[:16]}….")
         paid = await _payments_to(ledger, payees, unusable)
-    tell(f"{len(paid)} went to the provider's node. Asking the provider about each.")
+    tell(f"{len(paid):,} went to the provider's node. Asking the provider about each.")
     found, problem = await _ask_provider(settings, clock, paid)
     rebuilt = _rebuilt(found, node, settings.policy(), clock.now_ms(), unusable)
     return Survey(node=node, rebuilt=rebuilt, unusable=unusable, provider_problem=problem)
@@ -161,7 +161,7 @@ def refuse_if_used(path: Path) -> None:
         ) from error
     if count:
         raise RecoverRefused(
-            f"{path} already holds {count} {'order' if count == 1 else 'orders'}; recover writes only where there are"
+            f"{path} already holds {count:,} {'order' if count == 1 else 'orders'}; recover writes only where there are"
             " none. `holdpayd check` holds it against lnd. If it is beyond repair, move it and the files beside it that"
             " begin with its name to another folder, and keep them; then run this again."
         )

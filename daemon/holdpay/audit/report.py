@@ -53,7 +53,7 @@ def as_lines(report: Report) -> Iterator[str]:
             yield redact_text(line)
     yield ""
     yield redact_text(
-        f"database  {report.database}: {report.order_count} orders, {report.journal_row_count} journal rows"
+        f"database  {report.database}: {report.order_count:,} orders, {report.journal_row_count:,} journal rows"
     )
     yield redact_text(f"lnd       {report.lnd}")
 
@@ -72,12 +72,12 @@ def _paragraph(alike: list[Finding]) -> Iterator[str]:
         yield f"{label}{_of(first)}: {first.text}"
     else:
         texts = list(dict.fromkeys(finding.text for finding in alike))
-        yield f"{label}, {len(alike)} times: {texts[0]}"
+        yield f"{label}, {len(alike):,} times: {texts[0]}"
         yield from (f"    or: {text}" for text in texts[1:TEXTS_SHOWN])
         if len(texts) > TEXTS_SHOWN:
-            yield f"    or in {len(texts) - TEXTS_SHOWN} other ways, which --json has"
+            yield f"    or in {len(texts) - TEXTS_SHOWN:,} other ways, which --json has"
         owners = [whose for finding in alike if (whose := _whose(finding))]
-        more = f", and {len(owners) - OWNERS_SHOWN} more" if len(owners) > OWNERS_SHOWN else ""
+        more = f", and {len(owners) - OWNERS_SHOWN:,} more" if len(owners) > OWNERS_SHOWN else ""
         if owners:
             yield f"    of: {', '.join(owners[:OWNERS_SHOWN])}{more}"
     if first.todo:

@@ -45,7 +45,7 @@ def unwatched_finding(open_count: int, *, is_to_be_started: bool) -> Finding:
     return Finding(
         severity=Severity.WARNING,
         code="unwatched",
-        text=f"holdpayd does not answer on its socket, so nobody watches {open_count} open"
+        text=f"holdpayd does not answer on its socket, so nobody watches {open_count:,} open"
         f" {'order' if open_count == 1 else 'orders'}.",
         todo=start if is_to_be_started else "Leave it so until the errors here are dealt with: lnd goes on by itself.",
     )

@@ -126,8 +126,8 @@ def _summary(path: Path, settings: Settings) -> Iterable[str]:
     yield f"state     {settings.daemon.state_dir}"
     yield f"socket    {settings.daemon.socket}"
     yield (
-        f"limits    {limits.max_open_orders} open orders, {limits.max_pending_sat} sat pending,"
-        f" {limits.max_spend_per_day_sat} sat a day, {settings.payment.max_price_sat} sat an order"
+        f"limits    {limits.max_open_orders:,} open orders, {limits.max_pending_sat:,} sat pending,"
+        f" {limits.max_spend_per_day_sat:,} sat a day, {settings.payment.max_price_sat:,} sat an order"
     )
 
 

@@ -45,15 +45,23 @@ def sandbox() -> None:
 @click.option("--trick", "tricks", multiple=True, metavar="NAME[=VALUE]", help="Play it at the start; can be repeated.")
 def run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
     """Start both servers and serve until ^C."""
-    from holdpay.sandbox.control import runs_in
+    from holdpay.lock import FileLock
     from holdpay.sandbox.tricks import UnknownTrick
 
-    if runs_in(directory.absolute()):
-        raise click.ClickException(f"A sandbox runs in {directory} already. End it first, or give another --dir.")
+    directory = directory.absolute()
+    lock = FileLock(directory / "sandbox.lock")
     try:
-        asyncio.run(_run(directory.absolute(), pace, tricks))
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        asyncio.run(_run(directory, pace, tricks))
+    except BlockingIOError:
+        raise click.ClickException(
+            f"A sandbox runs in {directory} already. End it first, or give another --dir."
+        ) from None
     except (UnknownTrick, OSError) as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        lock.release()
 
 
 async def _run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:

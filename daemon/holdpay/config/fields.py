@@ -42,7 +42,7 @@ def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os
     except OSError as error:
         raise ValueError(_why_unreadable(error)) from None
     if len(content) > max_bytes:
-        raise ValueError(f"and that is longer than {max_bytes} bytes: correct the path")
+        raise ValueError(f"and that is longer than {max_bytes:,} bytes: correct the path")
     return content, info
 
 

@@ -125,7 +125,7 @@ def _range(field: FieldInfo, is_item: bool) -> _Range | None:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:g}"
+    return f"{int(value):,}" if value == int(value) else f"{value:,g}"
 
 
 def _lengths(field: FieldInfo) -> str:
@@ -159,13 +159,13 @@ def _shown(given: object) -> str:
     if isinstance(given, bool):
         return "true" if given else "false"
     if isinstance(given, int | float):
-        return "a huge number" if _HUGE <= abs(given) < math.inf else f"{given}"
+        return "a huge number" if _HUGE <= abs(given) < math.inf else f"{given:,}"
     if isinstance(given, str):
         return f"the text {_cut(given)}"
     if isinstance(given, Mapping):
         return "a section"
     if isinstance(given, list | tuple):
-        return f"a list of {len(given)}"
+        return f"a list of {len(given):,}"
     return f"a {type(given).__name__}"
 
 

@@ -241,15 +241,15 @@ def _warn_of_fees(settings: Settings) -> list[str]:
     wanted_sat, bound_sat = policy.wanted_fee_cap_sat(price_sat), policy.fee_bound_sat(price_sat)
     if wanted_sat <= bound_sat:
         return []
-    allowed = f"payment.max_fee_sat allows a fee of {bound_sat} sat for the dearest orders, which counts"
-    return [f"{allowed}; fee_limit_percent or fee_limit_floor_sat say {wanted_sat}: change one of them."]
+    allowed = f"payment.max_fee_sat allows a fee of {bound_sat:,} sat for the dearest orders, which counts"
+    return [f"{allowed}; fee_limit_percent or fee_limit_floor_sat say {wanted_sat:,}: change one of them."]
 
 
 def _warn_of_sums(settings: Settings) -> list[str]:
     limits, max_price_sat = settings.limits, settings.payment.max_price_sat
     most_sat = max_price_sat + settings.policy().fee_cap_sat(max_price_sat)
     return [
-        f"{key} is {limit_sat}, under payment.max_price_sat with its fee limit ({most_sat}):"
+        f"{key} is {limit_sat:,}, under payment.max_price_sat with its fee limit ({most_sat:,}):"
         " the dearest orders will always be refused; change one of them."
         for key, limit_sat in (
             ("limits.max_pending_sat", limits.max_pending_sat),

@@ -165,7 +165,7 @@ def _vet_time(invoice: Invoice, policy: Policy, now_ms: int) -> list[str]:
         reasons.append(f"it expires in {left_s} s, and at least {policy.min_expiry_left_s} s must be left")
     if not 0 <= invoice.final_cltv_delta <= policy.max_final_cltv_delta:
         reasons.append(
-            f"its final CLTV delta is {invoice.final_cltv_delta} blocks, and at most {policy.max_final_cltv_delta}"
+            f"its final CLTV delta is {invoice.final_cltv_delta:,} blocks, and at most {policy.max_final_cltv_delta:,}"
             " are allowed"
         )
     return reasons

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,16 +49,6 @@ class ControlServer:
 
 def address_file(directory: Path) -> Path:
     return directory / "sandbox.json"
-
-
-def runs_in(directory: Path) -> bool:
-    """Whether a sandbox answers for this folder; a file that a killed one left behind means nothing."""
-    try:
-        url = json.loads(address_file(directory).read_text())["control"]
-        with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as client:
-            return client.get(url).status_code == HTTPStatus.NOT_FOUND
-    except (OSError, ValueError, KeyError, httpx.HTTPError):
-        return False
 
 
 def play_remotely(directory: Path, text: str) -> str:

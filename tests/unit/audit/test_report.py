@@ -21,7 +21,7 @@ def finding(severity: Severity, text: str = "Something.") -> Finding:
 
 
 def report(*findings: Finding) -> Report:
-    return Report(database="/x/holdpay.db", order_count=2, journal_row_count=9, lnd="compared", findings=findings)
+    return Report(database="/x/holdpay.db", order_count=2, journal_row_count=9_000, lnd="compared", findings=findings)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_worst_is_told_first_and_says_what_to_do() -> None:
     lines = list(as_lines(report(*sorted_findings([finding(Severity.NOTE), finding(Severity.ERROR, "It is torn.")]))))
     assert lines[0] == "Something is wrong."
     assert lines[2:4] == ["ERROR order abcdefghjk (payment abababab…): It is torn.", "    do: It is torn."]
-    assert lines[-2:] == ["database  /x/holdpay.db: 2 orders, 9 journal rows", "lnd       compared"]
+    assert lines[-2:] == ["database  /x/holdpay.db: 2 orders, 9,000 journal rows", "lnd       compared"]
 
 
 def test_one_finding_about_many_orders_is_one_paragraph_that_names_them_up_to_a_bound() -> None:
