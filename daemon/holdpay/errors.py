@@ -94,6 +94,8 @@ class OrderNotFound(HoldpayError):
 class OrderUnreadable(HoldpayError):
     """The order's row in the database makes no sense. See `holdpayd check`."""
 
+    reason = "ORDER_UNREADABLE"
+
 
 class KeyTaken(HoldpayError):
     """This idempotency key belongs to a request with other parameters. Use another key."""

@@ -91,8 +91,9 @@ class Desk:
             raise NotReady(
                 status.detail or f"lnd is {status.state.value}. Wait until it is ready.", lnd_state=status.state.value
             )
-        if trouble := self._engine.trouble() or self._engine.clock_trouble():
-            raise NotReady(trouble)
+        for cause, trouble in (("tasks", self._engine.trouble()), ("clock", self._engine.clock_trouble())):
+            if trouble:
+                raise NotReady(trouble, cause=cause)
 
     def reason_against_orders(self) -> str:
         """Why any order would be refused now, before the provider is even asked. Empty: it would not."""

@@ -16,6 +16,7 @@ log = structlog.get_logger()
 
 _CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
     (errors.OrderNotFound, grpc.StatusCode.NOT_FOUND),
+    (errors.OrderUnreadable, grpc.StatusCode.DATA_LOSS),
     (errors.KeyTaken, grpc.StatusCode.ALREADY_EXISTS),
     (errors.OutOfStock, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PriceTooHigh, grpc.StatusCode.OUT_OF_RANGE),

@@ -180,8 +180,9 @@ async def test_an_invoice_that_had_expired_by_the_wall_clock_is_refused_and_said
 ) -> None:
     world.clock.set_by_ms = DAY_S * 1000
     assert (await world.until_closed(world.request())).end is End.INVOICE_REJECTED
-    with pytest.raises(NotReady, match="clock is probably wrong"):
+    with pytest.raises(NotReady, match="clock is probably wrong") as refused:
         Desk(world.engine, catalog=None).check_ready()  # type: ignore[arg-type]
+    assert refused.value.metadata == {"cause": "clock"}
     world.clock.set_by_ms = 0
     assert world.engine.clock_trouble() == ""
     assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED

@@ -130,6 +130,14 @@ async def test_while_lnd_is_away_nothing_is_recorded(world: World) -> None:
     await _is_refused(world, NotReady, "lnd is unreachable")
 
 
+async def test_while_a_task_beside_the_orders_fails_nothing_is_recorded(world: World) -> None:
+    world.engine.trouble = lambda: "Erasing fails again and again."
+    with pytest.raises(NotReady, match="Erasing fails") as refused:
+        await _ask(world)
+    assert refused.value.metadata == {"cause": "tasks"}
+    assert world.store.list_orders(OrderFilter()) == []
+
+
 async def test_while_another_node_answers_nothing_is_recorded(world: World) -> None:
     first = await _ask(world)
     await world.until(lambda: world.order(first.id).is_money_out)

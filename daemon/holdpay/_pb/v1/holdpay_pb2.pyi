@@ -10,17 +10,18 @@ Refusal or order: before a request is durable it may be refused with a status co
 
 A refusal carries a google.rpc.Status (trailing metadata `grpc-status-details-bin`, which every gRPC library reads) with
 one google.rpc.ErrorInfo of the domain "holdpay". A broken connection carries none: what became of the request is not
-known then, and the same idempotency key asks again. The messages are for people and name no command line. The reasons,
+known then, and the same idempotency key asks again. The messages are for people and name no option of a command. Reasons,
 with the metadata that they carry (`field` names the field of the request, in every reason that is about one):
 
-  INVALID_REQUEST        field; limit_sat, last_cursor where there is one
+  INVALID_REQUEST        field; limit ("payment.max_fee_sat") with limit_sat, last_cursor where there is one
   UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
-  ORDER_NOT_FOUND, KEY_TAKEN
+  ORDER_NOT_FOUND, ORDER_UNREADABLE, KEY_TAKEN
   OUT_OF_STOCK           country, service
   PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
-  NOT_READY              lnd_state (as LndStatus.state), or free_mib of the disk
+  NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
+                         (holdpayd's own, beside the orders)
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
   PROVIDER_REFUSED, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 

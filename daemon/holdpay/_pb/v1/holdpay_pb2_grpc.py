@@ -102,7 +102,7 @@ class HoldpayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters.
+        """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
