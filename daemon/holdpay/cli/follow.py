@@ -211,8 +211,8 @@ class Follower:
             known = self._last or self._feed.known
             if known is not None and known.terminal:
                 return f"The order is over. Read what it brought with: holdpay orders show {order_id}"
-            is_charged = known is not None and known.spent_msat > 0
-            end = "" if is_charged else f"; end it with: holdpay orders cancel {order_id}"
+            can_cancel = known is None or _can_cancel(known)
+            end = f"; end it with: holdpay orders cancel {order_id}" if can_cancel else ""
             return f"The order goes on. Wait on with: holdpay orders wait {order_id}{end}"
         assert self._feed.request is not None
         key = self._feed.request.idempotency_key
@@ -220,6 +220,12 @@ class Follower:
             "The request was sent and no answer came, so it may have been ordered. The same command with "
             f"--key {key} asks again and orders nothing twice; `holdpay orders list --open` shows what is open."
         )
+
+
+def _can_cancel(order: pb.Order) -> bool:
+    """Whether the daemon would take the wish: not once the code is here or the HTLC settled, and not twice."""
+    is_wanted = order.HasField("cancel_wanted_at_ms")
+    return not (is_wanted or order.HasField("code") or render.enum_text(order, "htlc") == "settled")
 
 
 def _has_reached(order: pb.Order, until: Until) -> bool:

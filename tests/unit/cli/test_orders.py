@@ -230,14 +230,25 @@ def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Termina
     assert f"holdpay orders wait {ORDER_ID}" in result.stderr
 
 
-def test_no_cancel_is_offered_after_a_charge(daemon: FakeDaemon, terminal: Terminal) -> None:
-    charged = HELD | OLD | {"htlc": pb.HTLC_STATE_SETTLED, "locked_msat": 0, "spent_msat": 3_003_512}
-    daemon.orders = [an_order(**charged)]
-    daemon.watch_scripts = [[*updates(charged), Break()]]
+@pytest.mark.parametrize(
+    ("stage", "is_offered"),
+    [
+        (HELD, True),
+        (HELD | {"htlc": pb.HTLC_STATE_SETTLED, "locked_msat": 0, "spent_msat": 3_003_512}, False),
+        (HELD | {"htlc": pb.HTLC_STATE_SETTLED, "locked_msat": 0, "paid_before": True}, False),
+        (DELIVERED, False),
+        (HELD | {"cancel_wanted_at_ms": NOW_MS}, False),
+    ],
+)
+def test_a_cancel_is_offered_only_as_long_as_it_can_be_had(
+    daemon: FakeDaemon, terminal: Terminal, stage: dict[str, Any], is_offered: bool
+) -> None:
+    daemon.orders = [an_order(**stage | OLD)]
+    daemon.watch_scripts = [[*updates(stage | OLD), Break()]]
     terminal.clock.on_sleep = [interrupt]
-    stderr = terminal.run("orders", "wait", ORDER_ID).stderr
+    stderr = terminal.run("orders", "wait", ORDER_ID, "--until", "settled").stderr
     assert f"holdpay orders wait {ORDER_ID}" in stderr
-    assert "cancel" not in stderr
+    assert ("holdpay orders cancel" in stderr) is is_offered
 
 
 def test_watch_one_order_ends_with_it(daemon: FakeDaemon, terminal: Terminal) -> None:
