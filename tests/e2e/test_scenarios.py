@@ -228,7 +228,7 @@ async def test_an_invoice_that_asks_more_than_the_quote_is_refused_and_nothing_i
     assert "300 sat" in done.reason
     text = await story(shop, done)
     why = "Nothing was paid. Why: the hold invoice was refused"
-    assert in_order(text, why, "by the quote of 3000 sat + 2 %", "No money was", "the new quote counts")
+    assert in_order(text, why, "by the quote of 3,000 sat + 2 %", "No money was", "the new quote counts")
 
 
 async def test_an_order_id_that_is_not_the_payment_hash_is_noted_and_paid(shop: Shop) -> None:
