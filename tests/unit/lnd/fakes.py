@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -120,6 +120,12 @@ class FakeLnd(
         )
         self.wallet = staterpc.SERVER_ACTIVE
         self.payreq = lnrpc.PayReq(payment_hash="ab" * 32, num_msat=2_000_000)
+        self.channels: list[lnrpc.Channel] = []
+        self.pending = lnrpc.PendingChannelsResponse()
+        self.on_arrival: Callable[[str], Awaitable[None]] | None = None
+        """Called with the method's name, before it is answered."""
+        self.on_listed: Callable[[], None] = lambda: None
+        """Called when either list of channels is written and not answered yet."""
         self.errors: dict[str, tuple[grpc.StatusCode, str]] = {}
         self.calls: list[str] = []
         self.macaroons: dict[str, list[str]] = {}
@@ -151,6 +157,8 @@ class FakeLnd(
         self.calls.append(method)
         metadata = context.invocation_metadata() or ()
         self.macaroons[method] = [str(value) for key, value in metadata if key == "macaroon"]
+        if self.on_arrival is not None:
+            await self.on_arrival(method)
         await self.mute.wait()
         if method in self.errors:
             await context.abort(*self.errors[method])
@@ -175,11 +183,22 @@ class FakeLnd(
         await self._arrive("GetState", context)
         return staterpc.GetStateResponse(state=self.wallet)
 
-    async def ListChannels(self, request: Any, context: Context) -> Any:  # noqa: N802
-        raise NotImplementedError
+    async def ListChannels(  # noqa: N802
+        self, request: lnrpc.ListChannelsRequest, context: Context
+    ) -> lnrpc.ListChannelsResponse:
+        await self._arrive("ListChannels", context)
+        answer = lnrpc.ListChannelsResponse(channels=self.channels)
+        self.on_listed()
+        return answer
 
-    async def PendingChannels(self, request: Any, context: Context) -> Any:  # noqa: N802
-        raise NotImplementedError
+    async def PendingChannels(  # noqa: N802
+        self, request: lnrpc.PendingChannelsRequest, context: Context
+    ) -> lnrpc.PendingChannelsResponse:
+        await self._arrive("PendingChannels", context)
+        answer = lnrpc.PendingChannelsResponse()
+        answer.CopyFrom(self.pending)
+        self.on_listed()
+        return answer
 
     async def QueryRoutes(self, request: Any, context: Context) -> Any:  # noqa: N802
         raise NotImplementedError
