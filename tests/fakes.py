@@ -122,7 +122,9 @@ class FakeLnd:
         self.look_error: Exception | None = None
         self.block_height = 800_000
         self.carried: set[str] = set()
-        """Payment hashes that a channel carries, or one that is being closed may."""
+        """Payment hashes that a channel carries."""
+        self.is_maybe_closing = False
+        """A channel is being closed that may carry any of them."""
         self.decode_count = 0
         self.on_arrival: Callable[[str], None] = lambda payment_hash: None
         self.on_look: Callable[[], None] = lambda: None
@@ -200,7 +202,7 @@ class FakeLnd:
             raise LndUnavailable
         if self.look_error is not None:
             raise self.look_error
-        return HtlcLook(self.block_height, True, payment_hash in self.carried, is_maybe_closing=False)
+        return HtlcLook(self.block_height, True, payment_hash in self.carried, self.is_maybe_closing)
 
     async def _listen(self, payment_hash: str, heard: asyncio.Queue[LndMessage]) -> AsyncGenerator[LndMessage, None]:
         streams = self._streams.setdefault(payment_hash, set())

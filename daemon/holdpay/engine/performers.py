@@ -170,6 +170,12 @@ class Performers:
     # --- PAY ----------------------------------------------------------------------------------------------------------
 
     async def _pay(self, order_id: str) -> None:
+        try:
+            await self._pay_and_follow(order_id)
+        finally:
+            self._held_up.pop(order_id, None)
+
+    async def _pay_and_follow(self, order_id: str) -> None:
         backoff = Backoff(LND_RETRY_S)
         while (order := self._order(order_id, Duty.PAY)) is not None:
             assert order.payment is not None
