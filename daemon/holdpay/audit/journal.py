@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
 from holdpay.audit.findings import Finding, Severity, about
-from holdpay.core.events import Event, InvoiceDecoded, PaymentNotFound, PaymentReported
+from holdpay.core.events import Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
 from holdpay.core.explain import sat
 from holdpay.core.machine import Step, decide
 from holdpay.core.model import MONEY_MAY_BE_OUT, HtlcState, Order, OrderState
@@ -168,6 +168,7 @@ _POLICY_FIELDS = frozenset(
 """Times and limits that the configuration decides: another value then is no contradiction."""
 _CLOSING_FIELDS = frozenset({"state", "state_since_ms", "closed_at_ms", "end", "reason", "payment"})
 _ABSENCE_FIELDS = frozenset({"anomaly_count", "payment.htlc", "payment.htlc_since_ms", "payment.absent_since_ms"})
+_LOOK_FIELDS = frozenset({"payment.htlc", "payment.htlc_since_ms", "payment.fee_msat", "payment.failure"})
 
 
 def _by_policy(event: Event, today: Order, stored: Order) -> frozenset[str]:
@@ -178,15 +179,20 @@ def _by_policy(event: Event, today: Order, stored: Order) -> frozenset[str]:
         names |= _CLOSING_FIELDS
     if isinstance(event, InvoiceDecoded):
         names |= {"anomaly_count", "max_fee_sat"}
-    if isinstance(event, PaymentNotFound | PaymentReported) and _is_proof_of_absence(today, stored):
+    if isinstance(event, PaymentNotFound | PaymentReported) and _is_proof(today, stored, HtlcState.NONE):
         names |= _ABSENCE_FIELDS | _CLOSING_FIELDS
+    if isinstance(event, HtlcLookedFor):
+        # So is the longest life of an HTLC whose expiry height lnd never named (``route_cltv_delta``).
+        names |= {"payment.uncarried_since_ms"}
+        if _is_proof(today, stored, HtlcState.GONE):
+            names |= _LOOK_FIELDS | _CLOSING_FIELDS
     return names
 
 
-def _is_proof_of_absence(today: Order, stored: Order) -> bool:
-    """How long a proof takes (``prove_absent_s``) decides between still asking and proven."""
+def _is_proof(today: Order, stored: Order, proven: HtlcState) -> bool:
+    """How long a proof takes (``prove_absent_s``) decides between still asking and ``proven``, or failed."""
     words = {today.htlc, stored.htlc}
-    return len(words & MONEY_MAY_BE_OUT) == 1 and bool(words & {HtlcState.NONE, HtlcState.FAILED})
+    return len(words & MONEY_MAY_BE_OUT) == 1 and bool(words & {proven, HtlcState.FAILED})
 
 
 def _rows(cursors: Sequence[int]) -> str:

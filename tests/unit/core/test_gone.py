@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from holdpay.core import events as ev
-from holdpay.core.duties import wants_look
+from holdpay.core.duties import Duty, duties, wants_look
 from holdpay.core.explain import alarms, explain
 from holdpay.core.lightning import PaymentStatus
 from holdpay.core.machine import Step, decide
@@ -24,6 +24,7 @@ from tests.unit.build import (
     PREIMAGE,
     S,
     attempt,
+    failure,
     in_flight,
     looked,
     pair,
@@ -126,6 +127,38 @@ def test_lnd_finding_its_record_again_ends_the_doubt() -> None:
     assert after(lost, settled(), 2).htlc is HtlcState.SETTLED
 
 
+def test_once_lnd_has_spoken_again_a_second_loss_is_waited_for_from_anew() -> None:
+    lost = after(lost_record(expiry_height=None), looked(800_000))
+    spoken = after(lost, ev.PaymentReported(update(PaymentStatus.IN_FLIGHT), live=False), 1)
+    again = after(after(spoken, ev.PaymentNotFound(), 2), looked(800_400), 3)
+    assert again.payment is not None
+    assert again.payment.first_look_height == 800_400
+    until_height = 800_400 + LONG_LIFE_DELTA
+    assert not after(after(again, looked(until_height), 60), looked(until_height), 120).is_closed
+    assert after(after(again, looked(until_height + 1), 60), looked(until_height + 1), 120).htlc is HtlcState.GONE
+
+
+def test_once_lnd_has_spoken_again_what_one_look_had_shown_counts_no_more() -> None:
+    once = after(lost_record(), looked(900_000))
+    again = after(after(once, in_flight(), 1), ev.PaymentNotFound(), 2)
+    assert not after(again, looked(900_000), 60).is_closed
+    assert after(after(again, looked(900_000), 60), looked(900_000), 90).is_closed
+
+
+def test_what_was_seen_of_one_dispatch_says_nothing_of_the_next() -> None:
+    once = after(lost_record(AWAITING, first_look_height=800_000), looked(900_000))
+    assert once.payment is not None
+    assert once.payment.uncarried_since_ms is not None
+    payment = replace(once.payment, htlc=HtlcState.FAILED, failure=failure(), dispatch_at_ms=NOW_MS)
+    ended = replace(once, payment=payment)
+    sent = after(after(ended, replied(NOW_MS + 1 * S), 1), ev.DispatchIntended(ALICE), 2)
+    assert sent.payment is not None
+    assert (sent.htlc, sent.payment.dispatch_count) == (HtlcState.DISPATCHING, 2)
+    assert sent.payment.uncarried_since_ms is None
+    assert sent.payment.first_look_height is None
+    assert sent.payment.gone_since_ms is None
+
+
 def test_a_payment_in_flight_without_any_attempt_is_looked_for_once_lnds_time_for_attempts_is_over() -> None:
     stuck = pair(AWAITING, HtlcState.IN_FLIGHT, expiry_height=None, attempt_count=0)
     over_ms = stuck.pay_by_ms + POLICY.close_unpaid_after_s * 1000
@@ -202,6 +235,23 @@ def test_an_htlc_that_lnd_never_signed_is_not_dispatched_again() -> None:
         decide(replace(seen, closed_at_ms=None, end=None), ev.DispatchIntended(ALICE), POLICY, NOW_MS + 91 * S)
 
 
+WISH = {"cancel_wanted_at_ms": NOW_MS, "cancel_at_ms": NOW_MS + 120 * S}
+
+
+def test_an_htlc_that_lnd_never_signed_is_canceled_by_its_end_where_the_client_wished_it() -> None:
+    done = looked_twice(pair(AWAITING, HtlcState.IN_FLIGHT, **WISH), 900_000)
+    assert (done.end, done.spent_msat) == (End.CANCELED_UNPAID, 0)
+    assert duties(done) == frozenset()
+
+
+def test_nobody_is_asked_to_cancel_what_lnd_never_signed() -> None:
+    """Nothing is out that a cancel could bring back."""
+    seen = looked_twice(pair(PAID, HtlcState.IN_FLIGHT, reached_payee=False, **WISH), 900_000)
+    assert (seen.htlc, seen.is_closed) == (HtlcState.FAILED, False)
+    assert Duty.CANCEL not in duties(seen)
+    assert "asked to cancel" not in words(seen, 900_000)
+
+
 def test_what_the_provider_called_paid_was_there_once_so_its_outcome_is_unknown() -> None:
     done = looked_twice(pair(PAID, HtlcState.IN_FLIGHT), 900_000)
     assert (done.htlc, done.end) == (HtlcState.GONE, End.OUTCOME_UNKNOWN)
@@ -272,6 +322,7 @@ def test_what_is_resolved_as_settled_goes_on_waiting_for_its_code() -> None:
     paid = found.order
     assert (paid.htlc, paid.is_closed, paid.spent_msat) == (HtlcState.SETTLED, False, 2_001_002)
     assert found.notes == ("ann resolved the payment as settled: node sold",)
+    assert duties(paid) == {Duty.POLL}
     assert after(paid, replied(NOW_MS, paid=True, code="012345"), 60).end is End.CODE_RECEIVED
 
 
