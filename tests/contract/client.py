@@ -45,6 +45,9 @@ class Client:
         reply = await self._lightning.ListChannels(lightning_pb2.ListChannelsRequest(), metadata=self._metadata)
         return list(reply.channels)
 
+    async def pending_channels(self) -> lightning_pb2.PendingChannelsResponse:
+        return await self._lightning.PendingChannels(lightning_pb2.PendingChannelsRequest(), metadata=self._metadata)
+
     async def balance(self) -> lightning_pb2.ChannelBalanceResponse:
         return await self._lightning.ChannelBalance(lightning_pb2.ChannelBalanceRequest(), metadata=self._metadata)
 
