@@ -247,6 +247,11 @@ def pair(state: OrderState, htlc: HtlcState, **changes: Any) -> Order:
     return replace(plain, payment=replace(made, **of_payment), **of_order)
 
 
+def quarantined(order: Order) -> Order:
+    """Put aside at NOW_MS."""
+    return replace(order, quarantined_at_ms=NOW_MS, quarantine_reason="It broke a law.")
+
+
 EVENTS: dict[str, ev.Event] = {
     # one of each kind but DispatchIntended, which needs a license, and of each meaning
     "order placed": ev.OrderPlaced(HASH, "lnsb20u1..."),

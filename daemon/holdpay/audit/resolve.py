@@ -1,4 +1,4 @@
-"""`holdpayd resolve`: an operator says how a payment ended, where LND cannot say it any more."""
+"""`holdpayd resolve`: an operator says how a payment ended where LND cannot any more, or ends a quarantined order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ from holdpay.clock import SystemClock
 from holdpay.config import Settings
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.explain import explain
-from holdpay.core.lightning import HtlcLook, LndMessage, Lost, NodeIdentity, NotKnown, Reported, preimage_fits
-from holdpay.core.machine import decide
-from holdpay.core.model import HtlcState, Order, Payment
+from holdpay.core.lightning import (
+    AttemptStatus,
+    HtlcLook,
+    LndMessage,
+    Lost,
+    NodeIdentity,
+    NotKnown,
+    PaymentStatus,
+    Reported,
+    preimage_fits,
+)
+from holdpay.core.machine import decide, misfit
+from holdpay.core.model import HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
 from holdpay.errors import ConfigError, HoldpayError, LndError
 from holdpay.lnd.ledger import LndLedger
@@ -55,9 +65,12 @@ def books(settings: Settings) -> Iterator[SqliteStore]:
         yield store
 
 
-def payment_of(order: Order) -> Payment:
-    """The payment that can be resolved. Raises ResolveRefused if no money of the order may be out."""
-    if order.payment is None or not order.is_money_out:
+def payment_of(order: Order) -> Payment | None:
+    """The payment that can be resolved; None: a quarantined order has none.
+
+    Raises ResolveRefused if the order is closed, or ends by itself.
+    """
+    if order.is_closed or not (order.is_money_out or order.is_quarantined):
         raise ResolveRefused(
             f"No money of order {order.id} is out, so there is nothing to resolve."
             f" `holdpay orders explain {order.id}` says how it stands."
@@ -65,9 +78,11 @@ def payment_of(order: Order) -> Payment:
     return order.payment
 
 
-async def look(settings: Settings, clock: SystemClock, payment: Payment) -> LndView:
+async def look(settings: Settings, clock: SystemClock, payment: Payment | None) -> LndView:
     """Asks lnd about the payment, and its channels about the HTLC. What could not be asked is left out."""
     view = LndView()
+    if payment is None:
+        return view
     try:
         async with LndLedger(lnd_settings(settings), clock) as ledger:
             view = LndView(node=await ledger.identity())
@@ -91,8 +106,16 @@ def known(order: Order, view: LndView, policy: Policy, now_ms: int) -> Iterator[
     words = explain(order, policy, now_ms, block_height=view.look.block_height if view.look else 0)
     yield words.summary
     yield words.money
+    if payment is None:
+        return
+    if order.is_quarantined:
+        yield f"Recorded: the order is {_plain(order.state)}, its payment {_plain(order.htlc)}."
     yield f"It was paid from node {payment.node_pubkey[:16]}… on {payment.node_network}."
     yield f"lnd: {_view_words(view)}"
+
+
+def _plain(state: OrderState | HtlcState) -> str:
+    return state.value.replace("_", " ")
 
 
 def _view_words(view: LndView) -> str:
@@ -115,13 +138,20 @@ def _said_words(said: LndMessage) -> str:
 # --- whether a person may say it --------------------------------------------------------------------------------------
 
 
-def objection(payment: Payment, view: LndView, event: Resolved, policy: Policy, *, is_node_retired: bool) -> str:
+def objection(order: Order, view: LndView, event: Resolved, policy: Policy, *, is_node_retired: bool) -> str:
     """Why the operator's word is not taken: one sentence what stands against it, one what to do. Empty: nothing."""
+    payment = payment_of(order)
+    if order.is_quarantined and (why_not := misfit(order, event)):
+        return f"{why_not} Say what fits it: see `holdpayd resolve --help`."
+    if payment is None:
+        return ""
     if event.resolution is Resolution.SETTLED and not _fits(event.preimage, payment.payment_hash):
         return "The preimage does not fit the payment hash of the order. Give the 64 hex digits of the right one."
     if view.said is not None:
         if is_node_retired:
             return "The node that paid answers at lnd.address. Leave out --node-retired."
+        if order.is_quarantined:
+            return _objection_in_quarantine(payment, view.said, view, event, policy)
         return _objection_of_the_payer(payment, view.said, view, event, policy)
     if is_node_retired:
         return ""
@@ -142,6 +172,24 @@ def _objection_of_the_payer(payment: Payment, said: LndMessage, view: LndView, e
     if view.look is None:
         return f"lnd's channels could not be looked at: {view.trouble}"
     return _objection_of_the_channels(payment, said, view.look, event, policy)
+
+
+def _objection_in_quarantine(payment: Payment, said: LndMessage, view: LndView, event: Resolved, policy: Policy) -> str:
+    """As of any other order, but that holdpayd may not be able to record what lnd says: then the operator says it."""
+    if isinstance(said, Reported) and said.update.is_terminal:
+        is_failed = said.update.status is PaymentStatus.FAILED
+        if event.resolution is Resolution.SETTLED or (is_failed and event.resolution is Resolution.FAILED):
+            return ""
+        return f"lnd says how it ended: {_said_words(said)}. Say {'--failed' if is_failed else '--settled PREIMAGE'}."
+    if isinstance(said, NotKnown) and view.look is not None and not view.look.is_in_channel:
+        is_height_known = latest_expiry_height(payment, policy) is not None
+        # lnd never had it; or nobody can say any more until when to wait, and it counts as spent.
+        if not payment.is_known_to_lnd or (not is_height_known and event.resolution is Resolution.WRITTEN_OFF):
+            return ""
+    if payment.expiry_height is None and isinstance(said, Reported):
+        out = [a.expiry_height for a in said.update.attempts if a.status is not AttemptStatus.FAILED]
+        payment = replace(payment, expiry_height=max(out, default=None))
+    return _objection_of_the_payer(payment, said, view, event, policy)
 
 
 def _objection_of_the_channels(
@@ -177,7 +225,7 @@ def _fits(preimage: str | None, payment_hash: str) -> bool:
 def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, now_ms: int) -> Order:
     """Writes the operator's word into the journal and what follows from it. Returns the order as it is then."""
     step = decide(order, event, policy, now_ms)
-    if not step.is_change or step.order.htlc is order.htlc:
+    if not step.order.is_closed and step.order.htlc is order.htlc:
         raise ResolveRefused(f"Order {order.id} has no payment that could be resolved so. Nothing was written.")
     store.commit(event, step, None, now_ms)
     return step.order

@@ -26,7 +26,7 @@ def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height:
     ``block_height``: lnd's; 0: not known.
     """
     words = explain(order, policy, now_ms, block_height=block_height)
-    if order.is_quarantined and is_relevant(order, now_ms):
+    if order.is_quarantined and not order.is_closed:
         return [about(order, Severity.ERROR, "quarantined", f"{words.summary} {words.money}", words.next)]
     if order.end in _TOLD_LATER and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
         return [about(order, Severity.WARNING, _TOLD_LATER[order.end], f"{words.summary} {words.money}", words.next)]

@@ -46,8 +46,9 @@ def resolve(
 ) -> None:
     """Say how the payment of an order ended, where lnd cannot say it any more.
 
-    For an order whose record lnd has lost, or that was paid from a node that is retired. Refused while lnd itself can
-    still answer. Shows what is known and asks before it writes; holdpayd must be stopped meanwhile.
+    For an order whose record lnd has lost, that was paid from a node that is retired, or that is quarantined (such an
+    order never closes by itself). Refused while lnd itself can still answer. Shows what is known and asks before it
+    writes; holdpayd must be stopped meanwhile.
     """
     if [is_failed, preimage is not None, is_written_off].count(True) != 1:
         raise click.UsageError("Say one of --failed, --settled PREIMAGE and --written-off.")
@@ -93,7 +94,7 @@ def _resolve(settings: Settings, order_id: str, said: Resolved, *, is_node_retir
         payment = core.payment_of(order)
         view = asyncio.run(core.look(settings, clock, payment))
         click.echo("\n".join(core.known(order, view, policy, clock.now_ms())))
-        if against := core.objection(payment, view, said, policy, is_node_retired=is_node_retired):
+        if against := core.objection(order, view, said, policy, is_node_retired=is_node_retired):
             raise core.ResolveRefused(against)
         question = f"\nRecord it as {said.resolution.value.replace('_', ' ')}, by {said.by}, because: {said.why}?"
         if not is_agreed and not click.confirm(question):

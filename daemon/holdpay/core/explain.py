@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdpay.core.duties import wants_look
 from holdpay.core.lightning import FailureReason
-from holdpay.core.machine import is_dispatch_planned, phase, promise_until_ms
+from holdpay.core.machine import is_dispatch_planned, phase, promise_until_ms, was_never_sent
 from holdpay.core.model import UNKNOWN, End, FailureClass, HtlcState, Order, OrderState, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
 
@@ -281,11 +281,11 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
 
 def _next_in_quarantine(order: Order) -> str:
     todo = f"Please report it, with what `holdpayd check` says of it (`holdpay orders explain {order.id}`)."
-    if order.payment is None or (order.payment.dispatch_count == 0 and order.htlc is HtlcState.NONE):
+    if was_never_sent(order):
         return f"Nothing more is done. {todo} `holdpay orders cancel {order.id}` closes it: nothing was sent."
     return (
-        "lnd and the provider are still asked: a code is handed over when it comes, and no deadline closes the order."
-        f" {todo}"
+        "lnd and the provider are still asked: a code is handed over when it comes. The order never closes by itself:"
+        f" `holdpayd resolve {order.id}` ends it once you know where the money is. {todo}"
     )
 
 

@@ -17,8 +17,8 @@ The laws that hold in every step:
   reason says.
 - *Terminal words are sticky*: the first terminal message of LND is kept, a code is never forgotten. A number that the
   provider replaces is kept beside the new one, which counts until a code has come.
-- *A quarantined order is never dispatched, and no deadline closes it*: it is watched, and what the parties say of it is
-  kept as far as it makes sense.
+- *A quarantined order is never dispatched, and never closed by itself*: it is watched, what the parties say of it is
+  kept as far as it makes sense, and a person ends it (``_resolved_in_quarantine``).
 """
 
 from __future__ import annotations
@@ -262,6 +262,8 @@ class Step:
 class _Context:
     policy: Policy
     now_ms: int
+    may_close: bool
+    """Not an order in quarantine, but for a cancel where nothing was ever sent."""
     may_end_late: bool = False
     """A deadline closes an order when the provider has just answered, or when the engine says that time has passed,
     which asks first after a downtime. Any other event may come before anybody has asked."""
@@ -285,7 +287,7 @@ def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
         if not isinstance(event, ev.ProviderReplied):
             return Step(order, is_change=False)
         # Whatever is wrong with the order: a code that came is handed over.
-        ctx = _Context(policy, now_ms)
+        ctx = _Context(policy, now_ms, may_close=False)
         return _step(order, _keep_words(order, event.status, ctx), ctx)
 
 
@@ -299,7 +301,7 @@ def _quarantine(order: Order, event: ev.OrderQuarantined, now_ms: int) -> Step:
 
 def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     may_end_late = isinstance(event, ev.TimePassed | ev.ProviderReplied) and not order.is_quarantined
-    ctx = _Context(policy, now_ms, may_end_late=may_end_late)
+    ctx = _Context(policy, now_ms, may_close=_may_close(order, event), may_end_late=may_end_late)
     after = _HANDLERS[type(event)](order, event, ctx)
     after = _give_up_in_time(after, ctx)
     after = _close_if_over(after, ctx)
@@ -311,6 +313,15 @@ def _step(order: Order, after: Order, ctx: _Context) -> Step:
     if ctx.notes and after.anomaly_count < MAX_ANOMALIES:
         after = replace(after, anomaly_count=after.anomaly_count + len(ctx.notes))
     return Step(after, is_change=after != order, notes=tuple(ctx.notes), attempts=ctx.attempts)
+
+
+def _may_close(order: Order, event: ev.Event) -> bool:
+    return not order.is_quarantined or (isinstance(event, ev.CancelRequested) and was_never_sent(order))
+
+
+def was_never_sent(order: Order) -> bool:
+    """Whether no payment of it was ever begun."""
+    return order.payment is None or (order.payment.dispatch_count == 0 and order.htlc is HtlcState.NONE)
 
 
 def _assert_possible(order: Order) -> None:
@@ -768,7 +779,8 @@ def _htlc_looked_for(order: Order, event: ev.HtlcLookedFor, ctx: _Context) -> Or
     # A time that lies ahead is of a wall clock that was set back since.
     if payment.uncarried_since_ms is None or payment.uncarried_since_ms > ctx.now_ms:
         return replace(order, payment=replace(payment, uncarried_since_ms=ctx.now_ms))
-    if ctx.now_ms - payment.uncarried_since_ms < ctx.policy.prove_absent_s * 1000:
+    if ctx.now_ms - payment.uncarried_since_ms < ctx.policy.prove_absent_s * 1000 or order.is_quarantined:
+        # What it means for an order in quarantine a person has to say.
         return replace(order, payment=payment)
     if payment.gone_since_ms is None and not payment.reached_payee:
         return _never_signed(order, payment, ctx)
@@ -809,9 +821,11 @@ def _told_the_end(order: Order, ctx: _Context) -> Order:
 def _resolved(order: Order, event: ev.Resolved, ctx: _Context) -> Order:
     """An operator's word stands in LND's place, where LND has none any more."""
     payment = order.payment
+    reason = f"{event.by} resolved the payment as {event.resolution.value.replace('_', ' ')}: {event.why}"
+    if order.is_quarantined:
+        return _resolved_in_quarantine(order, event, reason, ctx)
     if payment is None or not order.is_money_out:
         return order
-    reason = f"{event.by} resolved the payment as {event.resolution.value.replace('_', ' ')}: {event.why}"
     if event.resolution is not ev.Resolution.SETTLED:
         payment = replace(payment, failure=_failure_of_ours(payment, FailureReason.BY_OPERATOR, ctx))
     if event.resolution is ev.Resolution.WRITTEN_OFF:
@@ -829,6 +843,62 @@ def _resolved(order: Order, event: ev.Resolved, ctx: _Context) -> Order:
     payment = replace(payment, preimage=event.preimage, fee_msat=fee_msat, reached_payee=True, dispatch_at_ms=None)
     ctx.notes.append(reason)
     return replace(order, payment=payment, cancel_at_ms=None)
+
+
+def misfit(order: Order, event: ev.Resolved) -> str:
+    """Why an operator's word cannot end an order in quarantine: one sentence. Empty: it can."""
+    payment = order.payment
+    if payment is None:
+        is_fit = event.resolution is ev.Resolution.FAILED
+        return "" if is_fit else "It has no payment, so nothing can have been spent."
+    if event.resolution is ev.Resolution.SETTLED:
+        is_fit = event.preimage is not None and preimage_fits(event.preimage, payment.payment_hash)
+        return "" if is_fit else "The preimage does not fit the payment hash of the order."
+    if payment.preimage is not None and preimage_fits(payment.preimage, payment.payment_hash):
+        return "Its stored preimage proves that it is spent."
+    return ""
+
+
+def _resolved_in_quarantine(order: Order, event: ev.Resolved, reason: str, ctx: _Context) -> Order:
+    """Ends it, whatever its two halves say: they may contradict each other, so no table is asked."""
+    if why_not := misfit(order, event):
+        ctx.notes.append(f"{event.by} resolved an order in quarantine, not believed: {why_not}")
+        return order
+    ctx.notes.append(reason)
+    state = OrderState.ABANDONED
+    if order.code is not None:
+        state = OrderState.DELIVERED
+    elif order.state is OrderState.CANCELED and event.resolution is not ev.Resolution.SETTLED:
+        state = OrderState.CANCELED
+    payment = order.payment and _payment_resolved_in_quarantine(order.payment, event, ctx)
+    ended = replace(order, state=state, state_since_ms=ctx.now_ms, payment=payment, giving_up=reason)
+    if state is OrderState.DELIVERED:
+        end = End.CODE_FREE if event.resolution is ev.Resolution.FAILED else End.CODE_RECEIVED
+    elif event.resolution is ev.Resolution.FAILED:
+        end = _end_without_money(ended)
+    else:
+        is_settled = event.resolution is ev.Resolution.SETTLED
+        end = End.CHARGED_WITHOUT_CODE if is_settled else End.OUTCOME_UNKNOWN
+    return _close(ended, end, reason, ctx)
+
+
+def _payment_resolved_in_quarantine(payment: Payment, event: ev.Resolved, ctx: _Context) -> Payment:
+    """A payment that was never sent stays so, if the operator says that the money is back."""
+    payment = replace(payment, dispatch_at_ms=None, preimage=None)
+    is_failed = event.resolution is ev.Resolution.FAILED
+    if is_failed and payment.dispatch_count == 0 and payment.htlc is HtlcState.NONE:
+        return payment
+    htlc = {
+        ev.Resolution.FAILED: HtlcState.FAILED,
+        ev.Resolution.SETTLED: HtlcState.SETTLED,
+        ev.Resolution.WRITTEN_OFF: HtlcState.GONE,
+    }[event.resolution]
+    payment = replace(payment, htlc=htlc, htlc_since_ms=ctx.now_ms)
+    if event.resolution is ev.Resolution.SETTLED:
+        payment = replace(payment, preimage=event.preimage, reached_payee=True)
+    else:
+        payment = replace(payment, failure=_failure_of_ours(payment, FailureReason.BY_OPERATOR, ctx))
+    return replace(payment, fee_msat=0 if is_failed else payment.fee_msat or payment.fee_limit_msat)
 
 
 def _never_arrived(order: Order, payment: Payment, ctx: _Context) -> Order:
@@ -930,7 +1000,7 @@ def _give_up_in_time(order: Order, ctx: _Context) -> Order:
 
 def _close_if_over(order: Order, ctx: _Context) -> Order:
     """Closes an order whose pair is final, or whose deadline has passed. Never while money may be out."""
-    if order.is_closed or order.is_money_out:
+    if order.is_closed or order.is_money_out or not ctx.may_close:
         return order
     if order.htlc is HtlcState.SETTLED:
         return _close_settled(order, ctx)
@@ -996,6 +1066,8 @@ def _close_after_promise(order: Order, ctx: _Context) -> Order:
 
 
 def _abandon(order: Order, end: End, reason: str, ctx: _Context) -> Order:
+    if not ctx.may_close:
+        return order
     return _close(_signal_order(order, OrderSignal.ABANDON, ctx), end, reason, ctx)
 
 

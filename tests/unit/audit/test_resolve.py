@@ -9,8 +9,21 @@ import pytest
 from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, payment_of
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Reported
-from holdpay.core.model import HtlcState, Order, OrderState, Payment
-from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, POLICY, PREIMAGE, attempt, look, pair, payment, update
+from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
+from tests.unit.build import (
+    ALICE,
+    HASH,
+    MALLORY,
+    NOW_MS,
+    POLICY,
+    PREIMAGE,
+    attempt,
+    look,
+    pair,
+    payment,
+    quarantined,
+    update,
+)
 
 EXPIRY_HEIGHT = 800_163
 OUT: LndMessage = Reported(update(PaymentStatus.IN_FLIGHT, attempt()), live=False)
@@ -29,7 +42,8 @@ def view(
 
 
 def against(seen: LndView, word: Resolved, of: Payment = PAID, *, retired: bool = False) -> str:
-    return objection(of, seen, word, POLICY, is_node_retired=retired)
+    held = replace(pair(OrderState.PAID, HtlcState.IN_FLIGHT), payment=of)
+    return objection(held, seen, word, POLICY, is_node_retired=retired)
 
 
 @EVERY
@@ -132,3 +146,65 @@ def test_what_is_known_is_told_before_anything_is_asked(seen: LndView, told: str
     assert told in text
     assert ALICE.pubkey[:16] in text
     assert HASH not in text
+
+
+# --- in quarantine ---
+
+ASIDE = quarantined(pair(OrderState.REQUESTED, HtlcState.IN_FLIGHT))
+UNPAID = quarantined(pair(OrderState.REQUESTED, HtlcState.NONE))
+NEVER_KNOWN = quarantined(pair(OrderState.REQUESTED, HtlcState.UNKNOWN))
+
+
+def aside_against(of: Order, seen: LndView, word: Resolved) -> str:
+    return objection(of, seen, word, POLICY, is_node_retired=False)
+
+
+def test_in_quarantine_the_operator_says_what_lnd_says() -> None:
+    paid, unpaid = (
+        view(Reported(update(status), live=False)) for status in (PaymentStatus.SUCCEEDED, PaymentStatus.FAILED)
+    )
+    assert aside_against(ASIDE, paid, SETTLED) == aside_against(ASIDE, unpaid, FAILED) == ""
+    assert "Say --settled PREIMAGE" in aside_against(ASIDE, paid, FAILED)
+    for word in (WRITTEN_OFF, replace(SETTLED, preimage="22" * 32)):
+        assert aside_against(ASIDE, paid, word) != ""
+    assert "Say --failed" in aside_against(ASIDE, unpaid, WRITTEN_OFF)
+
+
+@EVERY
+def test_in_quarantine_an_htlc_that_can_still_end_is_waited_for_as_with_any_other_order(word: Resolved) -> None:
+    assert "A channel carries the HTLC" in aside_against(ASIDE, view(carried=True), word)
+    assert "Wait for that" in aside_against(ASIDE, view(OUT, EXPIRY_HEIGHT), word)
+    assert aside_against(ASIDE, view(), word) == ""
+    unnamed = quarantined(pair(OrderState.REQUESTED, HtlcState.IN_FLIGHT, expiry_height=None))
+    assert "until block 800,163" in aside_against(unnamed, view(OUT, EXPIRY_HEIGHT), word), "as lnd says now"
+    assert aside_against(unnamed, view(OUT, EXPIRY_HEIGHT + 1), word) == ""
+
+
+@EVERY
+def test_in_quarantine_a_payment_that_lnd_never_had_can_be_resolved(word: Resolved) -> None:
+    assert aside_against(NEVER_KNOWN, view(NotKnown()), word) == ""
+    assert aside_against(NEVER_KNOWN, view(NotKnown(), carried=True), word) != ""
+
+
+def test_in_quarantine_a_lost_record_of_which_no_height_is_known_can_be_written_off() -> None:
+    lost = quarantined(pair(OrderState.REQUESTED, HtlcState.IN_FLIGHT, expiry_height=None))
+    assert aside_against(lost, view(NotKnown()), WRITTEN_OFF) == ""
+    assert "Wait for that" in aside_against(lost, view(NotKnown()), FAILED)
+
+
+def test_in_quarantine_an_order_without_a_payment_asks_nobody() -> None:
+    assert payment_of(UNPAID) is None
+    assert aside_against(UNPAID, LndView(), FAILED) == ""
+    for word in (SETTLED, WRITTEN_OFF):
+        assert "no payment" in aside_against(UNPAID, LndView(), word)
+    assert len(list(known(UNPAID, LndView(), POLICY, NOW_MS))) == 2, "nothing of lnd, which was not asked"
+
+
+def test_in_quarantine_the_impossible_pair_is_told() -> None:
+    assert "the order is requested, its payment in flight" in "\n".join(known(ASIDE, view(), POLICY, NOW_MS))
+
+
+def test_a_closed_order_is_not_resolved_again() -> None:
+    closed = replace(ASIDE, closed_at_ms=NOW_MS, end=End.OUTCOME_UNKNOWN)
+    with pytest.raises(ResolveRefused, match="nothing to resolve"):
+        payment_of(closed)

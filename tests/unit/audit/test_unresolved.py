@@ -10,7 +10,7 @@ from holdpay.audit.findings import Severity
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
 from holdpay.core.model import End, HtlcState, OrderState
 from tests.unit.audit.books import CODE_RECEIVED, HELD, REFUNDED, book
-from tests.unit.build import NOW_MS, POLICY, S, pair
+from tests.unit.build import NOW_MS, POLICY, S, pair, quarantined
 
 HOUR_MS = 3600 * S
 
@@ -46,6 +46,17 @@ def test_a_charge_without_a_code_is_told_for_a_month() -> None:
     assert (finding.severity, finding.code) == (Severity.WARNING, "charged-without-code")
     assert "preimage" in finding.todo
     assert unresolved_findings(charged, POLICY, NOW_MS + RECENT_MS) == []
+
+
+def test_an_order_in_quarantine_is_an_error_until_a_person_has_ended_it() -> None:
+    aside = quarantined(book(*HELD).order)
+    (finding,) = unresolved_findings(aside, POLICY, NOW_MS + 100 * RECENT_MS)
+    assert (finding.severity, finding.code) == (Severity.ERROR, "quarantined")
+    assert "It broke a law" in finding.text
+    assert "block height 800,163" in finding.text
+    assert f"`holdpayd resolve {aside.id}`" in finding.todo
+    ended = replace(aside, closed_at_ms=NOW_MS, end=End.REFUNDED)
+    assert unresolved_findings(ended, POLICY, NOW_MS + HOUR_MS) == []
 
 
 def test_open_orders_and_recent_ones_are_held_against_lnd() -> None:

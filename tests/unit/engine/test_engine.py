@@ -25,6 +25,7 @@ from holdpay.errors import (
     KeyTaken,
     LimitExceeded,
     LndDenied,
+    OrderUnreadable,
     ProviderProtocolError,
     ProviderRefused,
     ProviderUnavailable,
@@ -797,8 +798,10 @@ async def test_an_order_that_contradicts_itself_is_put_aside_for_good_and_the_ot
     assert world.order(order_id).is_quarantined
     world.provider.story = Story()
     assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
-    closed = await world.until_closed(order_id)
-    assert (closed.end, closed.code) == (End.CODE_RECEIVED, "012345")
+    await world.until(lambda: world.order(order_id).code is not None)
+    await asyncio.sleep(100 * 3600)
+    watched = world.order(order_id)
+    assert (watched.code, watched.htlc, watched.is_closed) == ("012345", HtlcState.SETTLED, False), "a person ends it"
 
 
 async def test_a_quarantined_order_is_never_dispatched_and_no_deadline_closes_it(world: World) -> None:
@@ -835,6 +838,17 @@ async def test_a_row_that_cannot_be_read_stops_no_start_and_no_other_order(world
     assert order_id in world.engine.alarms_of_unreadable()[0]
     world.provider.story = Story()
     assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+
+
+async def test_a_request_whose_order_cannot_be_read_any_more_is_refused_and_orders_nothing(world: World) -> None:
+    order_id = await _held(world)
+    world.store._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = ?", (order_id,))
+    before = world.store.last_cursor()
+    with pytest.raises(OrderUnreadable, match="holdpayd check"):
+        world.request(1)
+    assert (world.store.last_cursor(), len(world.provider.orders)) == (before, 1)
+    world.provider.story = Story()
+    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED, "the process goes on"
 
 
 async def test_after_a_failed_commit_nothing_is_written_any_more(world: World) -> None:
