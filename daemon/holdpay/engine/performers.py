@@ -297,24 +297,39 @@ class Performers:
     async def _poll_again_and_again(self, order_id: str) -> None:
         backoff = Backoff(PROVIDER_RETRY_S)
         asked_at_ms: int | None = None
+        is_next_in_line = False
         while (order := self._order(order_id, Duty.POLL)) is not None:
             at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, self._now_ms())
-            if at_ms > self._now_ms():
+            if at_ms > self._now_ms() and not is_next_in_line:
                 await self._until(order_id, self._jittered(at_ms))
                 if self._now_ms() < at_ms or self._engine.order(order_id) is not order:
                     continue
             asked_at_ms = self._now_ms()
-            if await self._ask(order):
+            error = await self._ask(order)
+            # Of what was charged the code is due: it waits in the adapter for the end of the pause, as the first.
+            is_next_in_line = _names_pause(error) and self._is_charged(order_id)
+            if error is None:
                 backoff.reset()
-            else:
-                await self._pause(backoff.next_s())
+            elif not is_next_in_line:
+                await self._back_off(order_id, backoff.next_s())
+
+    async def _back_off(self, order_id: str, delay_s: int) -> None:
+        """Pauses; not longer than until the HTLC settles."""
+        until_ms = self._now_ms() + delay_s * 1000
+        was_charged = self._is_charged(order_id)
+        while self._now_ms() < until_ms and self._is_charged(order_id) == was_charged:
+            await self._until(order_id, until_ms)
+
+    def _is_charged(self, order_id: str) -> bool:
+        order = self._engine.order(order_id)
+        return order is not None and order.htlc is HtlcState.SETTLED
 
     def _jittered(self, at_ms: int) -> int:
         now_ms = self._now_ms()
         return now_ms + int((at_ms - now_ms) * self._engine.rng.uniform(1, 1 + JITTER))
 
-    async def _ask(self, order: Order) -> bool:
-        """One status request. Returns whether it was answered. A pause that the provider asks for is its adapter's."""
+    async def _ask(self, order: Order) -> ProviderError | None:
+        """One status request. Returns why it was not answered. A pause that the provider asks for is its adapter's."""
         assert order.provider_order_id is not None
         asked_at_ms = self._now_ms()
         try:
@@ -322,14 +337,14 @@ class Performers:
         except ProviderUnavailable as error:
             log.warning("provider unavailable", order_id=order.id, error=error.message)
             self._journal_failing(order.id, error)
-            return False
+            return error
         except ProviderError as error:
             unread = error.unread if isinstance(error, ProviderProtocolError) else None
             self._engine.apply(order.id, ev.ProviderConfused(error.message, unread), raw=_raw(error))
-            return False
+            return error
         self._failing.pop(order.id, None)
         self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
-        return True
+        return None
 
     def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
         """An answer goes into the journal, once for as long as it stays the same; silence does not."""
@@ -375,6 +390,11 @@ def _payer(payment: Payment) -> NodeIdentity:
 def _placing_failed(error: ProviderError) -> ev.PlacingFailed:
     wait_s = (error.retry_after_s or 0) if isinstance(error, ProviderUnavailable) else 0
     return ev.PlacingFailed(error.message, may_retry=not isinstance(error, ProviderRefused), wait_s=wait_s)
+
+
+def _names_pause(error: ProviderError | None) -> bool:
+    """Whether the adapter lets nothing through for so long that asking again is no hot loop."""
+    return isinstance(error, ProviderUnavailable) and (error.retry_after_s or 0) >= PROVIDER_RETRY_S[0]
 
 
 def _raw(error: ProviderError) -> str | None:

@@ -9,7 +9,11 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from holdpay.core.model import End, OrderState
+from holdpay.core.events import ProviderStatus
+from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.errors import ProviderUnavailable
+from holdpay.ports import Reply, Urgency
+from holdpay.sms4sats.rate import RateLimiter
 from tests.fakes import Send, Story
 from tests.unit.build import POLICY
 from tests.unit.engine.world import World
@@ -60,6 +64,71 @@ async def test_a_provider_that_answered_in_between_is_asked_soon_when_it_fails_a
     await asyncio.sleep(120)
     world.provider.go_down()
     assert await _next_gap_s(world, lambda: _polls_s(world)) < 1.2 * POLICY.poll_max_s
+
+
+def _gated(world: World) -> list[tuple[float, Urgency]]:
+    """The provider behind the adapter's real gate. Returns what is sent, with its time."""
+    gate = RateLimiter(world.clock, 0, 1)
+    sent: list[tuple[float, Urgency]] = []
+    order_status = world.provider.order_status
+
+    async def through_the_gate(provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+        async with gate.turn(urgency):
+            sent.append((world.now_s, urgency))
+            try:
+                return await order_status(provider_order_id, urgency)
+            except ProviderUnavailable as error:
+                gate.pause(error.retry_after_s or 0)
+                raise
+
+    world.provider.order_status = through_the_gate  # type: ignore[method-assign]
+    return sent
+
+
+async def _charged_without_code(world: World) -> str:
+    order_id = await _held(world)
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+    return order_id
+
+
+async def test_after_each_pause_that_the_provider_asks_for_the_order_that_was_charged_is_the_probe(
+    world: World,
+) -> None:
+    sent = _gated(world)
+    await _charged_without_code(world)
+    for n in range(2, 5):
+        world.request(n)
+    await asyncio.sleep(60)
+    world.provider.status_error = ProviderUnavailable("Too many requests.", retry_after_s=30)
+    await asyncio.sleep(300)
+    sent.clear()
+    await asyncio.sleep(300)
+    assert {urgency for _, urgency in sent} == {Urgency.CHARGED}
+    assert 9 <= len(sent) <= 10, "the gate alone says when"
+
+
+async def test_an_order_that_is_charged_while_it_backs_off_is_asked_about_at_once(world: World) -> None:
+    sent = _gated(world)
+    order_id = await _held(world)
+    world.provider.status_error = ProviderUnavailable("Too many requests.", retry_after_s=5)
+    await asyncio.sleep(600)
+    count = len(sent)
+    await world.until(lambda: len(sent) > count)
+    await asyncio.sleep(10)
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+    settled_s = world.now_s
+    await world.until(lambda: sent[-1][1] is Urgency.CHARGED)
+    assert sent[-1][0] - settled_s < 2
+
+
+async def test_a_provider_that_names_no_real_pause_is_no_hot_loop(world: World) -> None:
+    await _charged_without_code(world)
+    world.provider.status_error = ProviderUnavailable("Too many requests.", retry_after_s=0)
+    world.provider.polls.clear()
+    await asyncio.sleep(600)
+    assert len(world.provider.polls) < 20
 
 
 # --- lnd ------------------------------------------------------------------------------------------------------------
