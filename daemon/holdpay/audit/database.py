@@ -8,6 +8,7 @@ import json
 import sqlite3
 import typing
 from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -49,6 +50,7 @@ class StoredBooks:
 
     def __enter__(self) -> StoredBooks:
         self._conn = _open(self._path)
+        self._is_older = _is_older(self._conn)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -77,7 +79,7 @@ class StoredBooks:
             yield _damaged(f"Row {rowid} of {table} belongs to no row of {parent}.")
 
     def _schema(self) -> Iterator[Finding]:
-        fresh = Database(memory=True, execute_plugins=False)
+        fresh = _empty()
         migrations.apply(fresh)
         ours = _applied(fresh.conn)
         theirs = _applied(self._conn)
@@ -147,12 +149,20 @@ class StoredBooks:
     def _order(self, order_id: str) -> tuple[Order, int]:
         row = self._conn.execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
         paid = self._conn.execute("SELECT * FROM payments WHERE order_id = ?", (order_id,)).fetchone()
-        payment = None if paid is None else from_row(Payment, paid)
-        return from_row(Order, row, payment=payment), row["reserved_msat"]
+        payment = None if paid is None else from_row(Payment, self._of_today(Payment, paid))
+        return from_row(Order, self._of_today(Order, row), payment=payment), row["reserved_msat"]
 
     def _attempts(self, payment_hash: str) -> dict[int, StoredAttempt]:
         rows = self._conn.execute("SELECT * FROM htlc_attempts WHERE payment_hash = ?", (payment_hash,))
-        return {row["attempt_id"]: StoredAttempt(row["dispatch"], from_row(Attempt, row)) for row in rows}
+        return {
+            row["attempt_id"]: StoredAttempt(row["dispatch"], from_row(Attempt, self._of_today(Attempt, row)))
+            for row in rows
+        }
+
+    def _of_today(self, cls: type[Order | Payment | Attempt], row: sqlite3.Row) -> dict[str, Any]:
+        """The row; one of an older holdpay with what the columns that it lacks will say after the next start."""
+        lacking = {f.name: f.default for f in fields(cls) if f.default is not MISSING} if self._is_older else {}
+        return {**lacking, **dict(row)}
 
     def _journal(self, order_id: str) -> tuple[list[JournalRow], list[int]]:
         readable, unreadable = [], []
@@ -204,6 +214,18 @@ def _size(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.stat().st_size
     return 0
+
+
+def _is_older(conn: sqlite3.Connection) -> bool:
+    """Whether migrations are still to come, and none is of a newer holdpay."""
+    try:
+        return _applied(conn) < {migration.name for migration in migrations.pending(_empty())}
+    except sqlite3.Error:
+        return False
+
+
+def _empty() -> Database:
+    return Database(memory=True, execute_plugins=False)
 
 
 def _applied(conn: sqlite3.Connection) -> set[str]:

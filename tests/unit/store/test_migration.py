@@ -76,6 +76,16 @@ def test_the_audit_finds_nothing_wrong(path: Path, store: SqliteStore) -> None:
     assert [finding for finding in found.findings if finding.severity > Severity.NOTE] == []
 
 
+def test_before_its_first_start_the_audit_reads_all_of_it_and_says_that_it_is_older(path: Path) -> None:
+    stored = read_stored(path, POLICY, NOW_MS + 60_000)
+    findings = [(f.severity, f.code) for f in stored.findings if f.severity > Severity.NOTE]
+    assert findings == [(Severity.WARNING, "older-schema")]
+    assert stored.order_count == len(WERE)
+    assert {order.id for order in stored.relevant} == set(WERE)
+    with closing(SqliteStore(path)) as opened:
+        assert [opened.get(order.id) for order in stored.relevant] == stored.relevant
+
+
 def test_a_copy_of_the_earlier_database_is_kept(path: Path, store: SqliteStore) -> None:
     (copy,) = path.parent.glob("holdpay.db.before-*")
     with closing(sqlite3.connect(copy)) as conn:
