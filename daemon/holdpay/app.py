@@ -155,7 +155,7 @@ class _Daemon:
         """Accounts need neither code nor number; a database that still has them is worth stealing."""
         retain_ms = self._settings.daemon.retain_codes_days * DAY_S * 1000
         count = 0
-        while erased := engine.erase_codes(self._clock.now_ms() - retain_ms):
+        for erased in engine.erase_codes(self._clock.now_ms() - retain_ms):
             count += erased
             await self._clock.sleep(0)
         if count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -319,9 +319,10 @@ class OrderStore(Protocol):
         """Writes what an event changed: snapshot, payment, attempts and journal row. Returns the journal's cursor."""
         ...
 
-    def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
-        """Erases code, number and the provider's replies of a few orders that were closed before, also in the copies
-        of the database. Returns how many orders; 0 when none is left: then the write-ahead log has none of it either.
+    def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
+        """Erases code, number and the provider's replies of the orders that were closed before, also in the copies of
+        the database. Each step is short: a few orders in one file; it gives how many orders are done with it. At the
+        end the write-ahead log has none of it either. One that is not followed to its end is begun anew.
         Everything else of them stays: payment hash, amounts, preimage, what happened when.
         """
         ...

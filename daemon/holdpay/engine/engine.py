@@ -236,10 +236,15 @@ class Engine:
         """Records the wish to cancel. Raises OrderNotFound."""
         return self.apply(self.store.get(order_id).id, CancelRequested())
 
-    def erase_codes(self, closed_before_ms: int) -> int:
-        """Erases codes and numbers of some orders that were closed before. Returns how many; 0 when none is left."""
-        with self._ending_the_process():
-            return self.store.erase_codes(closed_before_ms, self.clock.now_ms())
+    def erase_codes(self, closed_before_ms: int) -> Iterator[int]:
+        """Erases codes and numbers of orders that were closed before; see OrderStore. Raises StoreError."""
+        steps = self.store.erase_codes(closed_before_ms, self.clock.now_ms())
+        while True:
+            with self._ending_the_process():
+                erased = next(steps, None)
+            if erased is None:
+                return
+            yield erased
 
     def node_status(self) -> NodeStatus:
         """LND's state as it concerns us: another node than the one that paid open orders is of no use."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,7 @@ RAW_LIMIT_BYTES = 16 * 1024
 DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
 ERASED_AT_ONCE = 5
-"""Orders in one transaction: the daemon does nothing else meanwhile."""
+"""Orders in one transaction, of one file: the daemon does nothing else meanwhile."""
 
 _ORDER = TypeAdapter(Order)
 _WITHOUT_PAYMENT = frozenset({"payment"})
@@ -188,17 +188,16 @@ class SqliteStore:
                     self._conn.execute(_QUARANTINE_ROW, given)
         return ids
 
-    def erase_codes(self, closed_before_ms: int, now_ms: int) -> int:
+    def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
         """See OrderStore."""
-        ids = [row["id"] for row in self._rows(_SELECT_TO_ERASE, closed_before_ms, ERASED_AT_ONCE)]
-        if not ids:
-            self._empty_log()
-            return 0
-        # The copies first: the database says what is still to do after a crash.
-        for copy in copies(self._path):
-            _erase_in_copy(copy, ids, now_ms)
-        _erase(self._conn, ids, now_ms)
-        return len(ids)
+        while ids := [row["id"] for row in self._rows(_SELECT_TO_ERASE, closed_before_ms, ERASED_AT_ONCE)]:
+            # The copies first: the database says what is still to do after a crash.
+            for copy in copies(self._path):
+                _erase_in_copy(copy, ids, now_ms)
+                yield 0
+            _erase(self._conn, ids, now_ms)
+            yield len(ids)
+        self._empty_log()
 
     def _empty_log(self) -> None:
         """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""
