@@ -20,7 +20,7 @@ from holdpay.engine import performers
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
-from holdpay.errors import StoreError
+from holdpay.errors import ProviderError, StoreError
 from holdpay.store import store as store_module
 from holdpay.store.database import transaction
 from holdpay.store.store import SqliteStore
@@ -259,11 +259,11 @@ def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
     """After an error the next poll waits for a change of the order, which only a poll could bring."""
     ask = Performers._ask
 
-    async def stubborn(self: Performers, order: Order) -> bool:
-        is_answered = await ask(self, order)
-        if not is_answered:
+    async def stubborn(self: Performers, order: Order) -> ProviderError | None:
+        error = await ask(self, order)
+        if error is not None:
             await self._until(order.id, None)
-        return is_answered
+        return error
 
     return patch.object(Performers, "_ask", stubborn)
 

@@ -1,0 +1,128 @@
+"""The daemon around the engine: systemd hears of it only while everything lives, and what fails takes no new order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from holdpay import app
+from holdpay.background import RESTART_AFTER_S
+from holdpay.engine.desk import Desk
+from holdpay.engine.engine import Engine
+from holdpay.errors import NotReady
+from holdpay.store.store import SqliteStore
+from tests.fakes import FakeClock, FakeLnd, FakeProvider
+from tests.unit import build
+from tests.unit.engine.test_desk import OneCountry
+from tests.unit.engine.world import LIMITS
+
+
+class _Systemd:
+    """A notifier that counts."""
+
+    fed = 0
+
+    def watchdog(self) -> None:
+        self.fed += 1
+
+    def ready(self, text: str) -> None: ...
+
+    def status(self, text: str) -> None: ...
+
+    def stopping(self, text: str) -> None: ...
+
+
+class _Server:
+    async def start(self, binding: object) -> None: ...
+
+    async def stop(self, wait_s: float) -> None: ...
+
+    async def set_lnd_usable(self, is_usable: bool) -> None: ...
+
+
+class _Serving:
+    """``_Daemon.serve`` with fakes where sockets and connections would be."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = FakeClock()
+        lnd = FakeLnd(clock)
+        self.engine = Engine(
+            store=SqliteStore(path),
+            node=lnd,
+            provider=FakeProvider(clock, lnd),
+            policy=build.POLICY,
+            limits=LIMITS,
+            clock=clock,
+            rng=Random(1),
+        )
+        self.node = SimpleNamespace(is_watched=True)
+        self.systemd = _Systemd()
+        self.stop = asyncio.Event()
+        settings = SimpleNamespace(daemon=SimpleNamespace(socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0))
+        claim = SimpleNamespace(binding=lambda: None)
+        daemon: Any = app._Daemon(settings, path, claim)  # type: ignore[arg-type]
+        daemon._clock, daemon._notifier = clock, self.systemd
+        monkeypatch.setattr(app, "_stop_signal", lambda: self.stop)
+
+        async def build_it(stack: contextlib.AsyncExitStack) -> tuple[Engine, Any, Any]:
+            return self.engine, self.node, _Server()
+
+        monkeypatch.setattr(daemon, "_build", build_it)
+        self.running = asyncio.create_task(daemon.serve())
+
+    async def is_fed(self) -> bool:
+        """Whether systemd hears of it now."""
+        before = self.systemd.fed
+        await asyncio.sleep(5)
+        return self.systemd.fed > before
+
+
+@pytest.fixture
+async def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Serving]:
+    serving = _Serving(tmp_path / "holdpay.db", monkeypatch)
+    await asyncio.sleep(1)
+    yield serving
+    serving.stop.set()
+    assert await serving.running == 0
+    serving.engine.store.close()  # type: ignore[attr-defined]
+
+
+async def test_the_watchdog_is_fed_only_while_lnd_is_looked_at(serving: _Serving) -> None:
+    assert await serving.is_fed()
+    serving.node.is_watched = False
+    assert not await serving.is_fed()
+    serving.node.is_watched = True
+    assert await serving.is_fed()
+
+
+async def test_a_task_beside_the_orders_that_fails_takes_no_new_order_and_one_that_stays_so_feeds_no_watchdog(
+    serving: _Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(serving.engine, OneCountry())
+    desk.check_ready()
+
+    def fail() -> None:
+        raise ValueError("planted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(serving.engine, "node_status", fail)
+        await asyncio.sleep(2)
+        broken.undo()
+        with pytest.raises(NotReady, match=r"A task of holdpayd fails \(lnd state\)"):
+            desk.check_ready()
+        assert await serving.is_fed(), "once is no death"
+    await asyncio.sleep(RESTART_AFTER_S + 2)
+    desk.check_ready()
+    with monkeypatch.context() as broken:
+        broken.setattr(serving.engine, "node_status", fail)
+        await asyncio.sleep(app.TELL_SILENT_S + 5)
+        assert not await serving.is_fed()
+    await asyncio.sleep(RESTART_AFTER_S + 2)
+    assert await serving.is_fed()
