@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from holdpay.audit.findings import AuditExit
 from holdpay.cli.daemon import cli
+from holdpay.core.events import OrderQuarantined
 from holdpay.store.store import SqliteStore
 from tests.unit.audit.books import HELD
 from tests.unit.audit.test_database import live
@@ -109,3 +110,18 @@ def test_resolve_refuses_an_order_that_is_not_there_or_has_no_money_out(config: 
         done = run("resolve", order_id, "--config", config, "--failed", "--yes", "--why", "so")
         assert done.exit_code == 4
         assert told in done.stderr.lower()
+
+
+def test_resolve_ends_an_order_in_quarantine_also_one_that_asks_nobody(config: Path) -> None:
+    state = config.with_name("state")
+    state.mkdir(mode=0o700)
+    store = SqliteStore(state / "holdpay.db")
+    live(store, order(), (1, OrderQuarantined("It broke a law.")))
+    store.close()
+    words = ("--yes", "--why", "never sent")
+    refused = run("resolve", order().id, "--config", config, "--written-off", *words)
+    assert (refused.exit_code, "no payment" in refused.stderr) == (4, True)
+    done = run("resolve", order().id, "--config", config, "--failed", *words)
+    assert (done.exit_code, "is closed: canceled unpaid" in done.stdout) == (0, True)
+    report = json.loads(run("check", "--config", config, "--offline", "--json").stdout)
+    assert (report["exit_code"], report["findings"]) == (0, [])

@@ -427,7 +427,7 @@ def test_what_was_replaced_and_what_could_not_be_read_is_erased_with_the_code(db
     _commit(db, replace(found, **kept), ev.ProviderConfused("not JSON", unread=odd), raw=odd)
     assert db.get(found.id).unread == odd
 
-    assert db.erase_codes(NOW_MS + 1, NOW_MS + 9) == 1
+    assert sum(db.erase_codes(NOW_MS + 1, NOW_MS + 9)) == 1
 
     assert db.get(found.id) == replace(found, number=None, code=None, erased_at_ms=NOW_MS + 9)
     assert [update.order for update in db.updates(0, None, 10)][-2:] == [db.get(found.id)] * 2
