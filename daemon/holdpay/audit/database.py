@@ -22,7 +22,7 @@ from holdpay.audit.journal import MEND, gap_findings
 from holdpay.core.events import Event
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Payment
-from holdpay.store.rows import from_row
+from holdpay.store.rows import from_row, to_value
 from holdpay.store.schema import migrations
 from holdpay.store.store import RAW_LIMIT_BYTES, event_name
 
@@ -161,8 +161,9 @@ class StoredBooks:
 
     def _of_today(self, cls: type[Order | Payment | Attempt], row: sqlite3.Row) -> dict[str, Any]:
         """The row; one of an older holdpay with what the columns that it lacks will say after the next start."""
-        lacking = {f.name: f.default for f in fields(cls) if f.default is not MISSING} if self._is_older else {}
-        return {**lacking, **dict(row)}
+        if not self._is_older:
+            return dict(row)
+        return {**{f.name: to_value(f.default) for f in fields(cls) if f.default is not MISSING}, **dict(row)}
 
     def _journal(self, order_id: str) -> tuple[list[JournalRow], list[int]]:
         readable, unreadable = [], []

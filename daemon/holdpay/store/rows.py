@@ -42,11 +42,12 @@ def to_row(obj: Any, *, without: frozenset[str] = frozenset(), prefix: str = "")
             nested = dict.fromkeys(column_names(kind, prefix=f"{name}_")) if value is None else None
             row.update(nested if nested is not None else to_row(value, prefix=f"{name}_"))
         else:
-            row[prefix + name] = _to_value(value)
+            row[prefix + name] = to_value(value)
     return row
 
 
-def _to_value(value: Any) -> Value:
+def to_value(value: Any) -> Value:
+    """One field as its column has it."""
     if isinstance(value, Enum):
         return typing.cast(str, value.value)
     if isinstance(value, bool):
