@@ -19,6 +19,9 @@ BUSY_TIMEOUT_S = 5.0
 """A database locked by another program blocks the whole daemon this long: well under a quarter of the watchdog."""
 
 COPIES_KEPT = 3
+
+REWRITE_MAX_BYTES: Final = 64 * 2**20
+"""Written anew in some tenths of a second."""
 CLEAN_SINCE: Final = "0007_erasing"
 """Copies made by a holdpay without this migration have erased codes in them, and freed pages with more."""
 
@@ -60,6 +63,16 @@ def open_database(path: Path) -> Database:
             f"The database {path} cannot be opened: {error.strerror}. Check its folder's rights and the disk."
         ) from error
     return db
+
+
+def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> None:
+    """Writes the file anew, so that nothing is left of what was erased. Raises sqlite3.Error.
+
+    secure_delete overwrites the cells and pages that are freed, but not the gap of a page whose cells SQLite has moved
+    (btree.c, rebuildPage), as it does when rows shrink. A large file is left as it is: this holds up the daemon.
+    """
+    if path.stat().st_size <= REWRITE_MAX_BYTES:
+        conn.execute("VACUUM")
 
 
 def remedy(error: sqlite3.Error) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import TypeAdapter
 
 from holdpay.core.events import Event
@@ -28,6 +29,7 @@ from holdpay.store.database import (
     open_database,
     overwrite_what_is_freed,
     remedy,
+    rewrite_if_small,
     transaction,
 )
 from holdpay.store.rows import Row, column_names, from_row, to_row
@@ -37,6 +39,8 @@ DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
 ERASED_AT_ONCE = 5
 """Orders in one transaction, of one file: the daemon does nothing else meanwhile."""
+
+log = structlog.get_logger()
 
 _ORDER = TypeAdapter(Order)
 _WITHOUT_PAYMENT = frozenset({"payment"})
@@ -139,6 +143,8 @@ class SqliteStore:
         self._conn.row_factory = sqlite3.Row
         # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
         self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
+        self._may_hold_remains = True
+        """Something was erased since the file was written anew; at the start, by an earlier process."""
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
@@ -196,8 +202,20 @@ class SqliteStore:
                 _erase_in_copy(copy, ids, now_ms)
                 yield 0
             _erase(self._conn, ids, now_ms)
+            self._may_hold_remains = True
             yield len(ids)
+        if self._may_hold_remains:
+            self._may_hold_remains = not self._is_rewritten()
         self._empty_log()
+
+    def _is_rewritten(self) -> bool:
+        """A disk without room for it is no reason to end: what is left in gaps goes the next time."""
+        try:
+            rewrite_if_small(self._conn, self._path)
+        except sqlite3.Error as error:
+            log.warning("the database could not be written anew after erasing", error=str(error))
+            return False
+        return True
 
     def _empty_log(self) -> None:
         """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""
@@ -366,6 +384,7 @@ def _erase_in_copy(copy: Path, ids: list[str], now_ms: int) -> None:
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
             overwrite_what_is_freed(conn)
             _erase(conn, ids, now_ms)
+            rewrite_if_small(conn, copy)
     except (sqlite3.Error, StoreError):
         with contextlib.suppress(FileNotFoundError):
             copy.unlink()

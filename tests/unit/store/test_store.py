@@ -454,8 +454,11 @@ def _secret(n: int) -> tuple[str, str]:
     return f"1555{n:05d}77", f"9{n:05d}73"
 
 
-def _life(db: SqliteStore, n: int, rng: Random) -> Iterator[None]:
-    """Order n from its request to its end, a commit at a time, with replies of a few bytes to several pages."""
+def _life(db: SqliteStore, n: int, rng: Random, shrinks: bool = False) -> Iterator[None]:
+    """Order n from its request to its end, a commit at a time, with replies of a few bytes to several pages.
+
+    ``shrinks``: its row becomes shorter meanwhile, so that SQLite moves cells and leaves old ones in the gap of a page.
+    """
     number, code = _secret(n)
     # Ids are random: rows come to lie between others, so that pages are split.
     found = replace(_order(n), id=f"{rng.randrange(10**9):09d}x")
@@ -481,6 +484,11 @@ def _life(db: SqliteStore, n: int, rng: Random) -> Iterator[None]:
         said = ev.ProviderStatus(is_paid=True, number=number)
         commit(OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, said, number=number)
         yield
+    if shrinks:
+        text = "t" * rng.choice((300, 1_500))
+        said = ev.ProviderStatus(is_paid=True, number=number)
+        commit(OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, said, number=number, provider_text=text)
+        yield
     odd = json.dumps({"number": [number, number], "code": {"sms": code}})
     said = ev.ProviderStatus(is_paid=True, number=number, unread=odd)
     kept: Any = {"number": number, "earlier_numbers": (number,), "unread": odd}
@@ -490,15 +498,15 @@ def _life(db: SqliteStore, n: int, rng: Random) -> Iterator[None]:
     kept |= {"code": code, "later_codes": (code,)}
     commit(OrderState.DELIVERED, HtlcState.IN_FLIGHT, said, **kept)
     yield
-    text = "t" * rng.choice((1, 300, 1_500))
+    text = "t" * (1 if shrinks else rng.choice((1, 300, 1_500)))
     kept |= {"closed_at_ms": NOW_MS, "end": End.CODE_RECEIVED}
     commit(OrderState.DELIVERED, HtlcState.SETTLED, said, provider_text=text, **kept)
 
 
-def _live(db: SqliteStore, count: int) -> None:
+def _live(db: SqliteStore, count: int, seed: int = 1, *, shrinks: bool = False) -> None:
     """So many orders from beginning to end, eight of them at a time."""
-    rng = Random(1)
-    coming = [_life(db, n, rng) for n in range(count)]
+    rng = Random(seed)
+    coming = [_life(db, n, rng, shrinks) for n in range(count)]
     open_now: list[Iterator[None]] = []
     while coming or open_now:
         while coming and len(open_now) < 8:
@@ -543,12 +551,26 @@ def test_what_was_erased_is_in_none_of_the_files_whatever_sqlite_was_built_with(
             assert copy.execute("SELECT count(*), count(code) FROM orders").fetchone() == (150, 0)
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+def test_nothing_of_what_was_erased_stays_in_the_gaps_of_pages(
+    path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    _sqlite_built_without_secure_delete(monkeypatch)
+    db = SqliteStore(path)
+    _live(db, 150, seed, shrinks=True)
+    assert _found_in(path, 150)["holdpay.db"] > 250
+    _erase_all(db)
+    assert set(_found_in(path, 150).values()) == {0}
+    db.close()
+
+
 def test_what_earlier_releases_left_in_freed_pages_and_copies_goes_with_the_first_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _sqlite_built_without_secure_delete(monkeypatch)
     with monkeypatch.context() as then:
         then.setattr(database, "overwrite_what_is_freed", lambda conn: None)
+        then.setattr(store, "rewrite_if_small", lambda conn, path: None)
         before = Migrations("holdpay")
         for known in migrations.pending(Database(memory=True)):
             if known.name != database.CLEAN_SINCE:
