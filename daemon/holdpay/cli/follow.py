@@ -106,6 +106,7 @@ class Follower:
         self._view = view
         self._until = until
         self._is_code_shown = False
+        self._has_caught_up = False
         self._last: pb.Order | None = None
 
     def run(self) -> ExitCode:
@@ -152,17 +153,16 @@ class Follower:
         return verdict
 
     def _judge_update(self, update: pb.OrderUpdate, known: pb.Order) -> ExitCode | None:
-        """Of the past, which is told as a story, only what still is so counts: a number in it may be dead."""
-        order = update.order
-        is_past = known.terminal or update.at_ms < self._feed.started_ms
-        self._last = known if is_past else order
-        return self._judge(self._last) if not is_past or self._is_told(order, known) else None
+        """Of the past, which is told as a story, only what still is so counts: a number in it may be dead.
 
-    def _is_told(self, order: pb.Order, known: pb.Order) -> bool:
-        """Whether the story has come, with ``order``, to what there is to say. That of a closed one is told whole."""
-        if order.terminal or self._until is Until.ACCEPTED:
-            return True
-        return not known.terminal and (order.HasField("code") or _has_reached(order, self._until))
+        It ends where the story has come to ``known``. The times are no help: a clock can be set back meanwhile.
+        """
+        order = update.order
+        is_there = not known.terminal and (order.terminal or _standing(order) == _standing(known))
+        self._has_caught_up = self._has_caught_up or is_there
+        self._last = order if self._has_caught_up else known
+        is_told = self._has_caught_up or order.terminal or self._until is Until.ACCEPTED
+        return self._judge(self._last) if is_told else None
 
     def _judge(self, order: pb.Order) -> ExitCode | None:
         """The exit code if the wait is over, after the answer was given."""
@@ -220,6 +220,11 @@ class Follower:
             "The request was sent and no answer came, so it may have been ordered. The same command with "
             f"--key {key} asks again and orders nothing twice; `holdpay orders list --open` shows what is open."
         )
+
+
+def _standing(order: pb.Order) -> tuple[object, ...]:
+    """What an answer is judged by."""
+    return order.state, order.htlc, order.number, order.code
 
 
 def _can_cancel(order: pb.Order) -> bool:

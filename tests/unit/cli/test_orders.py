@@ -212,6 +212,15 @@ def test_wait_until_settled_shows_a_code_of_the_past_at_once_and_waits_on(
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
 
 
+def test_a_code_is_handed_over_also_if_the_clock_was_set_back_after_the_command_began(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    daemon.orders = [an_order(**HELD | OLD)]
+    daemon.request_scripts = [[*past(ACCEPTED, HELD, DELIVERED), Hang()]]
+    result = terminal.run("code", "usa", "openai", "--timeout", "5s")
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
+
+
 def test_wait_json_on_a_closed_order_prints_its_updates(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.orders = [an_order(**SETTLED | OLD)]
     daemon.watch_scripts = [past(HELD, SETTLED)]
