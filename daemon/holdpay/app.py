@@ -90,7 +90,13 @@ class _Daemon:
             running = asyncio.create_task(engine.run(), name="engine")
             tasks = [
                 Background("lnd state", lambda: self._tell_lnd_state(engine, server), TELL_SILENT_S, self._clock),
-                Background("erase old codes", lambda: self._erase_old_codes(engine), 2 * ERASE_EVERY_S, self._clock),
+                Background(
+                    "erase old codes",
+                    lambda: self._erase_old_codes(engine),
+                    2 * ERASE_EVERY_S,
+                    self._clock,
+                    every_s=ERASE_EVERY_S,
+                ),
             ]
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
@@ -160,7 +166,6 @@ class _Daemon:
             await self._clock.sleep(0)
         if count:
             log.info("codes and numbers of old orders erased", orders=count)
-        await self._clock.sleep(ERASE_EVERY_S)
 
     def _look_at_wall_clock(self) -> None:
         is_set = abs(self._clock.wall_ahead_ms()) > CLOCK_SET_S * 1000

@@ -18,14 +18,17 @@ log = structlog.get_logger(__name__)
 class Background:
     """One task. A turn that fails is logged, and the next one comes after a pause.
 
-    It is *alive* if a turn has ended well within the last ``silent_s`` (a turn contains its own wait). So neither one
-    that fails again and again nor one that hangs is alive.
+    It is *alive* if a turn has ended well within the last ``silent_s``. So neither one that fails again and again nor
+    one that hangs is alive. The next turn comes ``every_s`` after one that ended well; 0: a turn contains its own wait.
     """
 
-    def __init__(self, name: str, turn: Callable[[], Awaitable[None]], silent_s: float, clock: Clock) -> None:
+    def __init__(
+        self, name: str, turn: Callable[[], Awaitable[None]], silent_s: float, clock: Clock, *, every_s: float = 0
+    ) -> None:
         self.name = name
         self._turn = turn
         self._silent_s = silent_s
+        self._every_s = every_s
         self._clock = clock
         # Neither a wall clock that is set nor a machine that slept makes a task look dead.
         self._loop = asyncio.get_running_loop()
@@ -62,3 +65,5 @@ class Background:
             else:
                 self._is_failing = False
                 self._turned_at_s = self._loop.time()
+                if self._every_s:
+                    await self._clock.sleep(self._every_s)

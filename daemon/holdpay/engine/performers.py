@@ -370,7 +370,10 @@ class Performers:
             is_new = event.text not in answers and len(answers) < MAX_CANCEL_REPLIES
             if is_new:
                 answers.add(event.text)
-            self._engine.apply(order_id, event, raw=raw if is_new else None)
+            answered = self._engine.apply(order_id, event, raw=raw if is_new else None)
+            if answered.cancel_at_ms == order.cancel_at_ms:
+                # Only in quarantine: an answer that contradicts us once more changes nothing.
+                await self._pause(self._engine.policy.cancel_retry_s)
 
     async def _ask_to_cancel(self, order: Order) -> tuple[ev.CancelAnswered, str | None]:
         """The answer, and the raw reply behind it."""

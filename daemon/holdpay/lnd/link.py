@@ -78,12 +78,15 @@ class Link:
         ``afresh``: only after lnd has answered just now. Raises LndError's children.
         """
         if afresh or self.current.identity is None:
-            await self._patiently(self.look)
+            await self._patiently(self.look, is_for_paying=True)
         return self.current
 
-    async def ask_patiently(self, call: Callable[[Connection], Awaitable[T]]) -> T:
-        """One unary call that may be repeated if the connection breaks. Raises LndError's children."""
-        return await self._patiently(partial(self.ask, call))
+    async def ask_patiently(self, call: Callable[[Connection], Awaitable[T]], *, is_for_paying: bool = False) -> T:
+        """One unary call that may be repeated if the connection breaks. Raises LndError's children.
+
+        ``is_for_paying``: without the right to it nothing can be paid.
+        """
+        return await self._patiently(partial(self.ask, call), is_for_paying=is_for_paying)
 
     def note(self, connection: Connection, failure: Failure) -> None:
         """Takes note of how a call ended. After a failed handshake lnd may have a new certificate; a channel that could
@@ -102,7 +105,7 @@ class Link:
         for connection in [self.current, *self._retired]:
             await connection.close()
 
-    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, operation: Callable[[], Awaitable[T]], *, is_for_paying: bool) -> T:
         retrying = AsyncRetrying(
             sleep=self._clock.sleep,
             stop=stop_after_attempt(_CALL_ATTEMPTS),
@@ -113,7 +116,7 @@ class Link:
         try:
             return await retrying(operation)
         except CallFailed as error:
-            if error.failure.is_without_right:
+            if is_for_paying and error.failure.is_without_right:
                 self.on_no_right(error.failure)
             raise to_error(error.failure, self.settings.address) from error
 

@@ -75,7 +75,7 @@ class LndNode:
         Raises LndRefused if the text is not an invoice of its network, LndDenied, LndUnavailable.
         """
         node = (await self._link.verified()).identity
-        decoded = await self._link.ask_patiently(lambda connection: connection.decode(payreq))
+        decoded = await self._link.ask_patiently(lambda connection: connection.decode(payreq), is_for_paying=True)
         if node is None or (await self._link.verified()).identity != node:
             raise LndUnavailable("The connection to lnd changed while lnd read the invoice. Try again.")
         return to_invoice(decoded), node

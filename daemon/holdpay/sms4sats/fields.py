@@ -38,6 +38,7 @@ _NUMBER_WORDS: Final = re.compile(r"(?:tel|phone|sms)\s*:", re.IGNORECASE)
 _NOT_OF_A_NUMBER: Final = re.compile(r"[^0-9\s+()\[\]./,;:*#'_-]")
 _NEXT_MEMBER: Final = re.compile(r',\s*(?="(?:[^"\\]|\\.){0,100}"\s*:)')
 _BARE: Final = re.compile(r"(?P<word>[A-Za-z_][A-Za-z0-9_]*)|'(?P<text>[^'\\]*)'")
+_END_OF_VALUE: Final = re.compile(r"\s*[,}\]]")
 _KEY: Final = re.compile(r'[\s,]*"((?:[^"\\]|\\.){0,100})"\s*:\s*')
 
 
@@ -207,12 +208,18 @@ def _rest_of_members(written: str, at: int) -> dict[str, Any]:
 
 
 def _value(written: str, at: int) -> tuple[Any, int]:
-    """The value that begins at ``at``, and where it ends: JSON, a bare word, or text in single quotes."""
+    """The value that begins at ``at``, and where it ends: JSON, a bare word, or text in single quotes.
+
+    A number or a word that something follows but the next member, as 0 in ``004512``, is only the beginning of what was
+    meant, which nobody knows.
+    """
     try:
-        return _decoder.raw_decode(written, at)
+        value, end = _decoder.raw_decode(written, at)
     except (ValueError, RecursionError):
         bare = _BARE.match(written, at)
-    return (bare["word"] or bare["text"], bare.end()) if bare else (UNREADABLE, at)
+        value, end = (bare["word"] or bare["text"], bare.end()) if bare else (UNREADABLE, at)
+    is_closed = written[at : at + 1] in {'"', "'", "{", "["}
+    return (value, end) if is_closed or _END_OF_VALUE.match(written, end) else (UNREADABLE, at)
 
 
 def _next_member(written: str, at: int) -> int:

@@ -79,7 +79,7 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         raise _nonsense(answer, "an order status that does not say whether it was paid")
     if _is_of_another(body, order_id):
         raise _nonsense(answer, "the status of another order", is_of_order=False)
-    code = fields.code(body.get("code"))
+    code = fields.Read() if _is_code_of_an_error(answer, body) else fields.code(body.get("code"))
     number = fields.number(body.get("number"))
     is_unread = code.is_unread or (number.is_unread and not code.text)
     if not (code.text or number.text or code.is_unread):
@@ -96,11 +96,21 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         number=number.text or None,
         code=code.text or None,
         code_may_lack_zeros=code.is_number,
-        error=one_line(error) or None,
+        # Kept for ever, unlike a code or a number.
+        error=without_digits(one_line(error)) or None,
         unread=fields.kept_raw(answer.raw) if is_unread else None,
     )
 
 
+def _is_code_of_an_error(answer: Answer, body: dict[str, Any]) -> bool:
+    """Whether ``code`` is the word or the number of an error, as frameworks and gateways have it ("ECONNREFUSED", 429),
+    and not what an SMS brought: a no that says nothing else about an order, with less than four digits."""
+    if not _says_no(answer, body) or body.keys() & {"paid", "number"}:
+        return False
+    return sum(char.isdigit() for char in fields.code(body.get("code")).text) < _LEAST_CODE_DIGITS
+
+
+_LEAST_CODE_DIGITS: Final = 4
 _STATUS_FIELDS: Final = ("status", "paid", "code", "number", "error")
 
 

@@ -22,8 +22,8 @@ COPIES_KEPT = 3
 
 REWRITE_MAX_BYTES: Final = 64 * 2**20
 """Written anew in some tenths of a second."""
-CLEAN_SINCE: Final = "0007_erasing"
-"""Copies made by a holdpay without this migration have erased codes in them, and freed pages with more."""
+FIRST_CLEAN_COPY: Final = "0003"
+"""Copies made before earlier migrations have erased codes in them, and freed pages with more."""
 
 MIN_FREE_BYTES: Final = 64 * 2**20
 """With less free on the disk no new order is taken, so that the open ones can be written down to their end: a common
@@ -65,14 +65,20 @@ def open_database(path: Path) -> Database:
     return db
 
 
-def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> None:
-    """Writes the file anew, so that nothing is left of what was erased. Raises sqlite3.Error.
+def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> bool:
+    """Writes the file anew, so that nothing is left of what was erased. Returns False if it is to be done later, when
+    there is more room on the disk: the temporary file and the log are as large as the file. Raises sqlite3.Error.
 
     secure_delete overwrites the cells and pages that are freed, but not the gap of a page whose cells SQLite has moved
     (btree.c, rebuildPage), as it does when rows shrink. A large file is left as it is: this holds up the daemon.
     """
-    if path.stat().st_size <= REWRITE_MAX_BYTES:
-        conn.execute("VACUUM")
+    size_bytes = path.stat().st_size
+    if size_bytes > REWRITE_MAX_BYTES:
+        return True
+    if shutil.disk_usage(path.parent).free < MIN_FREE_BYTES + 3 * size_bytes:
+        return False
+    conn.execute("VACUUM")
+    return True
 
 
 def remedy(error: sqlite3.Error) -> str:
@@ -127,17 +133,16 @@ def _migrate(db: Database, path: Path) -> None:
         )
     if ours == applied:
         return
-    if applied:
-        if CLEAN_SINCE not in applied:
-            for old in copies(path):
-                old.unlink()
-        _keep_copy(db.conn, path, min(ours - applied))
+    kept = _keep_copy(db.conn, path, min(ours - applied)) if applied else None
     migrations.apply(db)
+    for old in copies(path):
+        if old != kept and old.name < f"{path.name}.before-{FIRST_CLEAN_COPY}":
+            old.unlink()
     # Also what a migration rewrote is in the log, and in the file until the log is copied into it.
     db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _keep_copy(conn: sqlite3.Connection, path: Path, migration: str) -> None:
+def _keep_copy(conn: sqlite3.Connection, path: Path, migration: str) -> Path:
     """A consistent copy before a migration, without freed pages; the last few are kept."""
     copy = path.with_name(f"{path.name}.before-{migration}")
     fd = os.open(copy, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
@@ -145,6 +150,7 @@ def _keep_copy(conn: sqlite3.Connection, path: Path, migration: str) -> None:
     conn.execute("VACUUM INTO ?", (str(copy),))
     for old in copies(path)[:-COPIES_KEPT]:
         old.unlink()
+    return copy
 
 
 def copies(path: Path) -> list[Path]:

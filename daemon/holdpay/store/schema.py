@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 from sqlite_utils import Database, Migrations
 
 migrations = Migrations("holdpay")
@@ -46,6 +49,10 @@ def _spend(db: Database) -> None:
 def _erasing_everything(db: Database) -> None:
     for statement in _ERASING_EVERYTHING:
         db.execute(statement)
+    # Earlier releases left what was erased in freed pages. It takes as much room beside the database as it has itself:
+    # without that the daemon starts all the same, and a round of erasing does it later.
+    with contextlib.suppress(sqlite3.OperationalError):
+        db.execute("VACUUM")
 
 
 _FIRST = (
@@ -196,8 +203,6 @@ _ERASING_EVERYTHING = (
     CREATE INDEX IF NOT EXISTS orders_to_erase ON orders (closed_at_ms)
     WHERE erased_at_ms IS NULL AND closed_at_ms IS NOT NULL
     """,
-    # Earlier releases left what was erased in freed pages. Takes as much room beside the database as it has itself.
-    "VACUUM",
 )
 
 _QUARANTINE = (

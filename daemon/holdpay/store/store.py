@@ -89,17 +89,18 @@ _ERASE_ORDER = """
       number = NULL, earlier_numbers = '[]', code = NULL, later_codes = '[]', unread = NULL, erased_at_ms = :now_ms
     WHERE id = :id
 """
-# json_replace leaves out what is not there: only a provider's reply has a status, or was unread as a whole.
+# json_replace leaves out what is not there: only a provider's reply has a status, or was unread as a whole. What a
+# damaged disk made of a row is no reason to end the process.
 _ERASE_JOURNAL = """
     UPDATE journal SET
       raw = NULL,
-      data = json_replace(
+      data = CASE WHEN json_valid(data) THEN json_replace(
         data, '$.status.number', NULL, '$.status.code', NULL, '$.status.unread', NULL, '$.unread', NULL
-      ),
-      snapshot = json_set(
+      ) ELSE '{}' END,
+      snapshot = CASE WHEN json_valid(snapshot) THEN json_set(
         snapshot, '$.number', NULL, '$.earlier_numbers', json('[]'), '$.code', NULL, '$.later_codes', json('[]'),
         '$.unread', NULL, '$.erased_at_ms', :now_ms
-      )
+      ) ELSE '{}' END
     WHERE order_id = :id
 """
 _SELECT_ORDERS = (
@@ -204,23 +205,26 @@ class SqliteStore:
             _erase(self._conn, ids, now_ms)
             self._may_hold_remains = True
             yield len(ids)
+        self._empty_log()
         if self._may_hold_remains:
             self._may_hold_remains = not self._is_rewritten()
-        self._empty_log()
+            self._empty_log()
 
     def _is_rewritten(self) -> bool:
         """A disk without room for it is no reason to end: what is left in gaps goes the next time."""
         try:
-            rewrite_if_small(self._conn, self._path)
+            return rewrite_if_small(self._conn, self._path)
         except sqlite3.Error as error:
             log.warning("the database could not be written anew after erasing", error=str(error))
             return False
-        return True
 
     def _empty_log(self) -> None:
         """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""
         self._rows("PRAGMA busy_timeout = 0")
-        self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            log.warning("the database's log could not be emptied after erasing", error=str(error))
         self._rows(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
     def _write(self, order: Order, attempts: Iterable[Attempt], entry: _Journaled, now_ms: int) -> int:

@@ -26,6 +26,25 @@ async def test_a_turn_that_fails_is_followed_by_the_next_and_known_until_one_end
     assert not task.is_alive
 
 
+async def test_one_that_comes_seldom_is_well_as_soon_as_a_turn_has_ended_well() -> None:
+    clock = FakeClock()
+    fails: list[BaseException] = [ValueError("planted")]
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if fails:
+            raise fails.pop()
+
+    task = Background("a", turn, 7200, clock, every_s=3600)
+    await asyncio.sleep(RESTART_AFTER_S + 1)
+    assert (task.is_well, turns) == (True, 2)
+    await asyncio.sleep(3600)
+    assert turns == 3
+    await task.stop()
+
+
 async def test_what_fails_again_and_again_or_hangs_is_not_alive() -> None:
     clock = FakeClock()
 

@@ -14,6 +14,7 @@ from holdpay.core.lightning import HtlcLook
 from holdpay.errors import LndDenied, LndUnavailable
 from holdpay.lnd.convert import may_carry_out
 from holdpay.lnd.node import LndNode
+from holdpay.ports import NodeState
 from holdpay.sandbox.tls import Certificate
 from tests.unit.lnd.fakes import ALICE, MALLORY, FakeClock, FakeLnd, Relay, settings_for
 
@@ -205,3 +206,5 @@ async def test_a_list_that_the_macaroon_may_not_read_is_no_empty_list(node: LndN
     lnd.errors[method] = (grpc.StatusCode.UNKNOWN, "permission denied")
     with pytest.raises(LndDenied, match="bakemacaroon"):
         await node.look_for_htlc(HASH, ALICE)
+    if method != "GetInfo":
+        assert node.status.state is NodeState.READY, "nothing is paid with that right"

@@ -45,6 +45,33 @@ def test_a_reply_that_was_seen_is_understood(case: dict[str, Any]) -> None:
         assert got.unread is not None
 
 
+@pytest.mark.parametrize("written", ["004512", "123-456", "G-123456", "7f3a21", "45", "48010 48011", "12.34.56"])
+def test_a_value_without_quotes_is_never_cut_to_what_it_begins_with(written: str) -> None:
+    """0 of 004512 would be no code at all, and 123 of 123-456 a wrong one."""
+    end = "" if written == "45" else "}"
+    got = read(f'{{"status":"OK","paid":true,"code":{written}{end}')
+    assert got.code in {None, written}
+    assert got.code or got.unread
+
+
+@pytest.mark.parametrize(
+    ("http_status", "body"),
+    [
+        (500, {"statusCode": 500, "code": "ECONNREFUSED", "message": "connect"}),
+        (429, {"code": 429, "message": "Too Many Requests"}),
+        (404, {"status": "error", "code": 404, "reason": "not found"}),
+        (200, {"status": "error", "code": "rate_limited"}),
+    ],
+)
+def test_the_code_of_an_error_is_not_what_an_sms_brought(http_status: int, body: dict[str, Any]) -> None:
+    with pytest.raises(ProviderError):
+        read(body, http_status)
+
+
+def test_the_words_of_an_error_are_kept_without_what_could_be_a_number_or_a_code() -> None:
+    assert status(error="No SMS for +1 202 555 0101").error == "No SMS for +…"
+
+
 # --- the property ---------------------------------------------------------------------------------------------------
 
 CODES = st.from_regex(r"[0-9]{4,8}", fullmatch=True) | st.from_regex(r"[A-Z]-[0-9]{6}", fullmatch=True)

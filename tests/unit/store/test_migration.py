@@ -10,8 +10,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlite_utils import Database
 
 from holdpay.audit.check import read_stored
 from holdpay.audit.findings import Severity
@@ -91,3 +93,20 @@ def test_a_copy_of_the_earlier_database_is_kept(path: Path, store: SqliteStore) 
     with closing(sqlite3.connect(copy)) as conn:
         assert conn.execute("SELECT count(*) FROM orders").fetchone() == (12,)
         assert conn.execute("SELECT count(*) FROM _sqlite_migrations").fetchone() == (2,)
+
+
+def test_a_disk_without_room_for_writing_the_database_anew_is_no_reason_not_to_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Database.execute
+
+    def full(db: Database, sql: str, given: Any = None) -> object:
+        if sql == "VACUUM":
+            raise sqlite3.OperationalError("database or disk is full")
+        return execute(db, sql, given)
+
+    monkeypatch.setattr(Database, "execute", full)
+    with closing(SqliteStore(path)) as opened:
+        assert len(opened.open_orders()) == 8
+    (copy,) = path.parent.glob("holdpay.db.before-*")
+    assert copy.name == "holdpay.db.before-0003_replies"
