@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from holdpay.lnd.node import LndNode
 from holdpay.sandbox.tls import Certificate, write_certificate
-from tests.unit.lnd.fakes import FakeClock, FakeLnd, settings_for
+from tests.unit.lnd.fakes import MALLORY, FakeClock, FakeLnd, Relay, settings_for
 
 
 @pytest.fixture
@@ -34,6 +34,31 @@ async def lnd(certificate: Certificate) -> AsyncIterator[FakeLnd]:
 async def node(lnd: FakeLnd, clock: FakeClock, tmp_path: Path) -> AsyncIterator[LndNode]:
     """Connected to ``lnd``, after its first look."""
     node = LndNode(settings_for(lnd.port, tmp_path / "tls.cert"), clock)
+    await node.start()
+    await clock.until_asleep()
+    yield node
+    await node.close()
+
+
+@pytest_asyncio.fixture
+async def mallory(certificate: Certificate) -> AsyncIterator[FakeLnd]:
+    """Another node with the same certificate."""
+    fake = FakeLnd(MALLORY)
+    await fake.start(certificate)
+    yield fake
+    await fake.stop()
+
+
+@pytest_asyncio.fixture
+async def relay(lnd: FakeLnd) -> AsyncIterator[Relay]:
+    async with Relay(lnd.port).running() as relay:
+        yield relay
+
+
+@pytest_asyncio.fixture
+async def relayed(relay: Relay, clock: FakeClock, tmp_path: Path) -> AsyncIterator[LndNode]:
+    """A node that reaches alice through the relay, after its first look."""
+    node = LndNode(settings_for(relay.port, tmp_path / "tls.cert"), clock)
     await node.start()
     await clock.until_asleep()
     yield node

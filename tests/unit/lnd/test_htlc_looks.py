@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import grpc
 import pytest
-import pytest_asyncio
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import HtlcLook
@@ -15,8 +11,7 @@ from holdpay.errors import LndDenied, LndUnavailable
 from holdpay.lnd.convert import may_carry_out
 from holdpay.lnd.node import LndNode
 from holdpay.ports import NodeState
-from holdpay.sandbox.tls import Certificate
-from tests.unit.lnd.fakes import ALICE, MALLORY, FakeClock, FakeLnd, Relay, settings_for
+from tests.unit.lnd.fakes import ALICE, MALLORY, FakeLnd, Relay
 
 HASH = "ab" * 32
 OTHER = "cd" * 32
@@ -137,31 +132,6 @@ async def test_an_lnd_that_is_behind_the_chain_says_so(node: LndNode, lnd: FakeL
 
 
 # --- whose word ---------------------------------------------------------------------------------------------------
-
-
-@pytest_asyncio.fixture
-async def mallory(certificate: Certificate) -> AsyncIterator[FakeLnd]:
-    """Another node with the same certificate."""
-    fake = FakeLnd(MALLORY)
-    await fake.start(certificate)
-    yield fake
-    await fake.stop()
-
-
-@pytest_asyncio.fixture
-async def relay(lnd: FakeLnd) -> AsyncIterator[Relay]:
-    async with Relay(lnd.port).running() as relay:
-        yield relay
-
-
-@pytest_asyncio.fixture
-async def relayed(relay: Relay, clock: FakeClock, tmp_path: Path) -> AsyncIterator[LndNode]:
-    """A node that reaches alice through the relay, after its first look."""
-    node = LndNode(settings_for(relay.port, tmp_path / "tls.cert"), clock)
-    await node.start()
-    await clock.until_asleep()
-    yield node
-    await node.close()
 
 
 async def test_the_channels_of_another_node_than_the_payer_say_nothing(node: LndNode) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import Lost, Reported
@@ -32,31 +30,6 @@ from tests.unit.lnd.fakes import (
 OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT)
 PAID = lnrpc.Payment(status=lnrpc.Payment.SUCCEEDED)
 CODE = grpc.StatusCode
-
-
-@pytest_asyncio.fixture
-async def mallory(certificate: Certificate) -> AsyncIterator[FakeLnd]:
-    """Another node with the same certificate."""
-    fake = FakeLnd(MALLORY)
-    await fake.start(certificate)
-    yield fake
-    await fake.stop()
-
-
-@pytest_asyncio.fixture
-async def relay(lnd: FakeLnd) -> AsyncIterator[Relay]:
-    async with Relay(lnd.port).running() as relay:
-        yield relay
-
-
-@pytest_asyncio.fixture
-async def relayed(relay: Relay, clock: FakeClock, tmp_path: Path) -> AsyncIterator[LndNode]:
-    """A node that reaches alice through the relay, after its first look."""
-    node = LndNode(settings_for(relay.port, tmp_path / "tls.cert"), clock)
-    await node.start()
-    await clock.until_asleep()
-    yield node
-    await node.close()
 
 
 async def broken(node: LndNode) -> None:

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import grpc
 import pytest
-import pytest_asyncio
 from grpc import aio
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
@@ -22,7 +21,7 @@ from holdpay.core.lightning import DispatchSpec, Lost, Reported
 from holdpay.lnd.channel import open_channel
 from holdpay.lnd.node import LndNode
 from holdpay.ports import NodeState
-from holdpay.sandbox.tls import Certificate, write_certificate
+from holdpay.sandbox.tls import write_certificate
 from tests.unit.lnd.fakes import (
     ALICE,
     MALLORY,
@@ -37,15 +36,6 @@ from tests.unit.lnd.fakes import (
 )
 
 OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT)
-
-
-@pytest_asyncio.fixture
-async def mallory(certificate: Certificate) -> AsyncIterator[FakeLnd]:
-    """Another node with the same certificate."""
-    fake = FakeLnd(MALLORY)
-    await fake.start(certificate)
-    yield fake
-    await fake.stop()
 
 
 @asynccontextmanager
