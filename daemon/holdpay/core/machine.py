@@ -283,7 +283,7 @@ def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
         return _decide(order, event, policy, now_ms)
     try:
         return _decide(order, event, policy, now_ms)
-    except InvariantViolation:
+    except Exception:  # noqa: BLE001 - whatever defect of ours it was, the order is put aside already
         if not isinstance(event, ev.ProviderReplied):
             return Step(order, is_change=False)
         # Whatever is wrong with the order: a code that came is handed over.
