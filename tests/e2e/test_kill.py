@@ -248,7 +248,12 @@ def plan(seed: int, town: Town, troubles: Troubles) -> list[Moment]:
         *([after("dispatch_intended", order)] for _ in range(3)),
         *([after("payment_reported", order)] for _ in range(3)),
         *([after("provider_replied")] for _ in range(3)),
-        *([after("daemon_restarted")] for _ in range(2)),
+        [after("daemon_restarted")],
+        # Surely: what was being sent when the daemon died changes at its restart.
+        [
+            after("dispatch_intended", troubles.sends_are_late),
+            after("daemon_restarted", troubles.sends_are_late_no_more),
+        ],
         *([after("cancel_requested", cancel)] for _ in range(2)),
         [after("cancel_answered")],
         [after("provider_confused", troubles.replies_are_garbage)],
