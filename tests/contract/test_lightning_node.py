@@ -141,11 +141,13 @@ async def test_sending_again_while_it_is_held_is_refused(world: World, node: Lnd
     bought = await order(world)
     stream = await hold(world, node, bought)
     again = Stream(node.send(bought.spec(), payer(node)))
-    assert await again.last() == Refused("payment is in transition")
+    assert await again.last() == Refused("payment is in transition", has_hash=True)
     assert len(again.messages) == 1
     await world.invoices.settle(bought.preimage)
     await stream.last()
-    assert await Stream(node.send(bought.spec(), payer(node))).last() == Refused("invoice is already paid")
+    assert await Stream(node.send(bought.spec(), payer(node))).last() == Refused(
+        "invoice is already paid", has_hash=True
+    )
 
 
 async def test_a_payment_that_was_never_sent_is_not_known(node: LndNode) -> None:

@@ -359,8 +359,8 @@ def _event_of(message: LndMessage) -> ev.Event:
     match message:
         case Reported(update=update, live=live):
             return ev.PaymentReported(update, live)
-        case Refused(text=text):
-            return ev.SendRefused(text)
+        case Refused(text=text, has_hash=has_hash):
+            return ev.SendRefused(text, has_hash)
         case NotKnown():
             return ev.PaymentNotFound()
         case Lost(text=text):

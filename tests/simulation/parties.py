@@ -151,7 +151,8 @@ class SimLnd:
             self.heap.lagged(3_000, lambda: say(Refused("invoice expired. Valid until then")))
         elif payment is not None and payment.status is not PaymentStatus.FAILED:
             is_settled = payment.status is PaymentStatus.SUCCEEDED
-            say(Refused("invoice is already paid" if is_settled else "payment is in transition"))
+            text = "invoice is already paid" if is_settled else "payment is in transition"
+            say(Refused(text, has_hash=True))
         else:
             self._begin(spec, truth, say)
 

@@ -77,9 +77,13 @@ class PaymentReported:
 
 @dataclass(frozen=True, slots=True)
 class SendRefused:
-    """LND answered SendPaymentV2 with an error. It proves nothing."""
+    """LND answered SendPaymentV2 with an error. It proves nothing.
+
+    ``has_hash``: because it has a payment of this hash already.
+    """
 
     text: str
+    has_hash: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,8 @@ class Refused:
     """LND answered the call with an error. It says nothing about the money: track next."""
 
     text: str
+    has_hash: bool = False
+    """It has a payment of this hash already, in flight or paid (ALREADY_EXISTS; lnd: routerrpc/router_server.go)."""
 
 
 @dataclass(frozen=True, slots=True)

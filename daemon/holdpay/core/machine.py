@@ -681,11 +681,12 @@ def _succeeded(order: Order, payment: Payment, update: PaymentUpdate, ctx: _Cont
 def _is_paid_before(order: Order, payment: Payment, update: PaymentUpdate) -> bool:
     """Whether what settled is a payment that the node had begun before the order was requested.
 
-    LND must have refused the latest dispatch, as it does with a hash that it has, besides: clocks alone could free the
-    spending limit of all that is really paid. LND's clock and ours may be ``CLOCKS_DIFFER_MS`` apart; what began within
-    that time counts as spent, and so does a payment whose refusal was lost, which is the safe side of the limit.
+    LND must have refused the first dispatch because it had the hash: clocks alone, which may be set between the request
+    and the payment, could free the spending limit of all that is really paid. LND's clock and ours may be
+    ``CLOCKS_DIFFER_MS`` apart; what began within that time counts as spent, and so does a payment whose refusal was
+    lost, which is the safe side of the limit.
     """
-    if payment.refusal is None or update.created_at_ms is None:
+    if not payment.was_there_before or payment.dispatch_count > 1 or update.created_at_ms is None:
         return False
     return update.created_at_ms < order.created_at_ms - CLOCKS_DIFFER_MS
 
@@ -729,7 +730,8 @@ def _send_refused(order: Order, event: ev.SendRefused, ctx: _Context) -> Order:
     payment = order.payment
     if payment is None or payment.htlc is not HtlcState.DISPATCHING:
         return order
-    return replace(order, payment=replace(payment, refusal=event.text))
+    was_there_before = payment.was_there_before or (event.has_hash and payment.dispatch_count == 1)
+    return replace(order, payment=replace(payment, refusal=event.text, was_there_before=was_there_before))
 
 
 def _tracking_lost(order: Order, event: ev.Event, ctx: _Context) -> Order:

@@ -147,6 +147,8 @@ class Payment:
     """When LND first said that the latest dispatch never arrived. Once proves nothing: ``prove_absent_s``."""
     refusal: str | None = None
     """LND's text when it refused the latest dispatch. It proves nothing."""
+    was_there_before: bool = False
+    """It refused the very first dispatch because it had a payment of this hash: one that is not this order's."""
     gone_since_ms: int | None = None
     """Since when LND, which had spoken of the latest dispatch, has no record of it. None: it has one."""
     first_look_height: int | None = None

@@ -40,6 +40,8 @@ class FailureKind(Enum):
     DENIED = auto()
     """The macaroon is not good (enough)."""
     NOT_FOUND = auto()
+    EXISTS = auto()
+    """LND has a payment of this hash, in flight or paid."""
     REFUSED = auto()
     """LND looked at the request and said no."""
 
@@ -54,7 +56,7 @@ class Failure:
     @property
     def is_answer(self) -> bool:
         """Whether LND itself judged the request, so that the same request would get the same answer."""
-        return self.kind in {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.REFUSED}
+        return self.kind in {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.EXISTS, FailureKind.REFUSED}
 
     @property
     def is_without_right(self) -> bool:
@@ -65,6 +67,7 @@ class Failure:
 _BY_CODE: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: FailureKind.SLOW,
     grpc.StatusCode.NOT_FOUND: FailureKind.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS: FailureKind.EXISTS,
     grpc.StatusCode.PERMISSION_DENIED: FailureKind.DENIED,
     grpc.StatusCode.UNAUTHENTICATED: FailureKind.DENIED,
     # LND uses none of these for an answer of its own; a dying server, a proxy and gRPC itself do.

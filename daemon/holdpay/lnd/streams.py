@@ -18,7 +18,9 @@ Judge: TypeAlias = Callable[[Failure, str], LndMessage]
 
 def judge_send(failure: Failure, address: str) -> LndMessage:
     """What it means that SendPaymentV2 began with an error. Never that no money is out."""
-    return Refused(failure.text) if failure.is_answer else Lost(explain(failure, address))
+    if not failure.is_answer:
+        return Lost(explain(failure, address))
+    return Refused(failure.text, has_hash=failure.kind is FailureKind.EXISTS)
 
 
 def judge_track(failure: Failure, address: str) -> LndMessage:

@@ -43,6 +43,7 @@ def _quarantine(db: Database) -> None:
 @migrations(name="0006_spend")
 def _spend(db: Database) -> None:
     db.execute("ALTER TABLE payments ADD COLUMN is_paid_before INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE payments ADD COLUMN was_there_before INTEGER NOT NULL DEFAULT 0")
 
 
 @migrations(name="0007_erasing", transactional=False)  # VACUUM runs outside of one; a second run does no harm

@@ -555,7 +555,8 @@ def test_a_settled_order_books_amount_and_fee() -> None:
     assert found.payment.preimage == PREIMAGE
 
 
-ALREADY_PAID = ev.SendRefused("invoice is already paid")
+ALREADY_PAID = ev.SendRefused("invoice is already paid", has_hash=True)
+EXPIRED = ev.SendRefused("invoice expired. Valid until 2026-11-22")
 EARLIER_MS = NOW_MS - CLOCKS_DIFFER_MS - 1
 
 
@@ -569,12 +570,29 @@ def test_what_this_node_had_paid_before_the_request_is_adopted_and_books_nothing
 
 @pytest.mark.parametrize(
     ("refusal", "created_at_ms"),
-    [((), EARLIER_MS), ((ALREADY_PAID,), EARLIER_MS + 1), ((ALREADY_PAID,), NOW_MS + 1), ((ALREADY_PAID,), None)],
-    ids=["lnd took the send", "the clocks may differ by that", "it is the order's own", "lnd does not say when"],
+    [
+        ((), EARLIER_MS),
+        ((EXPIRED,), EARLIER_MS),
+        ((ALREADY_PAID,), EARLIER_MS + 1),
+        ((ALREADY_PAID,), NOW_MS + 1),
+        ((ALREADY_PAID,), None),
+    ],
+    ids=[
+        "lnd took the send",
+        "lnd refused it for another reason, and took it; the clock was ahead when the order was requested",
+        "the clocks may differ by that",
+        "it is the order's own",
+        "lnd does not say when",
+    ],
 )
 def test_a_payment_is_called_earlier_only_if_it_surely_is(refusal: tuple[ev.Event, ...], created_at_ms: int) -> None:
     found = run(pair(AWAITING, DISPATCHING), *refusal, settled(created_at_ms=created_at_ms))
     assert found.spent_msat == found.reserved_msat == 2_001_002
+
+
+def test_a_hash_that_lnd_has_at_the_second_dispatch_is_of_the_first() -> None:
+    again = pair(AWAITING, DISPATCHING, dispatch_count=2)
+    assert run(again, ALREADY_PAID, settled(created_at_ms=EARLIER_MS)).spent_msat == 2_001_002
 
 
 def test_a_code_that_comes_before_the_settlement_is_kept_and_the_order_waits_for_it() -> None:

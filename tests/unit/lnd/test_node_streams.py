@@ -72,7 +72,7 @@ async def test_what_lnd_refuses_is_refused_in_its_words(
     node: LndNode, lnd: FakeLnd, code: grpc.StatusCode, text: str
 ) -> None:
     lnd.errors["SendPaymentV2"] = (code, text)
-    assert await collect(node.send(SPEC, ALICE)) == [Refused(text)]
+    assert await collect(node.send(SPEC, ALICE)) == [Refused(text, has_hash=code is CODE.ALREADY_EXISTS)]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ FULL_PAYMENT = Payment(
     unpaid_again_at_ms=NOW_MS + 6,
     absent_since_ms=NOW_MS + 7,
     refusal="payment is in transition",
+    was_there_before=True,
     gone_since_ms=NOW_MS + 18,
     first_look_height=800_001,
     uncarried_since_ms=NOW_MS + 19,
@@ -1049,7 +1050,7 @@ def test_a_database_made_before_paid_before_keeps_its_orders_and_what_they_spent
     with_reserve = {**to_row(found, without=frozenset({"payment"})), "reserved_msat": found.reserved_msat}
     old.table("orders").insert(with_reserve)
     paid = to_row(found.payment)
-    del paid["is_paid_before"]
+    del paid["is_paid_before"], paid["was_there_before"]
     old.table("payments").insert({"order_id": found.id, **paid})
     old.conn.close()
     opened = SqliteStore(path)
