@@ -245,7 +245,8 @@ class FakeLnd:
         if known is not None and known.status is not PaymentStatus.FAILED:
             if heard is not None:
                 is_paid = known.status is PaymentStatus.SUCCEEDED
-                heard.put_nowait(Refused("invoice is already paid" if is_paid else "payment is in transition"))
+                text = "invoice is already paid" if is_paid else "payment is in transition"
+                heard.put_nowait(Refused(text, has_hash=True))
             return
         self._index += 1
         first = PaymentUpdate(PaymentStatus.IN_FLIGHT, FailureReason.NONE, (), 0, None, payment_index=0)
