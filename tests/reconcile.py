@@ -17,7 +17,7 @@ from tests.books import Books, Goods, JournalOrder
 
 MONEY_OUT = frozenset({"dispatching", "unknown", "in_flight"})
 """The journal's words for an HTLC that may be out."""
-CHARGED_ENDS = frozenset({"code_received", "charged_without_code"})
+CHARGED_ENDS = frozenset({"fulfilled", "charged_unfulfilled"})
 
 
 class Law(StrEnum):
@@ -207,7 +207,7 @@ def _a_code_received_is_the_providers(books: Books) -> Iterator[Discrepancy]:
     for payment_hash, (order, _) in books.by_hash.items():
         if order.code is not None and not codes.get(payment_hash):
             yield Discrepancy(Law.CODE_WRONG, order.id, "the provider never had one")
-        if order.end == "code_received" and order.code is None:
+        if order.end == "fulfilled" and order.code is None:
             yield Discrepancy(Law.CODE_LOST, order.id, order.end)
 
 

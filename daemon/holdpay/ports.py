@@ -10,7 +10,8 @@ from typing import Generic, Protocol, TypeVar
 from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.machine import Step
-from holdpay.core.model import End, Order
+from holdpay.core.model import Order
+from holdpay.core.states import End
 from holdpay.errors import LimitExceeded
 
 

@@ -31,7 +31,7 @@ async def main(socket: str, orders: int, at_once: int) -> Result:
         async def order() -> None:
             request = pb.RequestCodeRequest(country="usa", service="openai", idempotency_key=os.urandom(8).hex())
             *_, last = [update async for update in stub.RequestCode(request)]
-            if last.order.end != pb.END_CODE_RECEIVED:
+            if last.order.end != pb.END_FULFILLED:
                 raise LoopFailed(f"An order ended otherwise than with its code:\n{last}")
 
         return await timed(orders, at_once, order)

@@ -205,7 +205,7 @@ async def test_a_spoilt_database_is_found_and_the_operator_is_told_where_to_read
     await shop.daemon.stop()
     healthy = database(shop).read_bytes()
 
-    spoil(database(shop), "UPDATE orders SET code = '000000', reason = 'mine' WHERE \"end\" = 'code_received'")
+    spoil(database(shop), "UPDATE orders SET code = '000000', reason = 'mine' WHERE \"end\" = 'fulfilled'")
     code, found = await check(shop)
     assert (code, set(found)) == (4, {"snapshot-differs"})
     assert "code, reason" in found["snapshot-differs"]["text"]
@@ -339,7 +339,7 @@ async def test_orders_that_have_ended_are_rebuilt_closed_and_their_hashes_stay_k
     assert await check(shop) == (0, {})
 
     await shop.daemon.start_ready()
-    for before, end in ((got, "CODE_RECEIVED"), (refunded, "REFUNDED"), (failed, "PAYMENT_FAILED")):
+    for before, end in ((got, "FULFILLED"), (refunded, "REFUNDED"), (failed, "PAYMENT_FAILED")):
         after = await shop.daemon.get(f"rec{before.payment_hash[:8]}")
         assert enum_name(after, "end") == end
         for field in ("code", "preimage", "amount_msat", "spent_msat", "country"):
@@ -446,7 +446,7 @@ async def test_an_operator_ends_an_order_of_a_node_that_is_retired_and_the_next_
         "OUTCOME_UNKNOWN",
         "ann resolved the payment as written off: node sold",
     )
-    assert enum_name(await shop.buy(), "end") == "CODE_RECEIVED"
+    assert enum_name(await shop.buy(), "end") == "FULFILLED"
     _, findings = await check(shop)
     assert set(findings) - {"other-node"} == {"outcome-unknown"}
 

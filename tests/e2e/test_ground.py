@@ -162,9 +162,9 @@ async def test_a_disk_that_is_nearly_full_takes_no_new_order_and_the_open_ones_g
         assert "Make room on the disk" in status.not_ready_reason
         assert shop.world.provider.requests["/createorder"] == 1
         await shop.deliver(order)
-        assert await over(shop, order) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
         disk.clear()
-        assert enum_name(await shop.buy(), "end") == "CODE_RECEIVED"
+        assert enum_name(await shop.buy(), "end") == "FULFILLED"
 
 
 async def test_a_full_disk_ends_the_daemon_and_nothing_is_paid_that_is_not_recorded(
@@ -187,8 +187,8 @@ async def test_a_full_disk_ends_the_daemon_and_nothing_is_paid_that_is_not_recor
 
         disk.clear()
         await shop.daemon.start()
-        assert await over(shop, order) == "CODE_RECEIVED"
-        assert await over(shop, unpaid) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
+        assert await over(shop, unpaid) == "FULFILLED"
         await shop.audit()
 
 
@@ -201,7 +201,7 @@ async def test_a_disk_that_fails_ends_the_daemon_and_the_order_goes_on_afterward
 
         assert await exit_code(shop.daemon) == EXIT_STORE
         await shop.daemon.start()
-        assert await over(shop, order) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
 
 
 async def test_a_state_directory_that_is_read_only_is_told_and_the_order_goes_on_once_it_is_not(
@@ -218,7 +218,7 @@ async def test_a_state_directory_that_is_read_only_is_told_and_the_order_goes_on
         disk.remount("rw")
         await shop.deliver(order)
         await shop.daemon.start()
-        assert await over(shop, order) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
 
 
 # --- the database ---------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ async def test_a_database_that_is_locked_for_a_moment_delays_everything_and_harm
     with locked(shop):
         await shop.deliver(order)
         await asyncio.sleep(BUSY_TIMEOUT_S / 4)
-    assert await over(shop, order) == "CODE_RECEIVED"
+    assert await over(shop, order) == "FULFILLED"
 
 
 async def test_a_database_that_stays_locked_ends_the_daemon_and_the_order_goes_on_afterwards(shop: Shop) -> None:
@@ -249,7 +249,7 @@ async def test_a_database_that_stays_locked_ends_the_daemon_and_the_order_goes_o
         assert await exit_code(shop.daemon) == EXIT_STORE
     assert "database is locked. Another program holds it" in last_words(shop.daemon)
     await shop.daemon.start()
-    assert await over(shop, order) == "CODE_RECEIVED"
+    assert await over(shop, order) == "FULFILLED"
 
 
 async def test_a_damaged_database_is_refused_at_the_start_untouched_and_a_copy_goes_on(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ async def test_a_damaged_database_is_refused_at_the_start_untouched_and_a_copy_g
         await shop.deliver(order)
         path.write_bytes(whole)
         await shop.daemon.start()
-        assert await over(shop, order) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
 
 
 # --- the clock ------------------------------------------------------------------------------------------------------
@@ -303,13 +303,13 @@ async def test_a_clock_that_is_set_changes_nothing_for_a_running_daemon_nor_for_
     wrong_clock(step_s)
     await new_line(shop.daemon, "the wall clock was set", told)
     await shop.deliver(first)
-    assert await over(shop, first) == "CODE_RECEIVED"
+    assert await over(shop, first) == "FULFILLED"
     assert abs((await shop.daemon.get(first.id)).closed_at_ms / 1000 - time.time()) < 60
 
     await shop.daemon.restart()  # and takes the new time over
     assert abs((await shop.daemon.status()).started_at_ms / 1000 - step_s - time.time()) < 60
     await shop.deliver(second)
-    assert await over(shop, second) == "CODE_RECEIVED"
+    assert await over(shop, second) == "FULFILLED"
     wrong_clock(0)
     await shop.daemon.restart()
 
@@ -324,7 +324,7 @@ async def test_a_revoked_macaroon_is_told_open_streams_live_on_and_a_new_one_goe
         lnd.revoke(lnd.macaroon)
 
         await shop.deliver(first)
-        assert await over(shop, first) == "CODE_RECEIVED", "its payment stream was open before"
+        assert await over(shop, first) == "FULFILLED", "its payment stream was open before"
         await shop.daemon.restart()
         status = await lnd_state(shop.daemon, "denied")
         assert not status.ready
@@ -337,7 +337,7 @@ async def test_a_revoked_macaroon_is_told_open_streams_live_on_and_a_new_one_goe
 
         lnd.bake(lnd.macaroon.name)
         await shop.daemon.restart()
-        assert await over(shop, second) == "CODE_RECEIVED"
+        assert await over(shop, second) == "FULFILLED"
         await shop.give_back(third)
         assert await over(shop, third) == "REFUNDED"
         await shop.audit()
@@ -361,7 +361,7 @@ async def test_lnd_that_is_locked_at_boot_keeps_nobody_waiting_and_all_goes_on_o
         assert (known.terminal, (await shop.daemon.get(order.id)).terminal) == (False, False)
 
         await shop.play("lnd-unlocked")
-        assert await over(shop, order) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
         await shop.audit()
 
 
@@ -388,7 +388,7 @@ async def test_another_node_in_lnds_place_is_told_also_by_a_daemon_that_starts_a
         await lnd.kill()
         lnd.replace_node(node=ours)
         await lnd.start()
-        assert await over(shop, order) == "CODE_RECEIVED"
+        assert await over(shop, order) == "FULFILLED"
 
 
 async def test_a_payment_stream_that_hangs_is_asked_anew_at_once_when_the_provider_is_ahead(shop: Shop) -> None:
@@ -396,7 +396,7 @@ async def test_a_payment_stream_that_hangs_is_asked_anew_at_once_when_the_provid
     await shop.play("hung-stream")
     await shop.deliver(settled)
     await shop.give_back(refunded)
-    assert await over(shop, settled) == "CODE_RECEIVED"
+    assert await over(shop, settled) == "FULFILLED"
     assert await over(shop, refunded) == "REFUNDED"
 
 
@@ -432,7 +432,7 @@ async def test_a_provider_that_is_down_is_waited_for(shop: Shop) -> None:
     assert (back.terminal, shop.polls) == (False, polls)
 
     await shop.world.provider.start()
-    assert await over(shop, delivered) == "CODE_RECEIVED"
+    assert await over(shop, delivered) == "FULFILLED"
     assert await over(shop, refunded) == "REFUNDED"
 
 
@@ -444,8 +444,8 @@ async def test_a_daemon_that_was_frozen_goes_on_where_it_was(shop: Shop) -> None
     await asyncio.sleep(8)
     os.kill(shop.daemon.pid, signal.SIGCONT)
 
-    assert await over(shop, settled) == "CODE_RECEIVED"
+    assert await over(shop, settled) == "FULFILLED"
     assert await over(shop, refunded) == "REFUNDED"
     assert is_held(await shop.daemon.get(held.id))
     await shop.deliver(held)
-    assert await over(shop, held) == "CODE_RECEIVED"
+    assert await over(shop, held) == "FULFILLED"

@@ -74,7 +74,7 @@ WAYS = {
 }
 """How orders go, in seconds of the provider's clock."""
 
-MUST_END = {"code_received", "refunded"}
+MUST_END = {"fulfilled", "refunded"}
 """Ends that every run shows. The rarer ones are drawn by chance, and a quick machine has fewer orders to draw."""
 
 

@@ -99,7 +99,7 @@ async def test_a_database_that_cannot_be_written_ends_it_and_the_order_goes_on_a
         await shop.daemon.start()
         done = await shop.daemon.until(order.id, is_over)
 
-        assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)
+        assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 1)
         await shop.audit()
 
 
@@ -143,7 +143,7 @@ async def test_a_stop_is_announced_to_every_open_stream_and_a_restart_goes_on(tm
         await shop.daemon.start()
         await shop.deliver(order)
         done = await shop.daemon.until(order.id, is_over)
-        assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)
+        assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 1)
         assert done.payment_hash == held.payment_hash
         await shop.audit()
 
@@ -197,7 +197,7 @@ async def test_systemd_is_told_ready_when_the_socket_answers_then_lnds_state_and
             assert between.count("WATCHDOG=1") >= 1
             assert message.startswith("STATUS=")
             assert (await until("WATCHDOG=1"))[1] == "WATCHDOG=1"
-            assert (await shop.buy()).end == pb.END_CODE_RECEIVED
+            assert (await shop.buy()).end == pb.END_FULFILLED
             os.kill(shop.daemon.pid, signal.SIGTERM)
             _, message = await until("STOPPING=1")
             assert "payments in flight go on" in message
@@ -273,4 +273,4 @@ async def test_a_second_daemon_on_the_same_state_or_socket_is_refused_and_harms_
 
     assert shop.world.socket.stat().st_ino == inode
     done = await shop.daemon.until(order.id, is_over)
-    assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)
+    assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 1)

@@ -38,7 +38,7 @@ async def test_the_provider_is_reached_through_the_proxy_and_lnd_by_its_name_wit
 
     async with open_shop(tmp_path, edit_config=edit) as shop:
         assert (await shop.daemon.status()).lnd.address == f"localhost:{shop.world.lnd.port}"
-        assert (await shop.buy()).end == pb.END_CODE_RECEIVED
+        assert (await shop.buy()).end == pb.END_FULFILLED
 
         assert set(proxy.asked) == {("localhost", urlsplit(shop.world.provider.url).port)}
         proxy.stop()
@@ -71,6 +71,6 @@ async def test_lnd_behind_a_certificate_of_another_name_needs_that_name(tmp_path
         )
         await shop.daemon.start_ready()
         try:
-            assert (await shop.buy()).end == pb.END_CODE_RECEIVED
+            assert (await shop.buy()).end == pb.END_FULFILLED
         finally:
             await shop.daemon.stop()

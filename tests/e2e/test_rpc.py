@@ -177,7 +177,7 @@ async def test_a_provider_that_is_away_is_named_and_the_socket_goes_on_answering
     assert (refused.code, refused.is_marked) == (UNAVAILABLE, True)
     assert "sms4sats cannot be reached" in refused.text
     assert "sms4sats cannot be reached" in status.provider.last_error
-    assert (await shop.buy(country="spain")).end == pb.END_CODE_RECEIVED
+    assert (await shop.buy(country="spain")).end == pb.END_FULFILLED
     assert (await shop.daemon.status()).provider.last_error == ""
 
 
@@ -201,7 +201,7 @@ async def test_each_limit_is_named_when_it_is_reached_and_then_nothing_is_ordere
 
         for order in orders:
             await shop.deliver(order)
-            assert (await shop.daemon.until(order.id, is_over)).end == pb.END_CODE_RECEIVED
+            assert (await shop.daemon.until(order.id, is_over)).end == pb.END_FULFILLED
         shop.world.provider.knobs.price_sat = 3000
         refused = await refusal(shop)
         assert (refused.code, refused.is_marked) == (EXHAUSTED, True)
@@ -243,7 +243,7 @@ async def test_a_watch_that_resumes_after_its_cursor_loses_nothing_over_a_crash_
     await shop.daemon.start()
     watching = asyncio.create_task(watch())
     for order in orders:
-        assert (await shop.daemon.until(order.id, is_over)).end == pb.END_CODE_RECEIVED
+        assert (await shop.daemon.until(order.id, is_over)).end == pb.END_FULFILLED
 
     whole = await watched(shop, pb.WatchOrdersRequest(after_cursor=0), until=await last_cursor(shop, orders))
     async with asyncio.timeout(5):
@@ -302,7 +302,7 @@ async def test_a_client_that_leaves_before_the_order_is_recorded_orders_nothing(
     await shop.play("slow=0")
 
     assert await traces(shop) == before
-    assert (await shop.buy(country="poland", idempotency_key="left early")).end == pb.END_CODE_RECEIVED
+    assert (await shop.buy(country="poland", idempotency_key="left early")).end == pb.END_FULFILLED
 
 
 async def test_a_client_that_leaves_later_loses_nothing(shop: Shop) -> None:
@@ -311,7 +311,7 @@ async def test_a_client_that_leaves_later_loses_nothing(shop: Shop) -> None:
     whole = await replay(shop, idempotency_key="left")
 
     assert whole[0].order.id == order.id
-    assert whole[-1].order.end == pb.END_CODE_RECEIVED
+    assert whole[-1].order.end == pb.END_FULFILLED
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
     assert await ids(open_only=True) == [held.id]
     assert await ids(closed_only=True) == everything[1:]
     assert await ids(end=pb.END_INVOICE_REJECTED) == [rejected.id]
-    assert await ids(end=pb.END_CODE_RECEIVED, page_size=2) == everything[2:4]
+    assert await ids(end=pb.END_FULFILLED, page_size=2) == everything[2:4]
     assert await ids(kind="code") == everything
     second, third = codes[1].created_at_ms, codes[2].created_at_ms
     assert await ids(created_from_ms=second, created_before_ms=third) == [codes[1].id]
@@ -406,7 +406,7 @@ async def test_a_code_that_comes_before_the_cancel_wins(tmp_path: Path) -> None:
         await shop.deliver(order)
         done = await shop.daemon.until(order.id, is_over)
 
-        assert (enum_name(done, "end"), done.HasField("cancel_wanted_at_ms")) == ("CODE_RECEIVED", True)
+        assert (enum_name(done, "end"), done.HasField("cancel_wanted_at_ms")) == ("FULFILLED", True)
         assert shop.world.provider.requests["/cancelorder"] == 0
 
 
@@ -421,7 +421,7 @@ async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Sh
     closed = await cancel(shop, order.id)
 
     assert "too late" in delivered.message
-    assert enum_name(done, "end") == "CODE_RECEIVED"
+    assert enum_name(done, "end") == "FULFILLED"
     assert not closed.order.HasField("cancel_wanted_at_ms")
     assert "3,001.003 sat were spent" in closed.message
 

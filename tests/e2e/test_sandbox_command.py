@@ -56,7 +56,7 @@ async def test_a_daemon_buys_on_a_running_sandbox_and_tricks_change_its_luck(run
     finally:
         await daemon.stop()
     assert enum_name(unlucky, "end") == "REFUNDED"
-    assert enum_name(lucky, "end") == "CODE_RECEIVED"
+    assert enum_name(lucky, "end") == "FULFILLED"
     assert lucky.amount_msat == 1_500_000, "the trick of the start"
 
 

@@ -88,7 +88,7 @@ async def test_a_code_is_received_and_what_it_costs_is_told(shop: Shop) -> None:
     await shop.deliver(waiting)
     done = await shop.daemon.until(waiting.id, is_over)
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     at_provider = shop.world.provider.orders[done.payment_hash]
     assert (done.number, done.code) == (at_provider.number, str(int(at_provider.code)))
     assert (done.spent_msat, done.fee_msat, done.dispatches) == (PRICE_MSAT + FEE_MSAT, FEE_MSAT, 1)
@@ -102,7 +102,7 @@ async def test_a_code_is_received_and_what_it_costs_is_told(shop: Shop) -> None:
 
 async def test_an_order_is_asked_about_a_bounded_number_of_times(shop: Shop) -> None:
     polls = shop.polls
-    assert ending(await shop.buy()) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(await shop.buy()) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert shop.polls - polls <= MOST_POLLS
 
 
@@ -145,7 +145,7 @@ async def test_a_code_that_comes_before_the_settlement_is_handed_over_at_once(sh
     assert "settles" in told.next
     await shop.settle(order)
     done = await shop.daemon.until(order.id, is_over)
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert done.spent_msat == PRICE_MSAT + FEE_MSAT
 
 
@@ -163,7 +163,7 @@ async def test_a_settlement_that_comes_before_the_code_is_no_reason_to_worry_yet
     assert f"orders show {order.id}" in told.next
     shop.show_code(order)
     done = await shop.daemon.until(order.id, is_over)
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
 
 
 async def test_a_charge_without_a_code_is_an_alarm_and_ends_with_the_proof(shop: Shop) -> None:
@@ -178,7 +178,7 @@ async def test_a_charge_without_a_code_is_an_alarm_and_ends_with_the_proof(shop:
 
     done = await shop.daemon.until(order.id, is_over)
 
-    assert ending(done) == ("CHARGED_WITHOUT_CODE", ("ABANDONED", "SETTLED"))
+    assert ending(done) == ("CHARGED_UNFULFILLED", ("ABANDONED", "SETTLED"))
     assert done.spent_msat == PRICE_MSAT + FEE_MSAT
     text = await story(shop, done)
     assert in_order(text, "It was charged", "support with the preimage", f"orders show {order.id}")
@@ -236,7 +236,7 @@ async def test_an_order_id_that_is_not_the_payment_hash_is_noted_and_paid(shop: 
 
     done = await shop.buy()
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert done.payment_hash not in shop.world.provider.orders
     assert "differs from the provider's order id" in await story(shop, done)
 
@@ -246,7 +246,7 @@ async def test_a_provider_that_changes_its_mind_at_every_reply_is_seen_through(s
 
     done = await shop.buy()
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
     text = await story(shop, done)
     assert in_order(text, "noticed: the provider says unpaid of an order that it had called paid", "times)")
@@ -292,7 +292,7 @@ async def test_orders_end_well_while_the_provider_answers_429_and_500_and_garbag
 
         for order in orders:
             done = await shop.daemon.until(order.id, is_over)
-            assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+            assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
             assert done.dispatches == 1
         assert (knobs.http_429, knobs.http_500, knobs.garbage) == (0, 0, 0)
         assert shop.polls <= len(orders) * MOST_POLLS
@@ -321,7 +321,7 @@ async def test_no_stock_is_refused_before_anything_is_ordered_unless_forced(shop
 
     done = await shop.buy(country="germany", force=True)
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
 
 
 async def test_a_slow_provider_is_waited_for(shop: Shop) -> None:
@@ -329,7 +329,7 @@ async def test_a_slow_provider_is_waited_for(shop: Shop) -> None:
 
     done = await shop.buy(country="france")
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
 
 
 # --- the payment ----------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ async def test_a_payment_that_fails_on_its_way_is_tried_again_on_the_same_invoic
 
     done = await shop.daemon.until(order.id, is_over)
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert done.dispatches == 4
     assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (3, 1)
     text = await story(shop, done)
@@ -434,7 +434,7 @@ async def test_a_payment_that_is_stuck_on_its_way_is_an_alarm_and_nothing_is_sen
     network._clock = usual
     shop.world.lnd.set_knobs(forward_delay_s=0.003)
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
 
 
@@ -449,7 +449,7 @@ async def test_a_daemon_that_is_killed_while_held_goes_on_and_pays_once(shop: Sh
     await shop.daemon.restart()
     done = await shop.daemon.until(order.id, is_over)
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
 
 
@@ -497,7 +497,7 @@ async def test_a_send_that_arrives_after_the_daemon_was_killed_is_never_paid_twi
     clock.arrive.set()
     done = await shop.daemon.until(order.id, is_over)
 
-    assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+    assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert done.dispatches == (2 if is_sent_again else 1)
     assert (shop.books.htlcs(done.payment_hash), shop.books.settled(done.payment_hash)) == (1, 1)
     assert "lnd does not know the payment" in await story(shop, done)
@@ -534,7 +534,7 @@ async def test_lnd_is_away_while_one_order_is_settled_and_one_refunded(tmp_path:
         paid = await shop.daemon.until(settled.id, is_over)
         back = await shop.daemon.until(refunded.id, is_over)
 
-        assert ending(paid) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert ending(paid) == ("FULFILLED", ("DELIVERED", "SETTLED"))
         assert ending(back) == ("REFUNDED", ("CANCELED", "FAILED"))
         assert [(order.dispatches, shop.books.htlcs(order.payment_hash)) for order in (paid, back)] == [(1, 1)] * 2
         await shop.audit()
@@ -550,7 +550,7 @@ async def test_lnd_comes_back_with_a_new_certificate_while_held(tmp_path: Path) 
         await shop.deliver(order)
         done = await shop.daemon.until(order.id, is_over)
 
-        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
         assert done.dispatches == 1
         await shop.audit()
 
@@ -579,6 +579,6 @@ async def test_another_node_at_lnds_address_is_neither_asked_nor_paid_from(tmp_p
         await lnd.start()
         done = await shop.daemon.until(order.id, is_over)
 
-        assert ending(done) == ("CODE_RECEIVED", ("DELIVERED", "SETTLED"))
+        assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
         assert done.dispatches == 1
         await shop.audit()

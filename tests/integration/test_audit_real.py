@@ -80,7 +80,7 @@ async def test_a_database_lost_while_an_order_is_held_is_rebuilt_from_a_real_lnd
     theirs.code = "246810"
     await market.net["carol"].rest.post("/v2/invoices/settle", {"preimage": b64(theirs.preimage)})
     done = await daemon.until(f"rec{held.payment_hash[:8]}", is_over)
-    assert (enum_name(done, "end"), done.code) == ("CODE_RECEIVED", "246810")
+    assert (enum_name(done, "end"), done.code) == ("FULFILLED", "246810")
     assert len(await market.payments(held.payment_hash)) == 1
     assert await found(market) == set()
 
@@ -105,7 +105,7 @@ async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc_an
     await alice.start()
     await alice.wait_active_channels()
 
-    assert enum_name(await daemon.until(signed, is_over), "end") == "CODE_RECEIVED"
+    assert enum_name(await daemon.until(signed, is_over), "end") == "FULFILLED"
     assert await found(market) == {"open", "htlc-missing"}
     await alice.restart()
     await alice.wait_active_channels()

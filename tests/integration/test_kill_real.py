@@ -58,7 +58,7 @@ WAYS = (
     Scenario(no_number=True, gives_up_after_s=60, cancel_lag_s=-30),
     Scenario(no_code=True, gives_up_after_s=80),
 )
-MUST_END = {"code_received", "refunded", "charged_without_code"}
+MUST_END = {"fulfilled", "refunded", "charged_unfulfilled"}
 
 
 @dataclass(slots=True, kw_only=True)

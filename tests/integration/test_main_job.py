@@ -36,7 +36,7 @@ async def test_a_code_is_received_and_the_hold_invoice_settled(market: Market) -
     assert held.expiry_height > (await daemon.status()).lnd.block_height + 40
     done = await daemon.until(order.id, is_over)
 
-    assert enum_name(done, "end") == "CODE_RECEIVED"
+    assert enum_name(done, "end") == "FULFILLED"
     assert done.code.isdecimal()
     assert done.spent_msat == 2_000_000 + BOBS_FEE_MSAT
     (payment,) = await market.payments(done.payment_hash)
@@ -74,7 +74,7 @@ async def test_a_daemon_that_is_killed_while_held_goes_on_and_pays_once(market: 
     await market.daemon.restart()
     done = await market.daemon.until(order.id, is_over)
 
-    assert enum_name(done, "end") == "CODE_RECEIVED"
+    assert enum_name(done, "end") == "FULFILLED"
     assert done.dispatches == 1
     assert len(await market.payments(done.payment_hash)) == 1
 
@@ -86,7 +86,7 @@ async def test_lnd_restarts_while_held(market: Market) -> None:
     await market.alice.restart()
     done = await market.daemon.until(order.id, is_over)
 
-    assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)
+    assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 1)
 
 
 @pytest.mark.parametrize("has_code", [True, False], ids=["settled", "canceled"])
@@ -104,7 +104,7 @@ async def test_the_end_comes_while_lnd_is_down(market: Market, has_code: bool) -
     await market.alice.start()
     done = await market.daemon.until(order.id, is_over)
 
-    assert enum_name(done, "end") == ("CODE_RECEIVED" if has_code else "REFUNDED")
+    assert enum_name(done, "end") == ("FULFILLED" if has_code else "REFUNDED")
 
 
 async def test_carol_is_down_and_nothing_is_spent(market: Market) -> None:
@@ -140,7 +140,7 @@ async def test_a_fee_limit_that_is_too_low_is_raised_on_the_same_invoice(market:
 
     done = await market.daemon.until(order.id, is_over)
 
-    assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 2)
+    assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 2)
     assert len(await market.payments(done.payment_hash)) == 1
 
 
@@ -166,7 +166,7 @@ async def test_the_operator_paid_the_invoice_by_hand_first(market: Market) -> No
 
     done = await market.daemon.until(order.id, is_over)
 
-    assert enum_name(done, "end") == "CODE_RECEIVED"
+    assert enum_name(done, "end") == "FULFILLED"
     assert (await by_hand).status == "SUCCEEDED"
     assert len(await market.payments(done.payment_hash)) == 1
 
@@ -188,7 +188,7 @@ async def test_another_node_behind_alices_address_is_not_asked(market: Market) -
     await alice.start()
     done = await market.daemon.until(order.id, is_over)
 
-    assert (enum_name(done, "end"), done.dispatches) == ("CODE_RECEIVED", 1)
+    assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 1)
 
 
 def _after_create(market: Market, then: asyncio.Event) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from holdpay.core import machine
-from holdpay.core.model import HtlcState, Order
+from holdpay.core.model import Order
 from holdpay.core.policy import Strictness
+from holdpay.core.states import HtlcState
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import SimDaemon
 from tests.simulation.faults import Faults, draw

@@ -11,8 +11,9 @@ from unittest.mock import patch
 from holdpay.core import duties, machine
 from holdpay.core import events as ev
 from holdpay.core.lightning import PaymentStatus
-from holdpay.core.model import FailureClass, HtlcState, Order, OrderState
+from holdpay.core.model import Order
 from holdpay.core.policy import classify
+from holdpay.core.states import FailureClass, HtlcState, OrderState
 
 BUGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from holdpay.core.lightning import DispatchSpec, FailureReason, NodeIdentity
-from holdpay.core.model import HtlcState, Order
+from holdpay.core.model import Order
+from holdpay.core.states import HtlcState
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import NODE
 from tests.simulation.heap import START_MS, Heap

@@ -18,8 +18,9 @@ from holdpay.core.lightning import (
     PaymentStatus,
     PaymentUpdate,
 )
-from holdpay.core.model import FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
+from holdpay.core.model import Order, Payment, PaymentFailure
 from holdpay.core.policy import Policy, Strictness
+from holdpay.core.states import FailureClass, HtlcState, OrderState
 
 NOW_MS = 1_800_000_000_000
 S = 1000

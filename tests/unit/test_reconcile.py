@@ -85,8 +85,8 @@ def at_provider(name: str, invoice: str, code: str = "", of: str = "") -> Provid
 
 HONEST = Books(
     journal=(
-        order("bought", "delivered", "code_received", payment("bought", "settled"), "012345"),
-        order("unlucky", "abandoned", "charged_without_code", payment("unlucky", "settled")),
+        order("bought", "delivered", "fulfilled", payment("bought", "settled"), "012345"),
+        order("unlucky", "abandoned", "charged_unfulfilled", payment("unlucky", "settled")),
         order("refunded", "canceled", "refunded", payment("refunded", "failed")),
         order("refused", "abandoned", "provider_refused", None),
     ),
@@ -214,7 +214,7 @@ COOKED: dict[str, tuple[Callable[[], Books], set[Law]]] = {
         {Law.CHARGE_NOT_BOOKED},
     ),
     "a refund booked as a charge": (
-        lambda: journal(REFUNDED, end="charged_without_code", payment=payment("refunded", "settled")),
+        lambda: journal(REFUNDED, end="charged_unfulfilled", payment=payment("refunded", "settled")),
         {Law.BOOKED_NOT_CHARGED, Law.SUM_DIFFERS},
     ),
     "a charge that lnd lost": (

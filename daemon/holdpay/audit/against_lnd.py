@@ -19,7 +19,8 @@ from holdpay.core.lightning import (
     Reported,
     StoredPayment,
 )
-from holdpay.core.model import HtlcState, Order, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import HtlcState
 from holdpay.redact import hash8
 
 

@@ -26,8 +26,9 @@ from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
 from holdpay.core.lightning import LndMessage, NodeIdentity, OpenChannel, StoredPayment
-from holdpay.core.model import HtlcState, Order
+from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.states import HtlcState
 from holdpay.errors import LndDenied, LndError
 from holdpay.lnd.ledger import LndLedger
 from holdpay.lnd.macaroon import BAKE_ANEW, missing_methods

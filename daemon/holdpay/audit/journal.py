@@ -11,8 +11,9 @@ from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.events import Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
 from holdpay.core.explain import sat
 from holdpay.core.machine import Step, decide
-from holdpay.core.model import MONEY_MAY_BE_OUT, HtlcState, Order, OrderState
+from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.states import MONEY_MAY_BE_OUT, HtlcState, OrderState
 from holdpay.errors import InvariantViolation
 
 MEND = "Stop holdpayd and copy its state directory before anything else; then see docs/operations.md, damaged database."

@@ -10,8 +10,9 @@ from holdpay.audit.findings import Finding, Severity, about
 from holdpay.audit.journal import MEND
 from holdpay.core.explain import sat
 from holdpay.core.lightning import preimage_fits
-from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE
-from holdpay.core.model import SPENT, End, HtlcState, Order, OrderState, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import SPENT, End, HtlcState, OrderState
+from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE
 
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
@@ -48,11 +49,11 @@ def _has_code(order: Order) -> bool:
 
 
 _ENDS: dict[End, Callable[[Order], bool]] = {
-    End.CODE_RECEIVED: lambda order: _has_code(order) and order.htlc in SPENT,
-    End.CODE_FREE: lambda order: _has_code(order) and _is_unspent(order),
+    End.FULFILLED: lambda order: _has_code(order) and order.htlc in SPENT,
+    End.FULFILLED_FREE: lambda order: _has_code(order) and _is_unspent(order),
     End.OUTCOME_UNKNOWN: lambda order: order.htlc is HtlcState.GONE,
     End.REFUNDED: lambda order: order.htlc is HtlcState.FAILED,
-    End.CHARGED_WITHOUT_CODE: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
+    End.CHARGED_UNFULFILLED: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
 }
 """What an end says of the pair; the others say that nothing was spent."""
 
@@ -133,7 +134,7 @@ def shared_findings(orders: Iterable[Order]) -> list[Finding]:
             ("payment hash", order.payment and order.payment.payment_hash),
             # An order without a payment is closed or about to be vetted; a refused duplicate harms nobody.
             ("order at the provider", order.payment and order.provider_order_id),
-            ("idempotency key", order.key),
+            ("idempotency key", order.request.key),
         ):
             if value:
                 owners[kind, value].append(order)

@@ -21,8 +21,9 @@ from holdpay.core.events import (
 )
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
 from holdpay.core.machine import Step, decide
-from holdpay.core.model import RECOVERED, UNKNOWN, HtlcState, Order
+from holdpay.core.model import RECOVERED, UNKNOWN, Order
 from holdpay.core.policy import Policy, Strictness
+from holdpay.core.states import HtlcState
 from holdpay.redact import hash8
 
 KIND = "code"

@@ -27,8 +27,9 @@ from holdpay.core.lightning import (
     preimage_fits,
 )
 from holdpay.core.machine import decide, misfit
-from holdpay.core.model import HtlcState, Order, OrderState, Payment
+from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
+from holdpay.core.states import HtlcState, OrderState
 from holdpay.errors import ConfigError, HoldpayError, LndError
 from holdpay.lnd.ledger import LndLedger
 from holdpay.lock import StateLock

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from holdpay.audit.rebuild import Rebuilt, Unusable
 from holdpay.core.events import PaymentReported, ProviderReplied
 from holdpay.core.explain import sat
-from holdpay.core.machine import phase
+from holdpay.core.tables import phase
 from holdpay.redact import hash8, redact_text
 
 _HEAD = ("order", "payment", "sent (UTC)", "amount", "for", "lnd", "provider", "would be recorded as")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.explain import alarms, explain
-from holdpay.core.model import End, Order
+from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.states import End
 
 RECENT_MS = 30 * 24 * 3600 * 1000
 """For so long a closed order is held against LND, and a charge for nothing told."""
 
 
-_TOLD_LATER = {End.CHARGED_WITHOUT_CODE: "charged-without-code", End.OUTCOME_UNKNOWN: "outcome-unknown"}
+_TOLD_LATER = {End.CHARGED_UNFULFILLED: "charged-unfulfilled", End.OUTCOME_UNKNOWN: "outcome-unknown"}
 """Ends that a person may want to do something about."""
 
 

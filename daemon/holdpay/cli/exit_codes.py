@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."
     STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
     REFUSED_NOW = 8, "Not now: a limit, no stock, or lnd or the provider cannot be used. Nothing was ordered."
-    CHARGED_WITHOUT_CODE = (
+    CHARGED_UNFULFILLED = (
         9,
         "Paid, or perhaps paid, and no code came. `holdpay orders explain` says what to do.",
     )
@@ -43,15 +43,15 @@ _BY_STATUS = {
 }
 
 _BY_END = {
-    "code_received": ExitCode.DONE,
-    "code_free": ExitCode.DONE,
+    "fulfilled": ExitCode.DONE,
+    "fulfilled_free": ExitCode.DONE,
     "refunded": ExitCode.NO_CODE,
     "canceled_unpaid": ExitCode.NO_CODE,
     "invoice_rejected": ExitCode.NOTHING_PAID,
     "provider_refused": ExitCode.NOTHING_PAID,
     "payment_failed": ExitCode.NOTHING_PAID,
-    "charged_without_code": ExitCode.CHARGED_WITHOUT_CODE,
-    "outcome_unknown": ExitCode.CHARGED_WITHOUT_CODE,
+    "charged_unfulfilled": ExitCode.CHARGED_UNFULFILLED,
+    "outcome_unknown": ExitCode.CHARGED_UNFULFILLED,
 }
 
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
 _ENDS = {
-    "code_received": "done: the code arrived and is paid",
-    "code_free": "done: the code arrived, and nothing was charged",
+    "fulfilled": "done: the code arrived and is paid",
+    "fulfilled_free": "done: the code arrived, and nothing was charged",
     "refunded": "over: no code; the money is back",
     "canceled_unpaid": "over: canceled before anything was paid",
     "invoice_rejected": "over: the invoice broke our rules; nothing was paid",
     "provider_refused": "over: the provider did not take the order; nothing was paid",
     "payment_failed": "over: no payment got through; nothing was spent",
-    "charged_without_code": "over: paid, but no code came; the preimage is the proof for the provider's support",
+    "charged_unfulfilled": "over: paid, but no code came; the preimage is the proof for the provider's support",
 }
 
 

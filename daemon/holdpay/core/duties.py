@@ -7,8 +7,9 @@ from enum import StrEnum
 
 from holdpay.core.lightning import DispatchSpec
 from holdpay.core.machine import is_dispatch_planned, may_dispatch
-from holdpay.core.model import MONEY_MAY_BE_OUT, FailureClass, HtlcState, Order, OrderState, Payment
+from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, dispatch_spec, latest_expiry_height
+from holdpay.core.states import MONEY_MAY_BE_OUT, FailureClass, HtlcState, OrderState
 
 
 class Duty(StrEnum):
@@ -48,8 +49,10 @@ def duties(order: Order) -> frozenset[Duty]:
 
 
 def _needs_polling(order: Order, payment: Payment) -> bool:
-    if order.state is OrderState.DELIVERED or order.provider_order_id is None:
+    if order.provider_order_id is None:
         return False
+    if order.state is OrderState.DELIVERED:
+        return order.spec.outlives_delivery
     is_untouched = payment.htlc is HtlcState.NONE and payment.dispatch_count == 0
     return order.state is not OrderState.AWAITING_PAYMENT or not is_untouched
 
@@ -158,6 +161,9 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     payment = order.payment
     assert payment is not None
     asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
+    if order.state is OrderState.DELIVERED:
+        wait_ms = int(order.spec.follow_poll_s(order, policy, now_ms) * 1000)
+        return now_ms if asked_at_ms is None else asked_at_ms + wait_ms
     is_ended = payment.htlc not in MONEY_MAY_BE_OUT and payment.htlc_since_ms <= now_ms
     if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
         again_ms = 0 if asked_at_ms is None else asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000)

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 
 from holdpay.core.duties import wants_look
 from holdpay.core.lightning import FailureReason
-from holdpay.core.machine import is_dispatch_planned, phase, promise_until_ms, was_never_sent
-from holdpay.core.model import UNKNOWN, End, FailureClass, HtlcState, Order, OrderState, Payment
+from holdpay.core.machine import (
+    is_dispatch_planned,
+    may_be_canceled,
+    patience_until_ms,
+    promise_until_ms,
+    was_never_sent,
+)
+from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
+from holdpay.core.states import End, FailureClass, HtlcState, OrderState
+from holdpay.core.tables import phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,12 @@ def _alarms_of_payment(order: Order, policy: Policy, now_ms: int) -> tuple[str, 
         return ()
     age_ms = now_ms - max(order.state_since_ms, payment.htlc_since_ms)
     found = []
-    is_charged_without_code = payment.htlc is HtlcState.SETTLED and order.state is not OrderState.DELIVERED
-    if is_charged_without_code and age_ms > policy.alarm_refund_s * 1000:
-        found.append(f"order {order.id}: charged without a code; the preimage is the proof for the provider's support")
+    is_charged_in_vain = payment.htlc is HtlcState.SETTLED and order.state is not OrderState.DELIVERED
+    if is_charged_in_vain and age_ms > policy.alarm_refund_s * 1000:
+        found.append(
+            f"order {order.id}: charged, and {order.spec.words.thing} did not come; the preimage is the proof for the"
+            " provider's support"
+        )
     if order.is_money_out:
         found += _alarms_of_money_out(order, payment, policy, age_ms, now_ms)
     return tuple(found)
@@ -70,17 +81,24 @@ def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms:
         found.append(f"order {order.id}: the payment is in flight and the provider still does not call it paid")
     if order.state is OrderState.CANCELED and age_ms > policy.alarm_refund_s * 1000:
         found.append(f"order {order.id}: canceled, and the money is still not back")
-    until_ms = promise_until_ms(order, policy)
+    until_ms = patience_until_ms(order, policy)
     # A refund at the promise's end takes its time, too.
     if until_ms is not None and now_ms > until_ms + policy.alarm_refund_s * 1000:
-        is_delivered = order.state is OrderState.DELIVERED
-        what_is_late = "the code is here" if is_delivered else "the provider's promise has passed"
-        found.append(f"order {order.id}: {what_is_late} and the money is still out")
+        found.append(f"order {order.id}: {_what_is_late(order, policy)} and the money is still out")
     if payment.gone_since_ms is not None:
         found.append(f"order {order.id}: lnd has no record of its payment any more")
     if payment.htlc is HtlcState.UNKNOWN and age_ms > policy.alarm_refund_s * 1000:
         found.append(f"order {order.id}: lnd still does not say what became of its payment")
     return found
+
+
+def _what_is_late(order: Order, policy: Policy) -> str:
+    if order.state is OrderState.DELIVERED:
+        return order.spec.words.got
+    if order.spec.has_promise:
+        return "the provider's promise has passed"
+    # Of these the provider promises nothing.
+    return f"{minutes(policy.promise_s * 1000)} have passed since it was paid (our own measure)"
 
 
 def explain(
@@ -100,10 +118,10 @@ def explain(
 
 
 def _of_the_reply(order: Order) -> str:
-    """What a person has to know of odd replies: no number, no code, but where they are shown."""
+    """What a person has to know of odd replies: nothing that was delivered, but where it is shown."""
     show = f"`holdpay orders show {order.id}`"
     said = []
-    if order.unread is not None and order.code is None:
+    if order.unread is not None and not order.is_delivered:
         said.append(f"The provider's reply could not be read; it is shown by {show}.")
     elif order.unread is not None:
         said.append(f"Besides, a reply of the provider could not be read whole; it is shown by {show}.")
@@ -120,41 +138,39 @@ def _is_waiting_for_lnd(order: Order) -> bool:
     return is_to_be_read or is_dispatch_planned(order)
 
 
-ENDS = {
-    End.CODE_RECEIVED: "The code was received and paid for.",
-    End.CODE_FREE: "A code was received and nothing was charged.",
-    End.REFUNDED: "There was no code, and the money came back.",
+_ENDS = {
+    End.FULFILLED: "{got}, and paid for.",
+    End.FULFILLED_FREE: "{got}, and nothing was charged.",
+    End.REFUNDED: "{thing} did not come, and the money came back.",
     End.CANCELED_UNPAID: "It was canceled before anything was paid.",
     End.INVOICE_REJECTED: "Nothing was paid.",
     End.PROVIDER_REFUSED: "Nothing was ordered, and nothing was paid.",
     End.PAYMENT_FAILED: "No payment got through, so nothing was spent.",
-    End.CHARGED_WITHOUT_CODE: "It was charged, and no code ever came.",
-    End.OUTCOME_UNKNOWN: "No code came, and nobody can say whether it was charged; it counts as spent.",
+    End.CHARGED_UNFULFILLED: "It was charged, and {thing} never came.",
+    End.OUTCOME_UNKNOWN: "{thing} did not come, and nobody can say whether it was charged; it counts as spent.",
 }
-"""One sentence for each end."""
 
 
-def what(order: Order) -> str:
-    """What is bought, in words."""
-    params = order.params
-    if order.is_recovered and params.get("service") == UNKNOWN:
-        return "an activation code, nobody knows any more of which service and country"
-    service = params.get("service_name") or params.get("service", "?")
-    return f"an activation code for {service} in {params.get('country_name', '?')}"
+def end_words(order: Order) -> str:
+    """One sentence how a closed order ended."""
+    assert order.end is not None
+    words = order.spec.words
+    text = _ENDS[order.end].format(got=words.got, thing=words.thing)
+    return text[0].upper() + text[1:]
 
 
 _LOST = (
     " Its record was lost and rebuilt from lnd's payment by `holdpayd recover`: who asked for it, its key and its"
-    " limits, and when the number and the code came, are not known."
+    " limits, and when what was ordered came, are not known."
 )
 
 
 def _summary(order: Order) -> str:
-    head = f"Order {order.id} is for {what(order)}.{_LOST if order.is_recovered else ''}"
+    head = f"Order {order.id} is for {order.spec.what}.{_LOST if order.is_recovered else ''}"
     if order.end is not None:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
-        erased = "" if order.erased_at_ms is None else " Its number and code were erased since."
-        return f"{head} It is closed. {ENDS[order.end]}{because}{erased}"
+        erased = "" if order.erased_at_ms is None else " What was delivered was erased since."
+        return f"{head} It is closed. {end_words(order)}{because}{erased}"
     if order.is_quarantined:
         return (
             f"{head} It is quarantined: {order.quarantine_reason.rstrip('.')}. holdpayd contradicted itself about it,"
@@ -256,7 +272,7 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
     if order.is_quarantined:
         return _next_in_quarantine(order)
     if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
-        return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; a code that comes first wins."
+        return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; what comes first wins."
     if order.payment is None:
         return _next_before_payment(order, now_ms)
     if wants_look(order, policy, block_height, now_ms):
@@ -271,12 +287,17 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
         HtlcState.UNKNOWN: "lnd is asked until it knows. Nothing is sent a second time meanwhile.",
         HtlcState.IN_FLIGHT: _next_in_flight(order, until_ms, now_ms),
         HtlcState.GONE: "The order closes now.",
-        HtlcState.SETTLED: (
-            "The provider is asked for the code for up to"
-            f" {minutes(policy.settled_grace_s * 1000)}. If none comes, write to its support with the preimage"
-            f" (`holdpay orders show {order.id}`)."
-        ),
+        HtlcState.SETTLED: _next_settled(order, policy),
     }[order.payment.htlc]
+
+
+def _next_settled(order: Order, policy: Policy) -> str:
+    if order.state is OrderState.DELIVERED:
+        return order.spec.after_delivery(order)
+    return (
+        f"The provider is asked for {order.spec.words.thing} for up to {minutes(policy.settled_grace_s * 1000)}. If it"
+        f" does not come, write to its support with the preimage (`holdpay orders show {order.id}`)."
+    )
 
 
 def _next_in_quarantine(order: Order) -> str:
@@ -284,7 +305,7 @@ def _next_in_quarantine(order: Order) -> str:
     if was_never_sent(order):
         return f"Nothing more is done. {todo} `holdpay orders cancel {order.id}` closes it: nothing was sent."
     return (
-        "lnd and the provider are still asked: a code is handed over when it comes. The order never closes by itself:"
+        "lnd and the provider are still asked: what comes is handed over. The order never closes by itself:"
         f" `holdpayd resolve {order.id}` ends it once you know where the money is. {todo}"
     )
 
@@ -305,18 +326,19 @@ def _next_in_flight(order: Order, until_ms: int | None, now_ms: int) -> str:
         return "The provider settles the hold invoice, and the order closes."
     if order.state is OrderState.AWAITING_PAYMENT:
         return (
-            "The payment has to reach the provider's node; then come a number and the code. One that is stuck comes"
-            " back by itself, at its expiry height at the latest. Nothing is sent a second time meanwhile."
+            f"The payment has to reach the provider's node. {order.spec.comes_next(order)} A payment that is stuck"
+            " comes back by itself, at its expiry height at the latest. Nothing is sent a second time meanwhile."
         )
-    if order.state is OrderState.NUMBER_ASSIGNED:
-        not_to = f", no longer to +{order.earlier_numbers[-1]}" if order.earlier_numbers else ""
-        head = f"Have the SMS sent to +{order.number}{not_to}: the code is handed over when it arrives."
-    else:
-        head = "A number comes next, then the code."
-    if until_ms is None or now_ms >= until_ms:
+    head = order.spec.comes_next(order)
+    if until_ms is None and order.spec.has_promise:
+        return head
+    if until_ms is None:
+        cancel = f" `holdpay orders cancel {order.id}` asks for the money back." if may_be_canceled(order) else ""
+        return f"{head} The provider promises no time for it.{cancel} At its expiry height the HTLC ends."
+    if now_ms >= until_ms:
         return f"{head} The provider's promise has passed: write to its support. At its expiry height the HTLC ends."
     return (
-        f"{head} If none comes, the provider promises to return the money within {minutes(until_ms - now_ms)};"
+        f"{head} If it does not come, the provider promises to return the money within {minutes(until_ms - now_ms)};"
         f" `holdpay orders cancel {order.id}` asks for it earlier."
     )
 
@@ -360,14 +382,14 @@ def _next_payment(order: Order, payment: Payment, policy: Policy, now_ms: int) -
 
 
 def _after_the_end(order: Order) -> str:
-    if order.end in {End.CODE_RECEIVED, End.CODE_FREE}:
+    if order.end in {End.FULFILLED, End.FULFILLED_FREE}:
         return "Nothing: the order is done."
     if order.end is End.OUTCOME_UNKNOWN:
         return (
             "Compare your node's balance, or ask the provider's support with the order id from"
-            f" `holdpay orders show {order.id}`, if you want to know. Order again if you still need a code."
+            f" `holdpay orders show {order.id}`, if you want to know. Order again if you still need it."
         )
-    if order.end is End.CHARGED_WITHOUT_CODE:
+    if order.end is End.CHARGED_UNFULFILLED:
         return f"Write to the provider's support with the preimage from `holdpay orders show {order.id}`."
     if order.end is End.PAYMENT_FAILED:
         return (
@@ -380,5 +402,5 @@ def _after_the_end(order: Order) -> str:
             " If the payee is another one, order nothing until you know why."
         )
     if order.end is End.PROVIDER_REFUSED:
-        return "Order again later, or for another country or service."
-    return "Nothing is owed either way. Order again if you still need a code."
+        return "Order again later, or something else."
+    return "Nothing is owed either way. Order again if you still need it."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from holdpay.core.explain import ENDS, failure_words, sat, what
-from holdpay.core.machine import phase
-from holdpay.core.model import HtlcState, Order, OrderState
+from holdpay.core.explain import end_words, failure_words, sat
+from holdpay.core.model import Order
+from holdpay.core.states import HtlcState, OrderState
+from holdpay.core.tables import phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def history_line(moment: Moment, before: Order | None) -> str | None:
         parts.append(f"the number is +{order.number} now, no longer +{new[-1]}")
     parts += [f"noticed: {note}" for note in moment.notes]
     if order.is_closed and not (before and before.is_closed) and order.end is not None:
-        parts.append(f"closed: {ENDS[order.end]}")
+        parts.append(f"closed: {end_words(order)}")
     return "; ".join(parts) or None
 
 
@@ -118,7 +119,7 @@ def _words(order: Order) -> dict[str, object]:
     payment = order.payment
     fee = f", fee {sat(payment.fee_msat)}" if payment and payment.fee_msat else ""
     return {
-        "what": what(order),
+        "what": order.spec.what,
         "max_price": sat(order.max_price_sat * 1000),
         "provider_text": order.provider_text,
         "amount": sat(payment.amount_msat) if payment else "?",

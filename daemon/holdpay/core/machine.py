@@ -1,9 +1,12 @@
 """The life of an order.
 
 Theory of operation. Two parties that we do not control each know one half. The provider knows what became of the
-*order*, LND knows what became of the *HTLC*. Each half has a small state machine, driven only by what its owner said:
-``ORDER_TABLE`` and ``HTLC_TABLE``. What a situation *means* is read from the pair of both: ``PAIR_TABLE`` has all 49
-cells; some of them contradict ourselves, and reaching one (``InvariantViolation``) puts the order into quarantine.
+*order*, LND knows what became of the *HTLC*. Each half has a small state machine, driven only by what its owner said
+(``tables``). What a situation *means* is read from the pair of both: ``PAIR_TABLE`` has all 49 cells; some of them
+contradict ourselves, and reaching one (``InvariantViolation``) puts the order into quarantine.
+
+What is bought is no matter of this module: a kind (``kinds``) says what a reply delivers and means, and what comes
+after that.
 
 ``decide(order, event, policy, now_ms)`` is the only way an order changes. It is pure and total: every event in every
 state gives a ``Step``; an event that contradicts what a party said before is an anomaly, noted and survived.
@@ -15,8 +18,7 @@ The laws that hold in every step:
 - *An order is never closed while money may be out.*
 - *A payment that reached the payee, or that the provider called paid, is never dispatched again*, whatever LND's
   reason says.
-- *Terminal words are sticky*: the first terminal message of LND is kept, a code is never forgotten. A number that the
-  provider replaces is kept beside the new one, which counts until a code has come.
+- *Terminal words are sticky*: the first terminal message of LND is kept, and what was delivered is never forgotten.
 - *A quarantined order is never dispatched, and never closed by itself*: it is watched, what the parties say of it is
   kept as far as it makes sense, and a person ends it (``_resolved_in_quarantine``).
 """
@@ -25,10 +27,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum, auto
 from typing import Any
 
 from holdpay.core import events as ev
+from holdpay.core.items import Keeper
 from holdpay.core.lightning import (
     Attempt,
     AttemptStatus,
@@ -37,17 +39,7 @@ from holdpay.core.lightning import (
     PaymentUpdate,
     preimage_fits,
 )
-from holdpay.core.model import (
-    MAX_OTHERS,
-    MONEY_MAY_BE_OUT,
-    End,
-    FailureClass,
-    HtlcState,
-    Order,
-    OrderState,
-    Payment,
-    PaymentFailure,
-)
+from holdpay.core.model import Order, Payment, PaymentFailure
 from holdpay.core.policy import (
     GiveUp,
     Policy,
@@ -58,6 +50,16 @@ from holdpay.core.policy import (
     vet,
 )
 from holdpay.core.set_back import ahead_ms, moved_back
+from holdpay.core.states import (
+    MONEY_MAY_BE_OUT,
+    End,
+    FailureClass,
+    HtlcSignal,
+    HtlcState,
+    OrderSignal,
+    OrderState,
+)
+from holdpay.core.tables import HTLC_TABLE, IMPOSSIBLE, ORDER_TABLE, PAIR_TABLE
 from holdpay.errors import InvariantViolation
 
 CANCEL_RETRY_FRACTION = 16
@@ -66,184 +68,6 @@ CLOCKS_DIFFER_MS = 60_000
 """Two machines that keep time at all are closer than this; without a time server it is off by seconds a day."""
 MAX_ANOMALIES = 50
 """Contradictions of a party that are journaled per order: a flipping provider must not fill the disk."""
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The two tables
-# --------------------------------------------------------------------------------------------------------------------
-
-
-class OrderSignal(StrEnum):
-    """What a message says about the order."""
-
-    PLACED = auto()
-    UNPAID = auto()
-    PAID = auto()
-    NUMBER = auto()
-    CODE = auto()
-    OVER = auto()
-    ABANDON = auto()
-
-
-class HtlcSignal(StrEnum):
-    """What a message says about the HTLC."""
-
-    SEND = auto()
-    LOST = auto()
-    ABSENT = auto()
-    IN_FLIGHT = auto()
-    SETTLED = auto()
-    FAILED = auto()
-    GONE = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class To:
-    """The next state; ``is_anomaly`` if the message contradicts what its sender said before."""
-
-    state: OrderState | HtlcState
-    is_anomaly: bool = False
-
-
-_R, _A, _P, _N, _D, _C, _X = OrderState
-_ORDER_SIGNALS = (OrderSignal.UNPAID, OrderSignal.PAID, OrderSignal.NUMBER, OrderSignal.CODE, OrderSignal.OVER)
-
-
-def _order_row(state: OrderState, *targets: To | OrderState) -> dict[tuple[OrderState, OrderSignal], To]:
-    return {
-        (state, signal): target if isinstance(target, To) else To(target)
-        for signal, target in zip(_ORDER_SIGNALS, targets, strict=True)
-    }
-
-
-ORDER_TABLE: dict[tuple[OrderState, OrderSignal], To] = {
-    (_R, OrderSignal.PLACED): To(_A),
-    # state          UNPAID        PAID          NUMBER        CODE   OVER
-    **_order_row(_A, _A, _P, _N, _D, _C),
-    **_order_row(_P, To(_P, True), _P, _N, _D, _C),
-    **_order_row(_N, To(_N, True), _N, _N, _D, _C),
-    **_order_row(_D, To(_D, True), _D, _D, _D, To(_D, True)),
-    **_order_row(_C, _C, _C, To(_C, True), To(_D, True), _C),
-    **{(state, OrderSignal.ABANDON): To(_X) for state in (_R, _A, _P, _N, _C)},
-}
-"""(state, signal) → next. A pair that is missing cannot happen: only our own code could ask for it."""
-
-_S, _L = HtlcSignal.SEND, HtlcSignal.LOST
-_NONE, _DISP, _UNKN, _FLY, _SETL, _FAIL, _GONE = HtlcState
-_REPORTS = {HtlcSignal.IN_FLIGHT: _FLY, HtlcSignal.SETTLED: _SETL, HtlcSignal.FAILED: _FAIL}
-
-HTLC_TABLE: dict[tuple[HtlcState, HtlcSignal], To] = {
-    (_NONE, _S): To(_DISP),
-    (_FAIL, _S): To(_DISP),
-    **{(_DISP, s): To(t) for s, t in {**_REPORTS, _L: _UNKN, HtlcSignal.ABSENT: _NONE}.items()},
-    **{(_UNKN, s): To(t) for s, t in {**_REPORTS, _L: _UNKN, HtlcSignal.ABSENT: _NONE}.items()},
-    **{(_FLY, s): To(t) for s, t in {**_REPORTS, _L: _FLY}.items()},
-    (_FLY, HtlcSignal.ABSENT): To(_FLY, True),
-    # Said by the channels and the block height, or by an operator: it ends what LND's word would never end.
-    **{(state, HtlcSignal.GONE): To(_GONE) for state in (_DISP, _UNKN, _FLY)},
-    # LND spoke of a payment that we believed absent, or ended: its word counts, except against a preimage.
-    **{(_NONE, s): To(t, True) for s, t in _REPORTS.items()},
-    (_FAIL, HtlcSignal.FAILED): To(_FAIL),
-    (_FAIL, HtlcSignal.IN_FLIGHT): To(_FLY, True),
-    (_FAIL, HtlcSignal.SETTLED): To(_SETL, True),
-    (_SETL, HtlcSignal.SETTLED): To(_SETL),
-    (_SETL, HtlcSignal.IN_FLIGHT): To(_SETL, True),
-    (_SETL, HtlcSignal.FAILED): To(_SETL, True),
-    **{(_GONE, signal): To(_GONE, True) for signal in _REPORTS},
-    **{(state, HtlcSignal.ABSENT): To(state, True) for state in (_NONE, _SETL, _FAIL, _GONE)},
-    **{(state, _L): To(state) for state in (_NONE, _SETL, _FAIL, _GONE)},
-}
-"""(state, signal) → next. Missing: SEND while money may be out or spent, and GONE while none is out, which only our own
-code could ask for."""
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The pair: all 49 cells
-# --------------------------------------------------------------------------------------------------------------------
-
-IMPOSSIBLE = ""
-
-
-def _cells(state: OrderState, *phases: str) -> dict[tuple[OrderState, HtlcState], str]:
-    return {(state, htlc): phase for htlc, phase in zip(HtlcState, phases, strict=True)}
-
-
-_ASKING = "asking lnd what became of the payment"
-
-PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
-    # columns: NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE
-    **_cells(_R, "ordering at the provider", IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE, IMPOSSIBLE),
-    **_cells(
-        _A,
-        "hold invoice received, not paid yet",
-        "sending the payment",
-        _ASKING,
-        "payment on its way",
-        "charged early, the code is due",
-        "payment failed, the money is back",
-        IMPOSSIBLE,
-    ),
-    **_cells(
-        _P,
-        "paid by somebody else, or the provider errs",
-        "held, says the provider; asking lnd",
-        "held, says the provider; asking lnd",
-        "held, a number is being found",
-        "charged, the code is due",
-        "the money is back, the provider does not say so yet",
-        IMPOSSIBLE,
-    ),
-    **_cells(
-        _N,
-        "paid by somebody else; waiting for the SMS",
-        "held, says the provider; asking lnd",
-        "held, says the provider; asking lnd",
-        "held, waiting for the SMS",
-        "charged, the code is due",
-        "the money is back; the number is probably dead",
-        IMPOSSIBLE,
-    ),
-    **_cells(
-        _D,
-        "code received, nothing charged",
-        "code received; asking lnd about the payment",
-        "code received; asking lnd about the payment",
-        "code received, settlement is coming",
-        "code received, settled",
-        "code received, nothing charged",
-        "code received; lnd cannot say any more how the payment ended",
-    ),
-    **_cells(
-        _C,
-        "canceled, nothing was sent",
-        "canceled; asking lnd about the payment",
-        "canceled; asking lnd about the payment",
-        "canceled, the money is on its way back",
-        "charged although canceled",
-        "canceled, the money is back",
-        "canceled; lnd cannot say any more how the payment ended",
-    ),
-    **_cells(
-        _X,
-        "given up, nothing was spent",
-        IMPOSSIBLE,
-        IMPOSSIBLE,
-        IMPOSSIBLE,
-        "charged without a code",
-        "given up, the money is back",
-        "given up; lnd cannot say any more how the payment ended",
-    ),
-}
-
-
-def phase(order: Order) -> str:
-    """The pair in a few words for people."""
-    return PAIR_TABLE[order.state, order.htlc]
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# One step
-# --------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +127,7 @@ def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     may_end_late = isinstance(event, ev.TimePassed | ev.ProviderReplied) and not order.is_quarantined
     ctx = _Context(policy, now_ms, may_close=_may_close(order, event), may_end_late=may_end_late)
     after = _HANDLERS[type(event)](order, event, ctx)
+    after = _deliver_by_settlement(after, ctx)
     after = _give_up_in_time(after, ctx)
     after = _close_if_over(after, ctx)
     _assert_possible(after)
@@ -383,7 +208,7 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
     if order.state is OrderState.REQUESTED:
         return order
     order = _keep_words(order, status, ctx)
-    order = _signal_order(order, _signal_of(status), ctx)
+    order = _signal_order(order, order.spec.signal(status), ctx)
     if order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
         # A code that came first wins over the wish to cancel; and what is canceled needs no cancel.
         order = replace(order, cancel_at_ms=None)
@@ -399,9 +224,11 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: _Context) ->
 def _provider_confused(order: Order, event: ev.ProviderConfused, ctx: _Context) -> Order:
     ctx.notes.append(event.text)
     is_paid_for = order.is_money_out or order.htlc is HtlcState.SETTLED or order.state in _PAID_STATES
-    if event.unread is None or not is_paid_for or order.code is not None:
+    if event.unread is None or not is_paid_for or order.is_delivered:
         return order
-    return _keep_unread(order, event.unread, has_value=False)
+    keeper = _keeper(order, ctx)
+    keeper.unread(event.unread, has_value=False)
+    return _kept(order, keeper, ctx)
 
 
 _PAID_STATES = frozenset({OrderState.PAID, OrderState.NUMBER_ASSIGNED})
@@ -412,66 +239,27 @@ def _provider_failed(order: Order, event: ev.ProviderFailed, ctx: _Context) -> O
     return order
 
 
-def _signal_of(status: ev.ProviderStatus) -> OrderSignal:
-    if status.code is not None:
-        return OrderSignal.CODE
-    if status.error is not None:
-        return OrderSignal.OVER
-    if status.number is not None:
-        return OrderSignal.NUMBER
-    return OrderSignal.PAID if status.is_paid else OrderSignal.UNPAID
-
-
 def _keep_words(order: Order, status: ev.ProviderStatus, ctx: _Context) -> Order:
-    """Nothing is forgotten: of codes the first counts, of numbers the latest, and of errors the first."""
-    if status.number is not None:
-        order = _keep_number(order, status.number, ctx)
-    if status.code is not None:
-        order = _keep_code(order, status.code, status.code_may_lack_zeros, ctx)
+    """Nothing is forgotten: what was delivered, a reply that only a person can read, and of errors the first."""
+    keeper = _keeper(order, ctx)
+    order.spec.keep(keeper, status)
     if status.unread is not None and status.unread != order.unread:
-        ctx.notes.append("the code or the number in the provider's reply cannot be read; the reply is kept")
-        order = _keep_unread(order, status.unread, has_value=True)
+        ctx.notes.append("something in the provider's reply cannot be read; the reply is kept")
+        keeper.unread(status.unread, has_value=True)
+    order = _kept(order, keeper, ctx)
     # Also the error is kept as first said: a text that is new at every poll must not fill the disk.
     if status.error is not None and order.state not in {OrderState.DELIVERED, OrderState.CANCELED}:
         order = replace(order, provider_text=status.error)
     return order
 
 
-def _keep_number(order: Order, number: str, ctx: _Context) -> Order:
-    """A provider replaces one that receives nothing. One that it had replaced does not come back: a stale reply."""
-    if order.number is None or order.number == number:
-        return replace(order, number=number)
-    if order.code is not None:
-        ctx.notes.append("the provider named another number after the code; the one to which the code came stays")
-    elif number in order.earlier_numbers:
-        ctx.notes.append("the provider named a number again that it had replaced; the latest one counts")
-    elif len(order.earlier_numbers) >= MAX_OTHERS:
-        ctx.notes.append("the provider replaced the number once more; it is not followed any further")
-    else:
-        ctx.notes.append("the provider replaced the number; the new one counts")
-        return replace(order, number=number, earlier_numbers=(*order.earlier_numbers, order.number))
-    return order
+def _keeper(order: Order, ctx: _Context) -> Keeper:
+    return Keeper(order.items, ctx.now_ms, may_replace_unread=order.anomaly_count < MAX_ANOMALIES)
 
 
-def _keep_code(order: Order, code: str, may_lack_zeros: bool, ctx: _Context) -> Order:
-    if order.code is None:
-        return replace(order, code=code, code_may_lack_zeros=may_lack_zeros)
-    if code == order.code:
-        return order
-    ctx.notes.append("the provider sent another code; the first one counts")
-    if code in order.later_codes or len(order.later_codes) >= MAX_OTHERS:
-        return order
-    return replace(order, later_codes=(*order.later_codes, code))
-
-
-def _keep_unread(order: Order, unread: str, *, has_value: bool) -> Order:
-    """The first in any case; a later one in its place for as long as contradictions are journaled at all."""
-    if order.unread_has_value and not has_value:
-        return order
-    is_first = order.unread is None or has_value > order.unread_has_value
-    if not is_first and order.anomaly_count >= MAX_ANOMALIES:
-        return order
-    return replace(order, unread=unread, unread_has_value=has_value)
+def _kept(order: Order, keeper: Keeper, ctx: _Context) -> Order:
+    ctx.notes.extend(keeper.notes)
+    return order if keeper.items == order.items else replace(order, items=keeper.items)
 
 
 def _note_unpaid(order: Order, asked_at_ms: int, ctx: _Context) -> Order:
@@ -836,7 +624,7 @@ def _resolved(order: Order, event: ev.Resolved, ctx: _Context) -> Order:
         payment = replace(_signal_htlc(payment, HtlcSignal.FAILED, ctx), fee_msat=0)
         order = _told_the_end(replace(order, payment=payment, giving_up=reason), ctx)
         is_free = order.state is OrderState.DELIVERED
-        return _close(order, End.CODE_FREE if is_free else _end_without_money(order), reason, ctx)
+        return _close(order, End.FULFILLED_FREE if is_free else _end_without_money(order), reason, ctx)
     if event.preimage is None or not preimage_fits(event.preimage, payment.payment_hash):
         ctx.notes.append(f"{event.by} gave a preimage that does not fit the payment hash; not believed")
         return order
@@ -868,19 +656,19 @@ def _resolved_in_quarantine(order: Order, event: ev.Resolved, reason: str, ctx: 
         return order
     ctx.notes.append(reason)
     state = OrderState.ABANDONED
-    if order.code is not None:
+    is_settled = event.resolution is ev.Resolution.SETTLED
+    if order.is_delivered or (is_settled and order.spec.is_delivered_by_settlement(order)):
         state = OrderState.DELIVERED
     elif order.state is OrderState.CANCELED and event.resolution is not ev.Resolution.SETTLED:
         state = OrderState.CANCELED
     payment = order.payment and _payment_resolved_in_quarantine(order.payment, event, ctx)
     ended = replace(order, state=state, state_since_ms=ctx.now_ms, payment=payment, giving_up=reason)
     if state is OrderState.DELIVERED:
-        end = End.CODE_FREE if event.resolution is ev.Resolution.FAILED else End.CODE_RECEIVED
+        end = End.FULFILLED_FREE if event.resolution is ev.Resolution.FAILED else End.FULFILLED
     elif event.resolution is ev.Resolution.FAILED:
         end = _end_without_money(ended)
     else:
-        is_settled = event.resolution is ev.Resolution.SETTLED
-        end = End.CHARGED_WITHOUT_CODE if is_settled else End.OUTCOME_UNKNOWN
+        end = End.CHARGED_UNFULFILLED if is_settled else End.OUTCOME_UNKNOWN
     return _close(ended, end, reason, ctx)
 
 
@@ -930,14 +718,21 @@ def _never_arrived(order: Order, payment: Payment, ctx: _Context) -> Order:
 
 
 def _cancel_requested(order: Order, event: ev.CancelRequested, ctx: _Context) -> Order:
-    if order.cancel_wanted_at_ms is not None or order.code is not None or order.htlc is HtlcState.SETTLED:
+    if order.cancel_wanted_at_ms is not None or order.is_delivered:
+        return order
+    if order.htlc is HtlcState.SETTLED or not may_be_canceled(order):
         return order
     order = replace(order, cancel_wanted_at_ms=ctx.now_ms)
-    if order.state is OrderState.CANCELED or order.provider_order_id is None:
+    if order.state is OrderState.CANCELED or order.provider_order_id is None or not order.spec.may_be_canceled:
         return order
     payment = order.payment
     since_ms = (payment.money_out_since_ms if payment else None) or order.state_since_ms
     return replace(order, cancel_at_ms=max(ctx.now_ms, since_ms + ctx.policy.cancel_after_s * 1000))
+
+
+def may_be_canceled(order: Order) -> bool:
+    """Whether a cancel can change anything: at the provider, or because nothing was handed to lnd yet."""
+    return order.spec.may_be_canceled or not order.is_money_out
 
 
 def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: _Context) -> Order:
@@ -986,7 +781,15 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, _Context], Order]] = {
 
 
 def promise_until_ms(order: Order, policy: Policy) -> int | None:
-    """When the provider's promise (a code, or the money back) has passed. None: nothing was sent."""
+    """When the provider's promise (the thing, or the money back) has passed. None: nothing was sent, or none given."""
+    if not order.spec.has_promise:
+        return None
+    return patience_until_ms(order, policy)
+
+
+def patience_until_ms(order: Order, policy: Policy) -> int | None:
+    """When what was ordered is late: by the provider's promise, or where it gave none by our own measure, which is the
+    same. None: nothing was sent."""
     if order.payment is None or order.payment.money_out_since_ms is None:
         return None
     return order.payment.money_out_since_ms + policy.promise_s * 1000
@@ -1000,6 +803,16 @@ def _give_up_in_time(order: Order, ctx: _Context) -> Order:
     return order
 
 
+def _deliver_by_settlement(order: Order, ctx: _Context) -> Order:
+    """Some kinds are fulfilled as soon as they are paid for: no word of the provider's says so."""
+    if order.htlc is not HtlcState.SETTLED or order.state not in _TO_BE_DELIVERED:
+        return order
+    return _signal_order(order, OrderSignal.FULFILLED, ctx) if order.spec.is_delivered_by_settlement(order) else order
+
+
+_TO_BE_DELIVERED = frozenset({OrderState.AWAITING_PAYMENT, OrderState.PAID, OrderState.NUMBER_ASSIGNED})
+
+
 def _close_if_over(order: Order, ctx: _Context) -> Order:
     """Closes an order whose pair is final, or whose deadline has passed. Never while money may be out."""
     if order.is_closed or order.is_money_out or not ctx.may_close:
@@ -1007,11 +820,11 @@ def _close_if_over(order: Order, ctx: _Context) -> Order:
     if order.htlc is HtlcState.SETTLED:
         return _close_settled(order, ctx)
     if order.htlc is HtlcState.GONE:
-        has_code = order.state is OrderState.DELIVERED
-        return _close(order, End.CODE_RECEIVED if has_code else End.OUTCOME_UNKNOWN, order.giving_up or "", ctx)
+        is_delivered = order.state is OrderState.DELIVERED
+        return _close(order, End.FULFILLED if is_delivered else End.OUTCOME_UNKNOWN, order.giving_up or "", ctx)
     if order.state is OrderState.DELIVERED:
-        ctx.notes.append("a code came although nothing was charged")
-        return _close(order, End.CODE_FREE, "a code came although nothing was charged", ctx)
+        ctx.notes.append("it was fulfilled although nothing was charged")
+        return _close(order, End.FULFILLED_FREE, "it was fulfilled although nothing was charged", ctx)
     if order.state is OrderState.CANCELED:
         return _close(order, _end_without_money(order), order.provider_text or "the provider canceled it", ctx)
     if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT}:
@@ -1021,12 +834,14 @@ def _close_if_over(order: Order, ctx: _Context) -> Order:
 
 def _close_settled(order: Order, ctx: _Context) -> Order:
     if order.state is OrderState.DELIVERED:
-        return _close(order, End.CODE_RECEIVED, "", ctx)
+        is_followed = order.spec.is_followed(order, ctx.policy, ctx.now_ms)
+        may_close = not is_followed and (ctx.may_end_late or not order.spec.outlives_delivery)
+        return _close(order, End.FULFILLED, "", ctx) if may_close else order
     assert order.payment is not None
     if not ctx.may_end_late or ctx.now_ms < order.payment.htlc_since_ms + ctx.policy.settled_grace_s * 1000:
         return order
-    reason = "no code came in the time that was left for it after the HTLC had settled"
-    return _abandon(order, End.CHARGED_WITHOUT_CODE, reason, ctx)
+    reason = f"{order.spec.words.thing} did not come in the time that was left for it after the HTLC had settled"
+    return _abandon(order, End.CHARGED_UNFULFILLED, reason, ctx)
 
 
 def _end_without_money(order: Order) -> End:
@@ -1058,7 +873,7 @@ def _is_unpaid_for_sure(payment: Payment) -> bool:
 
 
 def _close_after_promise(order: Order, ctx: _Context) -> Order:
-    until_ms = promise_until_ms(order, ctx.policy) or order.created_at_ms + ctx.policy.promise_s * 1000
+    until_ms = patience_until_ms(order, ctx.policy) or order.created_at_ms + ctx.policy.promise_s * 1000
     if order.payment is not None and order.htlc is HtlcState.FAILED:
         # Money that comes back when the promise ends, as refunds do: the provider still has to say why.
         until_ms = max(until_ms, order.payment.htlc_since_ms + ctx.policy.close_unpaid_after_s * 1000)

@@ -5,94 +5,14 @@ The provider owns what became of the order, LND owns what became of the HTLC; bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Final
 
+from holdpay.core.charge import COUNTED, Charge
+from holdpay.core.items import Item, ItemKind, texts
+from holdpay.core.kinds import AnySpec
 from holdpay.core.lightning import FailureReason
-
-
-class OrderState(StrEnum):
-    """The order, in the provider's words (the first and the last are ours). None of them says whether money is out."""
-
-    REQUESTED = "requested"
-    """We want it; the provider has not answered. No money is out: there is no invoice yet."""
-    AWAITING_PAYMENT = "awaiting_payment"
-    """Order id and hold invoice are known. Money may be out: ask the HTLC."""
-    PAID = "paid"
-    """The provider says that it holds the HTLC. Money was out: ask the HTLC for now."""
-    NUMBER_ASSIGNED = "number_assigned"
-    """A number to receive the SMS on. Money was out."""
-    DELIVERED = "delivered"
-    """The code arrived. Money is spent, or about to be."""
-    CANCELED = "canceled"
-    """The provider says that it is over. Money may still be on its way back."""
-    ABANDONED = "abandoned"
-    """We stopped asking. No money is out: this is law."""
-
-
-class HtlcState(StrEnum):
-    """The HTLC, in LND's words."""
-
-    NONE = "none"
-    """Never dispatched, or proven absent. No money is out."""
-    DISPATCHING = "dispatching"
-    """The intent is on disk, SendPaymentV2 may or may not have arrived. Assume that money is out."""
-    UNKNOWN = "unknown"
-    """Only TrackPaymentV2 can say. Assume that money is out."""
-    IN_FLIGHT = "in_flight"
-    """LND has it in work. Money is out."""
-    SETTLED = "settled"
-    """The preimage is known and fits. The money is spent."""
-    FAILED = "failed"
-    """LND's terminal failure, or an HTLC that no channel ever carried. The money is back."""
-    GONE = "gone"
-    """LND has no record of it any more and no channel carries it, or an operator wrote it off. No money is out; whether
-    it was spent nobody can say, so it counts as spent. Only closed orders are here."""
-
-
-MONEY_MAY_BE_OUT = frozenset({HtlcState.DISPATCHING, HtlcState.UNKNOWN, HtlcState.IN_FLIGHT})
-SPENT = frozenset({HtlcState.SETTLED, HtlcState.GONE})
-"""What the limits count as spent."""
-
-
-class End(StrEnum):
-    """How a closed order ended. Money is out in none of them."""
-
-    CODE_RECEIVED = "code_received"
-    """Spent, and worth it."""
-    CODE_FREE = "code_free"
-    """A code without a charge: an anomaly in our favour. Nothing was spent."""
-    REFUNDED = "refunded"
-    """The HTLC had reached the payee and came back."""
-    CANCELED_UNPAID = "canceled_unpaid"
-    """Over before money was out."""
-    INVOICE_REJECTED = "invoice_rejected"
-    """Our own rules refused the hold invoice. Nothing was sent."""
-    PROVIDER_REFUSED = "provider_refused"
-    """The provider did not take the order. Nothing was sent."""
-    PAYMENT_FAILED = "payment_failed"
-    """No route in time. Nothing was spent."""
-    CHARGED_WITHOUT_CODE = "charged_without_code"
-    """Spent for nothing; the preimage is the proof."""
-    OUTCOME_UNKNOWN = "outcome_unknown"
-    """No code, and nobody can say whether the money was spent. It counts as spent."""
-
-
-class FailureClass(StrEnum):
-    """What a terminal failure of LND means for the next dispatch."""
-
-    ROUTING = "routing"
-    """It failed on the way, seen live. The same invoice may be tried again once the provider says unpaid."""
-    NO_ATTEMPT = "no_attempt"
-    """LND found nothing to try within the limits, seen live. As ROUTING, but nothing was learnt about the way."""
-    READ_LATER = "read_later"
-    """Attempts are gone and the reason may be overwritten. Two unpaid replies of the provider license another try."""
-    PAYEE_REFUSED = "payee_refused"
-    """The payee canceled the hold invoice, or refused the HTLC. Never dispatched again."""
-    ON_CHAIN = "on_chain"
-    """A channel was closed under the HTLC. Its reason looks retryable and is not: never dispatched again."""
+from holdpay.core.states import MONEY_MAY_BE_OUT, SPENT, End, FailureClass, HtlcState, OrderState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,26 +80,34 @@ class Payment:
     """It is settled, and the node had paid it before the order was requested: for this order nothing was spent."""
 
 
-MAX_OTHERS = 5
-"""Numbers besides the one that counts, and codes: a provider that names a new one each time must not fill the disk."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client wants, for ever as it was recorded. Its orders are what becomes of it."""
+
+    id: str
+    key: str
+    """The client's idempotency key."""
+    fingerprint: str
+    """Of what was asked for: the same key with another fingerprint is refused."""
+    spec: AnySpec
+    is_prepaid: bool = False
+    """Paid from the account's balance: its orders have a charge in place of a payment."""
+    created_at_ms: int
+
+
 RECOVERED: Final = "recovered"
-"""The fingerprint of an order that `holdpayd recover` made. No request has it, so its key is never a client's."""
+"""The fingerprint of a request that `holdpayd recover` made. No client's request has it, so its key is never a
+client's."""
 UNKNOWN: Final = "unknown"
 """The service and the country of a recovered order whose invoice does not tell them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One request of a client, from recorded to closed."""
+    """One order at the provider, from recorded to closed."""
 
     id: str
-    kind: str
-    params: Mapping[str, str]
-    """What is bought, by kind. code: country (numeric), country_name, service (short code), service_name."""
-    key: str
-    """The client's idempotency key."""
-    fingerprint: str
-    """Of the request's parameters: the same key with another fingerprint is refused."""
+    request: Request
     created_at_ms: int
     pay_by_ms: int
     """No dispatch starts from here on."""
@@ -193,19 +121,8 @@ class Order:
     place_at_ms: int
     provider_order_id: str | None = None
     payreq: str | None = None
-    number: str | None = None
-    """The latest that the provider named before a code came."""
-    earlier_numbers: tuple[str, ...] = ()
-    """Those that it replaced, oldest first. At most MAX_OTHERS."""
-    code: str | None = None
-    """The first."""
-    code_may_lack_zeros: bool = False
-    later_codes: tuple[str, ...] = ()
-    """Others that came after it, oldest first. At most MAX_OTHERS."""
-    unread: str | None = None
-    """A reply, as it came and cut, in which a code or a number may be that cannot be read: the latest such."""
-    unread_has_value: bool = False
-    """It has one for sure; a reply of which that cannot be said does not take its place."""
+    items: tuple[Item, ...] = ()
+    """All that was delivered, oldest first. Erased long after the end: see ``erased_at_ms``."""
     provider_text: str | None = None
     """The provider's own words about an error."""
     cancel_wanted_at_ms: int | None = None
@@ -219,12 +136,53 @@ class Order:
     reason: str = ""
     """One sentence why it ended so."""
     erased_at_ms: int | None = None
-    """When codes, numbers and ``unread`` were erased, long after the end (daemon.retain_codes_days). None: not yet."""
+    """When the items were erased, long after the end (daemon.retain_codes_days). None: not yet."""
     quarantined_at_ms: int | None = None
     """Since when it is put aside because it broke one of our laws: watched, never dispatched. None: it is not."""
     quarantine_reason: str = ""
     """Which one: one sentence."""
-    payment: Payment | None = field(default=None)
+    payment: Payment | None = None
+    charge: Charge | None = None
+
+    @property
+    def spec(self) -> AnySpec:
+        """What is bought."""
+        return self.request.spec
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether what was bought is here, whatever became of the order."""
+        return self.state is OrderState.DELIVERED or self.spec.is_delivered(self.items)
+
+    @property
+    def number(self) -> str | None:
+        """The latest that the provider named before a code came."""
+        return next(iter(texts(self.items, ItemKind.NUMBER)[::-1]), None)
+
+    @property
+    def earlier_numbers(self) -> tuple[str, ...]:
+        """Those that it replaced, oldest first."""
+        return texts(self.items, ItemKind.NUMBER)[:-1]
+
+    @property
+    def code(self) -> str | None:
+        """The first."""
+        return next(iter(texts(self.items, ItemKind.CODE)), None)
+
+    @property
+    def code_may_lack_zeros(self) -> bool:
+        return any(item.may_lack_zeros for item in self.items if item.kind is ItemKind.CODE and item.text == self.code)
+
+    @property
+    def later_codes(self) -> tuple[str, ...]:
+        """Others that came after it, oldest first."""
+        return texts(self.items, ItemKind.CODE)[1:]
+
+    @property
+    def unread(self) -> str | None:
+        """A reply in which something for the buyer is, or may be, that cannot be read."""
+        found = texts(self.items, ItemKind.UNREAD) + texts(self.items, ItemKind.UNREAD_MAYBE)
+        return found[0] if found else None
 
     @property
     def htlc(self) -> HtlcState:
@@ -241,7 +199,7 @@ class Order:
     @property
     def is_recovered(self) -> bool:
         """Rebuilt after its record was lost: its limits and its first rows are not what happened."""
-        return self.fingerprint == RECOVERED
+        return self.request.fingerprint == RECOVERED
 
     @property
     def is_money_out(self) -> bool:
@@ -256,7 +214,9 @@ class Order:
 
     @property
     def spent_msat(self) -> int:
-        """What was spent; of a payment that is gone, what may have been."""
+        """What was spent; of a payment that is gone, and of a charge without an answer, what may have been."""
+        if self.charge is not None:
+            return self.charge.amount_sat * 1000 if self.charge.state in COUNTED else 0
         if self.payment is None or self.payment.htlc not in SPENT or self.payment.is_paid_before:
             return 0
         return self.payment.amount_msat + self.payment.fee_msat
@@ -264,9 +224,11 @@ class Order:
     @property
     def reserved_msat(self) -> int:
         """What a budget must count for this order now: 0 once the money is back, the true sum once it is spent."""
-        if self.htlc in SPENT:
+        if self.htlc in SPENT or self.charge is not None:
             return self.spent_msat
         if self.is_closed:
             return 0
+        if self.request.is_prepaid:
+            return self.max_price_sat * 1000
         amount_msat = self.payment.amount_msat if self.payment else self.max_price_sat * 1000
         return amount_msat + self.max_fee_sat * 1000

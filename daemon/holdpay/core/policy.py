@@ -14,7 +14,8 @@ from holdpay.core.lightning import (
     NodeIdentity,
     PaymentUpdate,
 )
-from holdpay.core.model import FailureClass, Order, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import FailureClass
 
 CLTV_PADDING_DELTA = 3
 """Blocks that LND adds to the final delta (lnd: routing/payment_session.go, BlockPadding)."""

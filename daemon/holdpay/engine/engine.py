@@ -22,9 +22,10 @@ from holdpay.core.events import (
 )
 from holdpay.core.explain import alarms
 from holdpay.core.lightning import NodeIdentity
-from holdpay.core.machine import Step, decide, phase
+from holdpay.core.machine import Step, decide
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.tables import phase
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
 from holdpay.errors import InvariantViolation, StoreError
@@ -202,7 +203,7 @@ class Engine:
             recorded = self.store.create(order, self.limits, self.clock.now_ms())
         if recorded.id == order.id:
             self._open[order.id] = recorded
-            log.info("order accepted", order_id=order.id, kind=order.kind, max_price_sat=order.max_price_sat)
+            log.info("order accepted", order_id=order.id, kind=order.spec.kind.value, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
         return recorded
 

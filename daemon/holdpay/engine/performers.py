@@ -23,7 +23,8 @@ from holdpay.core.duties import (
     wants_look,
 )
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
-from holdpay.core.model import HtlcState, Order, OrderState, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import HtlcState, OrderState
 from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
     LndError,
@@ -131,7 +132,7 @@ class Performers:
                 await self._until(order_id, order.place_at_ms)
                 continue
             try:
-                reply = await self._engine.provider.place(order.kind, order.params)
+                reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
             except ProviderError as error:
                 self._engine.apply(order_id, _placing_failed(error), raw=_raw(error))
             else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.explain import alarms, explain, trouble
-from holdpay.core.machine import phase, promise_until_ms
-from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
+from holdpay.core.machine import promise_until_ms
+from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
+from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.tables import phase
 from holdpay.errors import InvalidRequest
 from holdpay.ports import CountryInfo, NodeStatus, Prices, ServiceInfo, Update
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from holdpay.core.model import HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import HtlcState, OrderState
 
 LATER_S: Final = 0.05
 """Until its payment is out, streams hear of an order this late: paying goes first, and its steps cost one read."""

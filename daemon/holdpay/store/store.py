@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 from holdpay.core.events import Event
 from holdpay.core.lightning import Attempt
 from holdpay.core.machine import Step
-from holdpay.core.model import HtlcState, Order, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import HtlcState
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store.database import (
@@ -160,9 +161,9 @@ class SqliteStore:
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         """See OrderStore."""
         with transaction(self._conn):
-            first = self.find_key(order.key)
+            first = self.find_key(order.request.key)
             if first is not None:
-                if first.fingerprint != order.fingerprint:
+                if first.request.fingerprint != order.request.fingerprint:
                     raise KeyTaken
                 return first
             if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:

@@ -26,7 +26,7 @@ HELD: tuple[Timed, ...] = (
     (3, build.replied(NOW_MS + 3 * S, paid=True)),
     (15, build.replied(NOW_MS + 15 * S, paid=True, number="15551234567")),
 )
-CODE_RECEIVED: tuple[Timed, ...] = (
+FULFILLED: tuple[Timed, ...] = (
     *HELD,
     (60, build.replied(NOW_MS + 60 * S, paid=True, number="15551234567", code="012345")),
     (61, build.settled()),

@@ -24,7 +24,8 @@ from holdpay.core.lightning import (
     Reported,
     StoredPayment,
 )
-from holdpay.core.model import HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import HtlcState, OrderState
 from tests.unit.build import ALICE, HASH, MALLORY, NOW_MS, PAYEE, attempt, order, pair, update
 
 IN_FLIGHT = Reported(update(PaymentStatus.IN_FLIGHT), live=False)

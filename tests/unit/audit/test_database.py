@@ -17,7 +17,7 @@ from holdpay.core.model import Order
 from holdpay.ports import Limits
 from holdpay.store.store import RAW_LIMIT_BYTES, SqliteStore
 from tests.spoiling import spoil
-from tests.unit.audit.books import CODE_RECEIVED, HELD, Timed
+from tests.unit.audit.books import FULFILLED, HELD, Timed
 from tests.unit.audit.conftest import AsNobody
 from tests.unit.build import NOW_MS, POLICY, S, order
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
     """A healthy database with one order that got its code."""
     path = tmp_path / "holdpay.db"
     store = SqliteStore(path)
-    live(store, order(), *CODE_RECEIVED, raw='{"status":"OK"}')
+    live(store, order(), *FULFILLED, raw='{"status":"OK"}')
     store.close()
     return path
 
@@ -79,7 +79,7 @@ def test_a_book_is_read_as_it_was_written(path: Path) -> None:
         book = books.book(order_id)
         assert isinstance(book, OrderBook)
         assert book.order == book.journal[-1].snapshot == books.order(order_id)
-        assert [row.event for row in book.journal] == [None, *(event for _, event in CODE_RECEIVED)]
+        assert [row.event for row in book.journal] == [None, *(event for _, event in FULFILLED)]
         assert books.payment_hashes() == {book.order.payment.payment_hash if book.order.payment else None}
 
 

@@ -13,8 +13,9 @@ from holdpay.audit.laws import law_findings
 from holdpay.core.duties import Duty, duties
 from holdpay.core.events import HtlcLookedFor, PaymentNotFound, Resolution, Resolved, TimePassed
 from holdpay.core.lightning import LndMessage, NotKnown, PaymentStatus, Reported
-from holdpay.core.model import End, HtlcState, Order, OrderState
-from tests.unit.audit.books import CODE_RECEIVED, HELD, IN_FLIGHT, Timed, book, changed, with_snapshot
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
+from tests.unit.audit.books import FULFILLED, HELD, IN_FLIGHT, Timed, book, changed, with_snapshot
 from tests.unit.build import NOW_MS, POLICY, PREIMAGE, S, attempt, looked, replied, update
 
 LATE = 900_000
@@ -36,15 +37,15 @@ UNSIGNED = (*IN_FLIGHT, *LOOKS, (3600, TimePassed()))
 LIVES: dict[str, tuple[tuple[Timed, ...], HtlcState, End | None]] = {
     "gone, no code": ((*LOST, *LOOKS), HtlcState.GONE, End.OUTCOME_UNKNOWN),
     "gone, canceled": ((*LOST, OVER, *LOOKS), HtlcState.GONE, End.OUTCOME_UNKNOWN),
-    "gone, with its code": ((*LOST, CODE, *LOOKS), HtlcState.GONE, End.CODE_RECEIVED),
+    "gone, with its code": ((*LOST, CODE, *LOOKS), HtlcState.GONE, End.FULFILLED),
     "never ended by lnd": ((*HELD, *LOOKS), HtlcState.GONE, End.OUTCOME_UNKNOWN),
     "never signed": (UNSIGNED, HtlcState.FAILED, End.PAYMENT_FAILED),
     "looked at once": ((*LOST, *LOOKS[:1]), HtlcState.IN_FLIGHT, None),
     "settled by an operator": (SETTLED, HtlcState.SETTLED, None),
-    "settled by an operator, then its code": ((*SETTLED, LATE_CODE), HtlcState.SETTLED, End.CODE_RECEIVED),
+    "settled by an operator, then its code": ((*SETTLED, LATE_CODE), HtlcState.SETTLED, End.FULFILLED),
     "written off": ((*LOST, word(Resolution.WRITTEN_OFF)), HtlcState.GONE, End.OUTCOME_UNKNOWN),
     "resolved as failed": ((*LOST, word(Resolution.FAILED)), HtlcState.FAILED, End.REFUNDED),
-    "resolved as failed, with its code": ((*LOST, CODE, word(Resolution.FAILED)), HtlcState.FAILED, End.CODE_FREE),
+    "resolved as failed, with its code": ((*LOST, CODE, word(Resolution.FAILED)), HtlcState.FAILED, End.FULFILLED_FREE),
 }
 EVERY = pytest.mark.parametrize(("life", "htlc", "end"), LIVES.values(), ids=LIVES)
 
@@ -114,7 +115,7 @@ def test_what_an_operator_called_settled_is_held_against_lnd() -> None:
     assert codes(settled, NotKnown()) == [(Severity.NOTE, "lnd-record-deleted")]
     assert codes(settled, IN_LND) == [(Severity.WARNING, "lnd-behind")]
     assert codes(settled, FAILED_IN_LND) == [(Severity.ERROR, "not-settled")]
-    assert codes(book(*CODE_RECEIVED).order, IN_LND) == [(Severity.WARNING, "lnd-behind")]
+    assert codes(book(*FULFILLED).order, IN_LND) == [(Severity.WARNING, "lnd-behind")]
 
 
 def test_what_an_operator_ended_otherwise_is_held_against_lnd() -> None:

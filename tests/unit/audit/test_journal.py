@@ -10,9 +10,9 @@ from holdpay.audit.books import OrderBook
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import gap_findings, journal_findings
 from holdpay.core.events import CancelRequested, PaymentNotFound, TimePassed
-from holdpay.core.model import HtlcState, OrderState
+from holdpay.core.states import HtlcState, OrderState
 from tests.unit.audit.books import (
-    CODE_RECEIVED,
+    FULFILLED,
     HELD,
     IN_FLIGHT,
     REFUNDED,
@@ -38,7 +38,7 @@ def codes(spoilt: OrderBook) -> set[str]:
 
 @pytest.mark.parametrize(
     "life",
-    [(), SENT, IN_FLIGHT, HELD, CODE_RECEIVED, REFUNDED, ABSENT, (*HELD, (20, CancelRequested()))],
+    [(), SENT, IN_FLIGHT, HELD, FULFILLED, REFUNDED, ABSENT, (*HELD, (20, CancelRequested()))],
     ids=["requested", "sent", "in flight", "held", "code received", "refunded", "proven absent", "cancel wanted"],
 )
 def test_a_healthy_journal_has_no_findings(life: tuple[Timed, ...]) -> None:
@@ -70,7 +70,7 @@ def test_a_deleted_last_row_is_found() -> None:
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_changed_table_row_is_found_and_no_value_of_it_told(changes: dict[str, object]) -> None:
-    healthy = book(*CODE_RECEIVED)
+    healthy = book(*FULFILLED)
     spoilt = replace(healthy, order=changed(healthy.order, **changes))
     assert "snapshot-differs" in codes(spoilt)
     (told,) = [finding for finding in found(spoilt) if finding.code == "snapshot-differs"]
@@ -115,7 +115,7 @@ def test_a_second_request_in_one_journal_is_found() -> None:
 
 
 def test_a_row_after_the_end_is_found() -> None:
-    healthy = book(*CODE_RECEIVED)
+    healthy = book(*FULFILLED)
     after = replace(healthy.journal[-1], position=9, cursor=10, event=TimePassed())
     assert codes(replace(healthy, journal=(*healthy.journal, after))) == {"journal-after-end"}
 

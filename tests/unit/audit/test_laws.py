@@ -9,8 +9,9 @@ import pytest
 
 from holdpay.audit.findings import Severity
 from holdpay.audit.laws import law_findings, shared_findings
-from holdpay.core.model import End, HtlcState, Order, OrderState
-from tests.unit.audit.books import CODE_RECEIVED, HELD, IN_FLIGHT, REFUNDED, SENT, Timed, book, changed
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
+from tests.unit.audit.books import FULFILLED, HELD, IN_FLIGHT, REFUNDED, SENT, Timed, book, changed
 from tests.unit.build import HASH, NOW_MS, POLICY, order, pair, replied, settled
 
 
@@ -21,24 +22,27 @@ def ended(*life: Timed) -> Order:
 CHARGED = ended(*HELD, (60, settled()), (60 + POLICY.settled_grace_s + 1, replied(NOW_MS, paid=True, error="over")))
 
 
-@pytest.mark.parametrize("life", [(), SENT, IN_FLIGHT, HELD, CODE_RECEIVED, REFUNDED])
+@pytest.mark.parametrize("life", [(), SENT, IN_FLIGHT, HELD, FULFILLED, REFUNDED])
 def test_a_healthy_order_breaks_no_law(life: tuple[Timed, ...]) -> None:
     assert law_findings(ended(*life)) == []
 
 
 def test_an_order_charged_without_a_code_breaks_no_law() -> None:
-    assert CHARGED.end is End.CHARGED_WITHOUT_CODE
+    assert CHARGED.end is End.CHARGED_UNFULFILLED
     assert law_findings(CHARGED) == []
 
 
-@pytest.mark.parametrize("life", [CODE_RECEIVED, REFUNDED])
+@pytest.mark.parametrize("life", [FULFILLED, REFUNDED])
 def test_an_order_whose_code_was_erased_breaks_no_law(life: tuple[Timed, ...]) -> None:
     assert law_findings(replace(ended(*life), number=None, code=None, erased_at_ms=NOW_MS)) == []
 
 
 def test_a_free_code_breaks_no_law() -> None:
     free = replace(
-        pair(OrderState.DELIVERED, HtlcState.FAILED), closed_at_ms=NOW_MS, end=End.CODE_FREE, provider_order_id=HASH
+        pair(OrderState.DELIVERED, HtlcState.FAILED),
+        closed_at_ms=NOW_MS,
+        end=End.FULFILLED_FREE,
+        provider_order_id=HASH,
     )
     assert law_findings(free) == []
 
@@ -51,25 +55,25 @@ BREACHES: list[tuple[str, Order, dict[str, Any]]] = [
     ("closed-with-money-out", ended(*REFUNDED), {"htlc": HtlcState.UNKNOWN}),
     ("half-closed", ended(*REFUNDED), {"closed_at_ms": None}),
     ("half-closed", ended(*REFUNDED), {"end": None}),
-    ("end-contradicts", ended(*CODE_RECEIVED), {"end": End.REFUNDED}),
-    ("end-contradicts", ended(*CODE_RECEIVED), {"end": End.PAYMENT_FAILED}),
-    ("end-contradicts", ended(*CODE_RECEIVED), {"code": None}),
-    ("end-contradicts", ended(*REFUNDED), {"end": End.CODE_RECEIVED}),
-    ("end-contradicts", ended(*REFUNDED), {"end": End.CHARGED_WITHOUT_CODE}),
-    ("code-lost", ended(*CODE_RECEIVED), {"code": None}),
+    ("end-contradicts", ended(*FULFILLED), {"end": End.REFUNDED}),
+    ("end-contradicts", ended(*FULFILLED), {"end": End.PAYMENT_FAILED}),
+    ("end-contradicts", ended(*FULFILLED), {"code": None}),
+    ("end-contradicts", ended(*REFUNDED), {"end": End.FULFILLED}),
+    ("end-contradicts", ended(*REFUNDED), {"end": End.CHARGED_UNFULFILLED}),
+    ("code-lost", ended(*FULFILLED), {"code": None}),
     ("code-lost", ended(*HELD), {"code": "012345"}),
-    ("erased-in-part", ended(*CODE_RECEIVED), {"erased_at_ms": NOW_MS}),
+    ("erased-in-part", ended(*FULFILLED), {"erased_at_ms": NOW_MS}),
     ("erased-in-part", ended(*HELD), {"erased_at_ms": NOW_MS, "number": None}),
-    ("erased-in-part", ended(*CODE_RECEIVED), {"earlier_numbers": ("1",), **ERASED}),
-    ("erased-in-part", ended(*CODE_RECEIVED), {"later_codes": ("1",), **ERASED}),
-    ("erased-in-part", ended(*CODE_RECEIVED), {"unread": "{", **ERASED}),
+    ("erased-in-part", ended(*FULFILLED), {"earlier_numbers": ("1",), **ERASED}),
+    ("erased-in-part", ended(*FULFILLED), {"later_codes": ("1",), **ERASED}),
+    ("erased-in-part", ended(*FULFILLED), {"unread": "{", **ERASED}),
     ("number-lost", ended(*HELD), {"number": None}),
     ("bad-hash", ended(*HELD), {"payment_hash": "no hash"}),
     ("other-invoice", ended(*HELD), {"payreq": "lnsb1..."}),
-    ("preimage-missing", ended(*CODE_RECEIVED), {"preimage": None}),
+    ("preimage-missing", ended(*FULFILLED), {"preimage": None}),
     ("preimage-missing", ended(*HELD), {"preimage": "11" * 32}),
-    ("preimage-unfit", ended(*CODE_RECEIVED), {"preimage": "22" * 32}),
-    ("preimage-unfit", ended(*CODE_RECEIVED), {"preimage": "zz"}),
+    ("preimage-unfit", ended(*FULFILLED), {"preimage": "22" * 32}),
+    ("preimage-unfit", ended(*FULFILLED), {"preimage": "zz"}),
     ("never-sent", ended(*HELD), {"dispatch_count": 0}),
     ("over-price", ended(*HELD), {"amount_msat": 2_041_000}),
 ]
@@ -86,7 +90,7 @@ def test_a_breach_is_found(code: str, healthy: Order, changes: dict[str, Any]) -
 
 
 def test_a_fee_over_the_limit_is_noted_since_a_person_may_have_paid() -> None:
-    (finding,) = law_findings(changed(ended(*CODE_RECEIVED), fee_msat=20_001))
+    (finding,) = law_findings(changed(ended(*FULFILLED), fee_msat=20_001))
     assert (finding.severity, finding.code) == (Severity.NOTE, "over-fee")
 
 

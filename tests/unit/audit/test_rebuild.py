@@ -17,7 +17,8 @@ from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
 from holdpay.core.machine import decide, is_dispatch_planned
-from holdpay.core.model import RECOVERED, End, HtlcState, OrderState
+from holdpay.core.model import RECOVERED
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
@@ -92,7 +93,7 @@ CASES: list[tuple[str, Found, OrderState, HtlcState, End | None]] = [
         found(SETTLED, said(paid=True, code="012345")),
         OrderState.DELIVERED,
         HtlcState.SETTLED,
-        End.CODE_RECEIVED,
+        End.FULFILLED,
     ),
     (
         "settled, number",
@@ -171,11 +172,11 @@ def test_a_settled_order_is_polled_for_its_code_until_the_grace_since_its_settle
     assert late.payment is not None
     assert late.payment.htlc_since_ms == settled_ms
     # Nobody may have asked the provider yet: then the daemon does so before it gives the code up.
-    assert late.end is (None if name == "settled, silence" else End.CHARGED_WITHOUT_CODE)
+    assert late.end is (None if name == "settled, silence" else End.CHARGED_UNFULFILLED)
 
 
 def test_a_code_of_long_ago_is_kept_however_late() -> None:
-    assert rebuilt(BY_NAME["settled, code"], NOW_MS + 90 * DAY_MS).order.end is End.CODE_RECEIVED
+    assert rebuilt(BY_NAME["settled, code"], NOW_MS + 90 * DAY_MS).order.end is End.FULFILLED
 
 
 def test_what_is_recorded_is_what_lnd_and_the_provider_said() -> None:

@@ -11,7 +11,7 @@ from holdpay.audit import recover as module
 from holdpay.audit.check import read_stored
 from holdpay.audit.rebuild import Rebuilt
 from holdpay.audit.recover import RecoverRefused, Survey, refuse_if_used, write
-from holdpay.core.model import End, HtlcState
+from holdpay.core.states import End, HtlcState
 from holdpay.errors import StoreError
 from holdpay.store.store import SqliteStore
 from tests.unit.audit.test_database import live
@@ -51,7 +51,7 @@ def test_the_new_database_passes_its_own_check(path: Path) -> None:
     store = SqliteStore(path)
     (update, *_) = reversed(store.updates(0, None, 100))
     store.close()
-    assert update.order.end is End.CODE_RECEIVED
+    assert update.order.end is End.FULFILLED
 
 
 def test_limits_do_not_stop_what_has_happened_already(path: Path) -> None:

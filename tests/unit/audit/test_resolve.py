@@ -9,7 +9,8 @@ import pytest
 from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, payment_of
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Reported
-from holdpay.core.model import End, HtlcState, Order, OrderState, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import End, HtlcState, OrderState
 from tests.unit.build import (
     ALICE,
     HASH,

@@ -8,8 +8,8 @@ import pytest
 
 from holdpay.audit.findings import Severity
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
-from holdpay.core.model import End, HtlcState, OrderState
-from tests.unit.audit.books import CODE_RECEIVED, HELD, REFUNDED, book
+from holdpay.core.states import End, HtlcState, OrderState
+from tests.unit.audit.books import FULFILLED, HELD, REFUNDED, book
 from tests.unit.build import NOW_MS, POLICY, S, pair, quarantined
 
 HOUR_MS = 3600 * S
@@ -30,7 +30,7 @@ def test_a_held_order_past_the_promise_raises_its_alarm() -> None:
     assert "support" in findings[1].todo
 
 
-@pytest.mark.parametrize("life", [CODE_RECEIVED, REFUNDED])
+@pytest.mark.parametrize("life", [FULFILLED, REFUNDED])
 def test_a_closed_order_is_resolved(life: tuple[tuple[int, object], ...]) -> None:
     assert unresolved_findings(book(*life).order, POLICY, NOW_MS + HOUR_MS) == []  # type: ignore[arg-type]
 
@@ -39,11 +39,11 @@ def test_a_charge_without_a_code_is_told_for_a_month() -> None:
     charged = replace(
         pair(OrderState.ABANDONED, HtlcState.SETTLED),
         closed_at_ms=NOW_MS,
-        end=End.CHARGED_WITHOUT_CODE,
+        end=End.CHARGED_UNFULFILLED,
         reason="no code",
     )
     (finding,) = unresolved_findings(charged, POLICY, NOW_MS + HOUR_MS)
-    assert (finding.severity, finding.code) == (Severity.WARNING, "charged-without-code")
+    assert (finding.severity, finding.code) == (Severity.WARNING, "charged-unfulfilled")
     assert "preimage" in finding.todo
     assert unresolved_findings(charged, POLICY, NOW_MS + RECENT_MS) == []
 

@@ -121,7 +121,7 @@ SETTLED = (
     | _OVER
     | {
         "htlc": pb.HTLC_STATE_SETTLED,
-        "end": pb.END_CODE_RECEIVED,
+        "end": pb.END_FULFILLED,
         "locked_msat": 0,
         "spent_msat": 3_003_512,
         "preimage": "ab" * 32,

@@ -163,7 +163,7 @@ def test_json_prints_each_update_as_one_object_and_nothing_else(daemon: FakeDaem
         (pb.END_INVOICE_REJECTED, ExitCode.NOTHING_PAID),
         (pb.END_PROVIDER_REFUSED, ExitCode.NOTHING_PAID),
         (pb.END_PAYMENT_FAILED, ExitCode.NOTHING_PAID),
-        (pb.END_CHARGED_WITHOUT_CODE, ExitCode.CHARGED_WITHOUT_CODE),
+        (pb.END_CHARGED_UNFULFILLED, ExitCode.CHARGED_UNFULFILLED),
     ],
 )
 def test_an_end_without_a_code_has_its_exit_code(

@@ -140,7 +140,7 @@ def test_show_json_is_the_order(daemon: FakeDaemon, terminal: Terminal) -> None:
     found = json.loads(terminal.run("orders", "show", ORDER_ID, "--json").stdout)
     assert (found["id"], found["end"], found["htlc"], found["payment_hash"]) == (
         ORDER_ID,
-        "code_received",
+        "fulfilled",
         "settled",
         None,
     )

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from holdpay.cli.daemon import cli
-from holdpay.core.model import End, HtlcState, Order
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState
 from holdpay.store.store import SqliteStore
 from tests.unit.audit.books import HELD
 from tests.unit.audit.test_database import live

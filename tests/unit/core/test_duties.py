@@ -18,7 +18,8 @@ from holdpay.core.duties import (
     retrack_at_ms,
     spec_of,
 )
-from holdpay.core.model import FailureClass, HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import FailureClass, HtlcState, OrderState
 from tests.unit.build import HASH, HOUR, NOW_MS, POLICY, S, failure, order, pair, proven_absent
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState

@@ -12,8 +12,10 @@ from holdpay.core import history as module
 from holdpay.core.explain import alarms, explain, minutes, sat, what
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
-from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE, decide
-from holdpay.core.model import SPENT, End, FailureClass, HtlcState, Order, OrderState
+from holdpay.core.machine import decide
+from holdpay.core.model import Order
+from holdpay.core.states import SPENT, End, FailureClass, HtlcState, OrderState
+from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE
 from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
@@ -46,7 +48,7 @@ OPEN = {
 }
 ENDED = {
     f"ended {end}": replace(
-        pair(ABANDONED, {End.CODE_RECEIVED: SETTLED, End.CHARGED_WITHOUT_CODE: SETTLED}.get(end, FAILED)),
+        pair(ABANDONED, {End.FULFILLED: SETTLED, End.CHARGED_UNFULFILLED: SETTLED}.get(end, FAILED)),
         closed_at_ms=NOW_MS,
         end=end,
         reason="no route was found.",

@@ -14,7 +14,8 @@ from holdpay.core.duties import Duty, duties, wants_look
 from holdpay.core.explain import alarms, explain
 from holdpay.core.lightning import PaymentStatus
 from holdpay.core.machine import Step, decide
-from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.errors import InvariantViolation
 from tests.unit.build import (
     ALICE,
@@ -215,7 +216,7 @@ def test_the_whole_fee_limit_counts_as_spent_where_no_fee_is_known() -> None:
 
 def test_a_lost_record_with_a_code_ends_well() -> None:
     done = looked_twice(lost_record(OrderState.DELIVERED), 900_000)
-    assert (done.htlc, done.end, done.spent_msat) == (HtlcState.GONE, End.CODE_RECEIVED, 2_001_002)
+    assert (done.htlc, done.end, done.spent_msat) == (HtlcState.GONE, End.FULFILLED, 2_001_002)
 
 
 def test_an_htlc_that_lnd_never_signed_ends_as_one_that_never_left() -> None:
@@ -314,7 +315,7 @@ def test_what_is_resolved_as_failed_gives_the_money_back_to_the_limits(htlc: Htl
     assert (done.htlc, done.end, done.spent_msat) == (HtlcState.FAILED, End.PAYMENT_FAILED, 0)
     assert "by the word of an operator" in words(done, 0)
     assert after(pair(PAID, htlc), resolved(ev.Resolution.FAILED)).end is End.REFUNDED
-    assert after(pair(OrderState.DELIVERED, htlc), resolved(ev.Resolution.FAILED)).end is End.CODE_FREE
+    assert after(pair(OrderState.DELIVERED, htlc), resolved(ev.Resolution.FAILED)).end is End.FULFILLED_FREE
 
 
 def test_what_is_resolved_as_settled_goes_on_waiting_for_its_code() -> None:
@@ -323,7 +324,7 @@ def test_what_is_resolved_as_settled_goes_on_waiting_for_its_code() -> None:
     assert (paid.htlc, paid.is_closed, paid.spent_msat) == (HtlcState.SETTLED, False, 2_001_002)
     assert found.notes == ("ann resolved the payment as settled: node sold",)
     assert duties(paid) == {Duty.POLL}
-    assert after(paid, replied(NOW_MS, paid=True, code="012345"), 60).end is End.CODE_RECEIVED
+    assert after(paid, replied(NOW_MS, paid=True, code="012345"), 60).end is End.FULFILLED
 
 
 def test_a_preimage_that_does_not_fit_settles_nothing() -> None:

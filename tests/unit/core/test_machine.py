@@ -14,25 +14,11 @@ from holdpay.core import events as ev
 from holdpay.core import machine
 from holdpay.core.duties import duties
 from holdpay.core.lightning import FailureReason, preimage_fits
-from holdpay.core.machine import (
-    CLOCKS_DIFFER_MS,
-    MAX_ANOMALIES,
-    PAIR_TABLE,
-    decide,
-    is_dispatch_planned,
-    may_dispatch,
-    phase,
-)
-from holdpay.core.model import (
-    MONEY_MAY_BE_OUT,
-    End,
-    FailureClass,
-    HtlcState,
-    Order,
-    OrderState,
-    Payment,
-)
+from holdpay.core.machine import CLOCKS_DIFFER_MS, MAX_ANOMALIES, decide, is_dispatch_planned, may_dispatch
+from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
+from holdpay.core.states import MONEY_MAY_BE_OUT, End, FailureClass, HtlcState, OrderState
+from holdpay.core.tables import PAIR_TABLE, phase
 from holdpay.errors import InvariantViolation
 from tests.unit.build import (
     ALICE,
@@ -549,7 +535,7 @@ def test_lnd_saying_succeeded_with_a_preimage_that_does_not_fit_is_not_believed(
 
 def test_a_settled_order_books_amount_and_fee() -> None:
     found = run(pair(NUMBER, IN_FLIGHT), replied(paid=True, code="012345"), settled())
-    assert found.end is End.CODE_RECEIVED
+    assert found.end is End.FULFILLED
     assert found.spent_msat == found.reserved_msat == 2_001_002
     assert found.payment is not None
     assert found.payment.preimage == PREIMAGE
@@ -564,7 +550,7 @@ def test_what_this_node_had_paid_before_the_request_is_adopted_and_books_nothing
     done = decide(step(pair(AWAITING, DISPATCHING), ALREADY_PAID), settled(created_at_ms=EARLIER_MS), POLICY, NOW_MS)
     assert "before the order was requested" in done.notes[0]
     found = run(done.order, replied(paid=True, code="012345"))
-    assert (found.htlc, found.end) == (SETTLED, End.CODE_RECEIVED)
+    assert (found.htlc, found.end) == (SETTLED, End.FULFILLED)
     assert found.spent_msat == found.reserved_msat == 0
 
 
@@ -603,13 +589,13 @@ def test_a_code_that_comes_before_the_settlement_is_kept_and_the_order_waits_for
 
 def test_a_free_code_is_passed_on_and_noted() -> None:
     done = decide(pair(NUMBER, FAILED), replied(paid=True, code="012345"), POLICY, NOW_MS)
-    assert (done.order.code, done.order.end) == ("012345", End.CODE_FREE)
+    assert (done.order.code, done.order.end) == ("012345", End.FULFILLED_FREE)
     assert done.notes
 
 
 def test_a_code_after_the_cancellation_still_counts() -> None:
     found = run(pair(CANCELED, SETTLED), replied(paid=True, code="012345"))
-    assert (found.code, found.end) == ("012345", End.CODE_RECEIVED)
+    assert (found.code, found.end) == ("012345", End.FULFILLED)
 
 
 def test_money_that_came_back_is_released() -> None:

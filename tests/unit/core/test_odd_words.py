@@ -11,8 +11,10 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history_line
+from holdpay.core.items import MAX_OTHERS
 from holdpay.core.machine import MAX_ANOMALIES, Step, decide
-from holdpay.core.model import MAX_OTHERS, End, HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
 from tests.unit.build import NOW_MS, POLICY, S, order, pair, replied, settled
@@ -168,7 +170,7 @@ def test_a_person_is_told_where_to_read_what_could_not_be_read() -> None:
     assert f"The provider's reply could not be read; {show}" in explain(found, POLICY, NOW_MS).summary
     charged = run(found, settled())
     closed = decide(charged, replied(paid=True, unread=ODD), POLICY, NOW_MS + 100 * 3600 * S).order
-    assert closed.end is End.CHARGED_WITHOUT_CODE
+    assert closed.end is End.CHARGED_UNFULFILLED
     assert show in explain(closed, POLICY, NOW_MS).summary
     assert ODD not in str(explain(closed, POLICY, NOW_MS))
 

@@ -13,8 +13,10 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.duties import Duty, duties
 from holdpay.core.explain import alarms
-from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE, decide, may_dispatch, phase
-from holdpay.core.model import MONEY_MAY_BE_OUT, End, HtlcState, Order, OrderState
+from holdpay.core.machine import decide, may_dispatch
+from holdpay.core.model import Order
+from holdpay.core.states import MONEY_MAY_BE_OUT, End, HtlcState, OrderState
+from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE, phase
 from holdpay.errors import InvariantViolation
 from tests.unit.build import ALICE, HOUR, NOW_MS, POLICY, S, order, pair
 
@@ -69,7 +71,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         means="charged early, the code is due",
         money_out=False,
         runs=POLL,
-        ends_ever=End.CHARGED_WITHOUT_CODE,
+        ends_ever=End.CHARGED_UNFULFILLED,
         alarm="charged without a code",
     ),
     (AWAITING, FAILED): Cell(
@@ -96,7 +98,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         means="charged, the code is due",
         money_out=False,
         runs=POLL,
-        ends_ever=End.CHARGED_WITHOUT_CODE,
+        ends_ever=End.CHARGED_UNFULFILLED,
         alarm="charged without a code",
     ),
     (PAID, FAILED): Cell(
@@ -120,7 +122,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         means="charged, the code is due",
         money_out=False,
         runs=POLL,
-        ends_ever=End.CHARGED_WITHOUT_CODE,
+        ends_ever=End.CHARGED_UNFULFILLED,
         alarm="charged without a code",
     ),
     (NUMBER, FAILED): Cell(
@@ -131,8 +133,8 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         means="code received, nothing charged",
         money_out=False,
         runs=NOBODY,
-        ends_now=End.CODE_FREE,
-        ends_ever=End.CODE_FREE,
+        ends_now=End.FULFILLED_FREE,
+        ends_ever=End.FULFILLED_FREE,
     ),
     (DELIVERED, DISPATCHING): Cell(
         means="code received; asking lnd about the payment", money_out=True, runs=PAY, alarm="the code is here"
@@ -147,22 +149,22 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         means="code received, settled",
         money_out=False,
         runs=NOBODY,
-        ends_now=End.CODE_RECEIVED,
-        ends_ever=End.CODE_RECEIVED,
+        ends_now=End.FULFILLED,
+        ends_ever=End.FULFILLED,
     ),
     (DELIVERED, FAILED): Cell(
         means="code received, nothing charged",
         money_out=False,
         runs=NOBODY,
-        ends_now=End.CODE_FREE,
-        ends_ever=End.CODE_FREE,
+        ends_now=End.FULFILLED_FREE,
+        ends_ever=End.FULFILLED_FREE,
     ),
     (DELIVERED, GONE): Cell(
         means="code received; lnd cannot say any more how the payment ended",
         money_out=False,
         runs=NOBODY,
-        ends_now=End.CODE_RECEIVED,
-        ends_ever=End.CODE_RECEIVED,
+        ends_now=End.FULFILLED,
+        ends_ever=End.FULFILLED,
     ),
     # --- the provider says that it is over
     (CANCELED, NONE): Cell(
@@ -185,7 +187,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         means="charged although canceled",
         money_out=False,
         runs=POLL,
-        ends_ever=End.CHARGED_WITHOUT_CODE,
+        ends_ever=End.CHARGED_UNFULFILLED,
         alarm="charged without a code",
     ),
     (CANCELED, FAILED): Cell(
@@ -236,7 +238,7 @@ OPEN_ROWS = pytest.mark.parametrize(
 def _order_in(state: OrderState, htlc: HtlcState) -> Order:
     plain = pair(state, htlc)
     if state is ABANDONED:
-        end = {SETTLED: End.CHARGED_WITHOUT_CODE, GONE: End.OUTCOME_UNKNOWN}.get(htlc, End.PAYMENT_FAILED)
+        end = {SETTLED: End.CHARGED_UNFULFILLED, GONE: End.OUTCOME_UNKNOWN}.get(htlc, End.PAYMENT_FAILED)
         return replace(plain, closed_at_ms=NOW_MS, end=end, reason="over")
     return plain
 
@@ -294,7 +296,7 @@ def test_a_cell_ends_at_its_last_deadline_unless_money_may_be_out(state: OrderSt
         assert after == pair(state, htlc), "time alone says nothing about money that may be out"
     if after.is_closed:
         assert duties(after) == NOBODY
-        assert after.end is End.CODE_RECEIVED or after.reason or after.htlc is GONE
+        assert after.end is End.FULFILLED or after.reason or after.htlc is GONE
 
 
 @ROWS
@@ -354,7 +356,7 @@ def test_a_failed_payment_that_the_provider_called_paid_is_watched_until_its_pro
 
 def test_a_charge_without_a_code_is_watched_for_48_hours() -> None:
     assert _end_at(pair(PAID, SETTLED), NOW_MS + 48 * HOUR - 1) is None
-    assert _end_at(pair(PAID, SETTLED), NOW_MS + 48 * HOUR) is End.CHARGED_WITHOUT_CODE
+    assert _end_at(pair(PAID, SETTLED), NOW_MS + 48 * HOUR) is End.CHARGED_UNFULFILLED
 
 
 def test_how_a_canceled_order_ended_depends_on_whether_the_payee_had_the_money() -> None:

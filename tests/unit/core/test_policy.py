@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason, Invoice, NodeIdentity, PaymentStatus
-from holdpay.core.model import FailureClass
 from holdpay.core.policy import (
     GiveUp,
     RetryAt,
@@ -20,6 +19,7 @@ from holdpay.core.policy import (
     retry_decision,
     vet,
 )
+from holdpay.core.states import FailureClass
 from tests.unit.build import (
     ALICE,
     FAILED_AT_PAYEE,

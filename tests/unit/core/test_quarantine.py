@@ -9,8 +9,10 @@ import pytest
 from holdpay.audit.laws import law_findings
 from holdpay.core import events as ev
 from holdpay.core.explain import alarms, explain
-from holdpay.core.machine import IMPOSSIBLE, PAIR_TABLE, decide, may_dispatch, misfit
-from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.core.machine import decide, may_dispatch, misfit
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE
 from holdpay.errors import InvariantViolation
 from tests.unit.build import (
     ALICE,
@@ -97,8 +99,8 @@ def test_a_stored_preimage_that_fits_is_proof_and_one_that_does_not_is_none() ->
 
 def test_a_code_that_is_here_decides_the_end_whatever_the_order_was_called() -> None:
     found = replace(aside(OrderState.REQUESTED, HtlcState.IN_FLIGHT), code="012345")
-    assert after(found, FAILED).end is End.CODE_FREE
-    assert after(found, SETTLED).end is after(found, WRITTEN_OFF).end is End.CODE_RECEIVED
+    assert after(found, FAILED).end is End.FULFILLED_FREE
+    assert after(found, SETTLED).end is after(found, WRITTEN_OFF).end is End.FULFILLED
 
 
 def test_what_no_channel_carries_is_left_to_a_person() -> None:

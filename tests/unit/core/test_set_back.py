@@ -7,8 +7,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from holdpay.core.lightning import FailureReason
-from holdpay.core.model import FailureClass, PaymentFailure
+from holdpay.core.model import PaymentFailure
 from holdpay.core.set_back import ahead_ms, moved_back
+from holdpay.core.states import FailureClass
 from tests.unit.build import HOUR, NOW_MS, order, payment
 
 STAYS = {"created_at_ms", "closed_at_ms", "erased_at_ms", "expires_at_ms"}

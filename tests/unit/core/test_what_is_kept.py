@@ -7,7 +7,8 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.lightning import AttemptStatus
 from holdpay.core.machine import Step, decide, is_dispatch_planned, may_dispatch
-from holdpay.core.model import HtlcState, Order, OrderState, Payment
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import HtlcState, OrderState
 from tests.unit.build import (
     ALICE,
     FAILED_ON_THE_WAY,

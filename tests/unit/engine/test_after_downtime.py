@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.engine import ASK_FIRST_S
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
 from tests.fakes import HOP_DOWN, Story
@@ -31,7 +31,7 @@ async def test_a_code_that_came_while_the_daemon_was_away_is_not_lost_to_the_gra
     order_id = await _charged_before_the_daemon_died(world, Story(code_after_s=3600))
     world.start()
     order = await world.until_closed(order_id, within_s=5)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
 async def test_a_provider_that_is_down_at_the_start_is_waited_for(world: World) -> None:
@@ -42,7 +42,7 @@ async def test_a_provider_that_is_down_at_the_start_is_waited_for(world: World) 
     assert not world.order(order_id).is_closed
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ async def test_a_provider_that_answers_with_an_error_at_the_start_is_asked_again
     assert not world.order(order_id).is_closed
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 120)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
 async def test_a_client_that_cancels_before_the_provider_was_asked_loses_no_code(world: World) -> None:
@@ -76,7 +76,7 @@ async def test_a_client_that_cancels_before_the_provider_was_asked_loses_no_code
     world.engine.cancel(order_id)
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
 async def test_lnd_that_answers_before_the_provider_does_not_end_an_order_that_nobody_asked_about(
@@ -95,14 +95,14 @@ async def test_lnd_that_answers_before_the_provider_does_not_end_an_order_that_n
     await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
-    assert (order.end, order.code) == (End.CODE_FREE, "777777")
+    assert (order.end, order.code) == (End.FULFILLED_FREE, "777777")
 
 
 async def test_a_provider_that_has_no_code_after_the_grace_ends_the_order_with_its_first_answer(world: World) -> None:
     order_id = await _charged_before_the_daemon_died(world, Story(number_after_s=None, code_after_s=None))
     world.start()
     order = await world.until_closed(order_id, within_s=5)
-    assert order.end is End.CHARGED_WITHOUT_CODE
+    assert order.end is End.CHARGED_UNFULFILLED
 
 
 async def test_a_provider_that_stays_down_does_not_keep_the_order_open_for_ever(world: World) -> None:
@@ -112,4 +112,4 @@ async def test_a_provider_that_stays_down_does_not_keep_the_order_open_for_ever(
     await asyncio.sleep(ASK_FIRST_S - 5)
     assert not world.order(order_id).is_closed
     order = await world.until_closed(order_id, within_s=10)
-    assert order.end is End.CHARGED_WITHOUT_CODE
+    assert order.end is End.CHARGED_UNFULFILLED

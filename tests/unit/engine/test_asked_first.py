@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from holdpay.core.model import End, HtlcState
+from holdpay.core.states import End, HtlcState
 from tests.fakes import HOP_DOWN, Story
 from tests.unit.build import POLICY
 from tests.unit.engine.world import World
@@ -28,7 +28,7 @@ def _a_code_comes(world: World) -> None:
 async def _brings_the_code(world: World, order_id: str) -> None:
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
-    assert (order.end, order.code) == (End.CODE_FREE, "777777")
+    assert (order.end, order.code) == (End.FULFILLED_FREE, "777777")
 
 
 async def test_a_failure_that_lnd_tells_after_the_deadline_does_not_end_an_order_that_nobody_asked_about(
@@ -79,4 +79,4 @@ async def test_a_provider_that_fell_silent_after_its_first_answer_does_not_put_a
     await asyncio.sleep(5)
     world.provider.go_down()
     order = await world.until_closed(order_id, within_s=left_s + 5)
-    assert order.end is End.CHARGED_WITHOUT_CODE
+    assert order.end is End.CHARGED_UNFULFILLED

@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 
 from holdpay.core.lightning import Invoice, NodeIdentity
-from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import CLOCK_DOUBT_S
 from holdpay.errors import NotReady, ProviderUnavailable
@@ -40,7 +41,7 @@ class Case:
     """A daemon that dies where ``dies_when`` says. ``ends``: how the order may end, whatever the clock says then."""
 
     dies_when: Callable[[Order], bool]
-    ends: frozenset[End] = frozenset({End.CODE_RECEIVED})
+    ends: frozenset[End] = frozenset({End.FULFILLED})
     story: Story = USUAL
     prepare: Callable[[World], None] = lambda world: None
     wants_cancel: bool = False
@@ -102,7 +103,7 @@ CASES: Final = {
         story=Story(code_after_s=200),
         prepare=_is_settled_early,
         # Like a daemon that was away for longer than the grace: the provider is asked once more, and has none yet.
-        late_ends=frozenset({End.CHARGED_WITHOUT_CODE}),
+        late_ends=frozenset({End.CHARGED_UNFULFILLED}),
     ),
     "delivered": Case(dies_when=lambda order: order.code is not None, story=Story(resolve_lag_s=30)),
 }
@@ -127,7 +128,7 @@ async def test_an_order_goes_on_and_ends_after_the_clock_was_set(world: World, n
 
     assert closed.end in case.ends | (case.late_ends if STEPS_S[step] > 0 else frozenset())
     assert len(world.lnd.sends) <= 3
-    if closed.end is End.CODE_RECEIVED:
+    if closed.end is End.FULFILLED:
         assert (closed.code, closed.htlc) == ("012345", HtlcState.SETTLED)
 
 
@@ -172,7 +173,7 @@ async def test_a_clock_that_was_wrong_at_the_start_and_is_set_later_refuses_no_i
     world.lnd.decode = decode_by_the_right_clock  # type: ignore[method-assign]
     world.clock.set_by_ms = set_by_s * 1000
     closed = await world.until_closed(world.request())
-    assert closed.end is End.CODE_RECEIVED
+    assert closed.end is End.FULFILLED
 
 
 async def test_an_invoice_that_had_expired_by_the_wall_clock_is_refused_and_said_until_the_clock_is_set(
@@ -185,7 +186,7 @@ async def test_an_invoice_that_had_expired_by_the_wall_clock_is_refused_and_said
     assert refused.value.metadata == {"cause": "clock"}
     world.clock.set_by_ms = 0
     assert world.engine.clock_trouble() == ""
-    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    assert (await world.until_closed(world.request(2))).end is End.FULFILLED
 
 
 async def test_a_doubt_about_the_clock_does_not_last_for_ever(world: World) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
-from holdpay.core.model import End
+from holdpay.core.states import End
 from holdpay.engine.desk import CodeRequest, Desk
 from holdpay.ports import Prices
 from tests.fakes import HOP_DOWN, START_MS, Send
@@ -28,7 +28,7 @@ async def test_an_invoice_at_the_price_limit_may_cost_the_usual_percentage_of_it
     recorded = await Desk(world.engine, OneCountry()).request_code(REQUEST)
     order = await world.until_closed(recorded.id)
 
-    assert (order.end, order.max_price_sat) == (End.CODE_RECEIVED, 6_000)
+    assert (order.end, order.max_price_sat) == (End.FULFILLED, 6_000)
     _, last = world.lnd.sends[-1]
     assert last.fee_limit_msat == 60_000
     await world.close()

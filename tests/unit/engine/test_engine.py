@@ -18,7 +18,8 @@ from holdpay.core.events import CancelRequested, Event, ProviderStatus
 from holdpay.core.explain import alarms
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
 from holdpay.core.machine import Step, decide
-from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.performers import _urgency
 from holdpay.errors import (
     InvariantViolation,
@@ -58,7 +59,7 @@ def _duties(order_id: str) -> set[Duty]:
 async def test_a_code_is_ordered_paid_delivered_and_settled(world: World) -> None:
     order_id = world.request()
     order = await world.until_closed(order_id)
-    assert (order.end, order.code, order.number) == (End.CODE_RECEIVED, "012345", "15551234567")
+    assert (order.end, order.code, order.number) == (End.FULFILLED, "012345", "15551234567")
     assert order.spent_msat == 2_001_002
     assert len(world.lnd.sends) == 1
     assert world.events(order_id) == [
@@ -156,7 +157,7 @@ async def test_a_refund_seen_before_the_provider_says_so_is_not_paid_again(world
 async def test_many_orders_go_on_side_by_side(world: World) -> None:
     ids = [world.request(n) for n in range(1, 9)]
     ends = [(await world.until_closed(order_id)).end for order_id in ids]
-    assert ends == [End.CODE_RECEIVED] * 8
+    assert ends == [End.FULFILLED] * 8
     assert len({spec.payment_hash for _, spec in world.lnd.sends}) == 8
     assert len(world.lnd.sends) == 8
 
@@ -193,7 +194,7 @@ async def test_a_provider_that_refuses_ends_the_order(world: World) -> None:
 async def test_placing_is_tried_again_after_an_error_that_may_pass(world: World) -> None:
     world.provider.next_place_errors += [ProviderUnavailable("HTTP 500"), ProviderProtocolError("not JSON")]
     order = await world.until_closed(world.request())
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert world.provider.place_count == 3
     assert world.send_times_s[0] == pytest.approx(15, abs=0.5)
 
@@ -244,7 +245,7 @@ async def test_a_hash_that_the_node_paid_earlier_is_adopted_and_counts_in_no_lim
 
     world.theirs.status = ProviderStatus(is_paid=True, code="012345")
     order = await world.until_closed(order_id)
-    assert (order.end, order.code, order.spent_msat) == (End.CODE_RECEIVED, "012345", 0)
+    assert (order.end, order.code, order.spent_msat) == (End.FULFILLED, "012345", 0)
 
 
 async def test_an_order_waits_for_lnd_to_come_back(world: World) -> None:
@@ -254,7 +255,7 @@ async def test_an_order_waits_for_lnd_to_come_back(world: World) -> None:
     assert world.order(order_id).state is OrderState.AWAITING_PAYMENT
     world.lnd.is_down = False
     order = await world.until_closed(order_id)
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
 
 
 async def test_an_order_that_could_not_be_paid_in_time_lapses(world: World) -> None:
@@ -268,7 +269,7 @@ async def test_an_order_that_could_not_be_paid_in_time_lapses(world: World) -> N
 async def test_a_provider_that_asks_for_a_pause_gets_its_next_request_after_it(world: World) -> None:
     world.provider.next_place_errors += [ProviderUnavailable("HTTP 429", 90.0, raw="Too Many Requests")] * 2
     order = await world.until_closed(world.request())
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert world.send_times_s[0] == pytest.approx(180, abs=2)
 
 
@@ -282,7 +283,7 @@ async def test_nothing_is_sent_from_another_node_than_the_one_that_vetted(world:
     assert world.lnd.sends == []
     assert world.order(order_id).htlc is HtlcState.NONE
     world.lnd.on_look = lambda: setattr(world.lnd, "node", ALICE)
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
 
 
 async def test_another_node_behind_the_address_concludes_nothing_about_a_payment(world: World) -> None:
@@ -296,7 +297,7 @@ async def test_another_node_behind_the_address_concludes_nothing_about_a_payment
     assert (order.htlc, order.is_closed) == (HtlcState.IN_FLIGHT, False)
     assert order.code == "012345", "the provider is polled all the same"
     world.lnd.node = ALICE
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
 
 
 async def test_while_money_is_out_from_one_node_no_other_one_pays(world: World) -> None:
@@ -312,7 +313,7 @@ async def test_while_money_is_out_from_one_node_no_other_one_pays(world: World) 
     assert (world.order(waiting_id).payment, len(world.lnd.sends)) == (None, 1)
     world.lnd.node = ALICE
     for order_id in (held_id, waiting_id):
-        assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+        assert (await world.until_closed(order_id)).end is End.FULFILLED
     assert len(world.lnd.sends) == 2
 
 
@@ -323,7 +324,7 @@ async def test_a_failed_payment_whose_record_was_deleted_does_not_keep_a_lost_di
     order_id = world.request()
     await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
     world.lnd.records.clear()
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
     assert len(world.lnd.sends) == 3
 
 
@@ -341,7 +342,7 @@ async def test_a_node_that_changes_at_the_last_moment_gets_no_payment(world: Wor
     await asyncio.sleep(50)
     assert world.order(order_id).htlc is HtlcState.UNKNOWN
     world.lnd.node = ALICE
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
     assert len(world.lnd.sends) == 1
 
 
@@ -366,14 +367,14 @@ async def test_what_was_not_committed_is_not_sent(world: World) -> None:
     order_id = world.request()
     await asyncio.sleep(2)
     assert world.lnd.sends == []
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
     assert len(world.lnd.sends) == world.events(order_id).count("dispatch_intended") == 1
 
 
 async def test_a_routing_failure_is_followed_by_the_last_rung_after_an_unpaid_reply(world: World) -> None:
     world.lnd.next_sends += [Send(fails=NO_ROUTE)]
     order = await world.until_closed(world.request())
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert [spec.fee_limit_msat for _, spec in world.lnd.sends] == [10_000, 20_000]
     assert {spec.payment_hash for _, spec in world.lnd.sends} == {world.theirs.payment_hash}
     assert world.provider.place_count == 1
@@ -408,7 +409,7 @@ async def test_nothing_is_sent_again_without_the_providers_word(world: World) ->
 async def test_a_send_that_was_lost_is_sent_again_only_after_two_not_founds_and_an_unpaid_reply(world: World) -> None:
     world.lnd.next_sends += [Send(arrives_after_s=None, is_lost=True)]
     order = await world.until_closed(world.request())
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     first_s, second_s = world.send_times_s
     asked_s = [at_s for at_s in world.track_times_s if first_s < at_s < second_s]
     assert asked_s[-1] - asked_s[0] >= 30
@@ -420,7 +421,7 @@ async def test_a_send_that_was_lost_is_sent_again_only_after_two_not_founds_and_
 async def test_a_send_that_arrives_after_a_not_found_is_found_and_not_sent_again(world: World, late_s: float) -> None:
     world.lnd.next_sends += [Send(arrives_after_s=late_s, is_lost=True)]
     order = await world.until_closed(world.request())
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert len(world.lnd.sends) == 1
 
 
@@ -428,7 +429,7 @@ async def test_a_send_that_arrives_after_its_absence_was_proven_is_still_paid_on
     """The proof is only as good as its 30 s: LND's own guard against a duplicate is the last one."""
     world.lnd.next_sends += [Send(arrives_after_s=35, is_lost=True), Send(arrives_after_s=3)]
     order = await world.until_closed(world.request())
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert len(world.lnd.records) == 1
 
 
@@ -437,7 +438,7 @@ async def test_a_refusal_while_the_payment_is_in_flight_is_not_believed(world: W
     world.lnd.next_sends += [Send(arrives_after_s=0, refusal="invoice expired. Valid until 2026-11-22")]
     order_id = world.request()
     order = await world.until_closed(order_id)
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert len(world.lnd.sends) == 1
     assert "send_refused" in world.events(order_id)
 
@@ -457,7 +458,7 @@ async def test_a_send_that_says_nothing_is_tracked(world: World) -> None:
     order_id = world.request()
     await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
     assert world.now_s == pytest.approx(30, abs=1)
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
     assert len(world.lnd.sends) == 1
 
 
@@ -483,7 +484,7 @@ async def test_a_lost_stream_is_taken_up_again_and_the_money_still_counts_as_out
     world.lnd.break_streams()
     await world.until(lambda: len(world.lnd.tracks) == 1)
     assert world.order(order_id).htlc is HtlcState.IN_FLIGHT
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
 
 
 async def test_lnd_that_restarts_while_held_is_found_again(world: World) -> None:
@@ -514,7 +515,7 @@ async def test_a_stream_that_hangs_is_asked_anew_when_the_provider_says_that_it_
         theirs.status = replace(theirs.status, error="No available number")
         world.lnd.say(theirs.payment_hash, REFUSED_BY_PAYEE, to_streams=False)
     order = await world.until_closed(order_id, within_s=10)
-    assert order.end is (End.CODE_RECEIVED if end == "settled" else End.REFUNDED)
+    assert order.end is (End.FULFILLED if end == "settled" else End.REFUNDED)
 
 
 async def test_lnd_that_breaks_every_stream_at_once_is_asked_at_growing_intervals(world: World) -> None:
@@ -572,7 +573,7 @@ async def test_a_provider_that_is_down_for_an_hour_is_asked_seldom_and_believed_
     assert not world.order(order_id).is_closed
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=61)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
 async def test_the_code_of_an_htlc_that_settled_is_asked_for_before_all_others(world: World) -> None:
@@ -633,7 +634,7 @@ async def test_a_code_that_comes_first_wins_over_the_wish(world: World) -> None:
     order_id = await _held(world, Story(number_after_s=5, code_after_s=115, resolve_lag_s=60))
     world.engine.cancel(order_id)
     order = await world.until_closed(order_id)
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert world.provider.cancels == []
 
 
@@ -711,7 +712,7 @@ async def test_a_crash_at_any_commit_costs_neither_the_code_nor_a_second_payment
     assert len(world.lnd.sends) == sent, "a dead process sends nothing"
     world.start()
     order = await world.until_closed(order_id)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
     assert len(world.lnd.sends) == 1
     await world.close()
 
@@ -725,7 +726,7 @@ async def test_a_daemon_that_is_killed_again_and_again_still_pays_once(world: Wo
         await asyncio.sleep(every_s / 2)
         world.start()
     order = await world.until_closed(order_id)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
     assert len(world.lnd.sends) == 1
 
 
@@ -741,7 +742,7 @@ async def test_a_send_cut_off_by_a_crash_is_not_repeated_blindly(tmp_path: Path)
     assert world.order(order_id).htlc is HtlcState.UNKNOWN
     await world.until(lambda: len(world.lnd.sends) == 1)
     assert 30 < world.now_s < 36
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
     await world.close()
 
 
@@ -751,7 +752,7 @@ async def test_what_ended_while_the_daemon_was_away_is_found_at_its_start(world:
     await asyncio.sleep(3600)
     world.start()
     order = await world.until_closed(order_id, within_s=5)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
     assert len(world.lnd.sends) == 1
 
 
@@ -797,7 +798,7 @@ async def test_an_order_that_contradicts_itself_is_put_aside_for_good_and_the_ot
     world.start()
     assert world.order(order_id).is_quarantined
     world.provider.story = Story()
-    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    assert (await world.until_closed(world.request(2))).end is End.FULFILLED
     await world.until(lambda: world.order(order_id).code is not None)
     await asyncio.sleep(100 * 3600)
     watched = world.order(order_id)
@@ -822,7 +823,7 @@ async def test_a_stored_row_that_breaks_a_law_stops_no_start_and_no_other_order(
     world.start()
     assert world.order(order_id).is_quarantined
     world.provider.story = Story()
-    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    assert (await world.until_closed(world.request(2))).end is End.FULFILLED
     await world.until(lambda: world.order(order_id).code is not None)
     count = len(world.events(order_id))
     await asyncio.sleep(24 * 3600)
@@ -837,7 +838,7 @@ async def test_a_row_that_cannot_be_read_stops_no_start_and_no_other_order(world
     world.start()
     assert order_id in world.engine.alarms_of_unreadable()[0]
     world.provider.story = Story()
-    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    assert (await world.until_closed(world.request(2))).end is End.FULFILLED
 
 
 async def test_a_request_whose_order_cannot_be_read_any_more_is_refused_and_orders_nothing(world: World) -> None:
@@ -848,7 +849,7 @@ async def test_a_request_whose_order_cannot_be_read_any_more_is_refused_and_orde
         world.request(1)
     assert (world.store.last_cursor(), len(world.provider.orders)) == (before, 1)
     world.provider.story = Story()
-    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED, "the process goes on"
+    assert (await world.until_closed(world.request(2))).end is End.FULFILLED, "the process goes on"
 
 
 async def test_after_a_failed_commit_nothing_is_written_any_more(world: World) -> None:
@@ -864,7 +865,7 @@ async def test_after_a_failed_commit_nothing_is_written_any_more(world: World) -
     assert world.store.last_cursor() == before
     await world.crash()
     world.start()
-    assert (await world.until_closed(order_id)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
 
 
 async def test_stopping_watches_no_more_and_touches_nothing(world: World) -> None:
@@ -902,7 +903,7 @@ async def test_a_task_that_dies_of_a_defect_is_started_again(world: World, monke
     await asyncio.sleep(9)
     assert _duties(order_id) == set()
     order = await world.until_closed(order_id, within_s=120)
-    assert (order.end, order.code) == (End.CODE_RECEIVED, "012345")
+    assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
 async def test_each_completed_pass_is_announced(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, Reported
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.errors import LndDenied
 from holdpay.rpc.service import HoldpayService
 from tests.fakes import Story
@@ -241,5 +241,5 @@ async def test_nothing_is_kept_of_it_when_the_order_ends(world: World, cause: Ca
     world.lnd.settle(theirs.payment_hash, theirs.preimage)
     closed = await world.until_closed(order_id)
     await asyncio.sleep(1)
-    assert closed.end is End.CODE_RECEIVED
+    assert closed.end is End.FULFILLED
     assert world.engine.held_up_by(order_id) == ""

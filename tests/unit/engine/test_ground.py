@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from tests.fakes import Story
 from tests.unit.engine.world import World
 
@@ -28,7 +28,7 @@ async def test_lnd_that_is_locked_for_ten_minutes_at_boot_costs_nothing_but_time
     assert (order.code, order.htlc, order.is_closed) == ("012345", HtlcState.IN_FLIGHT, False)
 
     world.lnd.is_down = False
-    assert (await world.until_closed(order_id, within_s=30)).end is End.CODE_RECEIVED
+    assert (await world.until_closed(order_id, within_s=30)).end is End.FULFILLED
     assert len(world.lnd.sends) == 1
 
 

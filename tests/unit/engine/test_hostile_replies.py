@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from holdpay.core.duties import Duty
 from holdpay.core.events import ProviderStatus
 from holdpay.core.machine import MAX_ANOMALIES
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.performers import MAX_CANCEL_REPLIES
 from holdpay.errors import ProviderError
 from holdpay.ports import Reply, Urgency
@@ -129,7 +129,7 @@ async def run_the_gauntlet(path: Path, answers: list[Answer], *, wants_cancel: b
     theirs.status = ProviderStatus(is_paid=True, code="424242")
     world.lnd.settle(theirs.payment_hash, theirs.preimage)
     closed = await world.until_closed(order_id)
-    assert (closed.end, closed.htlc) == (End.CODE_RECEIVED, HtlcState.SETTLED)
+    assert (closed.end, closed.htlc) == (End.FULFILLED, HtlcState.SETTLED)
     assert closed.code == (order.code or "424242")
     await world.close()
 

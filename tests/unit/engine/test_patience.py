@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from holdpay.core.events import ProviderStatus
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.errors import ProviderUnavailable
 from holdpay.ports import Reply, Urgency
 from holdpay.sms4sats.rate import RateLimiter
@@ -161,7 +161,7 @@ async def test_a_wall_clock_that_is_set_forward_does_not_prove_that_a_dispatch_n
     await world.until_event(order_id, "payment_not_found")
     world.clock.offset_ms += 2 * POLICY.prove_absent_s * 1000
     order = await world.until_closed(order_id)
-    assert order.end is End.CODE_RECEIVED
+    assert order.end is End.FULFILLED
     assert len(world.lnd.sends) == 1
 
 

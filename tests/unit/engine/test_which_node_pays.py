@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.ports import NodeState
 from tests.fakes import HOP_DOWN, MALLORY, Send, Story
 from tests.unit.engine.world import World
@@ -46,4 +46,4 @@ async def test_another_node_is_no_wrong_one_for_an_open_order_without_money_out(
     assert world.engine.node_status().state is NodeState.READY
     world.provider.story = Story()
     world.provider.come_back()
-    assert (await world.until_closed(world.request(2))).end is End.CODE_RECEIVED
+    assert (await world.until_closed(world.request(2))).end is End.FULFILLED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdpay.core.model import HtlcState, OrderState
+from holdpay.core.states import HtlcState, OrderState
 from holdpay.rpc.convert import order_to_pb
 from tests.unit.build import NOW_MS, POLICY, pair
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from holdpay.core.model import End, HtlcState, Order, OrderState
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.rpc.feed import Feed
 from tests.unit import build
 

@@ -17,7 +17,7 @@ from sqlite_utils import Database
 
 from holdpay.audit.check import read_stored
 from holdpay.audit.findings import Severity
-from holdpay.core.model import End, HtlcState, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.store.store import SqliteStore
 from tests.unit.build import NOW_MS, POLICY
 
@@ -29,12 +29,12 @@ WERE = {
     "old0000004": (OrderState.AWAITING_PAYMENT, HtlcState.DISPATCHING, None),
     "old0000005": (OrderState.AWAITING_PAYMENT, HtlcState.UNKNOWN, None),
     "old0000006": (OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, None),
-    "old0000007": (OrderState.DELIVERED, HtlcState.SETTLED, End.CODE_RECEIVED),
+    "old0000007": (OrderState.DELIVERED, HtlcState.SETTLED, End.FULFILLED),
     "old0000008": (OrderState.CANCELED, HtlcState.FAILED, End.REFUNDED),
     "old0000009": (OrderState.PAID, HtlcState.SETTLED, None),
     "old0000010": (OrderState.AWAITING_PAYMENT, HtlcState.FAILED, None),
     "old0000011": (OrderState.ABANDONED, HtlcState.NONE, End.INVOICE_REJECTED),
-    "old0000012": (OrderState.DELIVERED, HtlcState.SETTLED, End.CODE_RECEIVED),
+    "old0000012": (OrderState.DELIVERED, HtlcState.SETTLED, End.FULFILLED),
 }
 
 

@@ -25,7 +25,8 @@ from sqlite_utils import Database, Migrations
 from holdpay.core import events as ev
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import Step, decide
-from holdpay.core.model import End, FailureClass, HtlcState, Order, OrderState, Payment, PaymentFailure
+from holdpay.core.model import Order, Payment, PaymentFailure
+from holdpay.core.states import End, FailureClass, HtlcState, OrderState
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter
 from holdpay.store import database, store
@@ -323,7 +324,7 @@ def test_the_pending_sum_is_limited_with_the_fee_reserve(db: SqliteStore) -> Non
 
 
 def test_a_days_spending_counts_what_is_settled_and_what_is_pending(db: SqliteStore) -> None:
-    spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.CODE_RECEIVED)
+    spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.FULFILLED)
     _create(db, _order(1))
     _commit(db, spent)
     with pytest.raises(LimitExceeded, match=r"4,062 sat .* within a day and limits\.max_spend_per_day_sat is 4,061"):
@@ -338,7 +339,7 @@ def test_a_days_spending_is_summed_before_it_is_rounded() -> None:
 
 
 def test_what_was_spent_longer_ago_than_a_day_is_free_again(db: SqliteStore) -> None:
-    spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.CODE_RECEIVED)
+    spent = _closed(_moved(1, OrderState.DELIVERED, HtlcState.SETTLED), End.FULFILLED)
     _create(db, _order(1))
     _commit(db, spent)
     assert db.totals(NOW_MS + 24 * HOUR - 1).spent_day_msat == 2_001_002
@@ -399,7 +400,7 @@ def _got_code(db: SqliteStore, n: int, closed_at_ms: int) -> Order:
     done = _moved(n, OrderState.DELIVERED, HtlcState.SETTLED, number="15559876543", code="987123")
     assert done.payment is not None
     done = replace(done, payment=replace(done.payment, payment_hash=f"{n:064x}"))
-    done = replace(done, closed_at_ms=closed_at_ms, end=End.CODE_RECEIVED)
+    done = replace(done, closed_at_ms=closed_at_ms, end=End.FULFILLED)
     _commit(db, done, SAID, raw=RAW_CODE)
     return done
 
@@ -501,7 +502,7 @@ def _life(db: SqliteStore, n: int, rng: Random, shrinks: bool = False) -> Iterat
     commit(OrderState.DELIVERED, HtlcState.IN_FLIGHT, said, **kept)
     yield
     text = "t" * (1 if shrinks else rng.choice((1, 300, 1_500)))
-    kept |= {"closed_at_ms": NOW_MS, "end": End.CODE_RECEIVED}
+    kept |= {"closed_at_ms": NOW_MS, "end": End.FULFILLED}
     commit(OrderState.DELIVERED, HtlcState.SETTLED, said, provider_text=text, **kept)
 
 
