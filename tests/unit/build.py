@@ -8,6 +8,8 @@ from typing import Any
 
 from holdpay.core import events as ev
 from holdpay.core.events import PaymentReported, ProviderReplied, ProviderStatus
+from holdpay.core.items import Item, ItemKind
+from holdpay.core.kinds import CodeSpec
 from holdpay.core.lightning import (
     Attempt,
     AttemptStatus,
@@ -18,7 +20,7 @@ from holdpay.core.lightning import (
     PaymentStatus,
     PaymentUpdate,
 )
-from holdpay.core.model import Order, Payment, PaymentFailure
+from holdpay.core.model import Order, Payment, PaymentFailure, Request
 from holdpay.core.policy import Policy, Strictness
 from holdpay.core.states import FailureClass, HtlcState, OrderState
 
@@ -71,14 +73,62 @@ POLICY = Policy(
 )
 
 
+SPEC = CodeSpec(country=187, country_name="United States", service="oi", service_name="OpenAI")
+
+
+def request(**changes: Any) -> Request:
+    """A client's request for an activation code."""
+    plain = Request(id="abcdefghjk", key="key-1", fingerprint="f" * 64, spec=SPEC, created_at_ms=NOW_MS)
+    return replace(plain, **changes)
+
+
+_OF_REQUEST = frozenset({"key", "fingerprint", "spec", "is_prepaid"})
+_DELIVERED = {
+    "earlier_numbers": ItemKind.NUMBER,
+    "number": ItemKind.NUMBER,
+    "code": ItemKind.CODE,
+    "later_codes": ItemKind.CODE,
+    "messages": ItemKind.MESSAGE,
+    "sending": ItemKind.SENDING,
+    "unread": ItemKind.UNREAD,
+    "unread_maybe": ItemKind.UNREAD_MAYBE,
+}
+
+
+def items(**said: str | tuple[str, ...] | None) -> tuple[Item, ...]:
+    """What was delivered, seen at NOW_MS: by the names of ``_DELIVERED``, one text or several of a kind."""
+    found = []
+    for name, kind in _DELIVERED.items():
+        texts = said.get(name) or ()
+        found += [
+            Item(kind=kind, text=text, seen_at_ms=NOW_MS) for text in ((texts,) if isinstance(texts, str) else texts)
+        ]
+    return tuple(found)
+
+
+def changed(plain: Order, **changes: Any) -> Order:
+    """``dataclasses.replace``, where the names of ``_DELIVERED`` are items and those of a request go to it; an item
+    kind that is named takes the place of what was there of it."""
+    said = {name: changes.pop(name) for name in _DELIVERED if name in changes}
+    of_request = {name: changes.pop(name) for name in _OF_REQUEST if name in changes}
+    if "id" in changes:
+        of_request["id"] = changes["id"]
+    if "created_at_ms" in changes:
+        of_request["created_at_ms"] = changes["created_at_ms"]
+    if said:
+        kinds = {_DELIVERED[name] for name in said}
+        kept = tuple(item for item in plain.items if item.kind not in kinds)
+        changes["items"] = items(**said) + kept if ItemKind.NUMBER in kinds else kept + items(**said)
+    if of_request:
+        changes["request"] = replace(plain.request, **of_request)
+    return replace(plain, **changes)
+
+
 def order(**changes: Any) -> Order:
     """A request as it is recorded."""
     plain = Order(
         id="abcdefghjk",
-        kind="code",
-        params={"country": "187", "country_name": "United States", "service": "oi", "service_name": "OpenAI"},
-        key="key-1",
-        fingerprint="f" * 64,
+        request=request(),
         created_at_ms=NOW_MS,
         pay_by_ms=NOW_MS + 600 * S,
         max_price_sat=2_040,
@@ -87,7 +137,7 @@ def order(**changes: Any) -> Order:
         state_since_ms=NOW_MS,
         place_at_ms=NOW_MS,
     )
-    return replace(plain, **changes)
+    return changed(plain, **changes)
 
 
 def invoice(**changes: Any) -> Invoice:
@@ -162,8 +212,18 @@ def replied(
     code: str | None = None,
     error: str | None = None,
     unread: str | None = None,
+    messages: tuple[str, ...] = (),
+    send_status: ev.SendStatus | None = None,
 ) -> ProviderReplied:
-    said = ProviderStatus(is_paid=paid, number=number, code=code, error=error, unread=unread)
+    said = ProviderStatus(
+        is_paid=paid,
+        number=number,
+        code=code,
+        error=error,
+        unread=unread,
+        messages=messages,
+        send_status=send_status,
+    )
     return ProviderReplied(asked_at_ms, said)
 
 
@@ -244,8 +304,8 @@ def pair(state: OrderState, htlc: HtlcState, **changes: Any) -> Order:
     of_payment = {name: value for name, value in changes.items() if name in Payment.__slots__}
     of_order = {name: value for name, value in changes.items() if name not in of_payment}
     if state is OrderState.REQUESTED and htlc is HtlcState.NONE:
-        return replace(plain, **changes)
-    return replace(plain, payment=replace(made, **of_payment), **of_order)
+        return changed(plain, **changes)
+    return changed(plain, payment=replace(made, **of_payment), **of_order)
 
 
 def quarantined(order: Order) -> Order:

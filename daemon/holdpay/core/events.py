@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -213,3 +214,8 @@ Event = (
     | DaemonRestarted
     | TimePassed
 )
+
+
+def event_name(event: Event) -> str:
+    """``OrderPlaced`` → ``order_placed``: as the journal and clients have it."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from holdpay.core.events import Event
+from holdpay.core.events import Event, event_name
 from holdpay.core.lightning import Attempt
 from holdpay.core.machine import Step
 from holdpay.core.model import Order, Payment
@@ -122,11 +121,6 @@ class _Journaled:
     data: str
     notes: tuple[str, ...]
     raw: str | None
-
-
-def event_name(event: Event) -> str:
-    """``OrderPlaced`` → ``order_placed``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
 
 
 @cache

@@ -12,14 +12,13 @@ from holdpay.audit.journal import journal_findings
 from holdpay.audit.laws import law_findings
 from holdpay.audit.rebuild import NOTE, Found, Rebuilt, Unusable, names, params_of_memo, rebuild
 from holdpay.core.duties import Dispatch, Duty, duties, next_payment_action
-from holdpay.core.events import ProviderReplied, TimePassed
+from holdpay.core.events import ProviderReplied, TimePassed, event_name
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
 from holdpay.core.machine import decide, is_dispatch_planned
 from holdpay.core.model import RECOVERED
 from holdpay.core.states import End, HtlcState, OrderState
-from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
     HASH,

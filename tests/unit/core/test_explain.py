@@ -9,14 +9,14 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core import history as module
-from holdpay.core.explain import alarms, explain, minutes, sat, what
+from holdpay.core.events import event_name
+from holdpay.core.explain import alarms, explain, minutes, sat
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import SPENT, End, FailureClass, HtlcState, OrderState
 from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE
-from holdpay.store.store import event_name
 from tests.unit.build import (
     ALICE,
     FAILED_ON_THE_WAY,
@@ -366,4 +366,4 @@ def test_waits_are_said_roughly(seconds: int, text: str) -> None:
 
 
 def test_what_is_bought_is_said_even_without_names() -> None:
-    assert what(order(params={"service": "oi"})) == "an activation code for oi in ?"
+    assert order(params={"service": "oi"}).spec.what == "an activation code for oi in ?"
