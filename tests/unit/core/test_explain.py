@@ -25,6 +25,7 @@ from tests.unit.build import (
     NOW_MS,
     POLICY,
     PREIMAGE,
+    SPEC,
     S,
     failed,
     failure,
@@ -152,9 +153,7 @@ def test_a_payment_that_never_arrived_says_that_the_provider_is_asked_first() ->
 
 
 def test_a_wish_to_cancel_says_when_the_provider_is_asked() -> None:
-    assert (
-        "asked to cancel in 90 s; a code that comes first wins" in explain(OTHER["cancel wished"], POLICY, NOW_MS).next
-    )
+    assert "asked to cancel in 90 s; what comes first wins" in explain(OTHER["cancel wished"], POLICY, NOW_MS).next
 
 
 def test_a_refused_invoice_is_not_called_a_missing_one() -> None:
@@ -179,10 +178,10 @@ def test_every_end_is_told_apart() -> None:
         (pair(AWAITING, IN_FLIGHT), 180, "still does not call it paid"),
         (pair(CANCELED, IN_FLIGHT), 120, "the money is still not back"),
         (pair(NUMBER, IN_FLIGHT), 1380, "promise has passed"),
-        (pair(DELIVERED, IN_FLIGHT), 1380, "the code is here and the money is still out"),
+        (pair(DELIVERED, IN_FLIGHT), 1380, "code received and the money is still out"),
         (pair(PAID, UNKNOWN), 120, "lnd still does not say"),
-        (pair(PAID, SETTLED), 120, "charged without a code"),
-        (pair(CANCELED, SETTLED), 120, "charged without a code"),
+        (pair(PAID, SETTLED), 120, "charged, and the code did not come"),
+        (pair(CANCELED, SETTLED), 120, "charged, and the code did not come"),
     ],
 )
 def test_an_alarm_is_raised_right_after_its_time(found: Order, after_s: int, words: str) -> None:
@@ -237,7 +236,7 @@ def test_the_story_of_a_code_reads_from_top_to_bottom() -> None:
         "provider: held, a number is being found",
         "provider: held, waiting for the SMS on +15551234567",
         "provider: code received, settlement is coming",
-        "lnd: the payment is settled, fee 1.002 sat; closed: The code was received and paid for.",
+        "lnd: the payment is settled, fee 1.002 sat; closed: Code received, and paid for.",
     ]
 
 
@@ -252,7 +251,7 @@ def test_the_story_of_a_refund_says_that_the_money_came_back() -> None:
         (1201, refunded()),
     )
     assert told[-2] == 'provider: canceled, the money is on its way back ("No available number")'
-    assert told[-1].endswith("closed: There was no code, and the money came back.")
+    assert told[-1].endswith("closed: The code did not come, and the money came back.")
 
 
 def test_the_story_of_a_send_that_never_arrived_tells_proof_from_rumour() -> None:
@@ -340,7 +339,7 @@ def test_an_anomaly_is_always_told() -> None:
     done = decide(found, failed(), POLICY, NOW_MS)
     line = history_line(Moment(NOW_MS, "payment_reported", done.order, done.notes), found)
     assert line is not None
-    assert "noticed: a code came although nothing was charged" in line
+    assert "noticed: it was fulfilled although nothing was charged" in line
 
 
 def test_every_line_belongs_to_an_event_that_exists() -> None:
@@ -366,4 +365,6 @@ def test_waits_are_said_roughly(seconds: int, text: str) -> None:
 
 
 def test_what_is_bought_is_said_even_without_names() -> None:
-    assert order(params={"service": "oi"}).spec.what == "an activation code for oi in ?"
+    assert replace(SPEC, service_name="").what == "an activation code for oi in United States"
+    unknown = replace(SPEC, country=None, country_name="unknown", service="unknown")
+    assert unknown.what == "an activation code, nobody knows any more of which service and country"

@@ -117,7 +117,7 @@ def test_so_many_codes_are_kept_and_no_more() -> None:
 def test_a_reply_whose_code_cannot_be_read_is_kept_and_noted_once() -> None:
     done = step(pair(NUMBER, IN_FLIGHT), replied(paid=True, number="15551234567", unread=ODD))
     assert done.order.unread == ODD
-    assert done.notes == ("the code or the number in the provider's reply cannot be read; the reply is kept",)
+    assert done.notes == ("something in the provider's reply cannot be read; the reply is kept",)
     assert not step(done.order, replied(paid=True, number="15551234567", unread=ODD), 9).is_change
 
 

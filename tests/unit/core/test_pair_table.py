@@ -72,7 +72,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         money_out=False,
         runs=POLL,
         ends_ever=End.CHARGED_UNFULFILLED,
-        alarm="charged without a code",
+        alarm="charged, and the code did not come",
     ),
     (AWAITING, FAILED): Cell(
         # A dispatch is planned, and not licensed before the provider says unpaid.
@@ -99,7 +99,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         money_out=False,
         runs=POLL,
         ends_ever=End.CHARGED_UNFULFILLED,
-        alarm="charged without a code",
+        alarm="charged, and the code did not come",
     ),
     (PAID, FAILED): Cell(
         means="the money is back, the provider does not say so yet",
@@ -123,7 +123,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         money_out=False,
         runs=POLL,
         ends_ever=End.CHARGED_UNFULFILLED,
-        alarm="charged without a code",
+        alarm="charged, and the code did not come",
     ),
     (NUMBER, FAILED): Cell(
         means="the money is back; the number is probably dead", money_out=False, runs=POLL, ends_ever=End.REFUNDED
@@ -137,13 +137,19 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         ends_ever=End.FULFILLED_FREE,
     ),
     (DELIVERED, DISPATCHING): Cell(
-        means="code received; asking lnd about the payment", money_out=True, runs=PAY, alarm="the code is here"
+        means="code received; asking lnd about the payment",
+        money_out=True,
+        runs=PAY,
+        alarm="code received and the money is still out",
     ),
     (DELIVERED, UNKNOWN): Cell(
         means="code received; asking lnd about the payment", money_out=True, runs=PAY, alarm="lnd still does not say"
     ),
     (DELIVERED, IN_FLIGHT): Cell(
-        means="code received, settlement is coming", money_out=True, runs=PAY, alarm="the code is here"
+        means="code received, settlement is coming",
+        money_out=True,
+        runs=PAY,
+        alarm="code received and the money is still out",
     ),
     (DELIVERED, SETTLED): Cell(
         means="code received, settled",
@@ -188,7 +194,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
         money_out=False,
         runs=POLL,
         ends_ever=End.CHARGED_UNFULFILLED,
-        alarm="charged without a code",
+        alarm="charged, and the code did not come",
     ),
     (CANCELED, FAILED): Cell(
         means="canceled, the money is back",
@@ -206,7 +212,7 @@ CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
     ),
     # --- we stopped asking
     (ABANDONED, NONE): Cell(means="given up, nothing was spent", money_out=False, runs=NOBODY),
-    (ABANDONED, SETTLED): Cell(means="charged without a code", money_out=False, runs=NOBODY),
+    (ABANDONED, SETTLED): Cell(means="charged, and the code never came", money_out=False, runs=NOBODY),
     (ABANDONED, FAILED): Cell(means="given up, the money is back", money_out=False, runs=NOBODY),
     (ABANDONED, GONE): Cell(
         means="given up; lnd cannot say any more how the payment ended", money_out=False, runs=NOBODY

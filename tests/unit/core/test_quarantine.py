@@ -23,6 +23,7 @@ from tests.unit.build import (
     POLICY,
     PREIMAGE,
     S,
+    changed,
     looked,
     order,
     pair,
@@ -98,7 +99,7 @@ def test_a_stored_preimage_that_fits_is_proof_and_one_that_does_not_is_none() ->
 
 
 def test_a_code_that_is_here_decides_the_end_whatever_the_order_was_called() -> None:
-    found = replace(aside(OrderState.REQUESTED, HtlcState.IN_FLIGHT), code="012345")
+    found = changed(aside(OrderState.REQUESTED, HtlcState.IN_FLIGHT), code="012345")
     assert after(found, FAILED).end is End.FULFILLED_FREE
     assert after(found, SETTLED).end is after(found, WRITTEN_OFF).end is End.FULFILLED
 
