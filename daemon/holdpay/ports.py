@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from holdpay.core.events import Event, ProviderStatus
+from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.machine import Step
 from holdpay.core.model import Order
@@ -114,10 +115,10 @@ class Reply(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An order that the provider took."""
+    """An order that the provider took. ``payreq`` None: it is paid, from the account's balance."""
 
     provider_order_id: str
-    payreq: str
+    payreq: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +191,12 @@ class ProviderHealth:
 class CodeProvider(Protocol):
     """sms4sats. Raises ProviderUnavailable (with ``retry_after_s``), ProviderRefused or ProviderProtocolError only."""
 
-    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
-        """Creates an order. Not repeated inside: a lost reply leaves an order that nobody pays."""
+    async def place(self, placing: Placing) -> Reply[Placed]:
+        """Creates an order. Never repeated inside: a lost reply leaves an order that nobody pays, or one that is paid.
+
+        ``Placed.payreq`` is None if the placing is prepaid, and only then. Raises ProviderKeyMissing, before anything
+        is sent, if it needs the account's key and there is none.
+        """
         ...
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:

@@ -32,7 +32,7 @@ class ProviderStatus:
     error: str | None = None
     """The order is over and its invoice canceled, in the provider's words."""
     unread: str | None = None
-    """The reply itself, cut: it has a code or a number that cannot be read, or not to its end. None: it has not."""
+    """The reply itself, cut: it has something delivered that cannot be read, or not to its end. None: it has not."""
 
 
 @dataclass(frozen=True, slots=True)

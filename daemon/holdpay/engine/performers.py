@@ -136,6 +136,7 @@ class Performers:
             except ProviderError as error:
                 self._engine.apply(order_id, _placing_failed(error), raw=_raw(error))
             else:
+                assert reply.value.payreq is not None
                 placed = ev.OrderPlaced(reply.value.provider_order_id, reply.value.payreq)
                 await self._decoder.begin(placed.payreq)
                 self._engine.apply(order_id, placed, raw=reply.raw)
