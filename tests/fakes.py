@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from holdpay.core.events import ProviderStatus
+from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import (
     Attempt,
     AttemptStatus,
@@ -30,7 +31,7 @@ from holdpay.core.lightning import (
     Reported,
 )
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
-from holdpay.ports import NodeState, NodeStatus, Placed, Placing, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from tests.virtual_loop import VirtualLoop
 
 START_MS = 1_800_000_000_000

@@ -10,9 +10,9 @@ from typing import Generic, Protocol, TypeVar
 from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
-from holdpay.core.machine import Step
 from holdpay.core.model import Order
 from holdpay.core.states import End
+from holdpay.core.step import Step
 from holdpay.errors import LimitExceeded
 
 

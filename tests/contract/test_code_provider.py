@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, Placing, Reply, ServiceInfo, Urgency
+from holdpay.ports import Placed, Reply, ServiceInfo, Urgency
 from holdpay.sandbox import bolt11
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Refused, Settled
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats

@@ -16,7 +16,8 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from holdpay.ports import Placing, Urgency
+from holdpay.core.kinds.spec import Placing
+from holdpay.ports import Urgency
 from holdpay.sandbox.clock import WallClock
 from holdpay.sandbox.http_server import Request
 from holdpay.sandbox.payee import Payee

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from holdpay.core.kinds.spec import Placing
 from holdpay.errors import (
     ProviderError,
     ProviderKeyMissing,
@@ -13,7 +14,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Placing, Urgency
+from holdpay.ports import Urgency
 from tests.contract.provider_servers import hang_up, http, raw_server
 from tests.contract.test_code_provider import ORDER_ID, against, connected
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdpay.core.events import Event
-from holdpay.core.machine import Step
 from holdpay.core.model import Order
+from holdpay.core.step import Step
 from holdpay.errors import StoreError
 from holdpay.ports import Limits
 from holdpay.store.store import SqliteStore

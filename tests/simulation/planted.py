@@ -107,14 +107,14 @@ def a_payment_is_sent_again_after_a_hold() -> contextlib.AbstractContextManager[
 
     @contextlib.contextmanager
     def planted() -> Iterator[None]:
-        retry = machine._plan_retry
+        retry = hold._plan_retry
 
         def forgetful(order: Order, ctx: Any) -> Order:
             assert order.payment is not None
             return retry(replace(order, payment=replace(order.payment, reached_payee=False)), ctx)
 
         with (
-            patch.object(machine, "_plan_retry", forgetful),
+            patch.object(hold, "_plan_retry", forgetful),
             patch.object(machine, "_is_licensed", lambda payment: True),
         ):
             yield
@@ -221,7 +221,7 @@ def a_lost_record_is_given_up_at_once() -> contextlib.AbstractContextManager[Any
         payment = order.payment
         if payment is None or not order.is_money_out or not payment.is_known_to_lnd:
             return order
-        return machine._gone(order, payment, "gone", ctx)
+        return hold._gone(order, payment, "gone", ctx)
 
     return _handler(ev.PaymentNotFound, hasty)
 
@@ -270,4 +270,4 @@ def an_in_flight_payment_is_taken_for_absent() -> contextlib.AbstractContextMana
 @bug
 def what_was_refused_and_is_settled_counts_as_paid_before() -> contextlib.AbstractContextManager[Any]:
     """A refusal alone frees the spending limit of a payment that arrived all the same."""
-    return patch.object(machine, "_is_paid_before", lambda order, payment, update: payment.refusal is not None)
+    return patch.object(hold, "_is_paid_before", lambda order, payment, update: payment.refusal is not None)

@@ -14,8 +14,9 @@ from unittest.mock import patch
 from holdpay.core import events as ev
 from holdpay.core.duties import Duty, spec_of
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
+from holdpay.core.step import Step
 from holdpay.engine import performers
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from holdpay.core.events import ProviderStatus
+from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity, Reported
 from holdpay.errors import (
     LndUnavailable,
@@ -16,7 +17,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import NodeState, NodeStatus, Placed, Placing, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from tests.simulation.auditor import Violation
 from tests.simulation.story import short
 

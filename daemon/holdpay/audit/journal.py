@@ -10,10 +10,11 @@ from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing,
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.events import Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
 from holdpay.core.explain import sat
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.states import MONEY_MAY_BE_OUT, HtlcState, OrderState
+from holdpay.core.step import Step
 from holdpay.errors import InvariantViolation
 
 MEND = "Stop holdpayd and copy its state directory before anything else; then see docs/operations.md, damaged database."

@@ -20,10 +20,11 @@ from holdpay.core.events import (
     TimePassed,
 )
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED, UNKNOWN, Order
 from holdpay.core.policy import Policy, Strictness
 from holdpay.core.states import HtlcState
+from holdpay.core.step import Step
 from holdpay.redact import hash8
 
 KIND = "code"

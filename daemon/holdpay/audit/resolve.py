@@ -15,6 +15,7 @@ from holdpay.clock import SystemClock
 from holdpay.config import Settings
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.explain import explain
+from holdpay.core.hold import misfit
 from holdpay.core.lightning import (
     AttemptStatus,
     HtlcLook,
@@ -26,7 +27,7 @@ from holdpay.core.lightning import (
     Reported,
     preimage_fits,
 )
-from holdpay.core.machine import decide, misfit
+from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
 from holdpay.core.states import HtlcState, OrderState

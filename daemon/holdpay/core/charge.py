@@ -1,7 +1,7 @@
 """A spend of the prepaid account's balance, in place of a payment.
 
-The intent is on disk before the order is placed, and it is placed once: a reply that was lost is never repeated, because
-each repetition could spend again. What became of it the balance may prove, or a person says it.
+The intent is on disk before the order is placed, and it is placed once: a reply that was lost is never repeated,
+because each repetition could spend again. What became of it the balance may prove, or a person says it.
 """
 
 from __future__ import annotations

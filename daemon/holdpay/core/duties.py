@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdpay.core.charge import ChargeState
+from holdpay.core.hold import is_dispatch_planned, may_dispatch
 from holdpay.core.lightning import DispatchSpec
-from holdpay.core.machine import is_dispatch_planned, may_dispatch
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, dispatch_spec, latest_expiry_height
 from holdpay.core.states import MONEY_MAY_BE_OUT, FailureClass, HtlcState, OrderState
@@ -23,6 +24,8 @@ class Duty(StrEnum):
     """Dispatch when it is licensed and due; follow the HTLC while money may be out."""
     POLL = "poll"
     """Ask the provider."""
+    BALANCE = "balance"
+    """Ask for the account's balance: a reply was lost, and it may prove that nothing was spent."""
     CANCEL = "cancel"
     """Ask the provider to cancel, as soon as it may be."""
 
@@ -31,6 +34,8 @@ def duties(order: Order) -> frozenset[Duty]:
     """The duties of an order now. They wait for their times themselves, so this does not depend on the clock."""
     if order.is_closed:
         return frozenset()
+    if order.request.is_prepaid:
+        return _prepaid_duties(order)
     if order.is_quarantined and order.payment is None:
         # Nothing was sent, and nothing will be.
         return frozenset()
@@ -41,20 +46,36 @@ def duties(order: Order) -> frozenset[Duty]:
     wanted = set()
     if order.is_money_out or is_dispatch_planned(order):
         wanted.add(Duty.PAY)
-    if _needs_polling(order, order.payment):
+    if _may_be_polled(order) and not _is_untouched(order, order.payment):
         wanted.add(Duty.POLL)
     if order.cancel_at_ms is not None:
         wanted.add(Duty.CANCEL)
     return frozenset(wanted)
 
 
-def _needs_polling(order: Order, payment: Payment) -> bool:
+def _prepaid_duties(order: Order) -> frozenset[Duty]:
+    state = None if order.charge is None else order.charge.state
+    if order.state is OrderState.REQUESTED and state is not ChargeState.UNKNOWN:
+        # INTENDED too: the task that placed it is at it, or it was lost on the way and has to say so.
+        return frozenset() if order.is_quarantined and state is not ChargeState.INTENDED else frozenset({Duty.PLACE})
+    if order.state is OrderState.REQUESTED:
+        return frozenset({Duty.BALANCE})
+    wanted = {Duty.POLL} if _may_be_polled(order) else set()
+    if order.cancel_at_ms is not None:
+        wanted.add(Duty.CANCEL)
+    return frozenset(wanted)
+
+
+def _may_be_polled(order: Order) -> bool:
     if order.provider_order_id is None:
         return False
-    if order.state is OrderState.DELIVERED:
-        return order.spec.outlives_delivery
-    is_untouched = payment.htlc is HtlcState.NONE and payment.dispatch_count == 0
-    return order.state is not OrderState.AWAITING_PAYMENT or not is_untouched
+    return order.state is not OrderState.DELIVERED or order.spec.outlives_delivery
+
+
+def _is_untouched(order: Order, payment: Payment) -> bool:
+    """The provider has nothing to tell of an invoice that was never paid."""
+    is_unsent = payment.htlc is HtlcState.NONE and payment.dispatch_count == 0
+    return order.state is OrderState.AWAITING_PAYMENT and is_unsent
 
 
 # --- the PAY duty: what to do next --------------------------------------------------------------------------------
@@ -159,11 +180,12 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     more than the longest interval.
     """
     payment = order.payment
-    assert payment is not None
     asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
     if order.state is OrderState.DELIVERED:
         wait_ms = int(order.spec.follow_poll_s(order, policy, now_ms) * 1000)
         return now_ms if asked_at_ms is None else asked_at_ms + wait_ms
+    if payment is None:
+        return _next_waiting_poll_at_ms(order, order.state_since_ms, asked_at_ms, policy, now_ms)
     is_ended = payment.htlc not in MONEY_MAY_BE_OUT and payment.htlc_since_ms <= now_ms
     if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
         again_ms = 0 if asked_at_ms is None else asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000)
@@ -171,7 +193,12 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
         return max(now_ms, payment.htlc_since_ms + 1, again_ms)
     if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
         return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
-    since_ms = min(max(order.state_since_ms, payment.htlc_since_ms), now_ms)
+    since_ms = max(order.state_since_ms, payment.htlc_since_ms)
+    return _next_waiting_poll_at_ms(order, since_ms, asked_at_ms, policy, now_ms)
+
+
+def _next_waiting_poll_at_ms(order: Order, since_ms: int, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
+    since_ms = min(since_ms, now_ms)
     latest_ms = max(since_ms, asked_at_ms or 0)
     waited_s = (latest_ms - since_ms) / 1000
     max_s = policy.poll_max_s if waited_s < policy.promise_s else policy.poll_late_max_s

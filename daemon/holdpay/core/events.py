@@ -37,10 +37,10 @@ class ProviderStatus:
 
 @dataclass(frozen=True, slots=True)
 class OrderPlaced:
-    """The provider took the order."""
+    """The provider took the order. ``payreq`` None: it is paid, from the account."""
 
     provider_order_id: str
-    payreq: str
+    payreq: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,25 @@ class PlacingFailed:
     may_retry: bool
     wait_s: float = 0
     """How long the provider wants to be left alone."""
+    is_sure: bool = True
+    """Nothing was ordered. False: the reply was lost, or made no sense; of a prepaid order that may be spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeIntended:
+    """Committed right before a prepaid order is placed, by the task that places it. ``balance_sat``: of the account at
+    that time; None: not known."""
+
+    balance_sat: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSeen:
+    """The account's balance, asked for after a reply was lost. ``is_alone``: nothing else of ours could have moved it
+    since the intent."""
+
+    balance_sat: int
+    is_alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +215,8 @@ class TimePassed:
 Event = (
     OrderPlaced
     | PlacingFailed
+    | ChargeIntended
+    | BalanceSeen
     | InvoiceDecoded
     | InvoiceUndecodable
     | DispatchIntended

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import wants_look
+from holdpay.core.hold import is_dispatch_planned, was_never_sent
 from holdpay.core.lightning import FailureReason
-from holdpay.core.machine import (
-    is_dispatch_planned,
-    may_be_canceled,
-    patience_until_ms,
-    promise_until_ms,
-    was_never_sent,
-)
+from holdpay.core.machine import may_be_canceled, patience_until_ms, promise_until_ms
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
 from holdpay.core.states import End, FailureClass, HtlcState, OrderState
@@ -60,6 +56,8 @@ def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
 
 def _alarms_of_payment(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
     payment = order.payment
+    if order.charge is not None:
+        return _alarms_of_charge(order, order.charge, policy, now_ms)
     if payment is None:
         return ()
     age_ms = now_ms - max(order.state_since_ms, payment.htlc_since_ms)
@@ -73,6 +71,16 @@ def _alarms_of_payment(order: Order, policy: Policy, now_ms: int) -> tuple[str, 
     if order.is_money_out:
         found += _alarms_of_money_out(order, payment, policy, age_ms, now_ms)
     return tuple(found)
+
+
+def _alarms_of_charge(order: Order, charge: Charge, policy: Policy, now_ms: int) -> tuple[str, ...]:
+    if charge.state is ChargeState.UNKNOWN and now_ms - charge.since_ms > policy.alarm_refund_s * 1000:
+        return (f"order {order.id}: nobody can say whether the account was charged; see `holdpayd resolve {order.id}`",)
+    until_ms = patience_until_ms(order, policy)
+    is_late = until_ms is not None and now_ms > until_ms + policy.alarm_refund_s * 1000
+    if not is_late or order.state is OrderState.DELIVERED:
+        return ()
+    return (f"order {order.id}: {_what_is_late(order, policy)} and {order.spec.words.thing} did not come",)
 
 
 def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms: int, now_ms: int) -> list[str]:
@@ -181,6 +189,8 @@ def _summary(order: Order) -> str:
 
 def _money(order: Order, policy: Policy, block_height: int) -> str:
     payment = order.payment
+    if order.request.is_prepaid:
+        return _money_of_charge(order.charge)
     if payment is None and not order.is_closed:
         return "No money was sent."
     if payment is None:
@@ -208,6 +218,21 @@ def _money(order: Order, policy: Policy, block_height: int) -> str:
     if payment.dispatch_count:
         return f"Nothing was spent: lnd twice knew nothing of the payment of {amount}, so it was never sent."
     return f"Nothing was sent. The hold invoice asks {amount}."
+
+
+def _money_of_charge(charge: Charge | None) -> str:
+    if charge is None:
+        return "Nothing was taken from the prepaid account."
+    amount = sat(charge.amount_sat * 1000)
+    return {
+        ChargeState.INTENDED: f"{amount} are being taken from the prepaid account.",
+        ChargeState.UNKNOWN: (
+            f"Perhaps {amount} were taken from the prepaid account: the provider's reply was lost. They count as spent."
+        ),
+        ChargeState.CHARGED: f"{amount} were taken from the prepaid account, as the price was quoted.",
+        ChargeState.REFUSED: "Nothing was taken from the prepaid account.",
+        ChargeState.RETURNED: f"{amount} were taken from the prepaid account and go back to it, says the provider.",
+    }[charge.state]
 
 
 def _money_back(payment: Payment) -> str:
@@ -273,6 +298,8 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
         return _next_in_quarantine(order)
     if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
         return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; what comes first wins."
+    if order.charge is not None:
+        return _next_of_charge(order, order.charge, policy, now_ms)
     if order.payment is None:
         return _next_before_payment(order, now_ms)
     if wants_look(order, policy, block_height, now_ms):
@@ -289,6 +316,17 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
         HtlcState.GONE: "The order closes now.",
         HtlcState.SETTLED: _next_settled(order, policy),
     }[order.payment.htlc]
+
+
+def _next_of_charge(order: Order, charge: Charge, policy: Policy, now_ms: int) -> str:
+    if charge.state is ChargeState.UNKNOWN:
+        return (
+            "It is not ordered again. The account's balance is asked for: if it is what it was before, nothing was"
+            f" spent. Otherwise look at it, and say how it ended with `holdpayd resolve {order.id}`."
+        )
+    if charge.state is not ChargeState.CHARGED:
+        return _next_before_payment(order, now_ms)
+    return _next_settled(order, policy) if order.state is OrderState.DELIVERED else order.spec.comes_next(order)
 
 
 def _next_settled(order: Order, policy: Policy) -> str:
@@ -316,6 +354,8 @@ def _next_before_payment(order: Order, now_ms: int) -> str:
         return f"The order is placed again {wait}; the last try failed ({(order.provider_text or '').rstrip('.')})."
     if order.payreq is not None:
         return "lnd reads the hold invoice next; it is checked before anything is paid."
+    if order.request.is_prepaid:
+        return "The order is being placed; the price is taken from the prepaid account."
     return "The order is being placed; the hold invoice is checked before anything is paid."
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdpay.core.charge import Charge
 from holdpay.core.model import Order, Payment
 
 
@@ -31,6 +32,16 @@ def moved_back(order: Order, by_ms: int) -> Order:
         cancel_at_ms=_earlier(order.cancel_at_ms, by_ms),
         quarantined_at_ms=_earlier(order.quarantined_at_ms, by_ms),
         payment=order.payment and _payment_moved_back(order.payment, by_ms),
+        charge=order.charge and _charge_moved_back(order.charge, by_ms),
+    )
+
+
+def _charge_moved_back(charge: Charge, by_ms: int) -> Charge:
+    return replace(
+        charge,
+        since_ms=charge.since_ms - by_ms,
+        intended_at_ms=charge.intended_at_ms - by_ms,
+        unmoved_since_ms=_earlier(charge.unmoved_since_ms, by_ms),
     )
 
 
@@ -54,6 +65,8 @@ def _happened_ms(order: Order) -> list[int]:
     times = [order.state_since_ms, order.cancel_wanted_at_ms]
     if order.payment is not None:
         times += [order.payment.htlc_since_ms, order.payment.unpaid_since_ms, order.payment.unpaid_again_at_ms]
+    if order.charge is not None:
+        times.append(order.charge.since_ms)
     return [at_ms for at_ms in times if at_ms is not None]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdpay.core.charge import ChargeState
 from holdpay.core.kinds.spec import Words
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcSignal, HtlcState, OrderSignal, OrderState
@@ -148,13 +149,38 @@ PAIR_TABLE: dict[tuple[OrderState, HtlcState], str] = {
 }
 
 
+CHARGE_TABLE: dict[tuple[OrderState, ChargeState | None], str] = {
+    (_R, None): "ordering at the provider",
+    (_R, ChargeState.INTENDED): "ordering at the provider, paid from the account",
+    (_R, ChargeState.UNKNOWN): "perhaps ordered and charged: the provider's reply was lost",
+    (_R, ChargeState.REFUSED): "the provider did not take the order, nothing was charged",
+    (_P, ChargeState.CHARGED): "paid from the account, {finding}",
+    (_N, ChargeState.CHARGED): "paid from the account, {waiting}",
+    (_D, None): "{got}, nothing charged",
+    (_D, ChargeState.CHARGED): "{got}, paid from the account",
+    (_D, ChargeState.REFUSED): "{got}, nothing charged",
+    (_D, ChargeState.UNKNOWN): "{got}; nobody can say whether the account was charged",
+    (_C, ChargeState.RETURNED): "canceled, the price goes back to the account",
+    (_X, None): "given up, nothing was charged",
+    (_X, ChargeState.UNKNOWN): "given up; nobody can say whether the account was charged",
+    (_X, ChargeState.CHARGED): "charged, and {thing} never came",
+    (_X, ChargeState.REFUSED): "given up, nothing was charged",
+}
+"""The same of an order that the prepaid account pays: (state, charge) → phase. What is missing is impossible."""
+
+
+def cell(order: Order) -> str:
+    """Where the order's two halves stand, as the tables have it. IMPOSSIBLE: we contradict ourselves."""
+    if order.request.is_prepaid:
+        return CHARGE_TABLE.get((order.state, None if order.charge is None else order.charge.state), IMPOSSIBLE)
+    return PAIR_TABLE[order.state, order.htlc]
+
+
 def phase(order: Order) -> str:
     """The pair in a few words for people."""
-    return phase_of(order.state, order.htlc, order.spec.words)
+    return in_words(cell(order), order.spec.words)
 
 
-def phase_of(state: OrderState, htlc: HtlcState, words: Words) -> str:
-    """The words of a cell, as a kind has them. Empty: the cell is impossible."""
-    return PAIR_TABLE[state, htlc].format(
-        thing=words.thing, got=words.got, finding=words.finding, waiting=words.waiting
-    )
+def in_words(text: str, words: Words) -> str:
+    """A cell's text with the words of a kind."""
+    return text.format(thing=words.thing, got=words.got, finding=words.finding, waiting=words.waiting)

@@ -22,9 +22,10 @@ from holdpay.core.events import (
 )
 from holdpay.core.explain import alarms
 from holdpay.core.lightning import NodeIdentity
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.step import Step
 from holdpay.core.tables import phase
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor

@@ -1,4 +1,4 @@
-"""What a client asks for, in its own words: nothing is looked up or checked yet. Absent limits are None; 0 is a limit."""
+"""What a client asks for, in its own words: nothing is looked up or checked yet."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Wanted = CodeWanted | RentalWanted | SmsWanted | EmailWanted | FundWanted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What goes with every request. ``force``: order even if the provider shows no stock."""
+    """What goes with every request. A limit that is absent is None; 0 is one. ``force``: order even if the provider shows no stock."""
 
     key: str
     max_price_sat: int | None = None

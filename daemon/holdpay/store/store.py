@@ -17,9 +17,9 @@ from pydantic import TypeAdapter
 
 from holdpay.core.events import Event, event_name
 from holdpay.core.lightning import Attempt
-from holdpay.core.machine import Step
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState
+from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store.database import (

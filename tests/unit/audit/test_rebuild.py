@@ -15,8 +15,9 @@ from holdpay.core.duties import Dispatch, Duty, duties, next_payment_action
 from holdpay.core.events import ProviderReplied, TimePassed, event_name
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history
+from holdpay.core.hold import is_dispatch_planned
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
-from holdpay.core.machine import decide, is_dispatch_planned
+from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED
 from holdpay.core.states import End, HtlcState, OrderState
 from tests.unit.build import (

@@ -13,9 +13,10 @@ from holdpay.core import events as ev
 from holdpay.core.duties import Duty, duties, wants_look
 from holdpay.core.explain import alarms, explain
 from holdpay.core.lightning import PaymentStatus
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.step import Step
 from holdpay.errors import InvariantViolation
 from tests.unit.build import (
     ALICE,

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdpay.core import events as ev
-from holdpay.core import machine
+from holdpay.core import tables
 from holdpay.core.duties import duties
+from holdpay.core.hold import CLOCKS_DIFFER_MS, is_dispatch_planned, may_dispatch
 from holdpay.core.lightning import FailureReason, preimage_fits
-from holdpay.core.machine import CLOCKS_DIFFER_MS, MAX_ANOMALIES, decide, is_dispatch_planned, may_dispatch
+from holdpay.core.machine import MAX_ANOMALIES, decide
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
 from holdpay.core.states import MONEY_MAY_BE_OUT, End, FailureClass, HtlcState, OrderState
@@ -48,7 +49,7 @@ NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
 
 OPEN_CELLS = [
-    (state, htlc) for (state, htlc), text in PAIR_TABLE.items() if text != machine.IMPOSSIBLE and state is not ABANDONED
+    (state, htlc) for (state, htlc), text in PAIR_TABLE.items() if text != tables.IMPOSSIBLE and state is not ABANDONED
 ]
 
 
@@ -80,7 +81,7 @@ OURS = {(REQUESTED, name) for name in {*_LND, "cancel accepted"}}
 def check(before: Order, after: Order) -> None:
     """The laws of one step."""
     assert not (after.is_closed and after.is_money_out), "closed while money may be out"
-    assert PAIR_TABLE[after.state, after.htlc] != machine.IMPOSSIBLE
+    assert PAIR_TABLE[after.state, after.htlc] != tables.IMPOSSIBLE
     assert after.is_closed == (after.end is not None)
     if before.is_closed:
         assert after == before, "a closed order changed"

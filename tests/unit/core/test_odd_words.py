@@ -12,9 +12,10 @@ from holdpay.core import events as ev
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history_line
 from holdpay.core.items import MAX_OTHERS
-from holdpay.core.machine import MAX_ANOMALIES, Step, decide
+from holdpay.core.machine import MAX_ANOMALIES, decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.step import Step
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
 from tests.unit.build import NOW_MS, POLICY, S, order, pair, replied, settled

@@ -13,7 +13,8 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.duties import Duty, duties
 from holdpay.core.explain import alarms
-from holdpay.core.machine import decide, may_dispatch
+from holdpay.core.hold import may_dispatch
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import MONEY_MAY_BE_OUT, End, HtlcState, OrderState
 from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE, phase

@@ -9,7 +9,8 @@ import pytest
 from holdpay.audit.laws import law_findings
 from holdpay.core import events as ev
 from holdpay.core.explain import alarms, explain
-from holdpay.core.machine import decide, may_dispatch, misfit
+from holdpay.core.hold import may_dispatch, misfit
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE

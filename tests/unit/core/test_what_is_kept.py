@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from holdpay.core import events as ev
+from holdpay.core.hold import is_dispatch_planned, may_dispatch
 from holdpay.core.lightning import AttemptStatus
-from holdpay.core.machine import Step, decide, is_dispatch_planned, may_dispatch
+from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState, OrderState
+from holdpay.core.step import Step
 from tests.unit.build import (
     ALICE,
     FAILED_ON_THE_WAY,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdpay.core.kinds.spec import Placing
 from holdpay.core.model import Order
 from holdpay.engine.desk import CodeRequest, Desk
 from holdpay.errors import (
@@ -21,7 +22,7 @@ from holdpay.errors import (
     PriceUnknown,
     ProviderUnavailable,
 )
-from holdpay.ports import CountryInfo, OrderFilter, Placed, Placing, Prices, Reply, ServiceInfo
+from holdpay.ports import CountryInfo, OrderFilter, Placed, Prices, Reply, ServiceInfo
 from tests.fakes import MALLORY, START_MS
 from tests.unit.engine.world import World
 

@@ -16,10 +16,12 @@ from holdpay.audit.check import read_stored
 from holdpay.core.duties import Duty
 from holdpay.core.events import CancelRequested, Event, ProviderStatus
 from holdpay.core.explain import alarms
+from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.step import Step
 from holdpay.engine.performers import _urgency
 from holdpay.errors import (
     InvariantViolation,
@@ -32,7 +34,7 @@ from holdpay.errors import (
     ProviderUnavailable,
     StoreError,
 )
-from holdpay.ports import NodeState, Placed, Placing, Reply, Urgency
+from holdpay.ports import NodeState, Placed, Reply, Urgency
 from tests.fakes import (
     ALICE,
     HOP_DOWN,

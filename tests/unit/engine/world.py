@@ -10,9 +10,9 @@ from random import Random
 from typing import Any
 
 from holdpay.core.events import Event
-from holdpay.core.machine import Step
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.step import Step
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvariantViolation, StoreError
 from holdpay.ports import Limits

@@ -24,9 +24,10 @@ from sqlite_utils import Database, Migrations
 
 from holdpay.core import events as ev
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
-from holdpay.core.machine import Step, decide
+from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment, PaymentFailure
 from holdpay.core.states import End, FailureClass, HtlcState, OrderState
+from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter
 from holdpay.store import database, store
