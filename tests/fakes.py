@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from holdpay.core.events import ProviderStatus
@@ -30,7 +30,7 @@ from holdpay.core.lightning import (
     Reported,
 )
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
-from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import NodeState, NodeStatus, Placed, Placing, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from tests.virtual_loop import VirtualLoop
 
 START_MS = 1_800_000_000_000
@@ -321,7 +321,7 @@ class FakeProvider:
         last_error = "" if self.status_error is None else str(self.status_error)
         return ProviderHealth(url="fake", answered_at_ms=None, last_error=last_error, request_count=len(self.polls))
 
-    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
+    async def place(self, placing: Placing) -> Reply[Placed]:
         self.place_count += 1
         preimage, payreq = f"{self.place_count:064x}", f"lnsb20u1fake{self.place_count}"
         await asyncio.sleep(LATENCY_S)

@@ -232,7 +232,7 @@ def provider_settings(settings: Settings) -> Sms4SatsSettings:
         url=settings.provider.base_url,
         proxy=settings.provider.proxy,
         ca_file=None,
-        ref=None,
+        api_key=None,
         timeout_s=PROVIDER_TIMEOUT_S,
         requests_per_s=settings.provider.requests_per_s,
         burst=settings.provider.request_burst,

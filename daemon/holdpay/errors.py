@@ -19,6 +19,7 @@ HoldpayError
 ├── ProviderError
 │   ├── ProviderUnavailable     retryable: no answer, 429, 5xx
 │   ├── ProviderRefused         it answered no
+│   │   └── ProviderKeyMissing  not even asked: the account's key is not configured
 │   └── ProviderProtocolError   it answered something that makes no sense
 ├── LndError
 │   ├── LndUnavailable          retryable: down, locked, starting
@@ -154,6 +155,12 @@ class ProviderRefused(ProviderError):
     def __init__(self, message: str | None = None, raw: str | None = None) -> None:
         self.raw = raw
         super().__init__(message)
+
+
+class ProviderKeyMissing(ProviderRefused):
+    """The prepaid account's API key is not configured. Name the file that holds it in provider.api_key_file."""
+
+    reason = "PROVIDER_KEY_MISSING"
 
 
 class ProviderProtocolError(ProviderError):

@@ -111,12 +111,25 @@ class Reply(Generic[T]):
     raw: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """The request that creates an order at the provider: a POST of JSON.
+
+    ``needs_key``: with the account's key. ``is_prepaid``: it spends the account's balance, and no invoice comes.
+    """
+
+    path: str
+    body: Mapping[str, str | int | bool]
+    needs_key: bool = False
+    is_prepaid: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An order that the provider took."""
+    """An order that the provider took. ``payreq`` None: it is paid, from the account's balance."""
 
     provider_order_id: str
-    payreq: str
+    payreq: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +202,12 @@ class ProviderHealth:
 class CodeProvider(Protocol):
     """sms4sats. Raises ProviderUnavailable (with ``retry_after_s``), ProviderRefused or ProviderProtocolError only."""
 
-    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
-        """Creates an order. Not repeated inside: a lost reply leaves an order that nobody pays."""
+    async def place(self, placing: Placing) -> Reply[Placed]:
+        """Creates an order. Never repeated inside: a lost reply leaves an order that nobody pays, or one that is paid.
+
+        ``Placed.payreq`` is None if the placing is prepaid, and only then. Raises ProviderKeyMissing, before anything
+        is sent, if it needs the account's key and there is none.
+        """
         ...
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:

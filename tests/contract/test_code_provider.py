@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, Reply, ServiceInfo, Urgency
+from holdpay.ports import Placed, Placing, Reply, ServiceInfo, Urgency
 from holdpay.sandbox import bolt11
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Refused, Settled
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
@@ -47,19 +47,24 @@ from tests.contract.provider_servers import (
 from tests.unit.sms4sats.clock import ManualClock, SkippingClock, settle
 
 HELD = Urgency.HELD_WITHOUT_NUMBER
-USA_OPENAI = {"country": "187", "country_name": "USA", "service": "dr", "service_name": "OpenAI"}
+USA_OPENAI = Placing(path="/createorder", body={"country": 187, "service": "dr"})
 ORDER_ID = "7dc6e6b61d8c54dff6b8d6ea2e3f08b018e57963df81d493a6f9728c4dc83318"
 
 
 @asynccontextmanager
 async def connected(url: str, clock: ManualClock | None = None, **settings: Any) -> AsyncIterator[Sms4Sats]:
-    defaults = Sms4SatsSettings(url=url, proxy=None, ca_file=None, ref=None, timeout_s=5, requests_per_s=2, burst=5)
+    defaults = Sms4SatsSettings(url=url, proxy=None, ca_file=None, api_key=None, timeout_s=5, requests_per_s=2, burst=5)
     fields = {name: getattr(defaults, name) for name in Sms4SatsSettings.__slots__}
     client = Sms4Sats(Sms4SatsSettings(**{**fields, **settings}), clock or SkippingClock(), random.Random(1))
     try:
         yield client
     finally:
         await client.aclose()
+
+
+def invoice_of(placed: Placed) -> str:
+    assert placed.payreq is not None
+    return placed.payreq
 
 
 class Market:
@@ -78,10 +83,10 @@ class Market:
         return self.server.knobs
 
     async def order(self) -> Placed:
-        return (await self.client.place("code", USA_OPENAI)).value
+        return (await self.client.place(USA_OPENAI)).value
 
     async def pay(self, placed: Placed) -> None:
-        terms = bolt11.decode(placed.payreq, self.payee.network_name).terms
+        terms = bolt11.decode(invoice_of(placed), self.payee.network_name).terms
         assert terms.payment_secret is not None
         assert terms.amount_msat is not None
         amount_msat = terms.amount_msat
@@ -106,7 +111,7 @@ async def market() -> AsyncIterator[Market]:
 
 async def test_an_order_goes_from_unpaid_to_a_code_that_is_paid_for(market: Market) -> None:
     placed = await market.order()
-    assert bolt11.decode(placed.payreq, "simnet").terms.payment_hash.hex() == placed.provider_order_id
+    assert bolt11.decode(invoice_of(placed), "simnet").terms.payment_hash.hex() == placed.provider_order_id
     reply = await market.client.order_status(placed.provider_order_id, HELD)
     assert (reply.value.is_paid, reply.value.number, reply.value.code, reply.value.error) == (False, None, None, None)
     await market.pay(placed)
@@ -206,7 +211,7 @@ async def test_polls_keep_the_rate_and_others_do_not_wait_for_them(market: Marke
         await asyncio.wait(polls[:5])
         await client.prices()
         await client.services(187)
-        await client.place("code", USA_OPENAI)
+        await client.place(USA_OPENAI)
         with pytest.raises(ProviderRefused):
             await client.cancel(placed.provider_order_id)
         assert market.server.requests["/orderstatus"] == 5
@@ -229,7 +234,7 @@ async def test_a_429_makes_everybody_wait_as_long_as_it_asks(market: Market) -> 
             for ask in (
                 lambda: client.order_status(placed.provider_order_id, HELD),
                 lambda: client.cancel(placed.provider_order_id),
-                lambda: client.place("code", USA_OPENAI),
+                lambda: client.place(USA_OPENAI),
                 lambda: client.services(187),
                 client.prices,
             )
@@ -252,7 +257,7 @@ async def test_whoever_a_person_waits_for_fails_at_once_in_a_long_pause(market: 
         asks: list[Callable[[], Awaitable[object]]] = [
             client.prices,
             lambda: client.services(187),
-            lambda: client.place("code", USA_OPENAI),
+            lambda: client.place(USA_OPENAI),
         ]
         for ask in asks:
             with pytest.raises(ProviderUnavailable, match="no requests for the next 11 s") as caught:
@@ -324,7 +329,7 @@ UNPAID = http('{"status":"OK","paid":false}')
 PRICES = http('{"receive":3000}')
 
 
-async def test_an_order_is_json_with_a_numeric_country_and_the_ref_if_there_is_one() -> None:
+async def test_an_order_is_the_json_of_its_placing() -> None:
     bodies: list[bytes] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -332,12 +337,11 @@ async def test_an_order_is_json_with_a_numeric_country_and_the_ref_if_there_is_o
         writer.write(http('{"status":"OK","orderId":"a","payreq":"lnbc1a"}'))
 
     async with against(take) as (client, server):
-        await client.place("code", {**USA_OPENAI, "country": "0"})
+        await client.place(Placing(path="/createorder", body={"country": 0, "service": "dr", "ref": "me@example.com"}))
         assert server.heads[0].startswith("POST /createorder HTTP/1.1\r\n")
         assert "content-type: application/json\r\n" in server.heads[0].lower()
-    async with against(take, ref="me@example.com") as (client, _):
-        await client.place("code", USA_OPENAI)
-    assert bodies == [b'{"country":0,"service":"dr"}', b'{"country":187,"service":"dr","ref":"me@example.com"}']
+        assert "x-api-key" not in server.heads[0].lower()
+    assert bodies == [b'{"country":0,"service":"dr","ref":"me@example.com"}']
 
 
 async def test_country_zero_is_sent_like_any_other() -> None:
@@ -438,7 +442,7 @@ async def test_a_get_that_was_lost_once_succeeds() -> None:
 async def test_a_lost_order_or_cancel_is_never_repeated() -> None:
     async with against(hang_up) as (client, server):
         asks: list[Callable[[], Awaitable[object]]] = [
-            lambda: client.place("code", USA_OPENAI),
+            lambda: client.place(USA_OPENAI),
             lambda: client.cancel(ORDER_ID),
         ]
         for ask in asks:

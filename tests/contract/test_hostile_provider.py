@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from holdpay.core.events import ProviderStatus
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import CodeProvider, Placed, Prices, Reply, ServiceInfo, Urgency
+from holdpay.ports import CodeProvider, Placed, Placing, Prices, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import GET_TRIES, MAX_LIST_BYTES, MAX_ORDER_BYTES, Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.fields import MAX_CODE_CHARS, MAX_KEPT_RAW_CHARS, MAX_NUMBER_DIGITS
@@ -34,8 +34,9 @@ MAX_MESSAGE_CHARS: Final = 600
 
 Call = Callable[[Sms4Sats], Awaitable[object]]
 
+CODE: Final = Placing(path="/createorder", body={"country": 187, "service": "dr"})
 CALLS: Final[dict[str, Call]] = {
-    "place": lambda client: client.place("code", {"country": "187", "service": "dr"}),
+    "place": lambda client: client.place(CODE),
     "order_status": lambda client: client.order_status(ORDER_ID, Urgency.HELD_WITHOUT_NUMBER),
     "cancel": lambda client: client.cancel(ORDER_ID),
     "services": lambda client: client.services(187),
@@ -65,7 +66,7 @@ class Gauntlet:
 
     async def _connect(self) -> Sms4Sats:
         given = Sms4SatsSettings(
-            url=self.server.url, proxy=None, ca_file=None, ref=None, timeout_s=TIMEOUT_S, requests_per_s=0, burst=1
+            url=self.server.url, proxy=None, ca_file=None, api_key=None, timeout_s=TIMEOUT_S, requests_per_s=0, burst=1
         )
         return Sms4Sats(given, self._clock, random.Random(1))
 
@@ -141,6 +142,7 @@ def check_value(value: object) -> None:
             pass
         case Placed():
             assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value.provider_order_id)
+            assert value.payreq is not None
             assert re.fullmatch(r"[lL][nN][A-Za-z0-9]{1,7087}", value.payreq)
         case ProviderStatus():
             check_status(value)

@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from holdpay.ports import Urgency
+from holdpay.ports import Placing, Urgency
 from holdpay.sandbox.clock import WallClock
 from holdpay.sandbox.http_server import Request
 from holdpay.sandbox.payee import Payee
@@ -76,30 +78,83 @@ def test_an_example_without_one_of_its_fields_is_not_as_described(name: str) -> 
 
 
 async def test_every_request_of_our_client_is_as_described() -> None:
-    clock = SkippingClock()
-    provider = SimulatedSms4Sats(Payee(clock), clock, Knobs(cancel_from_s=0))
-    await provider.start()
-    settings = Sms4SatsSettings(
-        url=provider.url, proxy=None, ca_file=None, ref="me@example.com", timeout_s=5, requests_per_s=2, burst=5
-    )
-    client = Sms4Sats(settings, clock, provider._shop.rng)
-    try:
-        for country in ("0", "187", "999"):
-            placed = (await client.place("code", {"country": country, "service": "dr"})).value
+    async with simulated(Knobs(cancel_from_s=0)) as (client, provider):
+        for country in (0, 187, 999):
+            code = Placing(path="/createorder", body={"country": country, "service": "dr"})
+            placed = (await client.place(code)).value
             await client.order_status(placed.provider_order_id, Urgency.HELD_WITHOUT_NUMBER)
             await client.cancel(placed.provider_order_id)
-            await client.services(int(country))
-            await client.prices(int(country), "dr")
+            await client.services(country)
+            await client.prices(country, "dr")
         await client.prices()
-    finally:
-        await client.aclose()
-        await provider.stop()
 
     requests = [request for _, request in provider.request_log]
     for request in requests:
         check_request(request)
     paths = {request.path for request in requests}
     assert paths == {"/createorder", "/orderstatus", "/cancelorder", "/getnumbersstatus", "/price"}
+
+
+REF = "me@example.com"
+HOOK = "https://hooks.example.com/a?b=c"
+PLACINGS: Final[dict[str, tuple[str, dict[str, str | int | bool]]]] = {
+    "code": ("/createorder", {"country": 0, "service": "dr", "ref": REF}),
+    "real phone": ("/createorder", {"country": 187, "service": "dr", "realphone": True}),
+    "rental": ("/createorder", {"country": 6, "service": "full", "isRental": True, "ref": REF}),
+    "sms": ("/createsendorder", {"phone": "+19871234567", "message": "hello", "webhookUrl": HOOK, "ref": REF}),
+    "email": ("/createemailsendorder", {"address": "satoshi@example.com", "message": "hello", "webhookUrl": HOOK}),
+}
+
+
+@asynccontextmanager
+async def simulated(knobs: Knobs) -> AsyncIterator[tuple[Sms4Sats, SimulatedSms4Sats]]:
+    clock = SkippingClock()
+    provider = SimulatedSms4Sats(Payee(clock), clock, knobs)
+    await provider.start()
+    settings = Sms4SatsSettings(
+        url=provider.url, proxy=None, ca_file=None, api_key=KEY, timeout_s=5, requests_per_s=2, burst=5
+    )
+    client = Sms4Sats(settings, clock, provider._shop.rng)
+    try:
+        yield client, provider
+    finally:
+        await client.aclose()
+        await provider.stop()
+
+
+@pytest.mark.parametrize("name", PLACINGS)
+async def test_every_kind_is_placed_as_described_for_an_invoice_without_the_key(name: str) -> None:
+    path, body = PLACINGS[name]
+    async with simulated(Knobs()) as (client, provider):
+        placed = (await client.place(Placing(path=path, body=body))).value
+    assert placed.payreq is not None
+    assert placed.payreq.startswith("ln")
+    ((_, request),) = provider.request_log
+    check_request(request)
+    assert json.loads(request.body) == body
+    assert "x-api-key" not in request.headers
+
+
+@pytest.mark.parametrize("name", PLACINGS)
+async def test_every_kind_is_placed_as_described_from_the_account(name: str) -> None:
+    path, body = PLACINGS[name]
+    placing = Placing(path=path, body={**body, "immediate": True}, needs_key=True, is_prepaid=True)
+    async with simulated(Knobs(balance_sat=MANY_SAT)) as (client, provider):
+        placed = (await client.place(placing)).value
+    assert placed.payreq is None
+    assert provider.knobs.balance_sat < MANY_SAT
+    ((_, request),) = provider.request_log
+    check_request(request)
+    assert request.headers["x-api-key"] == KEY
+
+
+async def test_money_for_the_account_is_ordered_with_the_key_and_comes_with_an_invoice() -> None:
+    async with simulated(Knobs()) as (client, provider):
+        placed = (await client.place(Placing(path="/fund", body={"amount": 10_000}, needs_key=True))).value
+    assert placed.payreq is not None
+    ((_, request),) = provider.request_log
+    check_request(request)
+    assert request.headers["x-api-key"] == KEY
 
 
 JSON = {"content-type": "application/json"}

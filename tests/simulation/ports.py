@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +16,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import NodeState, NodeStatus, Placed, Placing, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from tests.simulation.auditor import Violation
 from tests.simulation.story import short
 
@@ -157,11 +157,11 @@ class ProviderPort:
     def health(self) -> ProviderHealth:
         return ProviderHealth(url="simulated", answered_at_ms=None, last_error="", request_count=0)
 
-    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
+    async def place(self, placing: Placing) -> Reply[Placed]:
         placed = await self._request("place", self._place)
         if placed is None:
             raise ProviderRefused("no", raw="no")
-        return Reply(placed, placed.payreq)
+        return Reply(placed, placed.payreq or "")
 
     def _place(self) -> Placed | None:
         order = self._world.provider.place(PRICE_SAT)

@@ -8,6 +8,15 @@ from enum import StrEnum
 from holdpay.core.lightning import HtlcLook, Invoice, NodeIdentity, PaymentUpdate
 
 
+class SendStatus(StrEnum):
+    """How the sending of an SMS or an e-mail goes, in the provider's words."""
+
+    CREATED = "created"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
     """One ``/orderstatus`` body, made sense of. Absent means absent: ``0``, ``""`` and ``null`` were dropped."""
@@ -16,10 +25,13 @@ class ProviderStatus:
     number: str | None = None
     code: str | None = None
     code_may_lack_zeros: bool = False
+    messages: tuple[str, ...] = ()
+    """All that came to a rented number, in the reply's order."""
+    send_status: SendStatus | None = None
     error: str | None = None
     """The order is over and its invoice canceled, in the provider's words."""
     unread: str | None = None
-    """The reply itself, cut: it has a code or a number that cannot be read, or not to its end. None: it has not."""
+    """The reply itself, cut: it has something delivered that cannot be read, or not to its end. None: it has not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Urgency
+from holdpay.ports import Placing, Urgency
 
 if TYPE_CHECKING:
     from holdpay.engine.engine import Engine
@@ -131,10 +131,11 @@ class Performers:
                 await self._until(order_id, order.place_at_ms)
                 continue
             try:
-                reply = await self._engine.provider.place(order.kind, order.params)
+                reply = await self._engine.provider.place(_placing(order))
             except ProviderError as error:
                 self._engine.apply(order_id, _placing_failed(error), raw=_raw(error))
             else:
+                assert reply.value.payreq is not None
                 placed = ev.OrderPlaced(reply.value.provider_order_id, reply.value.payreq)
                 await self._decoder.begin(placed.payreq)
                 self._engine.apply(order_id, placed, raw=reply.raw)
@@ -388,6 +389,11 @@ class Performers:
 
 def _payer(payment: Payment) -> NodeIdentity:
     return NodeIdentity(payment.node_pubkey, payment.node_network)
+
+
+def _placing(order: Order) -> Placing:
+    body: dict[str, str | int | bool] = {"country": int(order.params["country"]), "service": order.params["service"]}
+    return Placing(path="/createorder", body=body)
 
 
 def _placing_failed(error: ProviderError) -> ev.PlacingFailed:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import httpx
 import socksio
@@ -31,8 +31,14 @@ from tenacity import (
 
 from holdpay import __version__
 from holdpay.core.events import ProviderStatus
-from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Clock, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.errors import (
+    ProviderError,
+    ProviderKeyMissing,
+    ProviderProtocolError,
+    ProviderRefused,
+    ProviderUnavailable,
+)
+from holdpay.ports import Clock, Placed, Placing, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.cache import FreshCache
 from holdpay.sms4sats.parse import Answer
@@ -53,6 +59,8 @@ MAX_RETRY_AFTER_S: Final = 60
 KEEP_ALIVE_S: Final = 30
 """Longer than from one poll of an order to the next."""
 
+KEY_HEADER: Final = "X-API-Key"
+
 _LOST_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 """The answer never began, or was cut off: mostly a kept connection that the server had closed meanwhile."""
 
@@ -62,32 +70,18 @@ class Sms4SatsSettings:
     """How to reach the provider, and how often.
 
     ``proxy``: http://, socks5:// or socks5h://; the environment's is never used. ``ca_file``: PEM, instead of the
-    usual roots. ``ref``: a Lightning Address that earns a share of each order. ``timeout_s``: for one request, from
-    connecting to the last byte. ``requests_per_s``: order status requests of all orders together; 0 means no limit.
+    usual roots. ``api_key``: of the prepaid account; sent with the requests that are about it only. ``timeout_s``: for
+    one request, from connecting to the last byte. ``requests_per_s``: order status requests of all orders together; 0
+    means no limit.
     """
 
     url: str
     proxy: str | None
     ca_file: Path | None
-    ref: str | None
+    api_key: str | None = field(repr=False)
     timeout_s: float
     requests_per_s: float
     burst: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How one kind of order is placed: the endpoint, and the JSON body for an order's params."""
-
-    path: str
-    body: Callable[[Mapping[str, str]], dict[str, Any]]
-
-
-def _code_body(params: Mapping[str, str]) -> dict[str, Any]:
-    return {"country": int(params["country"]), "service": params["service"]}
-
-
-KINDS: Final[Mapping[str, Kind]] = {"code": Kind("/createorder", _code_body)}
 
 
 class Sms4Sats:
@@ -143,16 +137,14 @@ class Sms4Sats:
         await self._limiter.aclose()
         await self._http.aclose()
 
-    async def place(self, kind: str, params: Mapping[str, str]) -> Reply[Placed]:
-        """See ``CodeProvider``. ``kind`` is a key of KINDS."""
+    async def place(self, placing: Placing) -> Reply[Placed]:
+        """See ``CodeProvider``."""
+        headers = self._key_header() if placing.needs_key else {}
         self._check_pause()
-        wanted = KINDS[kind]
-        body = wanted.body(params)
-        if self._settings.ref:
-            body["ref"] = self._settings.ref
-        request = self._http.build_request("POST", wanted.path, json=body)
+        request = self._http.build_request("POST", placing.path, json=dict(placing.body), headers=headers)
+        read = parse.placed_prepaid if placing.is_prepaid else parse.placed
         async with self._limiter.turn(Urgency.NEW, is_counted=False):
-            return await self._ask(request, parse.placed, MAX_ORDER_BYTES, tries=1)
+            return await self._ask(request, read, MAX_ORDER_BYTES, tries=1)
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
         """See ``CodeProvider``."""
@@ -198,6 +190,11 @@ class Sms4Sats:
             reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
         return reply.value
 
+    def _key_header(self) -> dict[str, str]:
+        if self._settings.api_key is None:
+            raise ProviderKeyMissing
+        return {KEY_HEADER: self._settings.api_key}
+
     def _check_pause(self) -> None:
         left_s = self._limiter.pause_left_s
         if left_s > PATIENCE_S:
@@ -209,7 +206,7 @@ class Sms4Sats:
         self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int, *, tries: int
     ) -> Reply[T]:
         try:
-            answer = await self._exchange(request, max_bytes, tries)
+            answer = _without_key(await self._exchange(request, max_bytes, tries), request)
             reply = Reply(read(answer), answer.raw)
         except ProviderRefused:
             self._last_error = ""
@@ -271,6 +268,12 @@ class Sms4Sats:
                 await response.aclose()
         retry_after_s = retry_after(response.headers.get("Retry-After", ""), self._clock.now_ms())
         return Answer(response.status_code, body, retry_after_s)
+
+
+def _without_key(answer: Answer, request: httpx.Request) -> Answer:
+    """The account's key is in no reply that is kept or told: the provider names it in some (``/history``: userId)."""
+    key = request.headers.get(KEY_HEADER, "")
+    return replace(answer, body=answer.body.replace(key.encode(), "…".encode())) if key else answer
 
 
 def _advice(why: str) -> str:

@@ -16,9 +16,20 @@ from typing import Any, Final
 MAX_CODE_CHARS: Final = 320
 """Two SMS: what is paid for may come as a whole sentence."""
 MAX_NUMBER_DIGITS: Final = 32
+MAX_MESSAGES: Final = 1000
+MAX_MESSAGE_CHARS: Final = 2000
+"""Of one message to a rented number: more than an SMS in all its parts."""
 MAX_KEPT_RAW_CHARS: Final = 4096
 """Of a reply that a person has to read: the reference's are some 200 long."""
 
+SENDING_NAMES: Final = ("smsStatus", "emailStatus", "mailStatus", "messageStatus", "sendStatus")
+"""How the sending goes: the first is the reference's, the others likely where it is an e-mail."""
+MESSAGES_NAMES: Final = ("messages", "sms", "smses", "texts", "inbox", "codes")
+"""What came to a rented number: nothing is documented, these are likely. "message" is mostly about the reply itself."""
+DELIVERED_NAMES: Final = ("code", "number", *MESSAGES_NAMES, *SENDING_NAMES)
+
+_TEXT_NAMES: Final = ("text", "message", "body", "content", "sms", "code")
+"""The whole text of a message first: a code is in it."""
 _CUT: Final = "…"
 _MAX_LISTS: Final = 4
 _MAX_PLACES: Final = 40
@@ -96,6 +107,10 @@ def visible(value: str) -> str:
 
 def code(value: object) -> Read:
     """Whatever text there is, cut at MAX_CODE_CHARS."""
+    return _delivered_text(value, MAX_CODE_CHARS)
+
+
+def _delivered_text(value: object, max_chars: int) -> Read:
     value = single(value)
     if is_absent(value):
         return Read()
@@ -103,9 +118,40 @@ def code(value: object) -> Read:
         return Read(is_unread=True)
     is_number = isinstance(value, JsonNumber)
     line = whole_digits(value) if is_number else visible(value)
-    if len(line) > MAX_CODE_CHARS:
-        return Read(line[: MAX_CODE_CHARS - 1] + _CUT, is_number, is_unread=True)
+    if len(line) > max_chars:
+        return Read(line[: max_chars - 1] + _CUT, is_number, is_unread=True)
     return Read(line, is_number, is_unread=not line)
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """What came to a rented number, in the reply's order."""
+
+    texts: tuple[str, ...] = ()
+    is_unread: bool = False
+    """There is one that cannot be read, or not to its end, or there are more than MAX_MESSAGES."""
+
+
+def messages(members: Mapping[str, Any]) -> Messages:
+    """Those of all MESSAGES_NAMES: what stands under a later name and is in a message already is that one."""
+    texts: list[str] = []
+    is_unread = False
+    for name in MESSAGES_NAMES:
+        rows = members.get(name)
+        read = [_message(row) for row in (rows if isinstance(rows, list) else [rows])[:MAX_MESSAGES]]
+        is_unread |= any(one.is_unread for one in read) or (isinstance(rows, list) and len(rows) > MAX_MESSAGES)
+        texts += [one.text for one in read if one.text and not any(one.text in earlier for earlier in tuple(texts))]
+    return Messages(tuple(texts[:MAX_MESSAGES]), is_unread or len(texts) > MAX_MESSAGES)
+
+
+def _message(row: object) -> Read:
+    if row is True:
+        return Read()  # a flag
+    if isinstance(row, dict) and row is not UNREADABLE:
+        said = [_delivered_text(row[name], MAX_MESSAGE_CHARS) for name in _TEXT_NAMES if name in row]
+        is_lost = bool(row) and (not said or any(read.is_unread for read in said))
+        return next((read for read in said if read.text), Read(is_unread=is_lost))
+    return _delivered_text(row, MAX_MESSAGE_CHARS)
 
 
 def whole_digits(number: str) -> str:
@@ -203,7 +249,7 @@ def _rest_of_members(written: str, at: int) -> dict[str, Any]:
         is_lost = value is UNREADABLE and written[key.end() : key.end() + 1] in {"{", "["}
         at = 0 if is_lost else _next_member(written, after)
     known = _merged(pairs)
-    lost = [name for name in ("code", "number") if name not in known and f'"{name}"' in written]
+    lost = [name for name in DELIVERED_NAMES if name not in known and f'"{name}"' in written]
     return {**known, **dict.fromkeys(lost, UNREADABLE)}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
-from holdpay.core.events import ProviderStatus
+from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable
 from holdpay.ports import Placed, Prices, ServiceInfo
 from holdpay.sms4sats import fields
@@ -55,7 +55,24 @@ class Answer:
 
 
 def placed(answer: Answer) -> Placed:
-    """``/createorder``. An order without an invoice ('paid' in its place: a prepaid account's) is none of ours."""
+    """``/createorder`` and its like, of an order that a hold invoice pays. One without an invoice ('paid' in its place)
+    is none of ours."""
+    order_id, payreq = _order_made(answer)
+    if len(payreq) > MAX_PAYREQ_CHARS or not _PAYREQ.fullmatch(payreq):
+        raise _nonsense(answer, "an order without an invoice")
+    return Placed(order_id, payreq)
+
+
+def placed_prepaid(answer: Answer) -> Placed:
+    """``/createorder`` and its like with ``immediate``: 'paid' stands in the place of the invoice."""
+    order_id, payreq = _order_made(answer)
+    if payreq.lower() != "paid":
+        raise _nonsense(answer, "an order that is not paid from the account")
+    return Placed(order_id, None)
+
+
+def _order_made(answer: Answer) -> tuple[str, str]:
+    """Its id, and what stands in the invoice's place."""
     body = _object(answer)
     order_id = fields.text(body.get("orderId")).strip()
     payreq = fields.text(body.get("payreq")).strip()
@@ -63,15 +80,13 @@ def placed(answer: Answer) -> Placed:
         raise _refused(answer, reason)
     if not _ORDER_ID.fullmatch(order_id):
         raise _nonsense(answer, "an order without a usable id")
-    if len(payreq) > MAX_PAYREQ_CHARS or not _PAYREQ.fullmatch(payreq):
-        raise _nonsense(answer, "an order without an invoice")
-    return Placed(order_id, payreq)
+    return order_id, payreq
 
 
 def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
-    """``/orderstatus`` of the order ``order_id``. A code or a number counts whatever stands beside it, the HTTP status
+    """``/orderstatus`` of the order ``order_id``. What was delivered counts whatever stands beside it, the HTTP status
     too. A reply that does not say whether it was paid never reads as unpaid, because that word licenses another
-    payment; one whose code cannot be read neither."""
+    payment; one in which something delivered cannot be read neither."""
     read = fields.body(answer.body)
     body = read.members
     if not any(name in body for name in _STATUS_FIELDS):
@@ -79,27 +94,82 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         raise _nonsense(answer, "an order status that does not say whether it was paid")
     if _is_of_another(body, order_id):
         raise _nonsense(answer, "the status of another order", is_of_order=False)
-    code = fields.Read() if _is_code_of_an_error(answer, body) else fields.code(body.get("code"))
-    number = fields.number(body.get("number"))
-    is_unread = code.is_unread or (number.is_unread and not code.text)
-    if not (code.text or number.text or code.is_unread):
+    found = _delivered(answer, body)
+    if not found.is_there:
         _check_is_yes(answer, body)
     error = "" if _says_no(answer, body) else fields.text(body.get("error"))
-    is_paid = True if code.text else fields.truth(body.get("paid"))
-    if is_paid is None and (number.text or error):
-        is_paid = bool(number.text)
-    is_doubtful = is_unread or _says_no(answer, body) or not (_is_ok(body) and read.is_whole)
-    if is_paid is None or (not is_paid and is_doubtful and not number.text):
+    is_paid = True if found.is_paid_for else fields.truth(body.get("paid"))
+    if is_paid is None and (found.number.text or error):
+        is_paid = bool(found.number.text)
+    is_doubtful = found.is_unread or _says_no(answer, body) or not (_is_ok(body) and read.is_whole)
+    if is_paid is None or (not is_paid and is_doubtful and not found.number.text):
         raise _nonsense(answer, "an order status that does not say whether it was paid")
     return ProviderStatus(
         is_paid=is_paid,
-        number=number.text or None,
-        code=code.text or None,
-        code_may_lack_zeros=code.is_number,
+        number=found.number.text or None,
+        code=found.code.text or None,
+        code_may_lack_zeros=found.code.is_number,
+        messages=found.messages.texts,
+        send_status=found.sending.status,
         # Kept for ever, unlike a code or a number.
         error=without_digits(one_line(error)) or None,
-        unread=fields.kept_raw(answer.raw) if is_unread else None,
+        unread=fields.kept_raw(answer.raw) if found.is_unread else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    status: SendStatus | None = None
+    is_unread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    """What an order status says of the thing that was bought."""
+
+    code: fields.Read
+    number: fields.Read
+    messages: fields.Messages
+    sending: _Sending
+
+    @property
+    def is_paid_for(self) -> bool:
+        """Nobody gets this without paying. ``created`` and ``failed`` prove nothing."""
+        is_sent = self.sending.status in {SendStatus.SENT, SendStatus.DELIVERED}
+        return bool(self.code.text or self.messages.texts) or is_sent
+
+    @property
+    def is_unread(self) -> bool:
+        is_lost = self.code.is_unread or self.messages.is_unread or self.sending.is_unread
+        return is_lost or (self.number.is_unread and not self.code.text)
+
+    @property
+    def is_there(self) -> bool:
+        is_known = self.is_paid_for or bool(self.number.text) or self.sending.status is not None
+        return is_known or self.code.is_unread or self.messages.is_unread or self.sending.is_unread
+
+
+def _delivered(answer: Answer, body: dict[str, Any]) -> _Delivered:
+    says_no = _says_no(answer, body)
+    messages = fields.messages(body)
+    if says_no and not any(_may_hold_code(text) for text in messages.texts):
+        messages = fields.Messages()  # what frameworks tell of an error, under the same names
+    return _Delivered(
+        code=fields.Read() if _is_code_of_an_error(answer, body) else fields.code(body.get("code")),
+        number=fields.number(body.get("number")),
+        messages=messages,
+        sending=_sending(body),
+    )
+
+
+def _sending(body: dict[str, Any]) -> _Sending:
+    said = [word for name in fields.SENDING_NAMES if (word := fields.text(body.get(name)))]
+    known = [SendStatus(word) for text in said if (word := fields.visible(text).lower()) in _SEND_STATUSES]
+    return _Sending(known[0] if known else None, is_unread=bool(said) and not known)
+
+
+def _may_hold_code(text: str) -> bool:
+    return sum(char.isdigit() for char in text) >= _LEAST_CODE_DIGITS
 
 
 def _is_code_of_an_error(answer: Answer, body: dict[str, Any]) -> bool:
@@ -107,11 +177,12 @@ def _is_code_of_an_error(answer: Answer, body: dict[str, Any]) -> bool:
     and not what an SMS brought: a no that says nothing else about an order, with less than four digits."""
     if not _says_no(answer, body) or body.keys() & {"paid", "number"}:
         return False
-    return sum(char.isdigit() for char in fields.code(body.get("code")).text) < _LEAST_CODE_DIGITS
+    return not _may_hold_code(fields.code(body.get("code")).text)
 
 
 _LEAST_CODE_DIGITS: Final = 4
-_STATUS_FIELDS: Final = ("status", "paid", "code", "number", "error")
+_STATUS_FIELDS: Final = ("status", "paid", "error", *fields.DELIVERED_NAMES)
+_SEND_STATUSES: Final = frozenset(SendStatus)
 
 
 def _is_of_another(body: dict[str, Any], order_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from holdpay.errors import (
     ProviderUnavailable,
     StoreError,
 )
-from holdpay.ports import NodeState, Placed, Reply, Urgency
+from holdpay.ports import NodeState, Placed, Placing, Reply, Urgency
 from tests.fakes import (
     ALICE,
     HOP_DOWN,
@@ -218,8 +218,8 @@ async def test_a_second_order_with_the_same_id_at_the_provider_is_refused_before
     place = world.provider.place
     given: list[str] = []
 
-    async def same_id(kind: str, params: Mapping[str, str]) -> Reply[Placed]:
-        reply = await place(kind, params)
+    async def same_id(placing: Placing) -> Reply[Placed]:
+        reply = await place(placing)
         given.append(reply.value.provider_order_id)
         return Reply(Placed(given[0], reply.value.payreq), reply.raw)
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,11 +95,12 @@ def as_journaled(answer: Answer) -> tuple[str, str]:
 
 
 def tells_something(answer: Answer) -> bool:
-    """Whether it is more than what a paid order without a number has said before."""
+    """Whether it is more of an order for a code than what a paid one without a number has said before."""
     try:
-        return parse.order_status(answer) != ProviderStatus(is_paid=True)
+        said = parse.order_status(answer)
     except ProviderError:
         return True
+    return replace(said, send_status=None, messages=()) != ProviderStatus(is_paid=True)
 
 
 async def run_the_gauntlet(path: Path, answers: list[Answer], *, wants_cancel: bool) -> None:

@@ -36,7 +36,7 @@ async def test_a_certificate_that_is_refused_gets_the_advice_that_mends_it(
         url=f"https://localhost:{server.sockets[0].getsockname()[1]}",
         proxy=None,
         ca_file=tmp_path / "certificate" if is_trusted else None,
-        ref=None,
+        api_key=None,
         timeout_s=10,
         requests_per_s=0,
         burst=1,

@@ -313,7 +313,7 @@ def test_a_message_quotes_no_run_of_digits(reason: object) -> None:
 # --- what a person may still read -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", ["Your code is 48010", "[]", '{"status":"OK"}', '{"sms":"48010"}', '{"paid":'])
+@pytest.mark.parametrize("body", ["Your code is 48010", "[]", '{"status":"OK"}', '{"text":"48010"}', '{"paid":'])
 def test_a_reply_that_makes_no_sense_comes_along_for_a_person_to_read(body: str) -> None:
     with pytest.raises(ProviderProtocolError) as error:
         read(body)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Prices, ServiceInfo
+from holdpay.ports import Placed, Prices, ServiceInfo
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
 
@@ -37,6 +38,7 @@ def prices(given: Answer) -> Prices:
 
 ALL: list[Callable[[Answer], object]] = [
     parse.placed,
+    parse.placed_prepaid,
     parse.order_status,
     parse.cancel_accepted,
     parse.services,
@@ -50,12 +52,30 @@ ALL: list[Callable[[Answer], object]] = [
 def test_the_reference_order_has_its_id_and_invoice() -> None:
     placed = parse.placed(example("createorder"))
     assert placed.provider_order_id == "7dc6e6b61d8c54dff6b8d6ea2e3f08b018e57963df81d493a6f9728c4dc83318"
-    assert placed.payreq.startswith("lnbc30u1p34yef6pp5")
+    assert (placed.payreq or "").startswith("lnbc30u1p34yef6pp5")
 
 
-def test_an_order_paid_from_a_prepaid_account_is_not_an_order() -> None:
+def test_an_order_paid_from_a_prepaid_account_is_not_an_order_for_an_invoice() -> None:
     with pytest.raises(ProviderProtocolError, match="without an invoice"):
         parse.placed(example("createorder_immediate"))
+
+
+def test_a_prepaid_order_is_paid_and_has_no_invoice() -> None:
+    order_id = "7dc6e6b61d8c54dff6b8d6ea2e3f08b018e57963df81d493a6f9728c4dc83318"
+    assert parse.placed_prepaid(example("createorder_immediate")) == Placed(order_id, None)
+
+
+@pytest.mark.parametrize("payreq", ["lnbc1abc", None, "", "unpaid", True])
+def test_a_prepaid_order_that_is_not_paid_is_refused(payreq: object) -> None:
+    with pytest.raises(ProviderProtocolError, match="not paid from the account"):
+        parse.placed_prepaid(answer({"status": "OK", "orderId": "abc", "payreq": payreq}))
+
+
+def test_a_prepaid_order_needs_an_id_and_a_no_is_a_no() -> None:
+    with pytest.raises(ProviderProtocolError, match="without a usable id"):
+        parse.placed_prepaid(answer({"status": "OK", "orderId": "", "payreq": "paid"}))
+    with pytest.raises(ProviderRefused, match="balance too low"):
+        parse.placed_prepaid(answer({"status": "error", "reason": "balance too low"}, 400))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +134,7 @@ def test_no_number_is_an_error_of_a_paid_order() -> None:
 
 def test_the_status_of_a_sent_message_reads_as_paid_without_a_number() -> None:
     got = parse.order_status(example("orderstatus_send"))
-    assert (got.is_paid, got.number, got.code) == (True, None, None)
+    assert got == ProviderStatus(is_paid=True, send_status=SendStatus.CREATED)
 
 
 @pytest.mark.parametrize("absent", [0, "0", "", None, False])
@@ -340,6 +360,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["status", "paid", "code", "number", "error", "reason", "orderId", "payreq", "computed", "receive", "value"]
+FIELDS += ["smsStatus", "messages", "sms"]
 
 
 @given(

@@ -23,7 +23,7 @@ with the metadata that they carry (`field` names the field of the request, in ev
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
-  PROVIDER_REFUSED, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
+  PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
 After that it is an order, which always ends in an update with `terminal` set, replayed alike for the same idempotency key.
 """

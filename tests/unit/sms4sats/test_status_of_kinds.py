@@ -1,0 +1,169 @@
+"""What a status reply says of messages that are sent, and of those that come to a rented number."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from holdpay.core.events import ProviderStatus, SendStatus
+from holdpay.errors import ProviderProtocolError, ProviderRefused
+from holdpay.sms4sats import fields, parse
+from holdpay.sms4sats.parse import Answer
+
+
+def read(body: dict[str, Any] | str, http_status: int = 200) -> ProviderStatus:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return parse.order_status(Answer(http_status, text.encode()))
+
+
+def status(**members: object) -> ProviderStatus:
+    return read({"status": "OK", "paid": True, **members})
+
+
+# --- sending --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fields.SENDING_NAMES)
+@pytest.mark.parametrize("word", list(SendStatus))
+def test_how_the_sending_goes_is_read_under_any_likely_name(name: str, word: SendStatus) -> None:
+    assert status(**{name: word.value}) == ProviderStatus(is_paid=True, send_status=word)
+
+
+@pytest.mark.parametrize("said", ["Delivered", " DELIVERED ", ["delivered"]])
+def test_how_a_word_about_the_sending_is_written_does_not_matter(said: object) -> None:
+    assert status(smsStatus=said).send_status is SendStatus.DELIVERED
+
+
+@pytest.mark.parametrize("said", ["undelivered", "not sent", "queued", 5, {"a": 1}])
+def test_an_unknown_word_about_the_sending_is_none_of_ours_and_leaves_the_reply_for_a_person(said: object) -> None:
+    got = status(smsStatus=said)
+    assert got.send_status is None
+    assert got.unread is not None
+    assert "smsStatus" in got.unread
+
+
+@pytest.mark.parametrize("absent", [None, "", 0, "null", []])
+def test_an_absent_word_about_the_sending_is_absent(absent: object) -> None:
+    assert status(smsStatus=absent) == ProviderStatus(is_paid=True)
+
+
+@pytest.mark.parametrize("word", ["sent", "delivered"])
+@pytest.mark.parametrize("paid", [{}, {"paid": "?"}, {"paid": None}, {"paid": False}])
+def test_what_was_sent_was_paid_for_whatever_is_said_of_payment(word: str, paid: dict[str, object]) -> None:
+    assert read({"status": "OK", "smsStatus": word, **paid}).is_paid
+
+
+@pytest.mark.parametrize("word", ["created", "failed", "queued"])
+@pytest.mark.parametrize("paid", [{}, {"paid": "?"}, {"paid": None}])
+def test_another_word_about_the_sending_never_says_whether_it_was_paid(word: str, paid: dict[str, object]) -> None:
+    with pytest.raises(ProviderProtocolError, match="whether it was paid") as caught:
+        read({"status": "OK", "smsStatus": word, **paid})
+    assert caught.value.unread is not None
+
+
+@pytest.mark.parametrize("word", ["created", "failed"])
+def test_an_unpaid_sending_reads_as_unpaid_where_its_word_is_known(word: str) -> None:
+    assert read({"status": "OK", "paid": False, "smsStatus": word}) == ProviderStatus(
+        is_paid=False, send_status=SendStatus(word)
+    )
+
+
+def test_an_unpaid_sending_with_an_unknown_word_never_reads_as_unpaid() -> None:
+    with pytest.raises(ProviderProtocolError, match="whether it was paid"):
+        read({"status": "OK", "paid": False, "smsStatus": "routed"})
+
+
+@pytest.mark.parametrize("http_status", [200, 404, 500])
+def test_what_was_sent_counts_whatever_stands_beside_it(http_status: int) -> None:
+    got = read({"status": "error", "reason": "unable to save data", "paid": True, "smsStatus": "sent"}, http_status)
+    assert (got.is_paid, got.send_status) == (True, SendStatus.SENT)
+
+
+# --- messages to a rented number ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fields.MESSAGES_NAMES)
+def test_messages_are_read_in_order_under_any_likely_name(name: str) -> None:
+    assert status(number=15551234567, **{name: ["first 1111", "second", "first 1111"]}) == ProviderStatus(
+        is_paid=True, number="15551234567", messages=("first 1111", "second", "first 1111")
+    )
+
+
+@pytest.mark.parametrize("name", ["text", "message", "body", "content", "sms", "code"])
+def test_a_message_may_be_an_object_with_its_text_under_any_likely_name(name: str) -> None:
+    rows = [{"id": 1, name: "Your code\nis 004801", "at": 1}, {name: 482103}]
+    assert status(messages=rows).messages == ("Your code is 004801", "482103")
+
+
+def test_of_a_message_with_text_and_code_the_text_counts() -> None:
+    assert status(messages=[{"code": "4801", "text": "Your code is 4801"}]).messages == ("Your code is 4801",)
+
+
+def test_a_single_message_need_not_be_a_list() -> None:
+    assert status(sms="Your code is 4801").messages == ("Your code is 4801",)
+    assert status(sms={"text": "Your code is 4801"}).messages == ("Your code is 4801",)
+
+
+@pytest.mark.parametrize("absent", [None, "", [], {}, [None], [""], [{"text": ""}], [{}], True, False])
+def test_no_messages_are_none(absent: object) -> None:
+    assert status(messages=absent) == ProviderStatus(is_paid=True)
+
+
+def test_a_code_is_no_message_unless_the_list_has_it() -> None:
+    assert status(code="4801", messages=["1111"]).messages == ("1111",)
+    assert status(code="4801", messages=["1111", "4801"]).messages == ("1111", "4801")
+
+
+def test_what_is_in_a_message_already_is_not_read_again_under_another_name() -> None:
+    got = status(messages=["Your code is 4801", "Hello"], codes=["4801", "9999"])
+    assert got.messages == ("Your code is 4801", "Hello", "9999")
+
+
+@pytest.mark.parametrize("odd", [5.5e400, {"when": 1}, [["a", "b"]], {"text": {"a": 1}}])
+def test_a_message_that_cannot_be_read_hides_no_other_and_leaves_the_reply_for_a_person(odd: object) -> None:
+    text = json.dumps({"status": "OK", "paid": True, "messages": ["1111", odd, "2222"]}).replace("Infinity", "{]")
+    got = read(text)
+    assert got.messages in {("1111", "2222"), ()}
+    assert got.unread == text
+
+
+def test_a_list_of_messages_that_is_cut_off_is_noticed() -> None:
+    with pytest.raises(ProviderProtocolError) as caught:
+        read('{"status":"OK","messages":["1111","22')
+    assert caught.value.unread is not None
+    assert read('{"status":"OK","paid":true,"messages":["1111","22').unread is not None
+
+
+def test_messages_are_bounded_and_what_is_cut_is_noticed() -> None:
+    many = [f"{number:04}" for number in range(fields.MAX_MESSAGES)]
+    assert status(messages=many) == ProviderStatus(is_paid=True, messages=tuple(many))
+    more = status(messages=[*many, "last"])
+    assert (len(more.messages), more.unread is None) == (fields.MAX_MESSAGES, False)
+
+    longest = "x" * fields.MAX_MESSAGE_CHARS
+    assert status(messages=[longest]).messages == (longest,)
+    longer = status(messages=[longest + "y"])
+    assert (len(longer.messages[0]), longer.unread is None) == (fields.MAX_MESSAGE_CHARS, False)
+
+
+@pytest.mark.parametrize("paid", [{}, {"paid": "?"}, {"paid": False}])
+def test_who_gets_messages_has_paid(paid: dict[str, object]) -> None:
+    assert read({"status": "OK", "messages": ["hello"], **paid}).is_paid
+
+
+def test_a_message_that_cannot_be_read_never_reads_as_unpaid() -> None:
+    with pytest.raises(ProviderProtocolError, match="whether it was paid"):
+        read({"status": "OK", "paid": False, "messages": [{"odd": 1}]})
+
+
+def test_a_message_counts_whatever_stands_beside_it() -> None:
+    got = read({"status": "error", "reason": "unable to save data", "messages": ["code 004801"]}, 500)
+    assert (got.is_paid, got.messages) == (True, ("code 004801",))
+
+
+@pytest.mark.parametrize("name", ["messages", "codes"])
+def test_the_words_of_an_error_are_no_messages(name: str) -> None:
+    with pytest.raises(ProviderRefused, match="no such order"):
+        read({"status": "error", "reason": "no such order", name: ["E404", "orderId is wrong"]})
