@@ -15,7 +15,7 @@ import structlog
 from holdpay import __version__
 from holdpay.background import Background
 from holdpay.clock import SystemClock
-from holdpay.config import Settings
+from holdpay.config import Settings, read_key
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import HoldpayError
@@ -133,7 +133,7 @@ class _Daemon:
         )
         service = HoldpayService(
             engine=engine,
-            desk=Desk(engine, names),
+            desk=Desk(engine, names, settings.provider.ref),
             catalog=names,
             feed=self._feed,
             about=about,
@@ -227,12 +227,13 @@ def lnd_settings(settings: Settings) -> LndSettings:
 
 
 def provider_settings(settings: Settings) -> Sms4SatsSettings:
-    """For the adapter."""
+    """For the adapter; reads the API key."""
+    key_file = settings.provider.api_key_file
     return Sms4SatsSettings(
         url=settings.provider.base_url,
         proxy=settings.provider.proxy,
         ca_file=None,
-        api_key=None,
+        api_key=None if key_file is None else read_key(key_file),
         timeout_s=PROVIDER_TIMEOUT_S,
         requests_per_s=settings.provider.requests_per_s,
         burst=settings.provider.request_burst,

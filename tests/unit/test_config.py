@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticUndefined
 
 import holdpay.config.certificates
+from holdpay.app import provider_settings
 from holdpay.clock import SystemClock
 from holdpay.config import Settings, find, load
+from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.config.trust import distrust
 from holdpay.core.policy import Policy, Strictness
@@ -33,7 +35,10 @@ WITHOUT_DEFAULT = {
     "lnd.macaroon",
     "lnd.network",
     "payment.max_fee_sat",
+    "provider.api_key_file",
     "provider.proxy",
+    "provider.ref",
+    "provider.warn_balance_below_sat",
 }
 MACAROON = b"\x02\x01\x03lnd"
 
@@ -383,6 +388,117 @@ def test_a_macaroon_in_the_place_of_its_file_name_is_not_repeated(read: Load) ->
     assert secret[:20] not in text
 
 
+# --- the API key ---
+
+
+KEY = "k3y-of-the-account"
+
+
+@pytest.fixture
+def key_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    path = folder / "api-key"
+    path.write_text(f"{KEY}\n")
+    path.chmod(0o640)
+    return path
+
+
+NAMED = '[provider]\napi_key_file = "api-key"'
+
+
+def test_the_api_key_comes_from_the_file_that_is_named_and_is_shown_nowhere(read: Load, key_file: Path) -> None:
+    settings = read(NAMED)
+    assert settings.provider.api_key_file == key_file
+    given = provider_settings(settings)
+    assert given.api_key == KEY
+    assert KEY not in f"{settings!r} {given!r}"
+
+
+def test_without_a_word_there_is_no_api_key(read: Load, key_file: Path) -> None:
+    assert provider_settings(read("")).api_key is None
+
+
+def test_the_api_key_that_systemd_hands_over_is_found_by_itself(
+    read: Load, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key_file.parent))
+    assert provider_settings(read("")).api_key == KEY
+    assert provider_settings(read('[provider]\napi_key_file = "credential:api-key"')).api_key == KEY
+    (key_file.parent / "other").write_text("another-key")
+    (key_file.parent / "other").chmod(0o600)
+    assert provider_settings(read('[provider]\napi_key_file = "credential:other"')).api_key == "another-key"
+
+
+@pytest.mark.parametrize("content", ["", "\n", None])
+def test_the_empty_credential_of_the_unit_is_no_api_key(
+    read: Load, key_file: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key_file.parent))
+    if content is None:
+        key_file.unlink()
+    else:
+        key_file.write_text(content)
+    assert provider_settings(read("")).api_key is None
+    if content is not None:
+        assert "and that is empty" in problem(read, NAMED)
+
+
+def test_the_unit_hands_the_api_key_over_under_the_name_that_is_looked_for() -> None:
+    unit = (EXAMPLE.parent / "systemd" / "holdpayd.service").read_text()
+    assert f"LoadCredential={KEY_CREDENTIAL}:/etc/holdpay/api-key\nSetCredential={KEY_CREDENTIAL}:\\n\n" in unit
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"short",
+        b"two words here",
+        b"two\nlines-of-it",
+        b"k\xc3\xa4y-of-the-account",
+        b"k" * 513,
+        b"key\0key\0key",
+        b"\x1b[31mkey",
+    ],
+)
+def test_what_is_no_api_key_is_refused_and_not_repeated(read: Load, key_file: Path, content: bytes) -> None:
+    key_file.write_bytes(content)
+    text = problem(read, NAMED)
+    assert text.startswith(f"provider.api_key_file names {key_file}, and that does not hold a key: ")
+    assert content.decode(errors="replace") not in text
+
+
+@pytest.mark.parametrize(("mode", "remedy"), [(0o644, "chmod o="), (0o604, "chmod o="), (0o660, "chmod g-w")])
+def test_an_api_key_that_others_may_use_or_change_is_refused(
+    read: Load, key_file: Path, mode: int, remedy: str
+) -> None:
+    key_file.chmod(mode)
+    assert f"run `{remedy} {key_file}`" in problem(read, NAMED)
+
+
+def test_an_api_key_in_the_place_of_its_file_name_is_not_repeated(read: Load, key_file: Path) -> None:
+    text = problem(read, f'[provider]\napi_key_file = "{KEY}"')
+    assert "there is no such file" in text
+    assert KEY not in text
+
+
+def test_a_longer_file_is_no_api_key(read: Load, key_file: Path) -> None:
+    key_file.write_bytes(b"k" * 5000)
+    assert "longer than 4,096 bytes" in problem(read, NAMED)
+
+
+def test_a_low_balance_without_an_api_key_is_warned_of(read: Load, key_file: Path) -> None:
+    (warning,) = read("[provider]\nwarn_balance_below_sat = 5000").warnings()
+    assert "provider.api_key_file names no key" in warning
+    assert read(f"{NAMED}\nwarn_balance_below_sat = 5000").warnings() == []
+
+
+def test_a_ref_is_a_lightning_address(read: Load) -> None:
+    assert read('[provider]\nref = "Satoshi@example.com"').provider.ref == "satoshi@example.com"
+    assert problem(read, '[provider]\nref = "satoshi"').startswith(
+        "provider.ref is no Lightning Address: write it like "
+    )
+
+
 def test_a_missing_file_and_a_directory_are_told_apart(read: Load, folder: Path) -> None:
     assert "and there is no such file" in problem(read, '[lnd]\nmacaroon = "gone"')
     assert "and that is a directory" in problem(read, '[lnd]\nmacaroon = "."')
@@ -641,6 +757,8 @@ def test_the_example_loads_once_its_files_are_there(
     path = folder / "config.toml"
     path.write_text(text.replace("/etc/holdpay/tls.cert", str(folder / "tls.cert")))
     (folder / "a.macaroon").rename(folder / "macaroon")
+    (folder / "api-key").write_text("key-of-the-account\n")
+    (folder / "api-key").chmod(0o640)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     loaded = load(path)
     assert loaded.lnd.macaroon == folder / "macaroon"

@@ -123,6 +123,8 @@ def _summary(path: Path, settings: Settings) -> Iterable[str]:
     yield f"lnd       {lnd.address} ({lnd.network or 'any network'})"
     yield f"          certificate {lnd.tls_cert or 'of the system'}, macaroon {lnd.macaroon}"
     yield f"provider  {provider.base_url}{', by a proxy' if provider.proxy else ''}"
+    if provider.api_key_file:
+        yield f"          API key {provider.api_key_file}"
     yield f"state     {settings.daemon.state_dir}"
     yield f"socket    {settings.daemon.socket}"
     yield (

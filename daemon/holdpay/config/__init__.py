@@ -15,13 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from holdpay.config.fields import read_bounded
+from holdpay.config.fields import read_bounded, read_key
 from holdpay.config.problems import sentences
 from holdpay.config.settings import Settings
 from holdpay.config.trust import distrust
 from holdpay.errors import ConfigError
 
-__all__ = ["SYSTEM_PATH", "USER_PATH", "Settings", "find", "load"]
+__all__ = ["SYSTEM_PATH", "USER_PATH", "Settings", "find", "load", "read_key"]
 
 SYSTEM_PATH = Path("/etc/holdpay/config.toml")
 USER_PATH = Path("~/.config/holdpay/config.toml")

@@ -16,16 +16,23 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from holdpay.errors import InvalidRequest
+from holdpay.recipients import lightning_address
+
 MAX_SOCKET_PATH_BYTES = 107
 """What sockaddr_un holds, without the closing NUL (unix(7))."""
 MAX_FILE_BYTES = 64 * 1024
 CREDENTIAL = "credential:"
+KEY_CREDENTIAL = "api-key"
+"""The name of the API key among systemd's credentials, as in the unit."""
+MAX_KEY_FILE_BYTES = 4096
 
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PUBKEY = re.compile(r"0[23][0-9a-f]{64}")
 _HEX_TEXT = re.compile(rb"[0-9A-Fa-f]{64,}")
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]{64,}={0,2}")
+_KEY = re.compile(rb"[!-~]{8,512}")
 _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -86,11 +93,16 @@ def _resolve_macaroon(text: object, info: ValidationInfo) -> object:
         return resolve(text, info)
     if _HEX_TEXT.fullmatch(b"".join(text.encode(errors="replace").split())):
         raise ValueError("holds the macaroon itself: save the macaroon in a file (chmod 640) and name the file")
-    if not text.startswith(CREDENTIAL):
+    return _resolve_secret(text, info, "macaroon")
+
+
+def _resolve_secret(text: object, info: ValidationInfo, as_in_unit: str) -> Path:
+    """A path, or "credential:NAME" for systemd's. ``as_in_unit``: the name that the unit gives it."""
+    if not isinstance(text, str) or not text.startswith(CREDENTIAL):
         return resolve(text, info)
     name = text.removeprefix(CREDENTIAL)
     if not _CREDENTIAL_NAME.fullmatch(name):
-        raise ValueError(f"names no credential after {CREDENTIAL!r}: write {CREDENTIAL}macaroon, as in the unit")
+        raise ValueError(f"names no credential after {CREDENTIAL!r}: write {CREDENTIAL}{as_in_unit}, as in the unit")
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         raise ValueError(
@@ -107,13 +119,17 @@ def _check_macaroon(path: Path) -> Path:
         raise ValueError(
             f"names {path}, and that is empty: put lnd's macaroon there (for the unit: /etc/holdpay/holdpay.macaroon)"
         )
+    _check_rights(path, info)
+    if kind := _spelled_out(content):
+        raise ValueError(f"names {path}, and that holds {kind}: name the file that `bakemacaroon --save_to` wrote")
+    return path
+
+
+def _check_rights(path: Path, info: os.stat_result) -> None:
     if info.st_mode & 0o007:
         raise ValueError(f"names {path}, which everybody on this machine may use: run `chmod o= {path}`")
     if info.st_mode & 0o020:
         raise ValueError(f"names {path}, which its group may write: run `chmod g-w {path}`")
-    if kind := _spelled_out(content):
-        raise ValueError(f"names {path}, and that holds {kind}: name the file that `bakemacaroon --save_to` wrote")
-    return path
 
 
 def _spelled_out(content: bytes) -> str:
@@ -122,6 +138,52 @@ def _spelled_out(content: bytes) -> str:
     if _HEX_TEXT.fullmatch(joined):
         return "hex digits"
     return "base64 text" if _BASE64_TEXT.fullmatch(joined) else ""
+
+
+def _resolve_key(text: object, info: ValidationInfo) -> object:
+    return text if text is None else _resolve_secret(text, info, KEY_CREDENTIAL)
+
+
+def credential_key() -> Path | None:
+    """The file of the API key that systemd gave us, if it did: the unit hands over an empty one where there is none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder or "") / KEY_CREDENTIAL
+    try:
+        return path if folder and path.read_bytes().strip() else None
+    except OSError:
+        return None
+
+
+def _check_key(path: Path | None) -> Path | None:
+    if path is not None:
+        read_key(path)
+    return path
+
+
+def read_key(path: Path) -> str:
+    """The API key in a file, which only the daemon may read. Raises ValueError: a missing file's name is not repeated,
+    for it may be the key itself."""
+    try:
+        content, info = read_bounded(path, MAX_KEY_FILE_BYTES)
+    except ValueError as error:
+        raise ValueError(f"should name the file that holds the key, {error}") from None
+    _check_rights(path, info)
+    key = content.strip()
+    if not key:
+        raise ValueError(f"names {path}, and that is empty: put the prepaid account's key there, in one line")
+    if not _KEY.fullmatch(key):
+        raise ValueError(
+            f"names {path}, and that does not hold a key: put the key there alone, in one line of 8 to 512 characters"
+            " without blanks"
+        )
+    return key.decode("ascii")
+
+
+def _check_ref(text: str) -> str:
+    try:
+        return lightning_address(text)
+    except InvalidRequest:
+        raise ValueError("is no Lightning Address: write it like satoshi@example.com, or leave the key out") from None
 
 
 def _read_named(path: Path) -> tuple[bytes, os.stat_result]:
@@ -199,6 +261,8 @@ def _check_pubkey(text: object) -> object:
 AnyPath = Annotated[Path, BeforeValidator(resolve)]
 SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(_check_socket)]
 MacaroonFile = Annotated[Path, BeforeValidator(_resolve_macaroon), AfterValidator(_check_macaroon)]
+KeyFile = Annotated[Path | None, BeforeValidator(_resolve_key), AfterValidator(_check_key)]
+Ref = Annotated[str, AfterValidator(_check_ref)]
 Address = Annotated[str, AfterValidator(_check_address)]
 HostName = Annotated[str, AfterValidator(_check_host)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]

@@ -13,10 +13,13 @@ from holdpay.config.fields import (
     AnyPath,
     BaseUrl,
     HostName,
+    KeyFile,
     MacaroonFile,
     ProxyUrl,
     Pubkey,
+    Ref,
     SocketPath,
+    credential_key,
 )
 from holdpay.core.policy import Policy, Strictness
 from holdpay.log import Format, Level
@@ -80,6 +83,12 @@ class ProviderSection(_Section):
     base_url: BaseUrl = "https://api2.sms4sats.com"
     proxy: ProxyUrl | None = Field(default=None, repr=False)
     """May hold a password. None: a direct connection, whatever the environment says."""
+    api_key_file: KeyFile = Field(default_factory=credential_key, validate_default=True)
+    """None: there is no prepaid account. Without the key: systemd's credential, if there is one."""
+    ref: Ref | None = None
+    """None: nobody earns a share."""
+    warn_balance_below_sat: int | None = Field(default=None, ge=1, le=100_000_000)
+    """None: the balance is never asked for by itself."""
     requests_per_s: float = Field(default=2.0, ge=0.05, le=1000)
     request_burst: int = Field(default=5, ge=1, le=1000)
     cancel_after_s: int = Field(default=120, ge=0, le=3600)
@@ -217,7 +226,8 @@ class Settings(_Section):
 
     def warnings(self) -> list[str]:
         """What can be used and is probably not meant; a sentence each."""
-        return [*_warn_of_times(self), *_warn_of_fees(self), *_warn_of_sums(self), *_warn_of_checks(self)]
+        looks = (_warn_of_times, _warn_of_fees, _warn_of_sums, _warn_of_checks, _warn_of_balance)
+        return [warning for look in looks for warning in look(self)]
 
 
 def _warn_of_times(settings: Settings) -> list[str]:
@@ -264,3 +274,10 @@ def _warn_of_checks(settings: Settings) -> list[str]:
         return []
     check = f'provider.payee_check is "{settings.provider.payee_check}"'
     return [f'{check}: an invoice of any node will be paid; use "pin" with the provider\'s node in payee_pubkeys.']
+
+
+def _warn_of_balance(settings: Settings) -> list[str]:
+    provider = settings.provider
+    if provider.warn_balance_below_sat is None or provider.api_key_file is not None:
+        return []
+    return ["provider.warn_balance_below_sat is set, and provider.api_key_file names no key to ask with: name one."]

@@ -34,9 +34,11 @@ class CodeRequest:
 class Desk:
     """Checks requests and hands them to the engine."""
 
-    def __init__(self, engine: Engine, catalog: Catalog) -> None:
+    def __init__(self, engine: Engine, catalog: Catalog, ref: str | None = None) -> None:
+        """``ref``: a Lightning Address that earns a share of each order."""
         self._engine = engine
         self._catalog = catalog
+        self._ref = ref
 
     async def request_code(self, request: CodeRequest) -> Order:
         """The recorded order, or the first one of the same key. Raises HoldpayError where it is refused."""
@@ -59,6 +61,7 @@ class Desk:
                     "country_name": country.name,
                     "service": service.code,
                     "service_name": service.name,
+                    **({} if self._ref is None else {"ref": self._ref}),
                 },
                 key=request.key,
                 fingerprint=_fingerprint(request, country, service),

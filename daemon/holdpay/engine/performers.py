@@ -393,6 +393,8 @@ def _payer(payment: Payment) -> NodeIdentity:
 
 def _placing(order: Order) -> Placing:
     body: dict[str, str | int | bool] = {"country": int(order.params["country"]), "service": order.params["service"]}
+    if "ref" in order.params:
+        body["ref"] = order.params["ref"]
     return Placing(path="/createorder", body=body)
 
 

@@ -21,7 +21,7 @@ from holdpay.errors import (
     PriceUnknown,
     ProviderUnavailable,
 )
-from holdpay.ports import CountryInfo, OrderFilter, Prices, ServiceInfo
+from holdpay.ports import CountryInfo, OrderFilter, Placed, Placing, Prices, Reply, ServiceInfo
 from tests.fakes import MALLORY, START_MS
 from tests.unit.engine.world import World
 
@@ -48,6 +48,21 @@ class OneCountry:
 
 async def _ask(world: World, **changes: Any) -> Order:
     return await Desk(world.engine, OneCountry()).request_code(replace(REQUEST, **changes))
+
+
+async def test_the_configured_lightning_address_goes_with_each_order(world: World) -> None:
+    bodies = []
+    place = world.provider.place
+
+    async def spy(placing: Placing) -> Reply[Placed]:
+        bodies.append(placing.body)
+        return await place(placing)
+
+    world.provider.place = spy  # type: ignore[method-assign]
+    for desk in (Desk(world.engine, OneCountry(), "me@example.com"), Desk(world.engine, OneCountry())):
+        order = await desk.request_code(replace(REQUEST, key=f"k{len(bodies)}"))
+        await world.until_closed(order.id)
+    assert bodies == [{"country": 0, "service": "oi", "ref": "me@example.com"}, {"country": 0, "service": "oi"}]
 
 
 async def _is_refused(world: World, error: type[HoldpayError], words: str, **changes: Any) -> None:
