@@ -16,6 +16,7 @@ from holdpay import __version__
 from holdpay.background import Background
 from holdpay.clock import SystemClock
 from holdpay.config import Settings, read_key
+from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import HoldpayError
@@ -39,6 +40,7 @@ CLOCK_SET_S = 60
 DAY_S = 24 * 3600
 ERASE_EVERY_S = 3600
 TELL_SILENT_S = 60
+BALANCE_EVERY_S = 600
 
 log = structlog.get_logger()
 
@@ -82,7 +84,7 @@ class _Daemon:
     async def serve(self) -> int:
         stop = _stop_signal()
         async with contextlib.AsyncExitStack() as stack:
-            engine, node, server = await self._build(stack)
+            engine, node, account, server = await self._build(stack)
             engine.take_over()
             await server.start(self._claim.binding())
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
@@ -98,6 +100,10 @@ class _Daemon:
                     every_s=ERASE_EVERY_S,
                 ),
             ]
+            if self._settings.provider.api_key_file and self._settings.provider.warn_balance_below_sat:
+                tasks.append(
+                    Background("balance", account.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
+                )
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
             try:
@@ -106,7 +112,7 @@ class _Daemon:
             finally:
                 await self._leave(server, running, tasks)
 
-    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, LndNode, RpcServer]:
+    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, LndNode, Account, RpcServer]:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
         store = SqliteStore(settings.daemon.state_dir / DATABASE)
         stack.callback(store.close)
@@ -131,14 +137,16 @@ class _Daemon:
             state_dir=str(settings.daemon.state_dir),
             config_path=str(self._config_path),
         )
+        account = Account(provider, settings.provider.warn_balance_below_sat)
         service = HoldpayService(
             engine=engine,
             desk=Desk(engine, names, settings.provider.ref),
             catalog=names,
+            account=account,
             feed=self._feed,
             about=about,
         )
-        return engine, node, RpcServer(service)
+        return engine, node, account, RpcServer(service)
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""

@@ -217,6 +217,42 @@ class CodeProvider(Protocol):
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Of the prepaid account, in whole sat."""
+
+    balance_sat: int
+    asked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FundingEntry:
+    """Money that was put into the account. None and empty: the provider does not say. ``preimage``: a secret."""
+
+    amount_sat: int | None
+    price_sat: int | None
+    created_at_ms: int | None
+    description: str
+    payment_hash: str
+    preimage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Funding:
+    """Newest first. ``total_sat`` None: the provider does not say."""
+
+    total_sat: int | None
+    entries: tuple[FundingEntry, ...]
+
+
+class PrepaidAccount(Protocol):
+    """The account at sms4sats that its API key opens. Raises as ``CodeProvider``; ProviderKeyMissing without a key."""
+
+    async def balance(self) -> Balance: ...
+
+    async def funding(self) -> Funding: ...
+
+
 # --- the store ------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,8 @@ from holdpay.errors import InvalidRequest
 MAX_MESSAGE_CHARS: Final = 140
 """Of an SMS or an e-mail (the provider's reference), counted as Unicode characters."""
 MIN_PHONE_CHARS: Final = 8
-"""With the plus: the few shorter ones are of services, which get no SMS."""
+MAX_PHONE_CHARS: Final = 16
+"""With the plus. Shorter ones are of services, which get no SMS; E.164 knows no longer ones."""
 MAX_URL_CHARS: Final = 2048
 MAX_LIGHTNING_ADDRESS_CHARS: Final = 254
 
@@ -54,8 +55,9 @@ def phone_number(text: str, region: str | None = None) -> str:
     if verdict != ValidationResult.IS_POSSIBLE:
         _refuse("phone", f"The phone number {_WHY_NOT.get(verdict, _NO_LENGTH)}.", "Write it like +19871234567.")
     e164 = str(phonenumbers.format_number(number, PhoneNumberFormat.E164))
-    if len(e164) < MIN_PHONE_CHARS:
-        _refuse("phone", "The phone number is too short.", "Write it like +19871234567.")
+    if not MIN_PHONE_CHARS <= len(e164) <= MAX_PHONE_CHARS:
+        short_or_long = "short" if len(e164) < MIN_PHONE_CHARS else "long"
+        _refuse("phone", f"The phone number is too {short_or_long}.", "Write it like +19871234567.")
     return e164
 
 

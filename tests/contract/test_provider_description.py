@@ -88,12 +88,22 @@ async def test_every_request_of_our_client_is_as_described() -> None:
             await client.services(country)
             await client.prices(country, "dr")
         await client.prices()
+        await client.balance()
+        await client.funding()
 
     requests = [request for _, request in provider.request_log]
     for request in requests:
         check_request(request)
     paths = {request.path for request in requests}
-    assert paths == {"/createorder", "/orderstatus", "/cancelorder", "/getnumbersstatus", "/price"}
+    assert paths == {
+        "/createorder",
+        "/orderstatus",
+        "/cancelorder",
+        "/getnumbersstatus",
+        "/price",
+        "/balance",
+        "/history",
+    }
 
 
 REF = "me@example.com"

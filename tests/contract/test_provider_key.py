@@ -14,9 +14,13 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Urgency
+from holdpay.ports import Balance, Funding, Urgency
+from holdpay.sandbox.payee import Payee
+from holdpay.sandbox.sms4sats import SimulatedSms4Sats
+from holdpay.sandbox.sms4sats_knobs import Knobs
 from tests.contract.provider_servers import hang_up, http, raw_server
 from tests.contract.test_code_provider import ORDER_ID, against, connected
+from tests.unit.sms4sats.clock import SkippingClock
 
 KEY = "s3cret-key-of-an-account"
 CODE = Placing(path="/createorder", body={"country": 187, "service": "dr"})
@@ -84,6 +88,31 @@ async def test_a_provider_that_says_the_key_aloud_gets_it_into_no_message_and_no
         unread = error.unread if isinstance(error, ProviderProtocolError) else None
         assert error.raw is not None
         assert KEY not in f"{error!r} {error.message} {error.raw} {unread} {client.health.last_error}"
+
+
+async def test_balance_and_funding_are_asked_for_with_the_key() -> None:
+    clock = SkippingClock()
+    provider = SimulatedSms4Sats(Payee(clock), clock, Knobs(balance_sat=0, api_key=KEY))
+    await provider.start()
+    async with connected(provider.url, clock, api_key=KEY) as client:
+        assert (await client.balance()).balance_sat == 0
+        provider.knobs.balance_sat = 1234
+        assert await client.balance() == Balance(1234, clock.now_ms())
+        assert await client.funding() == Funding(0, ())
+    async with connected(provider.url, clock, api_key="another-key") as client:
+        provider.knobs.api_key = "the-only-key"
+        for ask in (client.balance, client.funding):
+            with pytest.raises(ProviderRefused, match=r"says .*\. See that provider\.api_key_file holds"):
+                await ask()
+    await provider.stop()
+
+
+async def test_without_a_key_balance_and_funding_are_not_asked_for() -> None:
+    async with against(PAID) as (client, server):
+        for ask in (client.balance, client.funding):
+            with pytest.raises(ProviderKeyMissing):
+                await ask()
+        assert server.heads == []
 
 
 async def test_settings_do_not_show_the_key() -> None:

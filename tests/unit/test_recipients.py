@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdpay import recipients
@@ -57,6 +57,7 @@ def test_a_national_number_is_read_as_people_of_the_country_write_it(text: str, 
         ("19871234567", "does not say its country"),
         ("+1987", "too short"),
         ("+980000", "too short"),
+        ("+49123456789012345", "too long"),
         ("+198712345678901", "too long"),
         ("+999 123456789", "no phone number"),
         ("+", "characters"),
@@ -226,6 +227,8 @@ def test_whatever_is_given_it_is_taken_or_refused_without_being_repeated(
 
 
 @given(st.text(alphabet="0123456789 ()-", min_size=5, max_size=20))
+@example("980000")
+@example("49123456789012345")
 def test_a_number_that_is_taken_is_e164(text: str) -> None:
     try:
         number = recipients.phone_number("+" + text)

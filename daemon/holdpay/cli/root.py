@@ -8,6 +8,7 @@ import click
 
 import holdpay
 from holdpay.cli import render
+from holdpay.cli.account import account
 from holdpay.cli.app import App, Clock
 from holdpay.cli.catalog import countries, prices, services
 from holdpay.cli.code import code
@@ -62,5 +63,5 @@ def cli(ctx: click.Context, *, socket: str | None) -> None:
     ctx.obj = App(socket, clock)
 
 
-for command in (code, orders, countries, services, prices, status, completion):
+for command in (code, orders, account, countries, services, prices, status, completion):
     cli.add_command(command)

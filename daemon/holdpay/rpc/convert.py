@@ -10,7 +10,7 @@ from holdpay.core.policy import Policy
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.tables import phase
 from holdpay.errors import InvalidRequest
-from holdpay.ports import CountryInfo, NodeStatus, Prices, ServiceInfo, Update
+from holdpay.ports import Balance, CountryInfo, Funding, NodeStatus, Prices, ServiceInfo, Update
 
 _STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in OrderState}
 _HTLCS = {htlc: pb.HtlcState.Value(f"HTLC_STATE_{htlc.name}") for htlc in HtlcState}
@@ -129,6 +129,25 @@ def prices_to_pb(prices: Prices) -> pb.GetPricesResponse:
         exact_sat=prices.exact_sat,
         asked_at_ms=prices.asked_at_ms,
     )
+
+
+def balance_to_pb(balance: Balance) -> pb.GetAccountResponse:
+    return pb.GetAccountResponse(balance_sat=balance.balance_sat, asked_at_ms=balance.asked_at_ms)
+
+
+def funding_to_pb(funding: Funding, *, with_preimages: bool) -> pb.ListFundingResponse:
+    entries = [
+        pb.FundingEntry(
+            amount_sat=entry.amount_sat,
+            price_sat=entry.price_sat,
+            created_at_ms=entry.created_at_ms,
+            description=entry.description,
+            payment_hash=entry.payment_hash,
+            preimage=entry.preimage if with_preimages else "",
+        )
+        for entry in funding.entries
+    ]
+    return pb.ListFundingResponse(total_sat=funding.total_sat, entries=entries)
 
 
 def node_to_pb(status: NodeStatus) -> pb.LndStatus:

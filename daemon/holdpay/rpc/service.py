@@ -14,6 +14,7 @@ from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.core.explain import Explanation, alarms, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.model import Order
+from holdpay.engine.account import Account
 from holdpay.engine.desk import KIND_CODE, CodeRequest, Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest
@@ -49,12 +50,14 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         engine: Engine,
         desk: Desk,
         catalog: Catalog,
+        account: Account,
         feed: Feed,
         about: About,
     ) -> None:
         self._engine = engine
         self._desk = desk
         self._catalog = catalog
+        self._account = account
         self._feed = feed
         self._about = about
 
@@ -205,6 +208,16 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         service = self._catalog.resolve_service(request.service, await self._engine.provider.services(country.code))
         return convert.prices_to_pb(await self._engine.provider.prices(country.code, service.code))
 
+    # --- the prepaid account ------------------------------------------------------------------------------------------
+
+    @unary
+    async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
+        return convert.balance_to_pb(await self._account.balance())
+
+    @unary
+    async def ListFunding(self, request: pb.ListFundingRequest, context: Context) -> pb.ListFundingResponse:
+        return convert.funding_to_pb(await self._account.funding(), with_preimages=request.with_preimages)
+
     # --- the daemon ---------------------------------------------------------------------------------------------------
 
     @unary
@@ -231,6 +244,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             open_orders=totals.open_orders,
             alarms=[
                 *self._engine.alarms_of_unreadable(),
+                *self._account.alarms(),
                 *(text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)),
             ],
             state_dir=self._about.state_dir,

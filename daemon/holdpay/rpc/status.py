@@ -23,6 +23,7 @@ _CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
     (errors.LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotReady, grpc.StatusCode.UNAVAILABLE),
+    (errors.ProviderKeyMissing, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ProviderError, grpc.StatusCode.UNAVAILABLE),
     (errors.LndError, grpc.StatusCode.UNAVAILABLE),
     (errors.StoreError, grpc.StatusCode.UNAVAILABLE),

@@ -39,7 +39,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Clock, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import Balance, Clock, Funding, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.cache import FreshCache
 from holdpay.sms4sats.parse import Answer
@@ -183,6 +183,25 @@ class Sms4Sats:
             return await self._look_up(request, lambda answer: parse.prices(answer, asked_at_ms), MAX_ORDER_BYTES)
 
         return await self._prices.get((country_code, service), ask)
+
+    async def balance(self) -> Balance:
+        """See ``PrepaidAccount``. Always asked anew."""
+        asked_at_ms = self._clock.now_ms()
+        return await self._look_into_account("/balance", lambda answer: parse.balance(answer, asked_at_ms))
+
+    async def funding(self) -> Funding:
+        """See ``PrepaidAccount``."""
+        return await self._look_into_account("/history", parse.funding)
+
+    async def _look_into_account(self, path: str, read: Callable[[Answer], T]) -> T:
+        request = self._http.build_request("GET", path, headers=self._key_header())
+        self._check_pause()
+        try:
+            return await self._look_up(request, read, MAX_LIST_BYTES)
+        except ProviderRefused as error:
+            raise ProviderRefused(
+                f"{error.message}. See that provider.api_key_file holds the account's key.", error.raw
+            ) from None
 
     async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
         """What a person waits for: asked a second time if the provider stumbles and names no pause."""

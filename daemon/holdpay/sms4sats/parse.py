@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, Prices, ServiceInfo
+from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, ServiceInfo
 from holdpay.sms4sats import fields
 
 MAX_PAYREQ_CHARS: Final = 7089
@@ -25,6 +25,7 @@ MAX_TEXT_CHARS: Final = 300
 MAX_NAME_CHARS: Final = 100
 MAX_SERVICES: Final = 5000
 """Several times what is sold anywhere: looking for the nearest name among more would hold up the daemon."""
+MAX_ENTRIES: Final = 10_000
 DEFAULT_PAUSE_S: Final = 5.0
 """Between requests after a 429 that names no time."""
 
@@ -231,6 +232,38 @@ def prices(answer: Answer, asked_at_ms: int) -> Prices:
     )
 
 
+def balance(answer: Answer, asked_at_ms: int) -> Balance:
+    """``/balance``. 0 is a balance."""
+    balance_sat = _amount(_object(answer).get("balance"))
+    if balance_sat is None:
+        raise _nonsense(answer, "a balance that is no number of sat", is_of_order=False)
+    return Balance(balance_sat, asked_at_ms)
+
+
+def funding(answer: Answer) -> Funding:
+    """``/history``. Of each entry every field is judged by itself; ``userId`` is the key, and is not kept."""
+    body = _object(answer)
+    rows = body.get("orders")
+    if not isinstance(rows, list) or len(rows) > MAX_ENTRIES:
+        raise _nonsense(answer, "something that is not a history of the account", is_of_order=False)
+    entries = [_funding_entry(row) for row in rows if isinstance(row, dict)]
+    if rows and not entries:
+        raise _nonsense(answer, "a history without entries", is_of_order=False)
+    entries.sort(key=lambda entry: entry.created_at_ms or 0, reverse=True)
+    return Funding(_amount(body.get("totalAmount")), tuple(entries))
+
+
+def _funding_entry(row: dict[str, Any]) -> FundingEntry:
+    return FundingEntry(
+        amount_sat=_amount(row.get("amount")),
+        price_sat=_amount(row.get("price")),
+        created_at_ms=_time_ms(row.get("createdAt")),
+        description=one_line(fields.text(row.get("description")) or fields.text(row.get("desc"))),
+        payment_hash=_hash(row.get("preimageHash")),
+        preimage=_hash(row.get("preimage")),
+    )
+
+
 # --- the answer as a whole ------------------------------------------------------------------------------------------
 
 
@@ -363,6 +396,24 @@ def _sat(value: object) -> int | None:
         return None
     price_sat = int(Decimal(text).to_integral_value(ROUND_CEILING))
     return price_sat if 0 < price_sat <= MAX_PRICE_SAT else None
+
+
+def _amount(value: object) -> int | None:
+    """Whole sat, rounded down. 0 is an amount. None: it cannot be read."""
+    value = fields.single(value)
+    text = fields.whole_digits(value.strip()) if isinstance(value, str) else ""
+    return int(Decimal(text)) if _PRICE.fullmatch(text) else None
+
+
+def _time_ms(value: object) -> int | None:
+    text = fields.whole_digits(fields.text(value).strip())
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
+
+def _hash(value: object) -> str:
+    """32 bytes in hex; empty: it is not that."""
+    text = fields.text(value).strip()
+    return text.lower() if _WHOLE_ID.fullmatch(text) else ""
 
 
 def _service(row: object) -> ServiceInfo | None:

@@ -252,6 +252,12 @@ class FakeDaemon(rpc.HoldpayServicer):
     def ListServices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListServices", request, context)
 
+    def GetAccount(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("GetAccount", request, context)
+
+    def ListFunding(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ListFunding", request, context)
+
     def GetPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("GetPrices", request, context)
 

@@ -51,7 +51,9 @@ def _gone_since_ms(world: World, order_id: str) -> int | None:
 async def told(world: World, order_id: str) -> str:
     """What ExplainOrder says comes next."""
     unused = cast(Any, None)
-    service = HoldpayService(engine=world.engine, desk=unused, catalog=unused, feed=unused, about=unused)
+    service = HoldpayService(
+        engine=world.engine, desk=unused, catalog=unused, account=unused, feed=unused, about=unused
+    )
     return (await service.ExplainOrder(pb.ExplainOrderRequest(order_id=order_id), unused)).next
 
 

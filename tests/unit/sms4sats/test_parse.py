@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, Prices, ServiceInfo
+from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, ServiceInfo
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
 
@@ -36,6 +36,10 @@ def prices(given: Answer) -> Prices:
     return parse.prices(given, NOW_MS)
 
 
+def balance(given: Answer) -> Balance:
+    return parse.balance(given, NOW_MS)
+
+
 ALL: list[Callable[[Answer], object]] = [
     parse.placed,
     parse.placed_prepaid,
@@ -43,6 +47,8 @@ ALL: list[Callable[[Answer], object]] = [
     parse.cancel_accepted,
     parse.services,
     prices,
+    balance,
+    parse.funding,
 ]
 
 
@@ -282,6 +288,75 @@ def test_a_price_is_rounded_up_to_whole_sats(said: object, price_sat: int) -> No
     assert prices(answer({"computed": {"price": said}})).exact_sat == price_sat
 
 
+# --- the prepaid account --------------------------------------------------------------------------------------------
+
+
+def test_the_reference_balance_is_in_sat() -> None:
+    assert balance(example("balance")) == Balance(10_000, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("said", "balance_sat"), [(0, 0), ("0", 0), ("10000", 10_000), (12.9, 12), ([5], 5), ("1e4", 10_000)]
+)
+def test_a_balance_may_be_nothing_and_is_rounded_down(said: object, balance_sat: int) -> None:
+    assert balance(answer({"status": "OK", "balance": said})).balance_sat == balance_sat
+
+
+@pytest.mark.parametrize("said", [None, "", "many", -5, True, {}, [], [1, 2], "9" * 13])
+def test_a_balance_that_cannot_be_read_is_never_guessed(said: object) -> None:
+    with pytest.raises(ProviderProtocolError, match="no number of sat"):
+        balance(answer({"status": "OK", "balance": said}))
+
+
+def test_without_a_key_the_account_is_refused() -> None:
+    for read in (balance, parse.funding):
+        with pytest.raises(ProviderRefused, match="X-API-Key header is missing"):
+            read(example("balance_no_key", 400))
+
+
+def test_the_reference_history_is_read_without_the_key_in_it() -> None:
+    got = parse.funding(example("history"))
+    assert got == Funding(
+        349_500,
+        (
+            FundingEntry(
+                amount_sat=9500,
+                price_sat=9500,
+                created_at_ms=1_668_612_831_730,
+                description="fund account",
+                payment_hash="",
+                preimage="",
+            ),
+        ),
+    )
+    assert "APIKEY" not in repr(got)
+
+
+def test_history_is_newest_first_and_each_field_is_judged_by_itself() -> None:
+    rows: list[object] = [
+        {"amount": "5", "createdAt": "1000", "preimage": "AB" * 32, "preimageHash": "cd" * 32, "desc": "a\x1bb"},
+        {"amount": {}, "createdAt": "soon", "price": 7},
+        {"amount": 6, "createdAt": 2000},
+        "no row",
+    ]
+    got = parse.funding(answer({"orders": rows}))
+    assert [(entry.amount_sat, entry.created_at_ms, entry.price_sat) for entry in got.entries] == [
+        (6, 2000, None),
+        (5, 1000, None),
+        (None, None, 7),
+    ]
+    assert got.total_sat is None
+    assert (got.entries[1].preimage, got.entries[1].payment_hash) == ("ab" * 32, "cd" * 32)
+    assert got.entries[1].description.isprintable()
+
+
+def test_no_history_is_empty_and_nonsense_is_not() -> None:
+    assert parse.funding(answer({"status": "OK", "totalAmount": 0, "orders": []})) == Funding(0, ())
+    for orders in (None, {}, "none", ["a", 1], [{}] * (parse.MAX_ENTRIES + 1)):
+        with pytest.raises(ProviderProtocolError):
+            parse.funding(answer({"status": "OK", "orders": orders}))
+
+
 # --- the answer as a whole ------------------------------------------------------------------------------------------
 
 
@@ -360,7 +435,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["status", "paid", "code", "number", "error", "reason", "orderId", "payreq", "computed", "receive", "value"]
-FIELDS += ["smsStatus", "messages", "sms"]
+FIELDS += ["smsStatus", "messages", "sms", "balance", "orders"]
 
 
 @given(

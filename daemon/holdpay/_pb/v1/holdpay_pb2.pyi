@@ -1329,3 +1329,143 @@ class Money(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Money: _TypeAlias = Money  # noqa: Y015
+
+@_typing.final
+class GetAccountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAccountRequest: _TypeAlias = GetAccountRequest  # noqa: Y015
+
+@_typing.final
+class GetAccountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_SAT_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    balance_sat: _builtins.int
+    """What can be spent."""
+    asked_at_ms: _builtins.int
+    """When the provider said so."""
+    def __init__(
+        self,
+        *,
+        balance_sat: _builtins.int = ...,
+        asked_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at_ms", b"asked_at_ms", "balance_sat", b"balance_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAccountResponse: _TypeAlias = GetAccountResponse  # noqa: Y015
+
+@_typing.final
+class ListFundingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITH_PREIMAGES_FIELD_NUMBER: _builtins.int
+    with_preimages: _builtins.bool
+    """Tell the preimages, too. Whoever has one can prove the payment."""
+    def __init__(
+        self,
+        *,
+        with_preimages: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_preimages", b"with_preimages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFundingRequest: _TypeAlias = ListFundingRequest  # noqa: Y015
+
+@_typing.final
+class ListFundingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_SAT_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    total_sat: _builtins.int
+    """All that was ever paid in. Absent: the provider did not say."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___FundingEntry]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        total_sat: _builtins.int | None = ...,
+        entries: _abc.Iterable[Global___FundingEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_sat", b"_total_sat", "total_sat", b"total_sat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_sat", b"_total_sat", "entries", b"entries", "total_sat", b"total_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total_sat: _TypeAlias = _typing.Literal["total_sat"]  # noqa: Y015
+    _WhichOneofArgType__total_sat: _TypeAlias = _typing.Literal["_total_sat", b"_total_sat"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_sat) -> _WhichOneofReturnType__total_sat | None: ...
+
+Global___ListFundingResponse: _TypeAlias = ListFundingResponse  # noqa: Y015
+
+@_typing.final
+class FundingEntry(_message.Message):
+    """Money that was paid into the account. Absent and empty: the provider did not say, or nothing that could be read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_SAT_FIELD_NUMBER: _builtins.int
+    PRICE_SAT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PAYMENT_HASH_FIELD_NUMBER: _builtins.int
+    PREIMAGE_FIELD_NUMBER: _builtins.int
+    amount_sat: _builtins.int
+    """What the balance gained."""
+    price_sat: _builtins.int
+    """What was paid for it, fees not included."""
+    created_at_ms: _builtins.int
+    """By the provider's clock."""
+    description: _builtins.str
+    """In the provider's words."""
+    payment_hash: _builtins.str
+    """Of its hold invoice; 32 bytes, hex."""
+    preimage: _builtins.str
+    """32 bytes, hex. Empty unless asked for."""
+    def __init__(
+        self,
+        *,
+        amount_sat: _builtins.int | None = ...,
+        price_sat: _builtins.int | None = ...,
+        created_at_ms: _builtins.int | None = ...,
+        description: _builtins.str = ...,
+        payment_hash: _builtins.str = ...,
+        preimage: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_sat", b"_amount_sat", "_created_at_ms", b"_created_at_ms", "_price_sat", b"_price_sat", "amount_sat", b"amount_sat", "created_at_ms", b"created_at_ms", "price_sat", b"price_sat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_sat", b"_amount_sat", "_created_at_ms", b"_created_at_ms", "_price_sat", b"_price_sat", "amount_sat", b"amount_sat", "created_at_ms", b"created_at_ms", "description", b"description", "payment_hash", b"payment_hash", "preimage", b"preimage", "price_sat", b"price_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__amount_sat: _TypeAlias = _typing.Literal["amount_sat"]  # noqa: Y015
+    _WhichOneofArgType__amount_sat: _TypeAlias = _typing.Literal["_amount_sat", b"_amount_sat"]  # noqa: Y015
+    _WhichOneofReturnType__created_at_ms: _TypeAlias = _typing.Literal["created_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__created_at_ms: _TypeAlias = _typing.Literal["_created_at_ms", b"_created_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__price_sat: _TypeAlias = _typing.Literal["price_sat"]  # noqa: Y015
+    _WhichOneofArgType__price_sat: _TypeAlias = _typing.Literal["_price_sat", b"_price_sat"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_sat) -> _WhichOneofReturnType__amount_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_at_ms) -> _WhichOneofReturnType__created_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price_sat) -> _WhichOneofReturnType__price_sat | None: ...
+
+Global___FundingEntry: _TypeAlias = FundingEntry  # noqa: Y015

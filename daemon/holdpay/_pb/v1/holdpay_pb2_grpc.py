@@ -84,6 +84,16 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetAccount = channel.unary_unary(
+                '/holdpay.v1.Holdpay/GetAccount',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetAccountRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetAccountResponse.FromString,
+                _registered_method=True)
+        self.ListFunding = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ListFunding',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingResponse.FromString,
+                _registered_method=True)
 
 
 class HoldpayServicer:
@@ -166,6 +176,21 @@ class HoldpayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAccount(self, request, context):
+        """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
+        for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFunding(self, request, context):
+        """What was paid into the account, newest first. Errors as of GetAccount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HoldpayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -218,6 +243,16 @@ def add_HoldpayServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccount,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetAccountRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetAccountResponse.SerializeToString,
+            ),
+            'ListFunding': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFunding,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +525,60 @@ class Holdpay:
             '/holdpay.v1.Holdpay/GetStatus',
             holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/GetAccount',
+            holdpay_dot_v1_dot_holdpay__pb2.GetAccountRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFunding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/ListFunding',
+            holdpay_dot_v1_dot_holdpay__pb2.ListFundingRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.ListFundingResponse.FromString,
             options,
             channel_credentials,
             insecure,

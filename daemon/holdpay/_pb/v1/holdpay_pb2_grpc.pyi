@@ -86,6 +86,12 @@ class HoldpayStub:
     """Fresh to ten seconds."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
+    GetAccount: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]
+    """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
+    for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+    """
+    ListFunding: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListFundingRequest, _holdpay_pb2.ListFundingResponse]
+    """What was paid into the account, newest first. Errors as of GetAccount."""
 
 @_typing.type_check_only
 class HoldpayAsyncStub(HoldpayStub):
@@ -120,6 +126,12 @@ class HoldpayAsyncStub(HoldpayStub):
     """Fresh to ten seconds."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
+    GetAccount: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]  # type: ignore[assignment]
+    """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
+    for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+    """
+    ListFunding: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListFundingRequest, _holdpay_pb2.ListFundingResponse]  # type: ignore[assignment]
+    """What was paid into the account, newest first. Errors as of GetAccount."""
 
 class HoldpayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -211,5 +223,23 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.GetStatusResponse, _abc.Awaitable[_holdpay_pb2.GetStatusResponse]]:
         """Whether an order would be taken now, and what an operator wants to see at a glance."""
+
+    @_abc_1.abstractmethod
+    def GetAccount(
+        self,
+        request: _holdpay_pb2.GetAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.GetAccountResponse, _abc.Awaitable[_holdpay_pb2.GetAccountResponse]]:
+        """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
+        for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFunding(
+        self,
+        request: _holdpay_pb2.ListFundingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.ListFundingResponse, _abc.Awaitable[_holdpay_pb2.ListFundingResponse]]:
+        """What was paid into the account, newest first. Errors as of GetAccount."""
 
 def add_HoldpayServicer_to_server(servicer: HoldpayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,71 @@
+"""`holdpay account`: the prepaid account at the provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from holdpay.cli import render
+from holdpay.cli.app import App, pass_app
+
+if TYPE_CHECKING:
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+_HASH_CHARS = 8
+
+
+@click.group(short_help="Look at the prepaid account at the provider.")
+def account() -> None:
+    """Look at the prepaid account at the provider.
+
+    The daemon needs the account's API key: put it into a file and name the file in provider.api_key_file.
+    """
+
+
+@account.command(short_help="Show the balance.")
+@_json
+@pass_app
+def balance(app: App, *, as_json: bool) -> None:
+    """Show what can be spent, as the provider says now."""
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+    reply = app.call(lambda client: client.ask(client.stub.GetAccount, pb.GetAccountRequest()))
+    if as_json:
+        render.echo_json(reply)
+    else:
+        render.out(
+            render.facts([("Balance", render.sat(reply.balance_sat)), ("Asked", render.date_time(reply.asked_at_ms))])
+        )
+
+
+@account.command(short_help="List what was paid in.")
+@click.option("--preimages", is_flag=True, help="Show the preimages, too: whoever has one can prove the payment.")
+@_json
+@pass_app
+def history(app: App, *, preimages: bool, as_json: bool) -> None:
+    """List what was paid into the account, newest first."""
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+    request = pb.ListFundingRequest(with_preimages=preimages)
+    reply = app.call(lambda client: client.ask(client.stub.ListFunding, request))
+    if as_json:
+        render.echo_json(reply)
+    elif not reply.entries:
+        render.note("Nothing was paid into the account yet.")
+    else:
+        headings = ("WHEN", "AMOUNT", "HASH", "WHAT", *(("PREIMAGE",) if preimages else ()))
+        render.out(render.table(headings, [_row(entry, preimages=preimages) for entry in reply.entries]))
+        if reply.HasField("total_sat"):
+            render.out(f"{render.sat(reply.total_sat)} in all.")
+
+
+def _row(entry: pb.FundingEntry, *, preimages: bool) -> tuple[str, ...]:
+    return (
+        render.date_time(entry.created_at_ms) if entry.HasField("created_at_ms") else "?",
+        render.sat(entry.amount_sat) if entry.HasField("amount_sat") else "?",
+        entry.payment_hash[:_HASH_CHARS] or "?",
+        render.one_line(entry.description),
+        *((entry.preimage or "?",) if preimages else ()),
+    )
