@@ -116,6 +116,12 @@ class PriceUnknown(PriceTooHigh):
     reason = "PRICE_UNKNOWN"
 
 
+class BalanceTooLow(HoldpayError):
+    """The prepaid account has too little for this. Put money into it, or order without it."""
+
+    reason = "BALANCE_TOO_LOW"
+
+
 class LimitExceeded(HoldpayError):
     """A limit of the daemon is reached. See [limits] in the configuration."""
 

@@ -253,6 +253,10 @@ class PrepaidAccount(Protocol):
     async def funding(self) -> Funding: ...
 
 
+class Provider(CodeProvider, PrepaidAccount, Protocol):
+    """All of sms4sats."""
+
+
 # --- the store ------------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +394,11 @@ class OrderStore(Protocol):
     def has_provider_order(self, provider_order_id: str, besides: str) -> bool:
         """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
         ``besides``."""
+        ...
+
+    def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
+        """Whether an order other than ``besides`` had a charge that was intended or changed at or after ``at_ms``, or
+        is an order for money of the account that is open or was closed since. By index."""
         ...
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]: ...

@@ -30,7 +30,7 @@ from holdpay.core.tables import phase
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
 from holdpay.errors import InvariantViolation, StoreError
-from holdpay.ports import Clock, CodeProvider, LightningNode, Limits, NodeState, NodeStatus, OrderStore
+from holdpay.ports import Clock, LightningNode, Limits, NodeState, NodeStatus, OrderStore, Provider
 
 PASS_INTERVAL_S = 1.0
 """Deadlines are seen within this time; a completed pass feeds the watchdog."""
@@ -53,7 +53,7 @@ class Engine:
         *,
         store: OrderStore,
         node: LightningNode,
-        provider: CodeProvider,
+        provider: Provider,
         policy: Policy,
         limits: Limits,
         clock: Clock,
@@ -75,6 +75,8 @@ class Engine:
         self._unreadable: list[str] = []
         self._doubt: tuple[int, int] | None = None
         self._ask_first_until_ms: dict[str, int] = {}
+        self.one_charge_at_a_time = asyncio.Lock()
+        """So that a balance before and after tells of one charge only."""
         self._performers = Performers(self)
         self._supervisor = Supervisor(self._performers, clock, self.quarantine)
 
@@ -233,6 +235,10 @@ class Engine:
             f"order {order_id}: quarantined, since its row in the database makes no sense; see `holdpayd check`"
             for order_id in self._unreadable
         ]
+
+    def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
+        """Whether another order may have moved the prepaid account's balance since then."""
+        return self.store.has_moved_balance_since(at_ms, besides)
 
     def cancel(self, order_id: str) -> Order:
         """Records the wish to cancel. Raises OrderNotFound."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from holdpay.core import events as ev
+from holdpay.core.charge import ChargeState
 from holdpay.core.duties import (
     Dispatch,
     Duty,
@@ -43,6 +44,8 @@ LND_RETRY_S = (1, 2, 4, 8, 15)
 HEALTHY_S = 30
 """A stream that lived this long was healthy: what comes after it is a new failure, not the next one."""
 PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
+BALANCE_S = (30, 60, 120, 300, 600, 1800)
+"""Between two looks at the account's balance after a reply was lost."""
 MAX_CANCEL_REPLIES = 10
 """Different ones that are kept raw: a provider that words every refusal anew must not fill the disk."""
 JITTER = 0.1
@@ -95,6 +98,7 @@ class Performers:
             Duty.DECODE: self._decode,
             Duty.PAY: self._pay,
             Duty.POLL: self._poll,
+            Duty.BALANCE: self._prove_by_balance,
             Duty.CANCEL: self._cancel,
         }
         return table[duty](order_id)
@@ -130,18 +134,62 @@ class Performers:
         while (order := self._order(order_id, Duty.PLACE)) is not None:
             if order.place_at_ms > self._now_ms():
                 await self._until(order_id, order.place_at_ms)
-                continue
-            try:
-                reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
-            except ProviderError as error:
-                self._engine.apply(order_id, _placing_failed(error), raw=_raw(error))
+            elif order.request.is_prepaid:
+                await self._place_prepaid(order)
             else:
-                assert reply.value.payreq is not None
-                placed = ev.OrderPlaced(reply.value.provider_order_id, reply.value.payreq)
-                await self._decoder.begin(placed.payreq)
-                self._engine.apply(order_id, placed, raw=reply.raw)
-                if self._order(order_id, Duty.DECODE) is None:
-                    self._decoder.forget(placed.payreq)
+                await self._place_for_invoice(order)
+
+    async def _place_for_invoice(self, order: Order) -> None:
+        try:
+            reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
+        except ProviderError as error:
+            self._engine.apply(order.id, _placing_failed(error), raw=_raw(error))
+            return
+        payreq = reply.value.payreq
+        assert payreq is not None
+        await self._decoder.begin(payreq)
+        self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, payreq), raw=reply.raw)
+        if self._order(order.id, Duty.DECODE) is None:
+            self._decoder.forget(payreq)
+
+    async def _place_prepaid(self, order: Order) -> None:
+        """Commits the intent and places, once: what came of a lost reply is never found out by asking again."""
+        if order.charge is not None and order.charge.state is ChargeState.INTENDED:
+            # A task before this one died at it.
+            self._engine.apply(order.id, ev.PlacingFailed("the answer was lost", may_retry=False, is_sure=False))
+            return
+        async with self._engine.one_charge_at_a_time:
+            balance_sat = await self._balance_sat(order.id)
+            intended = self._engine.apply(order.id, ev.ChargeIntended(balance_sat))
+            if intended.charge is None or intended.charge == order.charge:
+                # It is not wanted any more, or its time is over; a pass closes it.
+                await self._until(order.id, None)
+                return
+            try:
+                reply = await self._engine.provider.place(order.spec.placing(is_prepaid=True))
+            except ProviderError as error:
+                self._engine.apply(order.id, _charging_failed(error), raw=_raw(error))
+            else:
+                self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
+
+    async def _balance_sat(self, order_id: str) -> int | None:
+        try:
+            return (await self._engine.provider.balance()).balance_sat
+        except ProviderError as error:
+            log.warning("the balance of the account is not known", order_id=order_id, error=error.message)
+            return None
+
+    # --- BALANCE ------------------------------------------------------------------------------------------------------
+
+    async def _prove_by_balance(self, order_id: str) -> None:
+        backoff = Backoff(BALANCE_S)
+        while (order := self._order(order_id, Duty.BALANCE)) is not None:
+            assert order.charge is not None
+            balance_sat = await self._balance_sat(order_id)
+            if balance_sat is not None:
+                is_alone = not self._engine.has_moved_balance_since(order.charge.intended_at_ms, besides=order_id)
+                self._engine.apply(order_id, ev.BalanceSeen(balance_sat, is_alone))
+            await self._pause(max(backoff.next_s(), self._engine.policy.prove_absent_s))
 
     # --- DECODE -------------------------------------------------------------------------------------------------------
 
@@ -395,6 +443,14 @@ def _payer(payment: Payment) -> NodeIdentity:
 def _placing_failed(error: ProviderError) -> ev.PlacingFailed:
     wait_s = (error.retry_after_s or 0) if isinstance(error, ProviderUnavailable) else 0
     return ev.PlacingFailed(error.message, may_retry=not isinstance(error, ProviderRefused), wait_s=wait_s)
+
+
+def _charging_failed(error: ProviderError) -> ev.PlacingFailed:
+    """Only a no that is one says that nothing was spent: what failed on the way, or inside the provider, may be."""
+    is_sure = isinstance(error, ProviderRefused) or (
+        isinstance(error, ProviderUnavailable) and error.retry_after_s is not None
+    )
+    return replace(_placing_failed(error), is_sure=is_sure)
 
 
 def _names_pause(error: ProviderError | None) -> bool:

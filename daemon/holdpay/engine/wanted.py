@@ -57,7 +57,7 @@ Wanted = CodeWanted | RentalWanted | SmsWanted | EmailWanted | FundWanted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What goes with every request. A limit that is absent is None; 0 is one. ``force``: order even if the provider shows no stock."""
+    """What goes with every request. A limit that is absent is None; 0 is one. ``force``: even if no stock is shown."""
 
     key: str
     max_price_sat: int | None = None

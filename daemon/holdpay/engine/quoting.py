@@ -1,0 +1,209 @@
+"""Makes sense of what a client wants, by kind: names become the provider's codes, texts are checked, a price is asked for.
+
+Nothing is recorded or ordered here. Everything raises HoldpayError where the request is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
+from holdpay.errors import InvalidRequest, KeyTaken, OutOfStock, ProviderError
+from holdpay.ports import Catalog, CodeProvider, CountryInfo, Prices, RentalOffer, ServiceInfo
+from holdpay.recipients import email_address, lightning_address, message_text, phone_number, webhook_url
+
+MAX_TEXT_LENGTH = 64
+MAX_FUND_SAT = 100_000_000
+ANY_SERVICE = ServiceInfo("full", "any service", None)
+"""What ``/getRentalCountries`` calls a number that is rented for no service in particular."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """``quote_sat``: the provider's price; None: it named none. ``is_exact``: the invoice asks just that."""
+
+    spec: AnySpec
+    quote_sat: int | None
+    is_exact: bool = False
+
+
+class Quoter:
+    """``ref``: the configured Lightning Address that earns a share of each order."""
+
+    def __init__(self, provider: CodeProvider, catalog: Catalog, ref: str | None) -> None:
+        self._provider = provider
+        self._catalog = catalog
+        self._ref = ref
+
+    def check(self, wanted: Wanted) -> None:
+        """All that needs no look-up, so that a bad request is refused before anybody is asked."""
+        match wanted:
+            case CodeWanted() | RentalWanted():
+                _check_name("country", wanted.country)
+                if wanted.service is not None:
+                    _check_name("service", wanted.service)
+                self._catalog.resolve_country(wanted.country)
+                _ref(wanted.ref)
+            case SmsWanted() | EmailWanted():
+                self._message(wanted)
+            case FundWanted(amount_sat=amount_sat):
+                if not 1 <= amount_sat <= MAX_FUND_SAT:
+                    raise InvalidRequest(
+                        f"{amount_sat:,} sat cannot be put into the account. Give 1 to {MAX_FUND_SAT:,} sat.",
+                        field="amount_sat",
+                    )
+        if isinstance(wanted, RentalWanted) and wanted.weeks is not None and not 1 <= wanted.weeks <= 520:
+            raise InvalidRequest("A number is rented for 1 to 520 weeks. Give another duration.", field="weeks")
+
+    def read_again(self, wanted: Wanted, first: AnySpec) -> AnySpec:
+        """The spec of a repeated request, without any look-up: what is named otherwise means the same, if it can.
+        Raises KeyTaken if it cannot."""
+        if isinstance(wanted, CodeWanted) and isinstance(first, CodeSpec):
+            return self._code(wanted, self._same_service(wanted.service, first), ref=wanted.ref or first.ref)
+        if isinstance(wanted, RentalWanted) and isinstance(first, RentalSpec):
+            service = self._same_service(wanted.service or ANY_SERVICE.code, first)
+            weeks = first.weeks if wanted.weeks is None else wanted.weeks
+            return self._rental(wanted, service, weeks, ref=wanted.ref or first.ref)
+        if isinstance(wanted, SmsWanted) and isinstance(first, SmsSpec):
+            return replace(self._sms(wanted), ref=_ref(wanted.ref) or first.ref)
+        if isinstance(wanted, EmailWanted) and isinstance(first, EmailSpec):
+            return self._email(wanted)
+        if isinstance(wanted, FundWanted) and isinstance(first, FundSpec):
+            return FundSpec(amount_sat=wanted.amount_sat)
+        raise KeyTaken
+
+    async def quote(self, wanted: Wanted, *, force: bool, needs_price: bool) -> Quoted:
+        """The spec, and the price. ``needs_price`` False: a provider that names none now is no reason to refuse."""
+        match wanted:
+            case CodeWanted():
+                return await self._quote_code(wanted, force=force, needs_price=needs_price)
+            case RentalWanted():
+                return await self._quote_rental(wanted)
+            case SmsWanted() | EmailWanted():
+                prices = await self._prices(None, None, needs_price=needs_price)
+                return Quoted(spec=self._message(wanted), quote_sat=prices and prices.send_sat)
+            case FundWanted(amount_sat=amount_sat):
+                return Quoted(spec=FundSpec(amount_sat=amount_sat), quote_sat=amount_sat, is_exact=True)
+
+    # --- codes --------------------------------------------------------------------------------------------------------
+
+    async def _quote_code(self, wanted: CodeWanted, *, force: bool, needs_price: bool) -> Quoted:
+        country = self._catalog.resolve_country(wanted.country)
+        services = await self._provider.services(country.code)
+        service = self._catalog.resolve_service(wanted.service, services)
+        if service.stock == 0 and not force:
+            raise OutOfStock(
+                f"The provider has no numbers for {service.name} in {country.name} now. Try another country.",
+                country=country.name,
+                service=service.code,
+            )
+        spec = self._code(wanted, service, ref=wanted.ref or self._ref)
+        prices = await self._prices(country.code, service.code, needs_price=needs_price)
+        return Quoted(spec=spec, quote_sat=prices and _price_of_a_code(prices, wanted))
+
+    def _code(self, wanted: CodeWanted, service: ServiceInfo, ref: str | None) -> CodeSpec:
+        country = self._catalog.resolve_country(wanted.country)
+        return CodeSpec(
+            country=country.code,
+            country_name=country.name,
+            service=service.code,
+            service_name=service.name,
+            is_real_phone=wanted.is_real_phone,
+            ref=_ref(ref),
+        )
+
+    def _same_service(self, text: str, first: CodeSpec | RentalSpec) -> ServiceInfo:
+        try:
+            return self._catalog.resolve_service(text, [ServiceInfo(first.service, first.service_name, None)])
+        except InvalidRequest:
+            raise KeyTaken from None
+
+    async def _prices(self, country: int | None, service: str | None, *, needs_price: bool) -> Prices | None:
+        try:
+            return await self._provider.prices(country, service)
+        except ProviderError:
+            # The client's own limit is all that is needed to vet the invoice.
+            if needs_price:
+                raise
+            return None
+
+    # --- rentals ------------------------------------------------------------------------------------------------------
+
+    async def _quote_rental(self, wanted: RentalWanted) -> Quoted:
+        country = self._catalog.resolve_country(wanted.country)
+        service = ANY_SERVICE
+        if wanted.service is not None and wanted.service != ANY_SERVICE.code:
+            service = self._catalog.resolve_service(wanted.service, await self._provider.services(country.code))
+        offers = [
+            offer for offer in await self._provider.rentals(service.code) if offer.country_code == country.code
+        ]
+        offer = _offer(offers, wanted.weeks, country)
+        spec = self._rental(wanted, service, offer.weeks, ref=wanted.ref or self._ref)
+        return Quoted(spec=spec, quote_sat=offer.price_sat)
+
+    def _rental(self, wanted: RentalWanted, service: ServiceInfo, weeks: int | None, ref: str | None) -> RentalSpec:
+        country = self._catalog.resolve_country(wanted.country)
+        return RentalSpec(
+            country=country.code,
+            country_name=country.name,
+            service=service.code,
+            service_name=service.name,
+            weeks=weeks,
+            ref=_ref(ref),
+        )
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def _message(self, wanted: SmsWanted | EmailWanted) -> SmsSpec | EmailSpec:
+        return self._sms(wanted) if isinstance(wanted, SmsWanted) else self._email(wanted)
+
+    def _sms(self, wanted: SmsWanted) -> SmsSpec:
+        return SmsSpec(
+            phone=phone_number(wanted.phone, wanted.country),
+            message=message_text(wanted.message),
+            webhook_url=wanted.webhook_url and webhook_url(wanted.webhook_url),
+            ref=_ref(wanted.ref or self._ref),
+        )
+
+    def _email(self, wanted: EmailWanted) -> EmailSpec:
+        return EmailSpec(
+            address=email_address(wanted.address),
+            message=message_text(wanted.message),
+            webhook_url=wanted.webhook_url and webhook_url(wanted.webhook_url),
+        )
+
+
+def _price_of_a_code(prices: Prices, wanted: CodeWanted) -> int | None:
+    if wanted.is_real_phone:
+        return prices.real_phone_sat
+    return prices.receive_sat if prices.exact_sat is None else prices.exact_sat
+
+
+def _offer(offers: Sequence[RentalOffer], weeks: int | None, country: CountryInfo) -> RentalOffer:
+    if not offers:
+        raise OutOfStock(
+            f"The provider rents no numbers of {country.name} now. Try another country.", country=country.name
+        )
+    shortest_first = sorted(offers, key=lambda offer: (offer.weeks or 0, offer.price_sat or 0))
+    found = next((offer for offer in shortest_first if weeks is None or offer.weeks == weeks), None)
+    if found is None:
+        durations = ", ".join(sorted({str(offer.weeks) for offer in offers if offer.weeks is not None}, key=int))
+        raise InvalidRequest(
+            f"No number of {country.name} is rented for {weeks} weeks. It is for: {durations or 'no named duration'}.",
+            field="weeks",
+        )
+    return found
+
+
+def _ref(ref: str | None) -> str | None:
+    return None if ref is None else lightning_address(ref)
+
+
+def _check_name(name: str, text: str) -> None:
+    if not 1 <= len(text.strip()) <= MAX_TEXT_LENGTH or not text.isprintable():
+        raise InvalidRequest(
+            f"The {name} must have 1 to {MAX_TEXT_LENGTH} printable characters. Give its name or its code.",
+            field=name,
+        )
