@@ -140,7 +140,7 @@ class _Daemon:
         account = Account(provider, settings.provider.warn_balance_below_sat)
         service = HoldpayService(
             engine=engine,
-            desk=Desk(engine, names, settings.provider.ref),
+            desk=Desk(engine, names, account, settings.provider.ref),
             catalog=names,
             account=account,
             feed=self._feed,

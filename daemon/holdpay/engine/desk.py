@@ -169,6 +169,4 @@ def _check_asked(asked: Asked, wanted: Wanted) -> None:
             "A price limit of 0 sat allows nothing. Give a positive number of sat.", field="max_price_sat"
         )
     if asked.is_prepaid and isinstance(wanted, FundWanted):
-        raise InvalidRequest(
-            "The account cannot be funded from itself. Order it without the account.", field="prepaid"
-        )
+        raise InvalidRequest("The account cannot be funded from itself. Order it without the account.", field="prepaid")

@@ -161,16 +161,19 @@ class Performers:
         async with self._engine.one_charge_at_a_time:
             balance_sat = await self._balance_sat(order.id)
             intended = self._engine.apply(order.id, ev.ChargeIntended(balance_sat))
-            if intended.charge is None or intended.charge == order.charge:
-                # It is not wanted any more, or its time is over; a pass closes it.
-                await self._until(order.id, None)
+            if intended.charge is not None and intended.charge != order.charge:
+                await self._charge(intended)
                 return
-            try:
-                reply = await self._engine.provider.place(order.spec.placing(is_prepaid=True))
-            except ProviderError as error:
-                self._engine.apply(order.id, _charging_failed(error), raw=_raw(error))
-            else:
-                self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
+        # It is not wanted any more, or its time is over: a pass closes it.
+        await self._until(order.id, None)
+
+    async def _charge(self, order: Order) -> None:
+        try:
+            reply = await self._engine.provider.place(order.spec.placing(is_prepaid=True))
+        except ProviderError as error:
+            self._engine.apply(order.id, _charging_failed(error), raw=_raw(error))
+        else:
+            self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
 
     async def _balance_sat(self, order_id: str) -> int | None:
         try:

@@ -83,7 +83,7 @@ class Quoter:
                 return await self._quote_rental(wanted)
             case SmsWanted() | EmailWanted():
                 prices = await self._prices(None, None, needs_price=needs_price)
-                return Quoted(spec=self._message(wanted), quote_sat=prices and prices.send_sat)
+                return Quoted(spec=self._message(wanted), quote_sat=None if prices is None else prices.send_sat)
             case FundWanted(amount_sat=amount_sat):
                 return Quoted(spec=FundSpec(amount_sat=amount_sat), quote_sat=amount_sat, is_exact=True)
 
@@ -101,7 +101,7 @@ class Quoter:
             )
         spec = self._code(wanted, service, ref=wanted.ref or self._ref)
         prices = await self._prices(country.code, service.code, needs_price=needs_price)
-        return Quoted(spec=spec, quote_sat=prices and _price_of_a_code(prices, wanted))
+        return Quoted(spec=spec, quote_sat=None if prices is None else _price_of_a_code(prices, wanted))
 
     def _code(self, wanted: CodeWanted, service: ServiceInfo, ref: str | None) -> CodeSpec:
         country = self._catalog.resolve_country(wanted.country)
@@ -136,9 +136,7 @@ class Quoter:
         service = ANY_SERVICE
         if wanted.service is not None and wanted.service != ANY_SERVICE.code:
             service = self._catalog.resolve_service(wanted.service, await self._provider.services(country.code))
-        offers = [
-            offer for offer in await self._provider.rentals(service.code) if offer.country_code == country.code
-        ]
+        offers = [offer for offer in await self._provider.rentals(service.code) if offer.country_code == country.code]
         offer = _offer(offers, wanted.weeks, country)
         spec = self._rental(wanted, service, offer.weeks, ref=wanted.ref or self._ref)
         return Quoted(spec=spec, quote_sat=offer.price_sat)

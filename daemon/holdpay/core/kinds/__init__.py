@@ -7,4 +7,6 @@ from holdpay.core.kinds.fund import FundSpec
 from holdpay.core.kinds.message import EmailSpec, SmsSpec
 from holdpay.core.kinds.rental import RentalSpec
 
+__all__ = ["AnySpec", "CodeSpec", "EmailSpec", "FundSpec", "RentalSpec", "SmsSpec"]
+
 AnySpec = CodeSpec | RentalSpec | SmsSpec | EmailSpec | FundSpec
