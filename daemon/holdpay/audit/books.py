@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from holdpay.core.charge import Charge
 from holdpay.core.events import Event
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Payment
@@ -12,14 +13,15 @@ from holdpay.core.model import Order, Payment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalRow:
-    """One readable row. ``position`` counts all rows of the order from 0, so that a gap is seen."""
+    """One readable row."""
 
-    position: int
     cursor: int
     at_ms: int
     event: Event | None
     """None: the request itself."""
-    snapshot: Order
+    after: Order
+    """As its change and all before it make the order, without items: the journal has none, they follow from the
+    events."""
     is_raw_intact: bool = True
     """Whether the raw reply, where it is stored whole, has the hash that was stored with it."""
 
@@ -34,26 +36,36 @@ class StoredAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderBook:
-    """``order`` is of the tables orders and payments; the journal says the same in its last snapshot, or should."""
+    """``order`` is of the tables; the changes of the journal add up to the same, or should, and its events to the
+    items."""
 
     order: Order
     reserved_msat: int
     attempts: Mapping[int, StoredAttempt]
     """By LND's attempt id."""
     journal: tuple[JournalRow, ...]
+    """Up to the first row that makes no sense: without its change the later ones add up to something else."""
     unreadable: tuple[int, ...] = ()
     """Cursors of the journal rows that make no sense."""
 
 
 def differing(one: Order, other: Order) -> frozenset[str]:
-    """The names of the fields that differ; a payment's as ``payment.htlc``, or ``payment`` if only one has any."""
-    names = {f.name for f in fields(Order) if f.name != "payment" and getattr(one, f.name) != getattr(other, f.name)}
-    if one.payment is None or other.payment is None:
-        return frozenset(names if one.payment is other.payment else {*names, "payment"})
-    of_payment = {
-        f"payment.{f.name}" for f in fields(Payment) if getattr(one.payment, f.name) != getattr(other.payment, f.name)
-    }
-    return frozenset(names | of_payment)
+    """The names of the fields that differ; of a part as ``payment.htlc``, or ``payment`` if only one has any."""
+    names = _fields_that_differ(one, other) - _PARTS
+    for part in _PARTS:
+        its, others = getattr(one, part), getattr(other, part)
+        if its is not None and others is not None:
+            names |= {f"{part}.{name}" for name in _fields_that_differ(its, others)}
+        elif its is not others:
+            names |= {part}
+    return names
+
+
+_PARTS = frozenset({"payment", "charge"})
+
+
+def _fields_that_differ(one: Order | Payment | Charge, other: object) -> frozenset[str]:
+    return frozenset(f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name))
 
 
 def named(names: frozenset[str]) -> str:

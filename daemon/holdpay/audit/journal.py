@@ -1,15 +1,16 @@
-"""Pure: an order's journal against its snapshot, and each of its rows against the machine."""
+"""Pure: an order's journal, its changes added up, against its tables, and each of its rows against the machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.events import Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
 from holdpay.core.explain import sat
+from holdpay.core.items import Item
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
@@ -66,10 +67,10 @@ def _ends(book: OrderBook) -> Iterator[Finding]:
             yield about(book.order, Severity.ERROR, "no-journal", "It has no journal.", MEND)
         return
     first = book.journal[0]
-    if first.position == 0 and first.event is not None:
+    if first.event is not None:
         text = f"Its journal begins with row {first.cursor}, which is not the request."
         yield about(book.order, Severity.ERROR, "journal-beginning", text, MEND)
-    after_end = [row.cursor for before, row in pairwise(book.journal) if before.snapshot.is_closed]
+    after_end = [row.cursor for before, row in pairwise(book.journal) if before.after.is_closed]
     if after_end:
         text = f"{_rows(after_end)} of its journal came after it was closed."
         yield about(book.order, Severity.ERROR, "journal-after-end", text, MEND)
@@ -79,17 +80,12 @@ def _table_against_journal(book: OrderBook) -> Iterator[Finding]:
     if book.reserved_msat != book.order.reserved_msat:
         text = f"The limits count {sat(book.reserved_msat)} for it, and it should be {sat(book.order.reserved_msat)}."
         yield about(book.order, Severity.ERROR, "reserved-differs", text, MEND)
-    if not book.journal or _is_last_unreadable(book):
+    if not book.journal or book.unreadable:
         return
-    last = book.journal[-1]
-    names = differing(book.order, last.snapshot)
+    names = differing(replace(book.order, items=()), book.journal[-1].after)
     if names:
-        text = f"Its tables and its last journal row ({last.cursor}) differ in {named(names)}."
-        yield about(book.order, Severity.ERROR, "snapshot-differs", text, MEND)
-
-
-def _is_last_unreadable(book: OrderBook) -> bool:
-    return bool(book.unreadable) and max(book.unreadable) > book.journal[-1].cursor
+        text = f"Its tables and what the changes in its journal add up to differ in {named(names)}."
+        yield about(book.order, Severity.ERROR, "tables-differ", text, MEND)
 
 
 # --- the fold -------------------------------------------------------------------------------------------------------
@@ -97,8 +93,9 @@ def _is_last_unreadable(book: OrderBook) -> bool:
 
 @dataclass(slots=True)
 class _Fold:
-    """What came of following the journal with the machine."""
+    """What comes of following the journal with the machine. ``items``: all that was delivered so far."""
 
+    items: tuple[Item, ...] = ()
     broken: list[int] = field(default_factory=list)
     broken_names: frozenset[str] = frozenset()
     by_policy: list[int] = field(default_factory=list)
@@ -109,8 +106,8 @@ class _Fold:
 def _fold_findings(book: OrderBook, policy: Policy) -> Iterator[Finding]:
     fold = _Fold()
     for before, row in pairwise(book.journal):
-        if row.position == before.position + 1 and not before.snapshot.is_closed:
-            _follow(before.snapshot, row, policy, fold)
+        if not before.after.is_closed:
+            _follow(before.after, row, policy, fold)
     if fold.broken:
         differ = f" ({named(fold.broken_names)})" if fold.broken_names else ""
         text = f"{_rows(fold.broken)} of its journal cannot follow from the rows before{differ}."
@@ -121,33 +118,38 @@ def _fold_findings(book: OrderBook, policy: Policy) -> Iterator[Finding]:
             f" ({named(fold.by_policy_names)}): the configuration, or holdpay, was another one then."
         )
         yield about(book.order, Severity.NOTE, "other-policy", text)
-    is_followed = not fold.broken and not book.unreadable and book.journal
-    if is_followed and fold.attempts != dict(book.attempts):
+    if fold.broken or book.unreadable or not book.journal:
+        return
+    if fold.items != book.order.items:
+        text = "What it delivered differs from what its journal says."
+        yield about(book.order, Severity.ERROR, "items-differ", text, MEND)
+    if fold.attempts != dict(book.attempts):
         text = "Its HTLC attempts differ from those in its journal."
         yield about(book.order, Severity.ERROR, "attempts-differ", text, MEND)
 
 
 def _follow(before: Order, row: JournalRow, policy: Policy, fold: _Fold) -> None:
-    step = _step(before, row, policy)
+    step = _step(replace(before, items=fold.items), row, policy)
     if step is None:
         fold.broken.append(row.cursor)
         return
-    names = differing(step.order, row.snapshot)
+    fold.items = step.order.items
+    names = differing(replace(step.order, items=()), row.after)
     if not names:
         pass
-    elif row.event is not None and names <= _by_policy(row.event, step.order, row.snapshot):
+    elif row.event is not None and names <= _by_policy(row.event, step.order, row.after):
         fold.by_policy.append(row.cursor)
         fold.by_policy_names |= names
     else:
         fold.broken.append(row.cursor)
         fold.broken_names |= names
-    if row.snapshot.payment is not None:
-        dispatch = row.snapshot.payment.dispatch_count
+    if row.after.payment is not None:
+        dispatch = row.after.payment.dispatch_count
         fold.attempts.update({a.attempt_id: StoredAttempt(dispatch, a) for a in step.attempts})
 
 
 def _step(before: Order, row: JournalRow, policy: Policy) -> Step | None:
-    """None: the machine cannot take this event here, or a value in the snapshot is none at all."""
+    """None: the machine cannot take this event here, or a value before it is none at all."""
     if row.event is None:
         return None
     try:

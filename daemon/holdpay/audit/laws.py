@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.audit.journal import MEND
+from holdpay.core.charge import COUNTED, Charge, ChargeState
 from holdpay.core.explain import sat
 from holdpay.core.lightning import preimage_fits
+from holdpay.core.machine import half
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import SPENT, End, HtlcState, OrderState
-from holdpay.core.tables import IMPOSSIBLE, PAIR_TABLE
+from holdpay.core.tables import IMPOSSIBLE, cell
 
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
@@ -24,9 +26,11 @@ def is_hash(text: str) -> bool:
 
 def law_findings(order: Order) -> list[Finding]:
     """Every law that one order breaks."""
-    broken = [*_of_the_pair(order), *_of_the_end(order), *_of_what_was_said(order)]
+    broken = [*_of_the_pair(order), *_of_the_end(order), *_of_what_was_delivered(order), *_of_the_funding(order)]
     if order.payment is not None:
         broken += [*_of_the_payment(order, order.payment), *_of_the_money(order, order.payment)]
+    if order.charge is not None:
+        broken += _of_the_charge(order, order.charge)
     return [about(order, Severity.ERROR, code, text, MEND) for code, text in broken] + _over_fee(order)
 
 
@@ -34,56 +38,87 @@ Broken = Iterator[tuple[str, str]]
 
 
 def _of_the_pair(order: Order) -> Broken:
-    if PAIR_TABLE[order.state, order.htlc] == IMPOSSIBLE:
-        yield "impossible-pair", f"It is {order.state.value} with its HTLC {order.htlc.value}, which cannot be."
-    if order.is_closed and order.is_money_out:
-        yield "closed-with-money-out", f"It is closed, and its HTLC is {order.htlc.value}: money may be out."
+    if cell(order) == IMPOSSIBLE:
+        yield "impossible-pair", f"It is {order.state.value} with {half(order)}, which cannot be."
+    if order.is_closed and (order.is_money_out or _is_intended(order)):
+        yield "closed-with-money-out", f"It is closed, with {half(order)}: money may be out."
+
+
+def _is_intended(order: Order) -> bool:
+    return order.charge is not None and order.charge.state is ChargeState.INTENDED
 
 
 def _is_unspent(order: Order) -> bool:
-    return order.htlc not in SPENT
+    return order.htlc not in SPENT and (order.charge is None or order.charge.state not in COUNTED)
 
 
-def _has_code(order: Order) -> bool:
-    return order.code is not None or order.erased_at_ms is not None
+def _is_spent(order: Order, htlcs: Collection[HtlcState], charges: Collection[ChargeState]) -> bool:
+    return order.htlc in htlcs if order.charge is None else order.charge.state in charges
 
 
+_SPENT_CHARGES = frozenset({ChargeState.CHARGED, ChargeState.UNKNOWN})
+"""Of a closed order; the second is one that a person wrote off."""
 _ENDS: dict[End, Callable[[Order], bool]] = {
-    End.FULFILLED: lambda order: _has_code(order) and order.htlc in SPENT,
-    End.FULFILLED_FREE: lambda order: _has_code(order) and _is_unspent(order),
-    End.OUTCOME_UNKNOWN: lambda order: order.htlc is HtlcState.GONE,
-    End.REFUNDED: lambda order: order.htlc is HtlcState.FAILED,
-    End.CHARGED_UNFULFILLED: lambda order: order.htlc is HtlcState.SETTLED and order.state is OrderState.ABANDONED,
+    End.FULFILLED: lambda order: _has_what_was_bought(order) and _is_spent(order, SPENT, _SPENT_CHARGES),
+    End.FULFILLED_FREE: lambda order: _has_what_was_bought(order) and _is_unspent(order),
+    End.OUTCOME_UNKNOWN: lambda order: _is_spent(order, {HtlcState.GONE}, {ChargeState.UNKNOWN}),
+    End.REFUNDED: lambda order: _is_spent(order, {HtlcState.FAILED}, {ChargeState.RETURNED}),
+    End.CHARGED_UNFULFILLED: lambda order: (
+        order.state is OrderState.ABANDONED and _is_spent(order, {HtlcState.SETTLED}, {ChargeState.CHARGED})
+    ),
 }
-"""What an end says of the pair; the others say that nothing was spent."""
+"""What an end says of the order and its money; the others say that nothing was spent."""
 
 
 def _of_the_end(order: Order) -> Broken:
     if order.is_closed != (order.end is not None):
         yield "half-closed", "It is closed without an end, or has an end and is open."
-    if order.end is None:
-        return
-    if not _ENDS.get(order.end, _is_unspent)(order):
-        yield (
-            "end-contradicts",
-            f"It ended as {order.end.value}, and it is {order.state.value} with its HTLC {order.htlc.value}.",
-        )
+    if order.end is not None and not _ENDS.get(order.end, _is_unspent)(order):
+        yield "end-contradicts", f"It ended as {order.end.value}, and it is {order.state.value} with {half(order)}."
 
 
-def _of_what_was_said(order: Order) -> Broken:
+# --- what was delivered ---------------------------------------------------------------------------------------------
+
+
+def _has_what_was_bought(order: Order) -> bool:
+    """As far as it was not erased: the kind's own word, by what came or by the payment alone."""
+    if order.state is not OrderState.DELIVERED:
+        return False
+    if order.erased_at_ms is not None or order.spec.is_delivered(order.items):
+        return True
+    return _is_spent(order, {HtlcState.SETTLED}, {ChargeState.CHARGED}) and order.spec.is_delivered_by_settlement(order)
+
+
+def _of_what_was_delivered(order: Order) -> Broken:
     if order.erased_at_ms is not None:
-        if _has_secrets(order) or not order.is_closed:
-            yield "erased-in-part", "It is marked as erased, and is open or still has its code or number."
+        if order.items or order.spec != order.spec.without_secrets() or not order.is_closed:
+            yield "erased-in-part", "It is marked as erased, and is open or still has what was delivered or asked for."
         return
-    if (order.state is OrderState.DELIVERED) != (order.code is not None):
-        yield "code-lost", f"It is {order.state.value}, and {'a' if order.code else 'no'} code is stored."
+    thing = order.spec.words.thing
+    if order.state is OrderState.DELIVERED and not _has_what_was_bought(order):
+        yield "delivery-lost", f"It is {order.state.value}, and {thing} is not stored."
+    if order.state is not OrderState.DELIVERED and order.spec.is_delivered(order.items):
+        yield "delivery-lost", f"It is {order.state.value}, and {thing} is stored."
     if order.state is OrderState.NUMBER_ASSIGNED and order.number is None:
         yield "number-lost", "It has a number, and none is stored."
 
 
-def _has_secrets(order: Order) -> bool:
-    said = (order.code, order.number, order.unread)
-    return any(text is not None for text in said) or bool(order.earlier_numbers or order.later_codes)
+# --- the money ------------------------------------------------------------------------------------------------------
+
+
+def _of_the_funding(order: Order) -> Broken:
+    if order.request.is_prepaid and order.payment is not None:
+        yield "other-funding", "It is paid from the account's balance, and has a payment."
+    if not order.request.is_prepaid and order.charge is not None:
+        yield "other-funding", "It is paid by a hold invoice, and has a charge of the account's balance."
+
+
+def _of_the_charge(order: Order, charge: Charge) -> Broken:
+    if charge.amount_sat > order.max_price_sat:
+        yield (
+            "over-price",
+            f"Its charge is {charge.amount_sat:,} sat, and {order.max_price_sat:,} sat were allowed.",
+        )
 
 
 def _of_the_payment(order: Order, payment: Payment) -> Broken:
@@ -132,8 +167,8 @@ def shared_findings(orders: Iterable[Order]) -> list[Finding]:
     for order in orders:
         for kind, value in (
             ("payment hash", order.payment and order.payment.payment_hash),
-            # An order without a payment is closed or about to be vetted; a refused duplicate harms nobody.
-            ("order at the provider", order.payment and order.provider_order_id),
+            # One that nothing was spent on is closed or about to be vetted; a refused duplicate harms nobody.
+            ("order at the provider", (order.payment or order.charge) and order.provider_order_id),
             ("idempotency key", order.request.key),
         ):
             if value:

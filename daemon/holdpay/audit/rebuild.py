@@ -19,16 +19,20 @@ from holdpay.core.events import (
     ProviderReplied,
     TimePassed,
 )
+from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, SmsSpec
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
 from holdpay.core.machine import decide
-from holdpay.core.model import RECOVERED, UNKNOWN, Order
+from holdpay.core.model import RECOVERED, UNKNOWN, Order, Request
 from holdpay.core.policy import Policy, Strictness
 from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
 from holdpay.redact import hash8
 
-KIND = "code"
 NOTE = "recovered from lnd's payments: the request itself, its limits and what was seen before are lost"
+NOTE_KIND = (
+    "neither its invoice nor the provider's reply shows what was ordered, not even of which kind: it is followed like"
+    " an activation code"
+)
 
 _MEMO = re.compile(r"sms4sats payment (?P<country>[\w ().,'&-]{1,60}) (?P<service>[\w.,-]{1,40})")
 _NO_LIMIT = 2**31
@@ -99,7 +103,8 @@ def rebuild(
         return Unusable(payment, "its hold invoice had expired when it was sent")
     _add_words(history, found, max(now_ms, request.pay_by_ms))
     first, *others = history.entries
-    first = replace(first, step=replace(first.step, notes=(NOTE, *first.step.notes)))
+    notes = (NOTE, NOTE_KIND) if is_of_unknown_kind(history.order) else (NOTE,)
+    first = replace(first, step=replace(first.step, notes=(*notes, *first.step.notes)))
     return Rebuilt(request, (first, *others))
 
 
@@ -156,12 +161,17 @@ def _request(found: Found, name: str, resolve_country: ResolveCountry, policy: P
     amount_sat = -(-found.invoice.amount_msat // 1000)
     out_msat = sum(a.fee_msat for a in payment.update.attempts if a.status is not AttemptStatus.FAILED)
     fee_sat = -(-max(out_msat, payment.update.fee_msat) // 1000)
-    return Order(
-        id=f"rec{name}",
-        kind=KIND,
-        params=params_of_memo(found.invoice.memo, resolve_country),
+    order_id = f"rec{name}"
+    request = Request(
+        id=order_id,
         key=f"recovered-{name}",
         fingerprint=RECOVERED,
+        spec=_spec(found, resolve_country),
+        created_at_ms=created_ms,
+    )
+    return Order(
+        id=order_id,
+        request=request,
         created_at_ms=created_ms,
         pay_by_ms=payment.created_at_ms + 1,
         max_price_sat=amount_sat,
@@ -171,15 +181,39 @@ def _request(found: Found, name: str, resolve_country: ResolveCountry, policy: P
     )
 
 
-def params_of_memo(memo: str, resolve_country: ResolveCountry) -> dict[str, str]:
-    """``sms4sats payment Germany twitter`` → an order's params; "unknown" for what cannot be read."""
+def _spec(found: Found, resolve_country: ResolveCountry) -> AnySpec:
+    """The kind that the provider's reply shows, else an activation code: only of codes it is known what memos say."""
+    code = spec_of_memo(found.invoice.memo, resolve_country)
+    if found.word is None:
+        return code
+    status = found.word.status
+    if status.send_status is not None:
+        return SmsSpec(phone="", message="")
+    if status.messages:
+        return RentalSpec(
+            country=code.country,
+            country_name=code.country_name,
+            service=code.service,
+            service_name=code.service_name,
+            weeks=None,
+        )
+    return code
+
+
+def spec_of_memo(memo: str, resolve_country: ResolveCountry) -> CodeSpec:
+    """``sms4sats payment Germany twitter`` → what was ordered; "unknown" and no country for what cannot be read."""
     match = _MEMO.fullmatch(memo)
     country = match and resolve_country(match["country"])
     if match is None or country is None:
-        return {"country_name": UNKNOWN, "service": UNKNOWN, "service_name": UNKNOWN}
+        return CodeSpec(country=None, country_name=UNKNOWN, service=UNKNOWN, service_name=UNKNOWN)
     number, country_name = country
     service = match["service"]
-    return {"country": str(number), "country_name": country_name, "service": service, "service_name": service}
+    return CodeSpec(country=number, country_name=country_name, service=service, service_name=service)
+
+
+def is_of_unknown_kind(order: Order) -> bool:
+    """Whether nothing shows what a rebuilt order was for."""
+    return isinstance(order.spec, CodeSpec) and order.spec.country is None and not order.is_delivered
 
 
 def names(payments: list[StoredPayment]) -> list[str]:

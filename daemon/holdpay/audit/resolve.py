@@ -1,10 +1,12 @@
-"""`holdpayd resolve`: an operator says how a payment ended where LND cannot any more, or ends a quarantined order."""
+"""`holdpayd resolve`: an operator says how a payment ended where LND cannot any more, whether the prepaid account was
+charged where the provider's reply was lost, or ends a quarantined order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from holdpay.app import lnd_settings
@@ -13,6 +15,7 @@ from holdpay.audit.laws import is_hash
 from holdpay.audit.recover import database_path
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
+from holdpay.core.charge import PERHAPS_CHARGED, Charge, ChargeState
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.explain import explain
 from holdpay.core.hold import misfit
@@ -68,16 +71,20 @@ def books(settings: Settings) -> Iterator[SqliteStore]:
 
 
 def payment_of(order: Order) -> Payment | None:
-    """The payment that can be resolved; None: a quarantined order has none.
+    """The payment that can be resolved; None: a quarantined order, or one that is paid from the account, has none.
 
     Raises ResolveRefused if the order is closed, or ends by itself.
     """
-    if order.is_closed or not (order.is_money_out or order.is_quarantined):
+    if order.is_closed or not (order.is_money_out or _is_perhaps_charged(order) or order.is_quarantined):
         raise ResolveRefused(
             f"No money of order {order.id} is out, so there is nothing to resolve."
             f" `holdpay orders explain {order.id}` says how it stands."
         )
     return order.payment
+
+
+def _is_perhaps_charged(order: Order) -> bool:
+    return order.charge is not None and order.charge.state in PERHAPS_CHARGED
 
 
 async def look(settings: Settings, clock: SystemClock, payment: Payment | None) -> LndView:
@@ -108,6 +115,8 @@ def known(order: Order, view: LndView, policy: Policy, now_ms: int) -> Iterator[
     words = explain(order, policy, now_ms, block_height=view.look.block_height if view.look else 0)
     yield words.summary
     yield words.money
+    if order.charge is not None:
+        yield from _known_of_the_charge(order, order.charge)
     if payment is None:
         return
     if order.is_quarantined:
@@ -116,7 +125,17 @@ def known(order: Order, view: LndView, policy: Policy, now_ms: int) -> Iterator[
     yield f"lnd: {_view_words(view)}"
 
 
-def _plain(state: OrderState | HtlcState) -> str:
+def _known_of_the_charge(order: Order, charge: Charge) -> Iterator[str]:
+    yield f"Recorded: the order is {_plain(order.state)}, its charge of the prepaid account {_plain(charge.state)}."
+    at = datetime.fromtimestamp(charge.intended_at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    before = "was not known" if charge.balance_before_sat is None else f"was {charge.balance_before_sat:,} sat"
+    yield (
+        f"It was placed at {at} UTC for {charge.amount_sat:,} sat, and the balance {before} right before."
+        " Compare that with the balance now, and with what else was ordered since."
+    )
+
+
+def _plain(state: OrderState | HtlcState | ChargeState) -> str:
     return state.value.replace("_", " ")
 
 
@@ -145,10 +164,10 @@ def objection(order: Order, view: LndView, event: Resolved, policy: Policy, *, i
     payment = payment_of(order)
     if order.is_quarantined and (why_not := misfit(order, event)):
         return f"{why_not} Say what fits it: see `holdpayd resolve --help`."
+    if why_not := _objection_to_the_proof(order, event):
+        return why_not
     if payment is None:
         return ""
-    if event.resolution is Resolution.SETTLED and not _fits(event.preimage, payment.payment_hash):
-        return "The preimage does not fit the payment hash of the order. Give the 64 hex digits of the right one."
     if view.said is not None:
         if is_node_retired:
             return "The node that paid answers at lnd.address. Leave out --node-retired."
@@ -161,6 +180,18 @@ def objection(order: Order, view: LndView, event: Resolved, policy: Policy, *, i
     if view.node is None:
         return f"lnd cannot be asked, and may still know how the payment ended: {view.trouble} {retired}"
     return f"Another node paid, and may still know how the payment ended. Point lnd.address at it. {retired}"
+
+
+def _objection_to_the_proof(order: Order, event: Resolved) -> str:
+    """A preimage goes with the settling of a hold invoice, and only with it."""
+    if order.payment is None:
+        without = "It has no hold invoice, so there is no preimage. Say --settled without one."
+        return without if event.preimage is not None else ""
+    if event.resolution is not Resolution.SETTLED or _fits(event.preimage, order.payment.payment_hash):
+        return ""
+    if event.preimage is None:
+        return "It was paid by a hold invoice: only a preimage proves that it is spent. Say --settled PREIMAGE."
+    return "The preimage does not fit the payment hash of the order. Give the 64 hex digits of the right one."
 
 
 def _objection_of_the_payer(payment: Payment, said: LndMessage, view: LndView, event: Resolved, policy: Policy) -> str:
@@ -227,7 +258,8 @@ def _fits(preimage: str | None, payment_hash: str) -> bool:
 def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, now_ms: int) -> Order:
     """Writes the operator's word into the journal and what follows from it. Returns the order as it is then."""
     step = decide(order, event, policy, now_ms)
-    if not step.order.is_closed and step.order.htlc is order.htlc:
+    is_resolved = step.order.htlc is not order.htlc or step.order.charge != order.charge
+    if not step.order.is_closed and not is_resolved:
         raise ResolveRefused(f"Order {order.id} has no payment that could be resolved so. Nothing was written.")
     store.commit(event, step, None, now_ms)
     return step.order
@@ -236,7 +268,7 @@ def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, no
 def outcome(order: Order) -> str:
     """One sentence about what was written."""
     if order.htlc is HtlcState.SETTLED and not order.is_closed:
-        return f"Order {order.id} is settled; holdpayd goes on asking for its code. Start it."
+        return f"Order {order.id} is settled; holdpayd goes on asking for {order.spec.words.thing}. Start it."
     return (
         f"Order {order.id} is closed: {order.end.value.replace('_', ' ') if order.end else ''}. Start holdpayd again."
     )

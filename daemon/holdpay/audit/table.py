@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from holdpay.audit.rebuild import Rebuilt, Unusable
+from holdpay.audit.rebuild import Rebuilt, Unusable, is_of_unknown_kind
 from holdpay.core.events import PaymentReported, ProviderReplied
 from holdpay.core.explain import sat
 from holdpay.core.tables import phase
@@ -37,13 +37,12 @@ def _row(rebuilt: Rebuilt) -> tuple[str, ...]:
     payment = order.payment
     assert payment is not None
     said = next((e.event for e in rebuilt.entries if isinstance(e.event, PaymentReported)), None)
-    params = order.params
     return (
         order.id,
         hash8(payment.payment_hash),
         f"{datetime.fromtimestamp((payment.money_out_since_ms or order.created_at_ms) / 1000, UTC):%Y-%m-%d %H:%M}",
         sat(payment.amount_msat),
-        f"{params['service']} in {params['country_name']}",
+        "not known" if is_of_unknown_kind(order) else order.spec.what,
         said.update.status.value if said else "not believed",
         _provider_word(rebuilt),
         f"open: {phase(order)}" if order.end is None else f"closed: {order.end.value}",
@@ -56,6 +55,10 @@ def _provider_word(rebuilt: Rebuilt) -> str:
         return "nothing new"
     if status.code is not None:
         return "code"
+    if status.send_status is not None:
+        return status.send_status.value
+    if status.messages:
+        return f"{len(status.messages):,} {'message' if len(status.messages) == 1 else 'messages'}"
     if status.error is not None:
         return "over"
     return "number" if status.number is not None else "paid"

@@ -22,14 +22,14 @@ def is_relevant(order: Order, now_ms: int) -> bool:
 
 
 def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height: int = 0) -> list[Finding]:
-    """An open order, its alarms, a charge without a code, and an order in quarantine; each with what to do.
+    """An open order, its alarms, a charge for nothing, and an order in quarantine; each with what to do.
 
     ``block_height``: lnd's; 0: not known.
     """
     words = explain(order, policy, now_ms, block_height=block_height)
     if order.is_quarantined and not order.is_closed:
         return [about(order, Severity.ERROR, "quarantined", f"{words.summary} {words.money}", words.next)]
-    if order.end in _TOLD_LATER and order.payment and order.payment.htlc_since_ms > now_ms - RECENT_MS:
+    if order.end in _TOLD_LATER and _spent_at_ms(order) > now_ms - RECENT_MS:
         return [about(order, Severity.WARNING, _TOLD_LATER[order.end], f"{words.summary} {words.money}", words.next)]
     if order.is_closed:
         return []
@@ -38,6 +38,13 @@ def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height:
         text = alarm.removeprefix(f"order {order.id}: ")
         found.append(about(order, Severity.WARNING, "alarm", f"{text[:1].upper()}{text[1:]}.", words.next))
     return found
+
+
+def _spent_at_ms(order: Order) -> int:
+    """Of a closed order on which something was, or may have been, spent."""
+    if order.charge is not None:
+        return order.charge.since_ms
+    return order.payment.htlc_since_ms if order.payment is not None else 0
 
 
 def unwatched_finding(open_count: int, *, is_to_be_started: bool) -> Finding:

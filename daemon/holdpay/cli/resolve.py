@@ -24,8 +24,15 @@ MAX_WORDS_CHARS = 300
 @click.command(epilog=EPILOG)
 @config_option
 @click.argument("order_id", metavar="ORDER")
-@click.option("--failed", "is_failed", is_flag=True, help="The money is back.")
-@click.option("--settled", "preimage", metavar="PREIMAGE", help="It is spent; 64 hex digits prove it (- : from stdin).")
+@click.option("--failed", "is_failed", is_flag=True, help="The money is back, or the prepaid account was not charged.")
+@click.option(
+    "--settled",
+    "preimage",
+    is_flag=False,
+    flag_value="",
+    metavar="[PREIMAGE]",
+    help="It is spent; 64 hex digits prove it (- : from stdin). Of a prepaid order, without them: it was charged.",
+)
 @click.option("--written-off", "is_written_off", is_flag=True, help="Nobody can say. It counts as spent.")
 @click.option("--why", metavar="TEXT", help="For the journal. Asked for if not given.")
 @click.option("--by", metavar="NAME", help="For the journal. Default: your user name.")
@@ -46,12 +53,12 @@ def resolve(
 ) -> None:
     """Say how the payment of an order ended, where lnd cannot say it any more.
 
-    For an order whose record lnd has lost, that was paid from a node that is retired, or that is quarantined (such an
-    order never closes by itself). Refused while lnd itself can still answer. Shows what is known and asks before it
-    writes; holdpayd must be stopped meanwhile.
+    For an order whose record lnd has lost, that was paid from a node that is retired, that was placed for the prepaid
+    account and whose reply was lost, or that is quarantined (such an order never closes by itself). Refused while lnd
+    itself can still answer. Shows what is known and asks before it writes; holdpayd must be stopped meanwhile.
     """
     if [is_failed, preimage is not None, is_written_off].count(True) != 1:
-        raise click.UsageError("Say one of --failed, --settled PREIMAGE and --written-off.")
+        raise click.UsageError("Say one of --failed, --settled [PREIMAGE] and --written-off.")
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on. Give --yes and --why.")
     from holdpay.core.events import Resolution, Resolved
@@ -59,7 +66,7 @@ def resolve(
     resolution = Resolution.FAILED if is_failed else Resolution.WRITTEN_OFF
     if preimage is not None:
         resolution = Resolution.SETTLED
-        preimage = "".join((sys.stdin.readline() if preimage == "-" else preimage).split()).lower()
+        preimage = "".join((sys.stdin.readline() if preimage == "-" else preimage).split()).lower() or None
     if why is None and yes:
         raise click.UsageError("The journal wants a reason. Give --why TEXT.")
     reason = _words("--why", why if why is not None else click.prompt("Why"))

@@ -8,7 +8,7 @@ from typing import Any
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
 from holdpay.core.events import DispatchIntended, Event, InvoiceDecoded, OrderPlaced
 from holdpay.core.machine import decide
-from holdpay.core.model import Order
+from holdpay.core.model import Order, Payment
 from tests.unit import build
 from tests.unit.build import ALICE, HASH, NOW_MS, POLICY, S
 
@@ -41,7 +41,7 @@ REFUNDED: tuple[Timed, ...] = (
 def book(*events: Timed, request: Order | None = None) -> OrderBook:
     """What the store would have after these events; cursors from 1."""
     order = request or build.order()
-    rows = [JournalRow(position=0, cursor=1, at_ms=NOW_MS, event=None, snapshot=order)]
+    rows = [JournalRow(cursor=1, at_ms=NOW_MS, event=None, after=without_items(order))]
     attempts: dict[int, StoredAttempt] = {}
     for after_s, event in events:
         at_ms = NOW_MS + after_s * S
@@ -50,30 +50,30 @@ def book(*events: Timed, request: Order | None = None) -> OrderBook:
         order = step.order
         dispatch = order.payment.dispatch_count if order.payment else 0
         attempts.update({a.attempt_id: StoredAttempt(dispatch, a) for a in step.attempts})
-        rows.append(JournalRow(position=len(rows), cursor=len(rows) + 1, at_ms=at_ms, event=event, snapshot=order))
+        rows.append(JournalRow(cursor=len(rows) + 1, at_ms=at_ms, event=event, after=without_items(order)))
     return OrderBook(order=order, reserved_msat=order.reserved_msat, attempts=attempts, journal=tuple(rows))
 
 
-def without_row(healthy: OrderBook, cursor: int) -> OrderBook:
-    """As a reader finds it after the row was deleted: positions count what is there."""
-    rows = [row for row in healthy.journal if row.cursor != cursor]
-    return replace(healthy, journal=tuple(replace(row, position=n) for n, row in enumerate(rows)))
+def without_items(order: Order) -> Order:
+    """As the journal has it."""
+    return replace(order, items=())
 
 
-def with_snapshot(healthy: OrderBook, cursor: int, **changes: Any) -> OrderBook:
-    """With one snapshot of the journal changed; ``changes`` whose names are a payment's go to the payment."""
+def with_change(healthy: OrderBook, cursor: int, **changes: Any) -> OrderBook:
+    """With one change of the journal spoilt; ``changes`` whose names are a payment's go to the payment."""
     rows = [
-        replace(row, snapshot=changed(row.snapshot, **changes)) if row.cursor == cursor else row
-        for row in healthy.journal
+        replace(row, after=changed(row.after, **changes)) if row.cursor == cursor else row for row in healthy.journal
     ]
     return replace(healthy, journal=tuple(rows))
 
 
 def changed(order: Order, **changes: Any) -> Order:
-    """A copy; a name that only a payment has goes to the payment."""
-    of_order = {name: value for name, value in changes.items() if name in Order.__slots__}
-    of_payment = {name: value for name, value in changes.items() if name not in of_order}
+    """A copy, as ``build.changed`` makes it; a name that only a payment has goes to the payment."""
+    of_payment = {name: changes.pop(name) for name in list(changes) if name in _ONLY_OF_PAYMENTS}
     if of_payment:
         assert order.payment is not None
-        of_order["payment"] = replace(order.payment, **of_payment)
-    return replace(order, **of_order)
+        changes["payment"] = replace(order.payment, **of_payment)
+    return build.changed(order, **changes)
+
+
+_ONLY_OF_PAYMENTS = frozenset(Payment.__slots__) - frozenset(Order.__slots__)

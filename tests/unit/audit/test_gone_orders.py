@@ -15,7 +15,7 @@ from holdpay.core.events import HtlcLookedFor, PaymentNotFound, Resolution, Reso
 from holdpay.core.lightning import LndMessage, NotKnown, PaymentStatus, Reported
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.audit.books import FULFILLED, HELD, IN_FLIGHT, Timed, book, changed, with_snapshot
+from tests.unit.audit.books import FULFILLED, HELD, IN_FLIGHT, Timed, book, changed, with_change
 from tests.unit.build import NOW_MS, POLICY, PREIMAGE, S, attempt, looked, replied, update
 
 LATE = 900_000
@@ -63,7 +63,7 @@ def test_a_row_of_its_end_that_was_changed_is_found(life: tuple[Timed, ...], htl
     """So the journal's last word is really decided anew."""
     healthy = book(*life)
     cursor = next(row.cursor for row in healthy.journal if isinstance(row.event, HtlcLookedFor | Resolved))
-    spoilt = with_snapshot(healthy, cursor, fee_msat=1)
+    spoilt = with_change(healthy, cursor, fee_msat=1)
     assert "journal-broken" in {finding.code for finding in journal_findings(spoilt, POLICY)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
 from holdpay.audit.journal import journal_findings
 from holdpay.audit.laws import law_findings
-from holdpay.audit.rebuild import NOTE, Found, Rebuilt, Unusable, names, params_of_memo, rebuild
+from holdpay.audit.rebuild import NOTE, NOTE_KIND, Found, Rebuilt, Unusable, names, rebuild, spec_of_memo
+from holdpay.audit.table import table_lines
 from holdpay.core.duties import Dispatch, Duty, duties, next_payment_action
-from holdpay.core.events import ProviderReplied, TimePassed, event_name
+from holdpay.core.events import ProviderReplied, SendStatus, TimePassed, event_name
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history
 from holdpay.core.hold import is_dispatch_planned
+from holdpay.core.items import ItemKind, texts
+from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, SmsSpec
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
 from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED
 from holdpay.core.states import End, HtlcState, OrderState
+from tests.unit.audit.books import without_items
 from tests.unit.build import (
     ALICE,
     HASH,
@@ -149,9 +154,9 @@ def test_a_rebuilt_journal_follows_from_its_events(name: str) -> None:
 
 def as_book(result: Rebuilt) -> OrderBook:
     """As the store would have it."""
-    request = JournalRow(position=0, cursor=1, at_ms=result.request.created_at_ms, event=None, snapshot=result.request)
+    request = JournalRow(cursor=1, at_ms=result.request.created_at_ms, event=None, after=result.request)
     rows = [
-        JournalRow(position=n, cursor=n + 1, at_ms=entry.at_ms, event=entry.event, snapshot=entry.step.order)
+        JournalRow(cursor=n + 1, at_ms=entry.at_ms, event=entry.event, after=without_items(entry.step.order))
         for n, entry in enumerate(result.entries, 1)
     ]
     attempts = {a.attempt_id: StoredAttempt(1, a) for entry in result.entries for a in entry.step.attempts}
@@ -183,8 +188,10 @@ def test_what_is_recorded_is_what_lnd_and_the_provider_said() -> None:
     order = rebuilt(BY_NAME["settled, code"]).order
     payment = order.payment
     assert payment is not None
-    assert (order.id, order.key, order.fingerprint) == (f"rec{HASH[:8]}", f"recovered-{HASH[:8]}", RECOVERED)
-    assert order.params == {"country": "43", "country_name": "Germany", "service": "twitter", "service_name": "twitter"}
+    request = order.request
+    assert (order.id, request.id) == (f"rec{HASH[:8]}",) * 2
+    assert (request.key, request.fingerprint) == (f"recovered-{HASH[:8]}", RECOVERED)
+    assert order.spec == CodeSpec(country=43, country_name="Germany", service="twitter", service_name="twitter")
     assert (order.provider_order_id, order.code) == (HASH, "012345")
     assert (order.created_at_ms, payment.money_out_since_ms) == (NOW_MS, SENT_MS)
     assert (payment.preimage, payment.fee_msat, payment.htlc_since_ms) == (PREIMAGE, 1_002, SENT_MS + 40 * S)
@@ -209,14 +216,71 @@ def test_a_recovered_order_says_what_is_not_known_and_tells_no_number_that_was_m
     assert told.startswith("somebody asked for an activation code for twitter in Germany; the request and its limits")
     for made_up in ("you asked", "at most", "10 sat", "fee limit 1", "payment 1 "):
         assert made_up not in told
-    assert "its key and its limits, and when the number and the code came, are not known" in (
+    assert "its key and its limits, and when what was ordered came, are not known" in (
         explain(result.order, POLICY, NOW_MS).summary
     )
 
 
 def test_what_a_recovered_order_was_for_is_called_unknown_where_its_memo_does_not_tell() -> None:
-    summary = explain(rebuilt(found(IN_FLIGHT, memo="coffee")).order, POLICY, NOW_MS).summary
-    assert "an activation code, nobody knows any more of which service and country." in summary
+    result = rebuilt(found(IN_FLIGHT, memo="coffee"))
+    assert "for something, nobody knows any more what" in explain(result.order, POLICY, NOW_MS).summary
+    assert result.entries[0].step.notes[:2] == (NOTE, NOTE_KIND)
+    assert NOTE_KIND not in rebuilt(found(IN_FLIGHT)).entries[0].step.notes
+    with_code = found(IN_FLIGHT, said(paid=True, code="012345"), memo="coffee")
+    assert NOTE_KIND not in rebuilt(with_code).entries[0].step.notes
+
+
+SMS = SmsSpec(phone="", message="")
+IN_GERMANY = RentalSpec(country=43, country_name="Germany", service="twitter", service_name="twitter", weeks=None)
+SOMEWHERE = RentalSpec(country=None, country_name="unknown", service="unknown", service_name="unknown", weeks=None)
+
+
+@pytest.mark.parametrize(
+    ("each", "spec"),
+    [
+        (found(SETTLED, said(paid=True, send_status=SendStatus.SENT), memo="sms"), SMS),
+        (found(REFUSED, said(send_status=SendStatus.FAILED)), SMS),
+        (found(SETTLED, said(paid=True, number="49151", messages=("hello",))), IN_GERMANY),
+        (found(SETTLED, said(paid=True, messages=("hello",)), memo="rent a number"), SOMEWHERE),
+    ],
+    ids=["sent", "not sent", "rented in a country", "rented somewhere"],
+)
+def test_a_reply_that_shows_another_kind_makes_an_order_of_that_kind_which_keeps_every_law(
+    each: Found, spec: AnySpec
+) -> None:
+    result = rebuilt(each)
+    assert result.order.spec == spec
+    assert law_findings(result.order) == []
+    assert journal_findings(as_book(result), POLICY) == []
+    assert NOTE_KIND not in result.entries[0].step.notes
+
+
+def test_what_such_a_reply_delivers_is_kept_and_the_order_is_followed_on() -> None:
+    rented = rebuilt(found(SETTLED, said(paid=True, number="49151", messages=("hello", "again")))).order
+    assert texts(rented.items, ItemKind.MESSAGE) == ("hello", "again")
+    assert (rented.state, rented.number) == (OrderState.DELIVERED, "49151")
+    assert duties(rented) == {Duty.POLL}
+    sent = rebuilt(found(SETTLED, said(paid=True, send_status=SendStatus.DELIVERED))).order
+    assert (texts(sent.items, ItemKind.SENDING), sent.end) == (("delivered",), End.FULFILLED)
+
+
+def test_the_table_tells_what_an_order_was_for_and_what_the_provider_says() -> None:
+    rows = [
+        rebuilt(each)
+        for each in (
+            found(IN_FLIGHT, said(paid=True, number="49151", messages=("hello",))),
+            found(IN_FLIGHT, said(paid=True, send_status=SendStatus.CREATED)),
+            found(IN_FLIGHT, memo="coffee"),
+        )
+    ]
+    _, rented, sms, unknown = table_lines(rows)
+    assert "  a number rented in Germany, for twitter  in_flight  1 message" in _with_single_gaps(rented)
+    assert "  an SMS  in_flight  created" in _with_single_gaps(sms)
+    assert "  not known  in_flight  nothing new" in _with_single_gaps(unknown)
+
+
+def _with_single_gaps(line: str) -> str:
+    return re.sub(" {2,}", "  ", line)
 
 
 def test_todays_vetting_does_not_judge_what_was_paid_long_ago() -> None:
@@ -256,18 +320,19 @@ def test_a_live_refund_after_the_recovery_closes_the_order() -> None:
 @pytest.mark.parametrize(
     ("memo", "params"),
     [
-        ("sms4sats payment Germany twitter", ("43", "Germany", "twitter")),
-        ("sms4sats payment United States tw", ("187", "United States", "tw")),
+        ("sms4sats payment Germany twitter", (43, "Germany", "twitter")),
+        ("sms4sats payment United States tw", (187, "United States", "tw")),
         ("sms4sats payment Atlantis twitter", (None, "unknown", "unknown")),
+        ("sms4sats fund 5000", (None, "unknown", "unknown")),
         ("a gift", (None, "unknown", "unknown")),
         ("", (None, "unknown", "unknown")),
         ("sms4sats payment Germany " + "x" * 200, (None, "unknown", "unknown")),
         ("sms4sats payment Germany twitter\n", (None, "unknown", "unknown")),
     ],
 )
-def test_a_memo_is_read_if_it_can_be(memo: str, params: tuple[str | None, str, str]) -> None:
-    read = params_of_memo(memo, country)
-    assert (read.get("country"), read["country_name"], read["service"]) == params
+def test_a_memo_is_read_if_it_can_be(memo: str, params: tuple[int | None, str, str]) -> None:
+    read = spec_of_memo(memo, country)
+    assert (read.country, read.country_name, read.service) == params
 
 
 def test_hashes_that_begin_alike_get_different_names() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, payment_of
+from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Reported
 from holdpay.core.model import Order, Payment
@@ -19,7 +20,9 @@ from tests.unit.build import (
     POLICY,
     PREIMAGE,
     attempt,
+    changed,
     look,
+    order,
     pair,
     payment,
     quarantined,
@@ -67,7 +70,11 @@ def test_a_preimage_proves_a_payment_without_a_record_at_any_height() -> None:
     assert against(view(OUT, 1), SETTLED) != "", "lnd will say so itself"
 
 
-@pytest.mark.parametrize("preimage", [None, "22" * 32, "not hex", PREIMAGE[:-2], SPACED])
+def test_what_a_hold_invoice_paid_is_settled_by_a_preimage_only() -> None:
+    assert "Say --settled PREIMAGE" in against(view(NotKnown()), replace(SETTLED, preimage=None))
+
+
+@pytest.mark.parametrize("preimage", ["22" * 32, "not hex", PREIMAGE[:-2], SPACED])
 def test_a_preimage_that_does_not_fit_is_refused(preimage: str | None) -> None:
     assert "does not fit" in against(view(NotKnown()), replace(SETTLED, preimage=preimage))
 
@@ -147,6 +154,43 @@ def test_what_is_known_is_told_before_anything_is_asked(seen: LndView, told: str
     assert told in text
     assert ALICE.pubkey[:16] in text
     assert HASH not in text
+
+
+# --- paid from the prepaid account ---
+
+
+def prepaid(state: ChargeState) -> Order:
+    charge = Charge(state=state, since_ms=NOW_MS, amount_sat=2_000, balance_before_sat=9_000, intended_at_ms=NOW_MS)
+    return changed(order(), is_prepaid=True, charge=charge)
+
+
+CHARGED = replace(SETTLED, preimage=None)
+
+
+@pytest.mark.parametrize("word", [FAILED, CHARGED, WRITTEN_OFF], ids=lambda word: word.resolution.value)
+@pytest.mark.parametrize("state", [ChargeState.INTENDED, ChargeState.UNKNOWN])
+def test_a_charge_of_which_the_reply_was_lost_is_resolved_by_a_word_and_lnd_is_not_asked(
+    state: ChargeState, word: Resolved
+) -> None:
+    assert payment_of(prepaid(state)) is None
+    assert objection(prepaid(state), LndView(), word, POLICY, is_node_retired=False) == ""
+
+
+def test_a_preimage_for_a_charge_is_refused() -> None:
+    against_it = objection(prepaid(ChargeState.UNKNOWN), LndView(), SETTLED, POLICY, is_node_retired=False)
+    assert "Say --settled without one" in against_it
+
+
+@pytest.mark.parametrize("state", [ChargeState.CHARGED, ChargeState.REFUSED, ChargeState.RETURNED])
+def test_a_charge_of_which_the_provider_has_spoken_is_refused(state: ChargeState) -> None:
+    with pytest.raises(ResolveRefused, match="nothing to resolve"):
+        payment_of(prepaid(state))
+
+
+def test_of_a_charge_the_balance_before_it_is_told() -> None:
+    told = "\n".join(known(prepaid(ChargeState.UNKNOWN), LndView(), POLICY, NOW_MS))
+    assert "its charge of the prepaid account unknown" in told
+    assert "2027-01-15 08:00:00 UTC for 2,000 sat, and the balance was 9,000 sat right before" in told
 
 
 # --- in quarantine ---

@@ -367,4 +367,4 @@ def test_waits_are_said_roughly(seconds: int, text: str) -> None:
 def test_what_is_bought_is_said_even_without_names() -> None:
     assert replace(SPEC, service_name="").what == "an activation code for oi in United States"
     unknown = replace(SPEC, country=None, country_name="unknown", service="unknown")
-    assert unknown.what == "an activation code, nobody knows any more of which service and country"
+    assert unknown.what == "something, nobody knows any more what (an activation code, as a rule)"

@@ -40,7 +40,7 @@ class CodeSpec(Spec):
     @property
     def what(self) -> str:
         if self.country is None:
-            return "an activation code, nobody knows any more of which service and country"
+            return "something, nobody knows any more what (an activation code, as a rule)"
         on_what = " on a real phone" if self.is_real_phone else ""
         return f"an activation code{on_what} for {self.service_name or self.service} in {self.country_name}"
 

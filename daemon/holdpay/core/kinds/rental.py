@@ -36,8 +36,8 @@ _SOON_FOR_S = 600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RentalSpec(Spec):
-    """``country``: the provider's number, 0 is a real one. ``service``: the short code, "full" for any. ``weeks``: how
-    long; None: the provider named none."""
+    """``country``: the provider's number, 0 is a real one; None where a recovered order's is not known. ``service``:
+    the short code, "full" for any. ``weeks``: how long; None: the provider named none."""
 
     words: ClassVar[Words] = Words(
         thing="the number", got="number rented", finding="a number is being found", waiting="the number is there"
@@ -46,7 +46,7 @@ class RentalSpec(Spec):
     outlives_delivery: ClassVar[bool] = True
 
     kind: Literal[KindName.RENTAL] = KindName.RENTAL
-    country: int
+    country: int | None
     country_name: str
     service: str
     service_name: str
@@ -55,11 +55,14 @@ class RentalSpec(Spec):
 
     @property
     def what(self) -> str:
+        if self.country is None:
+            return "a rented number, nobody knows any more of which service and country"
         long = "" if self.weeks is None else f" for {self.weeks} week{'s' if self.weeks != 1 else ''}"
         for_what = "" if self.service == "full" else f", for {self.service_name or self.service}"
         return f"a number rented in {self.country_name}{long}{for_what}"
 
     def placing(self, *, is_prepaid: bool) -> Placing:
+        assert self.country is not None
         body: dict[str, str | int | bool] = {"country": self.country, "service": self.service, "isRental": True}
         if self.ref is not None:
             body["ref"] = self.ref
