@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
 from holdpay.audit.findings import Finding, Severity, about
-from holdpay.core.events import Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
+from holdpay.core.charge import ChargeState
+from holdpay.core.events import BalanceSeen, Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
 from holdpay.core.explain import sat
 from holdpay.core.items import Item
 from holdpay.core.machine import decide
@@ -172,6 +173,7 @@ _POLICY_FIELDS = frozenset(
 """Times and limits that the configuration decides: another value then is no contradiction."""
 _CLOSING_FIELDS = frozenset({"state", "state_since_ms", "closed_at_ms", "end", "reason", "payment"})
 _ABSENCE_FIELDS = frozenset({"anomaly_count", "payment.htlc", "payment.htlc_since_ms", "payment.absent_since_ms"})
+_CHARGE_FIELDS = frozenset({"charge.state", "charge.since_ms", "charge.unmoved_since_ms"})
 _LOOK_FIELDS = frozenset({"payment.htlc", "payment.htlc_since_ms", "payment.fee_msat", "payment.failure"})
 
 
@@ -185,6 +187,8 @@ def _by_policy(event: Event, today: Order, stored: Order) -> frozenset[str]:
         names |= {"anomaly_count", "max_fee_sat"}
     if isinstance(event, PaymentNotFound | PaymentReported) and _is_proof(today, stored, HtlcState.NONE):
         names |= _ABSENCE_FIELDS | _CLOSING_FIELDS
+    if isinstance(event, BalanceSeen) and _is_charge_proof(today, stored):
+        names |= _CHARGE_FIELDS | _CLOSING_FIELDS
     if isinstance(event, HtlcLookedFor):
         # So is the longest life of an HTLC whose expiry height lnd never named (``route_cltv_delta``).
         names |= {"payment.uncarried_since_ms"}
@@ -197,6 +201,12 @@ def _is_proof(today: Order, stored: Order, proven: HtlcState) -> bool:
     """How long a proof takes (``prove_absent_s``) decides between still asking and ``proven``, or failed."""
     words = {today.htlc, stored.htlc}
     return len(words & MONEY_MAY_BE_OUT) == 1 and bool(words & {proven, HtlcState.FAILED})
+
+
+def _is_charge_proof(today: Order, stored: Order) -> bool:
+    """The same of a balance that did not move: between not knowing and ``refused``."""
+    states = {order.charge.state for order in (today, stored) if order.charge is not None}
+    return states == {ChargeState.UNKNOWN, ChargeState.REFUSED}
 
 
 def _rows(cursors: Sequence[int]) -> str:

@@ -162,7 +162,7 @@ def _said_words(said: LndMessage) -> str:
 def objection(order: Order, view: LndView, event: Resolved, policy: Policy, *, is_node_retired: bool) -> str:
     """Why the operator's word is not taken: one sentence what stands against it, one what to do. Empty: nothing."""
     payment = payment_of(order)
-    if order.is_quarantined and (why_not := misfit(order, event)):
+    if order.is_quarantined and order.charge is None and (why_not := misfit(order, event)):
         return f"{why_not} Say what fits it: see `holdpayd resolve --help`."
     if why_not := _objection_to_the_proof(order, event):
         return why_not

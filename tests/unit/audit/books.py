@@ -6,7 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
-from holdpay.core.events import DispatchIntended, Event, InvoiceDecoded, OrderPlaced
+from holdpay.core.events import (
+    BalanceSeen,
+    ChargeIntended,
+    DaemonRestarted,
+    DispatchIntended,
+    Event,
+    InvoiceDecoded,
+    OrderPlaced,
+    PlacingFailed,
+    Resolution,
+    Resolved,
+    SendStatus,
+)
+from holdpay.core.kinds import FundSpec, RentalSpec, SmsSpec
 from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
 from tests.unit import build
@@ -36,6 +49,60 @@ REFUNDED: tuple[Timed, ...] = (
     (900, build.refunded()),
     (901, build.replied(NOW_MS + 901 * S, paid=True, error="No available number")),
 )
+CHARGE: Timed = (1, ChargeIntended(9_000))
+PLACED: Timed = (2, OrderPlaced("a" * 20, None))
+LOST: tuple[Timed, ...] = (CHARGE, (2, PlacingFailed("timeout", may_retry=False, is_sure=False)))
+UNMOVED: tuple[Timed, ...] = tuple((after_s, BalanceSeen(9_000, is_alone=True)) for after_s in (10, 45))
+PREPAID: dict[str, tuple[Timed, ...]] = {
+    "requested": (),
+    "being placed": (CHARGE,),
+    "placed": (CHARGE, PLACED),
+    "refused": (CHARGE, (2, PlacingFailed("no such service", may_retry=False))),
+    "refused, then placed": (
+        CHARGE,
+        (2, PlacingFailed("busy", may_retry=True)),
+        (10, ChargeIntended(9_000)),
+        (12, PLACED[1]),
+    ),
+    "reply lost": LOST,
+    "reply lost by a restart": (CHARGE, (2, DaemonRestarted())),
+    "not charged, says the balance": (*LOST, *UNMOVED),
+    "charged, says an operator": (*LOST, (20, Resolved(Resolution.SETTLED, by="ann", why="the history has it"))),
+    "not charged, says an operator": (*LOST, (20, Resolved(Resolution.FAILED, by="ann", why="the balance"))),
+    "written off": (*LOST, (20, Resolved(Resolution.WRITTEN_OFF, by="ann", why="nobody knows"))),
+    "fulfilled": (CHARGE, PLACED, HELD[5], FULFILLED[6]),
+    "returned": (CHARGE, PLACED, REFUNDED[-1]),
+}
+"""Lives of an order that the account pays; see ``prepaid``."""
+
+
+RENTED: tuple[Timed, ...] = (
+    (10, build.replied(NOW_MS + 10 * S, paid=True, number="15551234567")),
+    (20, build.replied(NOW_MS + 20 * S, paid=True, number="15551234567", messages=("one",))),
+    (30, build.replied(NOW_MS + 30 * S, paid=True, number="15551234567", messages=("one", "two"))),
+)
+SAID_SENT: tuple[Timed, ...] = (
+    (10, build.replied(NOW_MS + 10 * S, paid=True, send_status=SendStatus.CREATED)),
+    (20, build.replied(NOW_MS + 20 * S, paid=True, send_status=SendStatus.SENT)),
+    (30, build.replied(NOW_MS + 30 * S, paid=True, send_status=SendStatus.DELIVERED)),
+)
+SMS = SmsSpec(phone="+19871234567", message="see you at noon")
+RENTAL = RentalSpec(country=187, country_name="United States", service="full", service_name="", weeks=1)
+FUND = FundSpec(amount_sat=2_000)
+KINDS: dict[str, tuple[Order, tuple[Timed, ...]]] = {
+    "rental, held with messages": (build.order(spec=RENTAL), (*IN_FLIGHT, *RENTED)),
+    "rental, settled": (build.order(spec=RENTAL), (*IN_FLIGHT, RENTED[0], (15, build.settled()), *RENTED[1:])),
+    "SMS": (build.order(spec=SMS), (*IN_FLIGHT, *SAID_SENT[:2], (25, build.settled()), SAID_SENT[2])),
+    "fund": (build.order(spec=FUND), (*IN_FLIGHT, (15, build.settled()))),
+    "rental, prepaid": (build.order(spec=RENTAL, is_prepaid=True), (CHARGE, PLACED, *RENTED)),
+    "SMS, prepaid": (build.order(spec=SMS, is_prepaid=True), (CHARGE, PLACED, *SAID_SENT)),
+}
+"""Requests of the other kinds, and what happened to them."""
+
+
+def prepaid() -> Order:
+    """A request that the account pays."""
+    return build.order(is_prepaid=True)
 
 
 def book(*events: Timed, request: Order | None = None) -> OrderBook:

@@ -10,17 +10,23 @@ import pytest
 from holdpay.audit.books import OrderBook
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import gap_findings, journal_findings
+from holdpay.audit.laws import law_findings
+from holdpay.core.charge import ChargeState
 from holdpay.core.events import CancelRequested, PaymentNotFound, TimePassed
+from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState
 from tests.unit.audit.books import (
     FULFILLED,
     HELD,
     IN_FLIGHT,
+    KINDS,
+    PREPAID,
     REFUNDED,
     SENT,
     Timed,
     book,
     changed,
+    prepaid,
     with_change,
 )
 from tests.unit.build import FAILED_ON_THE_WAY, NOW_MS, POLICY, S, failed, replied
@@ -43,6 +49,30 @@ def codes(spoilt: OrderBook) -> set[str]:
 )
 def test_a_healthy_journal_has_no_findings(life: tuple[Timed, ...]) -> None:
     assert found(book(*life)) == []
+
+
+@pytest.mark.parametrize("life", PREPAID.values(), ids=PREPAID)
+def test_a_healthy_life_that_the_account_paid_has_no_findings_and_breaks_no_law(life: tuple[Timed, ...]) -> None:
+    healthy = book(*life, request=prepaid())
+    assert found(healthy) == []
+    assert law_findings(healthy.order) == []
+
+
+@pytest.mark.parametrize(("request_", "life"), KINDS.values(), ids=KINDS)
+def test_a_healthy_life_of_another_kind_has_no_findings_and_breaks_no_law(
+    request_: Order, life: tuple[Timed, ...]
+) -> None:
+    healthy = book(*life, request=request_)
+    assert healthy.order.state is OrderState.DELIVERED
+    assert found(healthy) == []
+    assert law_findings(healthy.order) == []
+
+
+def test_a_message_that_was_lost_or_forged_is_found() -> None:
+    request, life = KINDS["rental, settled"]
+    healthy = book(*life, request=request)
+    for spoilt in ((), ("one",), ("one", "two", "three"), ("two", "one")):
+        assert codes(replace(healthy, order=changed(healthy.order, messages=spoilt))) == {"items-differ"}
 
 
 # --- planted ---
@@ -189,6 +219,22 @@ def test_a_row_decided_under_another_configuration_is_noted_and_not_called_broke
 ) -> None:
     findings = journal_findings(book(*life), replace(POLICY, **then))  # type: ignore[arg-type]
     assert [(finding.severity, finding.code) for finding in findings] == [(Severity.NOTE, "other-policy")]
+
+
+@pytest.mark.parametrize("then", [{"prove_absent_s": 600}, {"prove_absent_s": 0}])
+def test_a_charge_that_the_balance_disproved_under_another_configuration_is_no_damage(then: dict[str, int]) -> None:
+    life = book(*PREPAID["not charged, says the balance"], request=prepaid())
+    findings = journal_findings(life, replace(POLICY, **then))  # type: ignore[arg-type]
+    assert {(finding.severity, finding.code) for finding in findings} <= {(Severity.NOTE, "other-policy")}
+    assert findings or then == {"prove_absent_s": 0}
+
+
+def test_a_charge_that_was_called_refused_without_proof_is_found() -> None:
+    healthy = book(*PREPAID["reply lost"], request=prepaid())
+    assert healthy.order.charge is not None
+    refused = replace(healthy.order, charge=replace(healthy.order.charge, state=ChargeState.REFUSED))
+    assert "journal-broken" in codes(with_change(healthy, 3, charge=refused.charge))
+    assert "tables-differ" in codes(replace(healthy, order=refused))
 
 
 def test_a_closed_order_that_would_be_open_under_todays_configuration_is_only_noted() -> None:

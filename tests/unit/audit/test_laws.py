@@ -10,15 +10,11 @@ import pytest
 from holdpay.audit.findings import Severity
 from holdpay.audit.laws import law_findings, shared_findings
 from holdpay.core.charge import Charge, ChargeState
-from holdpay.core.kinds import AnySpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds import AnySpec
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.audit.books import FULFILLED, HELD, IN_FLIGHT, REFUNDED, SENT, Timed, book, changed
+from tests.unit.audit.books import FULFILLED, FUND, HELD, IN_FLIGHT, REFUNDED, RENTAL, SENT, SMS, Timed, book, changed
 from tests.unit.build import HASH, NOW_MS, POLICY, SPEC, order, pair, replied, settled
-
-SMS = SmsSpec(phone="+19871234567", message="see you at noon")
-RENTAL = RentalSpec(country=187, country_name="United States", service="full", service_name="", weeks=1)
-FUND = FundSpec(amount_sat=2_000)
 
 
 def ended(*life: Timed) -> Order:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
-from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, payment_of
+from holdpay.audit.laws import law_findings
+from holdpay.audit.resolve import LndView, ResolveRefused, known, objection, outcome, payment_of, record
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Reported
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.store.store import SqliteStore
 from tests.unit.build import (
     ALICE,
     HASH,
@@ -179,6 +182,28 @@ def test_a_charge_of_which_the_reply_was_lost_is_resolved_by_a_word_and_lnd_is_n
 def test_a_preimage_for_a_charge_is_refused() -> None:
     against_it = objection(prepaid(ChargeState.UNKNOWN), LndView(), SETTLED, POLICY, is_node_retired=False)
     assert "Say --settled without one" in against_it
+
+
+@pytest.mark.parametrize(
+    ("word", "state", "end", "told"),
+    [
+        (FAILED, ChargeState.REFUSED, End.PROVIDER_REFUSED, "is closed: provider refused."),
+        (CHARGED, ChargeState.CHARGED, End.CHARGED_UNFULFILLED, "is closed: charged unfulfilled."),
+        (WRITTEN_OFF, ChargeState.UNKNOWN, End.OUTCOME_UNKNOWN, "is closed: outcome unknown."),
+    ],
+)
+def test_the_word_about_a_charge_ends_the_order(word: Resolved, state: ChargeState, end: End, told: str) -> None:
+    for before in (prepaid(ChargeState.UNKNOWN), quarantined(prepaid(ChargeState.UNKNOWN))):
+        assert objection(before, LndView(), word, POLICY, is_node_retired=False) == ""
+        after = record(cast(SqliteStore, _NoStore()), before, word, POLICY, NOW_MS)
+        assert (after.charge and after.charge.state, after.end) == (state, end)
+        assert told in outcome(after)
+        assert law_findings(after) == []
+
+
+class _NoStore:
+    def commit(self, *_: object) -> int:
+        return 1
 
 
 @pytest.mark.parametrize("state", [ChargeState.CHARGED, ChargeState.REFUSED, ChargeState.RETURNED])
