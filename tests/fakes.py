@@ -31,7 +31,17 @@ from holdpay.core.lightning import (
     Reported,
 )
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
-from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import (
+    NodeState,
+    NodeStatus,
+    Placed,
+    Prices,
+    ProviderHealth,
+    RentalOffer,
+    Reply,
+    ServiceInfo,
+    Urgency,
+)
 from tests.virtual_loop import VirtualLoop
 
 START_MS = 1_800_000_000_000
@@ -311,6 +321,7 @@ class FakeProvider:
         self.polls: list[int] = []
         self.cancels: list[int] = []
         self.stock: int | None = 5
+        self.rental_offers: list[RentalOffer] = [RentalOffer(6, "Indonesia", 2, 1_368)]
         self.price: Prices | Exception = Prices(receive_sat=3_000, exact_sat=2_000, asked_at_ms=START_MS)
         self.expiry_s = 86_400
         self.amount_msat = 2_000_000
@@ -362,6 +373,10 @@ class FakeProvider:
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         await asyncio.sleep(LATENCY_S)
         return [ServiceInfo("oi", "OpenAI", self.stock)]
+
+    async def rentals(self, service: str | None = None) -> Sequence[RentalOffer]:
+        await asyncio.sleep(LATENCY_S)
+        return self.rental_offers
 
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
         await asyncio.sleep(LATENCY_S)

@@ -139,6 +139,16 @@ class ServiceInfo:
     stock: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RentalOffer:
+    """A number for rent. ``country``: as the provider names it. None, or empty: the provider does not say."""
+
+    country_code: int | None
+    country: str
+    weeks: int | None
+    price_sat: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
     """In sat; None where the provider does not say. ``exact_sat`` is for the country and service asked for."""
@@ -213,6 +223,10 @@ class CodeProvider(Protocol):
         ...
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]: ...
+
+    async def rentals(self, service: str | None = None) -> Sequence[RentalOffer]:
+        """All countries where a number can be rented for ``service``, a short code; None: for all services."""
+        ...
 
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices: ...
 

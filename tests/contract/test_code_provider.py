@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, Reply, ServiceInfo, Urgency
+from holdpay.ports import Placed, RentalOffer, Reply, ServiceInfo, Urgency
 from holdpay.sandbox import bolt11
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Refused, Settled
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
@@ -194,6 +194,23 @@ async def test_services_and_prices_are_for_the_country_asked_for(market: Market)
     assert standard.asked_at_ms == market.client_clock.now_ms()
 
 
+async def test_rentals_are_for_the_service_asked_for_and_for_all_without_one(market: Market) -> None:
+    offers = await market.client.rentals()
+    assert offers == (RentalOffer(6, "Indonesia", 2, 1368), RentalOffer(16, "England", 2, 4815))
+    assert await market.client.rentals("dr") == offers
+    assert await market.client.rentals("nosuch") == ()
+
+
+async def test_many_who_ask_for_rentals_ask_once_in_ten_seconds(market: Market) -> None:
+    await asyncio.gather(*(market.client.rentals("dr") for _ in range(20)))
+    await market.client_clock.advance(9.9)
+    await market.client.rentals("dr")
+    assert market.server.requests["/getRentalCountries"] == 1
+    await market.client_clock.advance(0.2)
+    await market.client.rentals("dr")
+    assert market.server.requests["/getRentalCountries"] == 2
+
+
 async def test_many_who_ask_for_a_price_ask_once_in_ten_seconds(market: Market) -> None:
     await asyncio.gather(*(market.client.prices(187, "dr") for _ in range(20)))
     await market.client_clock.advance(9.9)
@@ -257,6 +274,7 @@ async def test_whoever_a_person_waits_for_fails_at_once_in_a_long_pause(market: 
         await clock.advance(60 - PATIENCE_S - 1)
         asks: list[Callable[[], Awaitable[object]]] = [
             client.prices,
+            client.rentals,
             lambda: client.services(187),
             lambda: client.place(USA_OPENAI),
         ]

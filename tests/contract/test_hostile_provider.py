@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import CodeProvider, Placed, Prices, Reply, ServiceInfo, Urgency
+from holdpay.ports import CodeProvider, Placed, Prices, RentalOffer, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import GET_TRIES, MAX_LIST_BYTES, MAX_ORDER_BYTES, Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.fields import MAX_CODE_CHARS, MAX_KEPT_RAW_CHARS, MAX_NUMBER_DIGITS
-from holdpay.sms4sats.parse import MAX_PRICE_SAT, MAX_SERVICES, Answer
+from holdpay.sms4sats.parse import MAX_PRICE_SAT, MAX_ROWS, Answer
 from tests.contract import hostile
 from tests.contract.hostile import ORDER_ID
 from tests.contract.provider_servers import Answerer, RawServer, dribble, flood, http, never, raw_server
@@ -41,6 +41,7 @@ CALLS: Final[dict[str, Call]] = {
     "order_status": lambda client: client.order_status(ORDER_ID, Urgency.HELD_WITHOUT_NUMBER),
     "cancel": lambda client: client.cancel(ORDER_ID),
     "services": lambda client: client.services(187),
+    "rentals": lambda client: client.rentals("dr"),
     "prices": lambda client: client.prices(187, "dr"),
 }
 
@@ -49,9 +50,17 @@ EXAMPLES: Final = {
     "order_status": "orderstatus*",
     "cancel": "cancelorder",
     "services": "getnumbersstatus",
+    "rentals": "getRentalCountries",
     "prices": "price*",
 }
 """Files with an honest reply to each, as patterns."""
+
+LISTS: Final = frozenset({"services", "rentals"})
+"""Calls whose answers may be long."""
+
+
+def max_bytes(name: str) -> int:
+    return MAX_LIST_BYTES if name in LISTS else MAX_ORDER_BYTES
 
 
 class Gauntlet:
@@ -152,8 +161,8 @@ def check_value(value: object) -> None:
                 sat = getattr(value, name)
                 assert sat is None or 1 <= sat <= MAX_PRICE_SAT
         case tuple():
-            assert len(value) <= MAX_SERVICES
-            assert all(is_sane_service(service) for service in value)
+            assert len(value) <= MAX_ROWS
+            assert all(is_sane_rental(row) if isinstance(row, RentalOffer) else is_sane_service(row) for row in value)
         case _:
             pytest.fail(f"a {type(value).__name__} is none of the port's values")
 
@@ -171,6 +180,13 @@ def is_sane_service(service: Any) -> bool:
     return is_named and (service.stock is None or service.stock >= 0)
 
 
+def is_sane_rental(offer: RentalOffer) -> bool:
+    is_named = offer.country.isprintable() and len(offer.country) <= 100
+    is_known = offer.country_code is not None or offer.country != ""
+    is_counted = offer.weeks is None or 1 <= offer.weeks <= 999
+    return is_named and is_known and is_counted and (offer.price_sat is None or 1 <= offer.price_sat <= MAX_PRICE_SAT)
+
+
 def test_no_call_of_the_port_is_left_out() -> None:
     calls = {name for name, member in vars(CodeProvider).items() if inspect.iscoroutinefunction(member)}
     assert set(CALLS) == set(EXAMPLES) == calls
@@ -186,7 +202,7 @@ def test_any_reply_is_understood_or_an_error_of_the_provider(
 
     outcome = gauntlet.ask(CALLS[name], reply)
 
-    check_outcome(outcome, MAX_LIST_BYTES if name == "services" else MAX_ORDER_BYTES)
+    check_outcome(outcome, max_bytes(name))
     check_message(gauntlet.client.health.last_error)
 
 
@@ -195,6 +211,7 @@ READERS: Final[dict[str, Callable[[Answer], object]]] = {
     "order_status": parse.order_status,
     "cancel": parse.cancel_accepted,
     "services": parse.services,
+    "rentals": parse.rentals,
     "prices": lambda answer: parse.prices(answer, asked_at_ms=0),
 }
 
@@ -282,7 +299,7 @@ def test_a_bomb_takes_neither_long_nor_much_memory(gauntlet: Gauntlet, name: str
     finally:
         tracemalloc.stop()
 
-    check_outcome(outcome, MAX_LIST_BYTES if name == "services" else MAX_ORDER_BYTES)
+    check_outcome(outcome, max_bytes(name))
     assert peak_bytes < MAX_PEAK_BYTES[name]
 
 

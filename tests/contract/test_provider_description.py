@@ -88,6 +88,8 @@ async def test_every_request_of_our_client_is_as_described() -> None:
             await client.services(country)
             await client.prices(country, "dr")
         await client.prices()
+        await client.rentals()
+        await client.rentals("dr")
         await client.balance()
         await client.funding()
 
@@ -100,6 +102,7 @@ async def test_every_request_of_our_client_is_as_described() -> None:
         "/orderstatus",
         "/cancelorder",
         "/getnumbersstatus",
+        "/getRentalCountries",
         "/price",
         "/balance",
         "/history",

@@ -17,7 +17,17 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import NodeState, NodeStatus, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import (
+    NodeState,
+    NodeStatus,
+    Placed,
+    Prices,
+    ProviderHealth,
+    RentalOffer,
+    Reply,
+    ServiceInfo,
+    Urgency,
+)
 from tests.simulation.auditor import Violation
 from tests.simulation.story import short
 
@@ -184,6 +194,9 @@ class ProviderPort:
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         return await self._request("services", lambda: ())
+
+    async def rentals(self, service: str | None = None) -> Sequence[RentalOffer]:
+        return await self._request("rentals", lambda: ())
 
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
         return await self._request("prices", lambda: Prices(receive_sat=PRICE_SAT, asked_at_ms=0))

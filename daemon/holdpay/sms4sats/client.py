@@ -39,7 +39,18 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Balance, Clock, Funding, Placed, Prices, ProviderHealth, Reply, ServiceInfo, Urgency
+from holdpay.ports import (
+    Balance,
+    Clock,
+    Funding,
+    Placed,
+    Prices,
+    ProviderHealth,
+    RentalOffer,
+    Reply,
+    ServiceInfo,
+    Urgency,
+)
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.cache import FreshCache
 from holdpay.sms4sats.parse import Answer
@@ -94,6 +105,7 @@ class Sms4Sats:
         self._rng = rng
         self._limiter = RateLimiter(clock, settings.requests_per_s, settings.burst)
         self._services: FreshCache[int, tuple[ServiceInfo, ...]] = FreshCache(clock, FRESH_S)
+        self._rentals: FreshCache[str | None, tuple[RentalOffer, ...]] = FreshCache(clock, FRESH_S)
         self._prices: FreshCache[tuple[int | None, str | None], Prices] = FreshCache(clock, FRESH_S)
         self._answered_at_ms: int | None = None
         self._last_error = ""
@@ -134,6 +146,7 @@ class Sms4Sats:
     async def aclose(self) -> None:
         """Closes the connections. Orders go on at the provider; nothing is canceled."""
         await self._services.aclose()
+        await self._rentals.aclose()
         await self._prices.aclose()
         await self._limiter.aclose()
         await self._http.aclose()
@@ -170,6 +183,17 @@ class Sms4Sats:
             return await self._look_up(request, parse.services, MAX_LIST_BYTES)
 
         return await self._services.get(country_code, ask)
+
+    async def rentals(self, service: str | None = None) -> Sequence[RentalOffer]:
+        """See ``CodeProvider``. Up to FRESH_S old."""
+
+        async def ask() -> tuple[RentalOffer, ...]:
+            self._check_pause()
+            query = {} if service is None else {"service": service}
+            request = self._http.build_request("GET", "/getRentalCountries", params=query)
+            return await self._look_up(request, parse.rentals, MAX_LIST_BYTES)
+
+        return await self._rentals.get(service, ask)
 
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
         """See ``CodeProvider``. Up to FRESH_S old."""

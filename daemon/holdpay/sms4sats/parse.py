@@ -9,22 +9,25 @@ taken for each other everywhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, ServiceInfo
+from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, RentalOffer, ServiceInfo
 from holdpay.sms4sats import fields
+
+T = TypeVar("T")
 
 MAX_PAYREQ_CHARS: Final = 7089
 """The longest invoice that LND reads (lnd: zpay32, maxInvoiceLength)."""
 MAX_PRICE_SAT: Final = 1_000_000_000
 MAX_TEXT_CHARS: Final = 300
 MAX_NAME_CHARS: Final = 100
-MAX_SERVICES: Final = 5000
-"""Several times what is sold anywhere: looking for the nearest name among more would hold up the daemon."""
+MAX_ROWS: Final = 5000
+"""Of a list: several times what is sold anywhere; looking for the nearest name among more would hold up the daemon."""
 MAX_ENTRIES: Final = 10_000
 DEFAULT_PAUSE_S: Final = 5.0
 """Between requests after a 429 that names no time."""
@@ -34,6 +37,8 @@ _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PAYREQ: Final = re.compile(r"ln[a-z0-9]+", re.IGNORECASE | re.ASCII)
 _SERVICE_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _WHOLE_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+_COUNTRY_CODE: Final = re.compile(r"[0-9]{1,6}")
+_WEEKS: Final = re.compile(r"[0-9]{1,3}")
 _PRICE: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{0,40})?")
 _DIGITS: Final = re.compile(r"[0-9](?:[ .-]?[0-9]){3,}")
 _LONG_HEX: Final = re.compile(r"([0-9a-fA-F]{8})[0-9a-fA-F]{24,}")
@@ -205,15 +210,26 @@ def cancel_accepted(answer: Answer) -> None:
 
 def services(answer: Answer) -> tuple[ServiceInfo, ...]:
     """``/getnumbersstatus``. Rows without a short code are left out, as long as there are others."""
+    return _listed(answer, _service, "services", "a short code")
+
+
+def rentals(answer: Answer) -> tuple[RentalOffer, ...]:
+    """``/getRentalCountries``. Rows that name no country are left out, as long as there are others. A duration or a
+    price that cannot be read is as good as none."""
+    return _listed(answer, _rental, "rentals", "a country")
+
+
+def _listed(answer: Answer, read: Callable[[dict[str, Any]], T | None], what: str, needed: str) -> tuple[T, ...]:
+    """The rows that ``read`` makes sense of. Raises if there are rows, and none with what is ``needed``."""
     rows = _load(answer)
     if not isinstance(rows, list):
         _object(answer)
-        raise _nonsense(answer, "something that is not a list of services")
-    if len(rows) > MAX_SERVICES:
-        raise _nonsense(answer, f"{len(rows)} services")
-    known = [info for row in rows if (info := _service(row))]
+        raise _nonsense(answer, f"something that is not a list of {what}")
+    if len(rows) > MAX_ROWS:
+        raise _nonsense(answer, f"{len(rows)} {what}")
+    known = [found for row in rows if isinstance(row, dict) and (found := read(row)) is not None]
     if rows and not known:
-        raise _nonsense(answer, "a list of services without a short code")
+        raise _nonsense(answer, f"a list of {what} without {needed}")
     return tuple(known)
 
 
@@ -416,12 +432,29 @@ def _hash(value: object) -> str:
     return text.lower() if _WHOLE_ID.fullmatch(text) else ""
 
 
-def _service(row: object) -> ServiceInfo | None:
-    if not isinstance(row, dict):
+def _rental(row: dict[str, Any]) -> RentalOffer | None:
+    code, country = _whole(row.get("cc"), _COUNTRY_CODE), _name(row.get("country"))
+    if code is None and not country:
         return None
+    # Nothing is rented for no time.
+    return RentalOffer(code, country, _whole(row.get("duration"), _WEEKS) or None, _sat(row.get("price")))
+
+
+def _whole(value: object, pattern: re.Pattern[str]) -> int | None:
+    """0 is a number like any other here."""
+    digits = fields.whole_digits(_text(fields.single(value)))
+    return int(digits) if pattern.fullmatch(digits) else None
+
+
+def _name(value: object) -> str:
+    """What people read, in one short line."""
+    return one_line(_text(value))[:MAX_NAME_CHARS]
+
+
+def _service(row: dict[str, Any]) -> ServiceInfo | None:
     code = _text(row.get("value")) or _text(row.get("key"))
     if not _SERVICE_CODE.fullmatch(code):
         return None
     count = _text(row.get("count"))
     stock = int(count) if re.fullmatch(r"[0-9]{1,12}", count) else None
-    return ServiceInfo(code=str(code), name=one_line(_text(row.get("text")))[:MAX_NAME_CHARS] or str(code), stock=stock)
+    return ServiceInfo(code=str(code), name=_name(row.get("text")) or str(code), stock=stock)

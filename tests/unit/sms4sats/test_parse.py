@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, ServiceInfo
+from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, RentalOffer, ServiceInfo
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
 
@@ -46,6 +46,7 @@ ALL: list[Callable[[Answer], object]] = [
     parse.order_status,
     parse.cancel_accepted,
     parse.services,
+    parse.rentals,
     prices,
     balance,
     parse.funding,
@@ -256,6 +257,49 @@ def test_no_services_are_an_empty_list_and_nonsense_is_not() -> None:
             parse.services(answer(body))
 
 
+def test_the_reference_rentals_have_weeks_and_a_price() -> None:
+    assert parse.rentals(example("getRentalCountries")) == (
+        RentalOffer(6, "Indonesia", 2, 1368),
+        RentalOffer(16, "England", 2, 4815),
+    )
+
+
+def test_a_rental_in_country_zero_is_one() -> None:
+    for zero in (0, "0", 0.0, [0]):
+        rows = [{"cc": zero, "country": "Russia", "duration": "1", "price": 5}]
+        assert parse.rentals(answer(rows)) == (RentalOffer(0, "Russia", 1, 5),)
+
+
+def test_rentals_are_read_with_numbers_and_texts_for_each_other() -> None:
+    rows = [
+        {"cc": "6", "country": "Indo\nnesia", "duration": 2, "price": "1368"},
+        {"cc": 16.0, "duration": " 4 ", "price": 4815.2, "new": {}},
+        {"country": "Somewhere", "duration": "4 hours", "price": "dear"},
+        {"cc": 6, "country": ["x"], "duration": 0, "price": 0},
+    ]
+    assert parse.rentals(answer(rows)) == (
+        RentalOffer(6, "Indo nesia", 2, 1368),
+        RentalOffer(16, "", 4, 4816),
+        RentalOffer(None, "Somewhere", None, None),
+        RentalOffer(6, "", None, None),
+    )
+
+
+@pytest.mark.parametrize(
+    "country", [{}, {"cc": None}, {"cc": True}, {"cc": -1}, {"cc": 6.5}, {"cc": "9" * 7}, {"cc": ""}]
+)
+def test_a_rental_that_names_no_country_is_left_out(country: dict[str, object]) -> None:
+    row = {"duration": "2", "price": 1368}
+    assert parse.rentals(answer([{**row, **country}, {**row, "cc": 6}, "no row"])) == (RentalOffer(6, "", 2, 1368),)
+
+
+def test_no_rentals_are_an_empty_list_and_nonsense_is_not() -> None:
+    assert parse.rentals(answer([])) == ()
+    for body in ([1, 2], [{"price": 5}], {"a": 1}, "null", "5", [{"cc": 6}] * (parse.MAX_ROWS + 1)):
+        with pytest.raises(ProviderProtocolError):
+            parse.rentals(answer(body))
+
+
 def test_prices_are_read_with_and_without_a_query() -> None:
     assert prices(example("price")) == Prices(
         receive_sat=3000, send_sat=1000, rent_from_sat=15_000, real_phone_sat=5000, asked_at_ms=NOW_MS
@@ -435,7 +479,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["status", "paid", "code", "number", "error", "reason", "orderId", "payreq", "computed", "receive", "value"]
-FIELDS += ["smsStatus", "messages", "sms", "balance", "orders"]
+FIELDS += ["smsStatus", "messages", "sms", "balance", "orders", "cc", "country", "duration", "price"]
 
 
 @given(
