@@ -86,12 +86,16 @@ def test_little_of_the_machine_is_exposed_to_the_daemon(systemd_analyze: str, in
         ("Service", "StateDirectoryMode", "0700"),
         ("Service", "RuntimeDirectory", "holdpay"),
         ("Service", "RuntimeDirectoryMode", "0750"),
-        ("Service", "LoadCredential", "macaroon:/etc/holdpay/holdpay.macaroon"),
         ("Service", "ExecStart", "/opt/holdpay/bin/holdpayd --config /etc/holdpay/config.toml"),
     ],
 )
 def test_the_unit_keeps_what_the_documentation_promises(section: str, key: str, value: str) -> None:
     assert settings(section)[key] == [value]
+
+
+def test_the_unit_hands_over_the_secrets_from_the_files_that_the_documentation_names() -> None:
+    wanted = ["macaroon:/etc/holdpay/holdpay.macaroon", "api-key:/etc/holdpay/api-key"]
+    assert settings("Service")["LoadCredential"] == wanted
 
 
 def test_a_missing_macaroon_reaches_the_daemon_as_an_empty_one_so_that_it_can_say_so() -> None:

@@ -45,8 +45,8 @@ class Desk:
         cap_sat = self._price_cap_sat(asked, quoted)
         if asked.is_prepaid and balance_sat < (quoted.quote_sat or 1):
             raise BalanceTooLow(
-                f"The prepaid account has {balance_sat:,} sat, and the price is {quoted.quote_sat or 1:,} sat. Put money"
-                " into it, or order without it.",
+                f"The prepaid account has {balance_sat:,} sat, and the price is {quoted.quote_sat or 1:,} sat."
+                " Put money into it, or order without it.",
                 balance_sat=balance_sat,
                 price_sat=quoted.quote_sat or 1,
             )

@@ -1,4 +1,4 @@
-"""Makes sense of what a client wants, by kind: names become the provider's codes, texts are checked, a price is asked for.
+"""Makes sense of what a client wants, by kind: names become the provider's codes, texts are checked, prices asked for.
 
 Nothing is recorded or ordered here. Everything raises HoldpayError where the request is refused.
 """

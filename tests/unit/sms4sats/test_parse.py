@@ -396,7 +396,8 @@ def test_history_is_newest_first_and_each_field_is_judged_by_itself() -> None:
 
 def test_no_history_is_empty_and_nonsense_is_not() -> None:
     assert parse.funding(answer({"status": "OK", "totalAmount": 0, "orders": []})) == Funding(0, ())
-    for orders in (None, {}, "none", ["a", 1], [{}] * (parse.MAX_ENTRIES + 1)):
+    odd: list[object] = [None, {}, "none", ["a", 1], [{}] * (parse.MAX_ENTRIES + 1)]
+    for orders in odd:
         with pytest.raises(ProviderProtocolError):
             parse.funding(answer({"status": "OK", "orders": orders}))
 

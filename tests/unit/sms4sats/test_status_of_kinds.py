@@ -136,6 +136,16 @@ def test_a_list_of_messages_that_is_cut_off_is_noticed() -> None:
     assert read('{"status":"OK","paid":true,"messages":["1111","22').unread is not None
 
 
+def test_messages_behind_what_cannot_be_read_are_noticed() -> None:
+    assert read('{"status":"OK","paid":true,"extra":{"a":,"messages":["1111"]}').unread is not None
+
+
+def test_messages_of_all_names_together_are_bounded() -> None:
+    first, second = ([f"{start + number}" for number in range(600)] for start in (10_000, 20_000))
+    got = status(messages=first, texts=second)
+    assert (len(got.messages), got.unread is None) == (fields.MAX_MESSAGES, False)
+
+
 def test_messages_are_bounded_and_what_is_cut_is_noticed() -> None:
     many = [f"{number:04}" for number in range(fields.MAX_MESSAGES)]
     assert status(messages=many) == ProviderStatus(is_paid=True, messages=tuple(many))
