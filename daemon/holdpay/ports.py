@@ -369,19 +369,20 @@ class OrderStore(Protocol):
         ...
 
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
-        """Records a request, or returns the first order of its key.
+        """Records an order with its request, or returns the first order of its key.
 
         Raises KeyTaken if the key has another fingerprint, LimitExceeded (naming the key of the configuration).
         """
         ...
 
-    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
-        """Writes what an event changed: snapshot, payment, attempts and journal row. Returns the journal's cursor."""
+    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+        """Writes what an event changed of ``before``, which is the order as it is stored: order, payment, charge,
+        attempts, items, ledger and journal row. Returns the journal's cursor."""
         ...
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
-        """Erases code, number and the provider's replies of the orders that were closed before, also in the copies of
-        the database. Each step is short: a few orders in one file; it gives how many orders are done with it. At the
+        """Erases what was delivered, what the buyer wrote and the provider's replies of the orders that were closed
+        before, also in the copies of the database. Each step is short: a few orders in one file; it gives how many orders are done with it. At the
         end the write-ahead log has none of it either. One that is not followed to its end is begun anew.
         Everything else of them stays: payment hash, amounts, preimage, what happened when.
         """

@@ -93,9 +93,9 @@ class SimStore(SqliteStore):
                 self._world.changed.set()
         return recorded
 
-    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         with self._writing():
-            cursor = super().commit(event, step, raw, now_ms)
+            cursor = super().commit(before, event, step, raw, now_ms)
             if self._process.is_alive:
                 self._committed(event, step)
         return cursor

@@ -199,9 +199,10 @@ def _record(path: Path, orders: Iterable[Rebuilt]) -> None:
     store = SqliteStore(path)
     try:
         for rebuilt in orders:
-            store.create(rebuilt.request, _NO_LIMITS, rebuilt.request.created_at_ms)
+            order = store.create(rebuilt.request, _NO_LIMITS, rebuilt.request.created_at_ms)
             for entry in rebuilt.entries:
-                store.commit(entry.event, entry.step, entry.raw, entry.at_ms)
+                store.commit(order, entry.event, entry.step, entry.raw, entry.at_ms)
+                order = entry.step.order
     finally:
         store.close()
     if _companions(path)[0].exists():

@@ -261,7 +261,7 @@ def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, no
     is_resolved = step.order.htlc is not order.htlc or step.order.charge != order.charge
     if not step.order.is_closed and not is_resolved:
         raise ResolveRefused(f"Order {order.id} has no payment that could be resolved so. Nothing was written.")
-    store.commit(event, step, None, now_ms)
+    store.commit(order, event, step, None, now_ms)
     return step.order
 
 

@@ -137,7 +137,7 @@ class Engine:
             event, step = self._decided(order, event, now_ms)
             if not step.is_change:
                 return order
-            self.store.commit(event, step, raw, now_ms)
+            self.store.commit(order, event, step, raw, now_ms)
         self._open[order_id] = step.order
         if isinstance(event, InvoiceDecoded):
             self._doubt_clock(event, now_ms)

@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -66,6 +66,20 @@ def column_names(cls: Any, *, without: frozenset[str] = frozenset(), prefix: str
         if name not in without:
             names += column_names(kind, prefix=f"{name}_") if is_nested else [prefix + name]
     return names
+
+
+def defaults(cls: Any, *, without: frozenset[str] = frozenset()) -> Row:
+    """What a column stands for where a row does not have it yet, of the fields that have a default."""
+    found: Row = {}
+    has_default = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+    for name, kind, is_nested in _fields(cls):
+        if name in without or name not in has_default:
+            continue
+        if is_nested:
+            found.update(dict.fromkeys(column_names(kind, prefix=f"{name}_")))
+        else:
+            found[name] = to_value(has_default[name])
+    return found
 
 
 def from_row(cls: type[T], row: Mapping[str, Any], *, prefix: str = "", **given: Any) -> T:

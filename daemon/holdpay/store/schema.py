@@ -7,6 +7,8 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
+from holdpay.store import ground
+
 migrations = Migrations("holdpay")
 
 
@@ -54,6 +56,11 @@ def _erasing_everything(db: Database) -> None:
     # without that the daemon starts all the same, and a round of erasing does it later.
     with contextlib.suppress(sqlite3.OperationalError):
         db.execute("VACUUM")
+
+
+@migrations(name="0008_ground")
+def _ground(db: Database) -> None:
+    ground.move(db)
 
 
 _FIRST = (

@@ -2,131 +2,112 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import TypeAdapter
 
-from holdpay.core.events import Event, event_name
+from holdpay.core.charge import ChargeState
+from holdpay.core.events import Event
+from holdpay.core.items import Item
 from holdpay.core.lightning import Attempt
-from holdpay.core.model import Order, Payment
+from holdpay.core.model import Order, Request
 from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
-from holdpay.store.database import (
-    BUSY_TIMEOUT_S,
-    check_space,
-    copies,
-    open_database,
-    overwrite_what_is_freed,
-    remedy,
-    rewrite_if_small,
-    transaction,
+from holdpay.store.changes import change, columns_of, of_charge, of_payment, own
+from holdpay.store.database import BUSY_TIMEOUT_S, check_space, copies, open_database, transaction
+from holdpay.store.erasing import ERASED_AT_ONCE, SELECT_TO_ERASE, erase, erase_in_copy
+from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
+from holdpay.store.ledger import entries
+from holdpay.store.listing import where
+from holdpay.store.reading import (
+    CHARGE_COLUMNS,
+    ITEM_COLUMNS,
+    ORDER_COLUMNS,
+    PAYMENT_COLUMNS,
+    REQUEST_COLUMNS,
+    SELECT_ORDERS,
+    SPEC,
+    rows,
+    to_order,
 )
-from holdpay.store.rows import Row, column_names, from_row, to_row
+from holdpay.store.rows import Row, column_names, to_row
 
-RAW_LIMIT_BYTES = 16 * 1024
 DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
-ERASED_AT_ONCE = 5
-"""Orders in one transaction, of one file: the daemon does nothing else meanwhile."""
+_LAST_CHARACTER = "\U0010ffff"
 
 log = structlog.get_logger()
 
-_ORDER = TypeAdapter(Order)
-_WITHOUT_PAYMENT = frozenset({"payment"})
-
-_ORDER_COLUMNS = column_names(Order, without=_WITHOUT_PAYMENT)
-_PAYMENT_COLUMNS = column_names(Payment)
 _ATTEMPT_COLUMNS = column_names(Attempt)
 
-# Under an index, and the same for ever. To write them again would put the index's pages into every commit.
-_FIXED = frozenset({"id", "key", "created_at_ms", "order_id", "payment_hash", "attempt_id"})
 
-
-def _insert_sql(table: str, columns: list[str]) -> str:
+def _insert_sql(table: str, columns: list[str], verb: str = "INSERT") -> str:
     names = ", ".join(f'"{c}"' for c in columns)
     values = ", ".join(f":{c}" for c in columns)
-    return f"INSERT INTO {table} ({names}) VALUES ({values})"  # noqa: S608
+    return f"{verb} INTO {table} ({names}) VALUES ({values})"
 
 
-def _upsert_sql(table: str, columns: list[str], conflict: str) -> str:
-    changes = ", ".join(f'"{c}" = excluded."{c}"' for c in columns if c not in _FIXED)
-    return f"{_insert_sql(table, columns)} ON CONFLICT ({conflict}) DO UPDATE SET {changes}"
+def _update_sql(table: str, changed: Row, key: str) -> str:
+    changes = ", ".join(f'"{column}" = :{column}' for column in changed)
+    return f"UPDATE {table} SET {changes} WHERE {key} = :key"  # noqa: S608 - names of our own columns only
 
 
-_INSERT_ORDER = _insert_sql("orders", [*_ORDER_COLUMNS, "reserved_msat"])
-_UPDATE_ORDER = (
-    "UPDATE orders SET "  # noqa: S608 - names of our own columns only
-    + ", ".join(f'"{c}" = :{c}' for c in [*_ORDER_COLUMNS, "reserved_msat"] if c not in _FIXED)
-    + " WHERE id = :id"
+_INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
+_INSERT_SECRET = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
+_INSERT_ORDER = _insert_sql("orders", ["request_id", "kind", "reserved_msat", *ORDER_COLUMNS])
+_INSERT_PAYMENT = _insert_sql("payments", ["order_id", *PAYMENT_COLUMNS])
+_INSERT_CHARGE = _insert_sql("charges", ["order_id", *CHARGE_COLUMNS])
+# One that gives way to another is deleted whole, and so overwritten.
+_REPLACE_ITEM = _insert_sql("items", ["order_id", "seq", "cursor", *ITEM_COLUMNS], "REPLACE")
+_INSERT_LEDGER = "INSERT INTO ledger (request_id, order_id, what, msat, at_ms) VALUES (?, ?, ?, ?, ?)"
+_CHANGING = [c for c in ["dispatch", *_ATTEMPT_COLUMNS] if c != "attempt_id"]
+# lnd tells of each attempt again and again; what is there already costs no write.
+_UPSERT_ATTEMPT = (
+    _insert_sql("htlc_attempts", ["payment_hash", "dispatch", *_ATTEMPT_COLUMNS])
+    + " ON CONFLICT (payment_hash, attempt_id) DO UPDATE SET "
+    + ", ".join(f"{c} = excluded.{c}" for c in _CHANGING)
+    + f" WHERE ({', '.join(_CHANGING)}) IS NOT ({', '.join(f'excluded.{c}' for c in _CHANGING)})"
 )
-_UPSERT_PAYMENT = _upsert_sql("payments", ["order_id", *_PAYMENT_COLUMNS], "order_id")
-_UPSERT_ATTEMPT = _upsert_sql(
-    "htlc_attempts", ["payment_hash", "dispatch", *_ATTEMPT_COLUMNS], "payment_hash, attempt_id"
-)
-_INSERT_JOURNAL = """
-    INSERT INTO journal (order_id, at_ms, event, data, notes, snapshot, raw, raw_sha256)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_SELECT_TO_ERASE = "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
 _UNREADABLE = "its row in the database makes no sense"
 _QUARANTINE_ROW = """
     UPDATE orders SET quarantined_at_ms = :now_ms, quarantine_reason = :reason
     WHERE id = :id AND quarantined_at_ms IS NULL
 """
-_ERASE_ORDER = """
-    UPDATE orders SET
-      number = NULL, earlier_numbers = '[]', code = NULL, later_codes = '[]', unread = NULL, erased_at_ms = :now_ms
-    WHERE id = :id
-"""
-# json_replace leaves out what is not there: only a provider's reply has a status, or was unread as a whole. What a
-# damaged disk made of a row is no reason to end the process.
-_ERASE_JOURNAL = """
-    UPDATE journal SET
-      raw = NULL,
-      data = CASE WHEN json_valid(data) THEN json_replace(
-        data, '$.status.number', NULL, '$.status.code', NULL, '$.status.unread', NULL, '$.unread', NULL
-      ) ELSE '{}' END,
-      snapshot = CASE WHEN json_valid(snapshot) THEN json_set(
-        snapshot, '$.number', NULL, '$.earlier_numbers', json('[]'), '$.code', NULL, '$.later_codes', json('[]'),
-        '$.unread', NULL, '$.erased_at_ms', :now_ms
-      ) ELSE '{}' END
-    WHERE order_id = :id
-"""
-_SELECT_ORDERS = (
-    "SELECT "  # noqa: S608 - names of our own columns only
-    + ", ".join(f'o."{c}" AS "o.{c}"' for c in _ORDER_COLUMNS)
-    + ", "
-    + ", ".join(f'p."{c}" AS "p.{c}"' for c in _PAYMENT_COLUMNS)
-    + " FROM orders o LEFT JOIN payments p ON p.order_id = o.id "
+
+OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
+BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE key = ?)"
+BY_ID = "WHERE o.id = ?"
+BY_PREFIX = "WHERE o.id >= ? AND o.id < ? LIMIT 2"
+HAS_PROVIDER_ORDER = (
+    "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
+    " WHERE o.provider_order_id = ? AND o.id <> ?)"
 )
-
-
-_OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
-
-
-@dataclass(frozen=True, slots=True)
-class _Journaled:
-    event: str
-    data: str
-    notes: tuple[str, ...]
-    raw: str | None
-
-
-@cache
-def _event_adapter(kind: Any) -> TypeAdapter[Any]:
-    # Making one takes longer than a durable commit.
-    return TypeAdapter(kind)
+HAS_MOVED_BALANCE = """
+    SELECT EXISTS (SELECT 1 FROM charges WHERE since_ms >= :at_ms AND order_id <> :besides)
+      OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms IS NULL AND id <> :besides)
+      OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms >= :at_ms AND id <> :besides)
+"""
+# An open order that is settled or charged already counts as spent, not as pending, and holds no HTLC. One that is gone
+# is closed.
+TOTALS = """
+    SELECT count(*) AS all_orders,
+      coalesce(sum(p.htlc IS :settled OR c.state IN (:charged, :returned)), 0) AS settled_orders,
+      coalesce(sum(iif(p.htlc IS :settled OR c.state IS NOT NULL, 0, o.reserved_msat)), 0) AS pending_msat
+    FROM orders o LEFT JOIN payments p ON p.order_id = o.id LEFT JOIN charges c ON c.order_id = o.id
+    WHERE o.closed_at_ms IS NULL
+"""
+_OF_TOTALS = {
+    "settled": HtlcState.SETTLED.value,
+    "charged": ChargeState.CHARGED.value,
+    "returned": ChargeState.RETURNED.value,
+}
+# What lies more than a day ahead was spent under a wall clock that was wrong.
+SPENT = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"
 
 
 class SqliteStore:
@@ -139,8 +120,7 @@ class SqliteStore:
         self._conn.row_factory = sqlite3.Row
         # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
         self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
-        self._may_hold_remains = True
-        """Something was erased since the file was written anew; at the start, by an earlier process."""
+        self._journal = Journal(self._conn)
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
@@ -162,27 +142,83 @@ class SqliteStore:
                 return first
             if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:
                 raise reached
-            self._conn.execute(_INSERT_ORDER, _order_row(order))
-            cursor = self._write(order, (), _Journaled("order_requested", "{}", (), None), now_ms)
+            self._insert(order)
+            columns = {column: value for column, value in columns_of(order).items() if value is not None}
+            cursor = self._write(None, order, REQUESTED, columns, (), now_ms)
         self.on_commit(cursor, order)
         return order
 
-    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         """See OrderStore."""
-        kind: Any = type(event)
-        data = _event_adapter(kind).dump_json(event).decode()
+        entry = entry_of(event, step.notes, raw)
+        changed = change(columns_of(before), columns_of(step.order))
         with transaction(self._conn):
-            if self._conn.execute(_UPDATE_ORDER, _order_row(step.order)).rowcount != 1:
-                raise StoreError(f"Order {step.order.id} is not in the database. Restart holdpayd, and report this.")
-            cursor = self._write(
-                step.order, step.attempts, _Journaled(event_name(event), data, step.notes, raw), now_ms
-            )
+            self._update(before, step.order, changed)
+            cursor = self._write(before, step.order, entry, changed, step.attempts, now_ms)
         self.on_commit(cursor, step.order)
         return cursor
 
+    def _insert(self, order: Order) -> None:
+        self._conn.execute(_INSERT_REQUEST, _request_row(order.request))
+        spec = order.request.spec
+        if spec.without_secrets() != spec:
+            self._conn.execute(_INSERT_SECRET, (order.request.id, _spec_json(spec)))
+        given: Row = {"request_id": order.request.id, "kind": order.spec.kind, "reserved_msat": order.reserved_msat}
+        self._conn.execute(_INSERT_ORDER, {**given, **own(columns_of(order))})
+
+    def _update(self, before: Order, after: Order, changed: Row) -> None:
+        columns = own(changed)
+        if after.reserved_msat != before.reserved_msat:
+            columns["reserved_msat"] = after.reserved_msat
+        if columns:
+            count = self._conn.execute(_update_sql("orders", columns, "id"), {**columns, "key": after.id}).rowcount
+        else:
+            count = self._one("SELECT count(*) FROM orders WHERE id = ?", after.id)
+        if count != 1:
+            raise StoreError(f"Order {after.id} is not in the database. Restart holdpayd, and report this.")
+
+    def _write(
+        self, before: Order | None, after: Order, entry: Entry, changed: Row, attempts: Iterable[Attempt], now_ms: int
+    ) -> int:
+        """All but the order's own row. Returns the journal's cursor."""
+        cursor = self._journal.append(after.id, entry, changed, now_ms)
+        self._write_payment(before, after, of_payment(changed), attempts)
+        self._write_charge(before, after, of_charge(changed))
+        self._write_items(() if before is None else before.items, after, cursor)
+        for what, msat, at_ms in entries(before, after, now_ms):
+            self._conn.execute(_INSERT_LEDGER, (after.request.id, after.id, what, msat, at_ms))
+        return cursor
+
+    def _write_payment(self, before: Order | None, after: Order, changed: Row, attempts: Iterable[Attempt]) -> None:
+        payment = after.payment
+        if payment is None:
+            return
+        if before is None or before.payment is None:
+            self._conn.execute(_INSERT_PAYMENT, {"order_id": after.id, **to_row(payment)})
+        elif changed:
+            self._conn.execute(_update_sql("payments", changed, "order_id"), {**changed, "key": after.id})
+        given: Row = {"payment_hash": payment.payment_hash, "dispatch": payment.dispatch_count}
+        for attempt in attempts:
+            self._conn.execute(_UPSERT_ATTEMPT, {**given, **to_row(attempt)})
+
+    def _write_charge(self, before: Order | None, after: Order, changed: Row) -> None:
+        if after.charge is None:
+            return
+        if before is None or before.charge is None:
+            self._conn.execute(_INSERT_CHARGE, {"order_id": after.id, **to_row(after.charge)})
+        elif changed:
+            self._conn.execute(_update_sql("charges", changed, "order_id"), {**changed, "key": after.id})
+
+    def _write_items(self, before: tuple[Item, ...], after: Order, cursor: int) -> None:
+        """Those that are new, and an unread one that took another's place."""
+        for seq, item in enumerate(after.items):
+            if seq >= len(before) or item != before[seq]:
+                given: Row = {"order_id": after.id, "seq": seq, "cursor": cursor}
+                self._conn.execute(_REPLACE_ITEM, {**given, **to_row(item)})
+
     def quarantine_unreadable(self, now_ms: int) -> list[str]:
         """See OrderStore."""
-        ids = [row["o.id"] for row in self._found(_OPEN) if _read(row) is None]
+        ids = [row["id"] for row in self._found(OPEN) if self._read(row) is None]
         if ids:
             with transaction(self._conn):
                 for order_id in ids:
@@ -192,26 +228,14 @@ class SqliteStore:
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
         """See OrderStore."""
-        while ids := [row["id"] for row in self._rows(_SELECT_TO_ERASE, closed_before_ms, ERASED_AT_ONCE)]:
+        while ids := [row["id"] for row in self._rows(SELECT_TO_ERASE, closed_before_ms, ERASED_AT_ONCE)]:
             # The copies first: the database says what is still to do after a crash.
             for copy in copies(self._path):
-                _erase_in_copy(copy, ids, now_ms)
+                erase_in_copy(copy, ids, now_ms)
                 yield 0
-            _erase(self._conn, ids, now_ms)
-            self._may_hold_remains = True
+            erase(self._conn, ids, now_ms)
             yield len(ids)
         self._empty_log()
-        if self._may_hold_remains:
-            self._may_hold_remains = not self._is_rewritten()
-            self._empty_log()
-
-    def _is_rewritten(self) -> bool:
-        """A disk without room for it is no reason to end: what is left in gaps goes the next time."""
-        try:
-            return rewrite_if_small(self._conn, self._path)
-        except sqlite3.Error as error:
-            log.warning("the database could not be written anew after erasing", error=str(error))
-            return False
 
     def _empty_log(self) -> None:
         """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""
@@ -222,37 +246,11 @@ class SqliteStore:
             log.warning("the database's log could not be emptied after erasing", error=str(error))
         self._rows(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
-    def _write(self, order: Order, attempts: Iterable[Attempt], entry: _Journaled, now_ms: int) -> int:
-        if order.payment is not None:
-            self._write_payment(order.id, order.payment, attempts)
-        raw = entry.raw
-        cursor = self._conn.execute(
-            _INSERT_JOURNAL,
-            (
-                order.id,
-                now_ms,
-                entry.event,
-                entry.data,
-                json.dumps(entry.notes),
-                _ORDER.dump_json(order).decode(),
-                raw and raw.encode()[:RAW_LIMIT_BYTES].decode(errors="ignore"),
-                None if raw is None else hashlib.sha256(raw.encode()).hexdigest(),
-            ),
-        ).lastrowid
-        assert cursor is not None
-        return cursor
-
-    def _write_payment(self, order_id: str, payment: Payment, attempts: Iterable[Attempt]) -> None:
-        self._conn.execute(_UPSERT_PAYMENT, {"order_id": order_id, **to_row(payment)})
-        given: Row = {"payment_hash": payment.payment_hash, "dispatch": payment.dispatch_count}
-        for attempt in attempts:
-            self._conn.execute(_UPSERT_ATTEMPT, {**given, **to_row(attempt)})
-
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def find_key(self, key: str) -> Order | None:
         """The order of an idempotency key. Raises OrderUnreadable."""
-        return next((_to_order(row) for row in self._found("WHERE o.key = ?", key)), None)
+        return next((to_order(self._conn, row) for row in self._found(BY_KEY, key)), None)
 
     def get(self, order_id: str) -> Order:
         """See OrderStore."""
@@ -261,39 +259,23 @@ class SqliteStore:
                 f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
                 field="order_id",
             )
-        found = self._found("WHERE o.id = ?", order_id)
+        found = self._found(BY_ID, order_id)
         if not found:
-            found = self._found("WHERE substr(o.id, 1, ?) = ? LIMIT 2", len(order_id), order_id)
+            found = self._found(BY_PREFIX, order_id, order_id + _LAST_CHARACTER)
         if not found:
             raise OrderNotFound
         if len(found) > 1:
             raise OrderNotFound(f"More than one order begins with {order_id}. Give more of its id.")
-        return _to_order(found[0])
+        return to_order(self._conn, found[0])
 
     def open_orders(self) -> list[Order]:
         """See OrderStore."""
-        return self._select(_OPEN)
+        return self._select(OPEN)
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]:
         """Newest first."""
-        conditions: list[tuple[str, tuple[Any, ...]]] = [("1", ())]
-        if wanted.open_only:
-            conditions.append(("o.closed_at_ms IS NULL", ()))
-        if wanted.closed_only:
-            conditions.append(("o.closed_at_ms IS NOT NULL", ()))
-        if wanted.kind:
-            conditions.append(("o.kind = ?", (wanted.kind,)))
-        if wanted.end is not None:
-            conditions.append(('o."end" = ?', (wanted.end.value,)))
-        if wanted.created_from_ms is not None:
-            conditions.append(("o.created_at_ms >= ?", (wanted.created_from_ms,)))
-        if wanted.created_before_ms is not None:
-            conditions.append(("o.created_at_ms < ?", (wanted.created_before_ms,)))
-        if wanted.before is not None:
-            conditions.append(("(o.created_at_ms, o.id) < (?, ?)", wanted.before))
-        where = " AND ".join(text for text, _ in conditions)
-        values = [value for _, given in conditions for value in given]
-        return self._select(f"WHERE {where} ORDER BY o.created_at_ms DESC, o.id DESC LIMIT ?", *values, wanted.limit)
+        text, values = where(wanted)
+        return self._select(text, *values)
 
     def has_payment_hash(self, payment_hash: str) -> bool:
         """Whether any order, also a closed one, has it."""
@@ -302,26 +284,15 @@ class SqliteStore:
     def has_provider_order(self, provider_order_id: str, besides: str) -> bool:
         """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
         ``besides``."""
-        sql = (
-            "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
-            " WHERE o.provider_order_id = ? AND o.id <> ?)"
-        )
-        return bool(self._one(sql, provider_order_id, besides))
+        return bool(self._one(HAS_PROVIDER_ORDER, provider_order_id, besides))
+
+    def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
+        """See OrderStore."""
+        return bool(self._conn.execute(HAS_MOVED_BALANCE, {"at_ms": at_ms, "besides": besides}).fetchone()[0])
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:
         """Journal rows after a cursor, oldest first, of one order or of all."""
-        where, given = ("AND order_id = ?", (order_id,)) if order_id else ("", ())
-        sql = f"SELECT * FROM journal WHERE cursor > ? {where} ORDER BY cursor LIMIT ?"  # noqa: S608 - fixed text
-        return [
-            Update(
-                cursor=row["cursor"],
-                at_ms=row["at_ms"],
-                event=row["event"],
-                order=_ORDER.validate_json(row["snapshot"]),
-                notes=tuple(json.loads(row["notes"])),
-            )
-            for row in self._rows(sql, after_cursor, *given, limit)
-        ]
+        return self._journal.updates(after_cursor, order_id, limit)
 
     def last_cursor(self) -> int:
         """0 before the first order."""
@@ -329,95 +300,45 @@ class SqliteStore:
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """See MoneyTotals."""
-        # An open order that is settled already counts as spent, not as pending, and holds no HTLC. One that is gone is
-        # closed.
-        (row,) = self._rows(
-            "SELECT coalesce(sum(p.htlc IS NOT ?), 0) AS open_orders,"
-            " coalesce(sum(p.htlc IS ?), 0) AS settled_orders,"
-            " coalesce(sum(iif(p.htlc = ?, 0, o.reserved_msat)), 0) AS pending_msat"
-            " FROM orders o LEFT JOIN payments p ON p.order_id = o.id WHERE o.closed_at_ms IS NULL",
-            *[HtlcState.SETTLED.value] * 3,
-        )
-        # What lies more than a day ahead was settled under a wall clock that was wrong.
-        spent_msat = self._one(
-            "SELECT coalesce(sum(amount_msat + fee_msat), 0) FROM payments"
-            " WHERE htlc IN ('settled', 'gone') AND htlc_since_ms > ? AND htlc_since_ms < ? AND NOT is_paid_before",
-            now_ms - DAY_MS,
-            now_ms + DAY_MS,
-        )
+        row = self._conn.execute(TOTALS, _OF_TOTALS).fetchone()
         return MoneyTotals(
-            open_orders=row["open_orders"],
+            open_orders=row["all_orders"] - row["settled_orders"],
             settled_orders=row["settled_orders"],
             pending_msat=row["pending_msat"],
-            spent_day_msat=spent_msat,
+            spent_day_msat=self._one(SPENT, now_ms - DAY_MS, now_ms + DAY_MS),
         )
 
-    def _select(self, where: str, *values: Any) -> list[Order]:
+    def _select(self, text: str, *values: Any) -> list[Order]:
         """What can be read of what is found: one order that makes no sense hides no other."""
-        return [order for row in self._found(where, *values) if (order := _read(row)) is not None]
+        return [order for row in self._found(text, *values) if (order := self._read(row)) is not None]
 
-    def _found(self, where: str, *values: Any) -> list[sqlite3.Row]:
-        return self._rows(_SELECT_ORDERS + where, *values)
+    def _read(self, row: sqlite3.Row) -> Order | None:
+        try:
+            return to_order(self._conn, row)
+        except OrderUnreadable:
+            return None
+
+    def _found(self, text: str, *values: Any) -> list[sqlite3.Row]:
+        return self._rows(SELECT_ORDERS + text, *values)
 
     def _one(self, sql: str, *values: Any) -> Any:
         return self._rows(sql, *values)[0][0]
 
     def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        try:
-            return self._conn.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"The database could not be read: {error}. {remedy(error)}.") from error
+        return rows(self._conn, sql, *values)
 
 
-def _erase(conn: sqlite3.Connection, ids: list[str], now_ms: int) -> None:
-    with transaction(conn):
-        for order_id in ids:
-            given = {"id": order_id, "now_ms": now_ms}
-            conn.execute(_ERASE_ORDER, given)
-            conn.execute(_ERASE_JOURNAL, given)
+def _request_row(request: Request) -> Row:
+    return {
+        "id": request.id,
+        "key": request.key,
+        "fingerprint": request.fingerprint,
+        "kind": request.spec.kind,
+        "spec": _spec_json(request.spec.without_secrets()),
+        "is_prepaid": int(request.is_prepaid),
+        "created_at_ms": request.created_at_ms,
+    }
 
 
-def _erase_in_copy(copy: Path, ids: list[str], now_ms: int) -> None:
-    """A copy in which nothing can be erased, as its tables are too old or it is damaged, is removed."""
-    try:
-        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
-            overwrite_what_is_freed(conn)
-            _erase(conn, ids, now_ms)
-            rewrite_if_small(conn, copy)
-    except (sqlite3.Error, StoreError):
-        with contextlib.suppress(FileNotFoundError):
-            copy.unlink()
-
-
-def _order_row(order: Order) -> Row:
-    return {**to_row(order, without=_WITHOUT_PAYMENT), "reserved_msat": order.reserved_msat}
-
-
-def _read(row: sqlite3.Row) -> Order | None:
-    try:
-        return _to_order(row)
-    except OrderUnreadable:
-        return None
-
-
-def _to_order(row: sqlite3.Row) -> Order:
-    """Raises OrderUnreadable."""
-    try:
-        for value in row:
-            if isinstance(value, str):
-                value.encode()
-        return _order_of(row)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OrderUnreadable(
-            f"Order {row['o.id'].encode(errors='replace').decode()} is in the database, and its row makes no sense."
-            " See what `holdpayd check` says of it; the other orders go on."
-        ) from error
-
-
-def _order_of(row: sqlite3.Row) -> Order:
-    plain = {key[2:]: row[key] for key in row.keys() if key.startswith("o.")}  # noqa: SIM118 - a Row is no dict
-    payment = None
-    if row["p.payment_hash"] is not None:
-        columns = {key[2:]: row[key] for key in row.keys() if key.startswith("p.")}  # noqa: SIM118
-        payment = from_row(Payment, columns)
-    return from_row(Order, plain, payment=payment)
+def _spec_json(spec: Any) -> str:
+    return SPEC.dump_json(spec).decode()

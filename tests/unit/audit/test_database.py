@@ -30,7 +30,7 @@ def live(store: SqliteStore, request: Order, *events: Timed, raw: str | None = N
     for after_s, event in events:
         at_ms = NOW_MS + after_s * S
         step = decide(now, event, POLICY, at_ms)
-        store.commit(event, step, raw, at_ms)
+        store.commit(now, event, step, raw, at_ms)
         now = step.order
     return now
 

@@ -35,12 +35,12 @@ class CrashingStore(SqliteStore):
     is_durable = False
     commit_count = 0
 
-    def commit(self, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         self.commit_count += 1
         is_last = self.commit_count == self.crash_at
         if is_last and not self.is_durable:
             raise Crash
-        cursor = super().commit(event, step, raw, now_ms)
+        cursor = super().commit(before, event, step, raw, now_ms)
         if is_last:
             raise Crash
         return cursor

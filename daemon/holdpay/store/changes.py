@@ -1,0 +1,76 @@
+"""An order as columns, and what an event changed of it, as the journal has it.
+
+Columns have the names of the tables; a payment's begin with ``payment.``, a charge's with ``charge.``. What is NULL
+from the beginning is left out, and what was not there yet when a row was written has its field's default. The request
+and the items are not in it: they stand in tables of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from holdpay.core.charge import Charge
+from holdpay.core.items import Item
+from holdpay.core.model import Order, Payment, Request
+from holdpay.store.rows import Row, defaults, from_row, to_row
+
+T = TypeVar("T")
+
+ELSEWHERE: Final = frozenset({"request", "items", "payment", "charge"})
+"""Fields of an order that its own table does not have."""
+_PAYMENT: Final = "payment."
+_CHARGE: Final = "charge."
+
+
+def columns_of(order: Order) -> Row:
+    """All columns of an order, its payment and its charge."""
+    return {
+        **to_row(order, without=ELSEWHERE),
+        **_nested(_PAYMENT, order.payment),
+        **_nested(_CHARGE, order.charge),
+    }
+
+
+def change(before: Row, after: Row) -> Row:
+    """The columns that differ; those that are no longer there are NULL."""
+    gone = {column: None for column, value in before.items() if column not in after and value is not None}
+    return {**{column: value for column, value in after.items() if before.get(column) != value}, **gone}
+
+
+def own(changed: Row) -> Row:
+    """The order's own columns."""
+    return {column: value for column, value in changed.items() if "." not in column}
+
+
+def of_payment(changed: Row) -> Row:
+    return _under(_PAYMENT, changed)
+
+
+def of_charge(changed: Row) -> Row:
+    return _under(_CHARGE, changed)
+
+
+def order_of(columns: Row, request: Request, items: tuple[Item, ...]) -> Order:
+    """The inverse of ``columns_of``. Raises ValueError, KeyError or TypeError if the columns make no sense."""
+    return from_row(
+        Order,
+        {**defaults(Order, without=ELSEWHERE), **columns},
+        request=request,
+        items=items,
+        payment=_read(Payment, of_payment(columns)),
+        charge=_read(Charge, of_charge(columns)),
+    )
+
+
+def _nested(prefix: str, value: Payment | Charge | None) -> Row:
+    return {} if value is None else {prefix + column: found for column, found in to_row(value).items()}
+
+
+def _under(prefix: str, columns: Row) -> Row:
+    return {column.removeprefix(prefix): found for column, found in columns.items() if column.startswith(prefix)}
+
+
+def _read(cls: type[T], columns: Row) -> T | None:
+    if all(value is None for value in columns.values()):
+        return None
+    return from_row(cls, {**defaults(cls), **columns})

@@ -1,0 +1,31 @@
+"""What each step of an order books: what is reserved for it, and what it spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from holdpay.core.model import Order
+
+What = Literal["reserve", "release", "spend"]
+
+
+def entries(before: Order | None, after: Order, now_ms: int) -> Iterator[tuple[What, int, int]]:
+    """What, how much (msat) and when. ``before`` None: it was recorded just now.
+
+    The sum of an order's reserves less its releases is its ``reserved_msat``; its spends add up to its ``spent_msat``.
+    A spend that turns out to be another is corrected by a row, perhaps a negative one, as of the spend itself: within
+    any time span it and its correction stand together.
+    """
+    more_msat = after.reserved_msat - (0 if before is None else before.reserved_msat)
+    if more_msat:
+        yield "reserve" if more_msat > 0 else "release", abs(more_msat), now_ms
+    spent_msat = after.spent_msat - (0 if before is None else before.spent_msat)
+    if spent_msat:
+        yield "spend", spent_msat, _spent_at_ms(after, now_ms)
+
+
+def _spent_at_ms(order: Order, now_ms: int) -> int:
+    if order.charge is not None:
+        return order.charge.intended_at_ms
+    return order.payment.htlc_since_ms if order.payment is not None else now_ms
