@@ -19,12 +19,12 @@ from sqlite_utils import Database
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import MEND, gap_findings
-from holdpay.core.events import Event
+from holdpay.core.events import Event, event_name
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Payment
 from holdpay.store.rows import from_row, to_value
 from holdpay.store.schema import migrations
-from holdpay.store.store import RAW_LIMIT_BYTES, event_name
+from holdpay.store.journal import RAW_LIMIT_BYTES
 
 MAX_PROBLEMS: Final = 10
 """Of SQLite's own checks, each; a broken file has thousands."""

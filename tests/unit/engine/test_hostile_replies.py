@@ -25,7 +25,7 @@ from holdpay.ports import Reply, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import MAX_ORDER_BYTES
 from holdpay.sms4sats.parse import Answer
-from holdpay.store.store import RAW_LIMIT_BYTES
+from holdpay.store.journal import RAW_LIMIT_BYTES
 from tests.contract import hostile
 from tests.fakes import FakeProvider, Story
 from tests.unit.engine.world import World
