@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.core.charge import ChargeState
 from holdpay.core.explain import alarms, explain, trouble
-from holdpay.core.machine import promise_until_ms
+from holdpay.core.items import Item, ItemKind
+from holdpay.core.machine import may_be_canceled, promise_until_ms
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.tables import phase
 from holdpay.errors import InvalidRequest
 from holdpay.ports import Balance, CountryInfo, Funding, NodeStatus, Prices, ServiceInfo, Update
+from holdpay.rpc.kinds import KINDS, add_understood
 
 _STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in OrderState}
 _HTLCS = {htlc: pb.HtlcState.Value(f"HTLC_STATE_{htlc.name}") for htlc in HtlcState}
+_CHARGES = {charge: pb.ChargeState.Value(f"CHARGE_STATE_{charge.name}") for charge in ChargeState}
 _ENDS = {end: pb.End.Value(f"END_{end.name}") for end in End}
 _ENDS_BACK = {number: end for end, number in _ENDS.items()}
+_ITEMS = {
+    kind: pb.ITEM_KIND_UNREAD if kind is ItemKind.UNREAD_MAYBE else pb.ItemKind.Value(f"ITEM_KIND_{kind.name}")
+    for kind in ItemKind
+}
 
 
 def end_from_pb(number: int) -> End | None:
@@ -25,46 +33,69 @@ def end_from_pb(number: int) -> End | None:
     return _ENDS_BACK.get(pb.End.ValueType(number))
 
 
-def order_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Order:
-    """An order as it was, with what concerned an operator, at ``at_ms``."""
-    message = pb.Order(
-        id=order.id,
-        kind=order.kind,
-        idempotency_key=order.key,
-        country_code=int(order.params.get("country", 0)),
-        country=order.params.get("country_name", ""),
-        service=order.params.get("service", ""),
-        service_name=order.params.get("service_name", ""),
-        created_at_ms=order.created_at_ms,
-        state=_STATES[order.state],
-        htlc=_HTLCS[order.htlc],
-        phase=phase(order),
-        number=order.number,
-        code=order.code,
-        code_may_lack_zeros=order.code_may_lack_zeros,
-        unread=order.unread,
-        earlier_numbers=order.earlier_numbers,
-        later_codes=order.later_codes,
-        quote_sat=order.quote_sat,
-        max_price_sat=order.max_price_sat,
-        max_fee_sat=order.max_fee_sat,
-        locked_msat=order.locked_msat,
-        spent_msat=order.spent_msat,
+def request_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Request:
+    """A request with its order as it was, and with what concerned an operator, at ``at_ms``."""
+    message = pb.Request(
+        id=order.request.id,
+        kind=KINDS[order.spec.kind],
+        idempotency_key=order.request.key,
+        created_at_ms=order.request.created_at_ms,
+        prepaid=order.request.is_prepaid,
+        what=order.spec.what,
+        items=[_item_to_pb(seq, item) for seq, item in enumerate(order.items, start=1)],
+        orders=[_order_to_pb(order, policy)],
+        fulfilled=order.is_delivered,
+        may_be_canceled=_may_be_canceled(order),
         cancel_wanted_at_ms=order.cancel_wanted_at_ms,
-        cancel_from_ms=order.cancel_at_ms,
         closed_at_ms=order.closed_at_ms,
         end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
         reason=trouble(order),
         alarms=alarms(order, policy, at_ms),
         terminal=order.is_closed,
-        promise_until_ms=promise_until_ms(order, policy) if order.is_money_out else None,
         erased_at_ms=order.erased_at_ms,
-        paid_before=order.payment is not None and order.payment.is_paid_before,
         quarantined_at_ms=order.quarantined_at_ms,
         quarantine_reason=order.quarantine_reason,
     )
+    add_understood(message, order)
+    return message
+
+
+def _may_be_canceled(order: Order) -> bool:
+    is_too_late = order.is_closed or order.is_delivered or order.htlc is HtlcState.SETTLED
+    return not is_too_late and order.cancel_wanted_at_ms is None and may_be_canceled(order)
+
+
+def _item_to_pb(seq: int, item: Item) -> pb.Item:
+    return pb.Item(
+        seq=seq,
+        kind=_ITEMS[item.kind],
+        text=item.text,
+        seen_at_ms=item.seen_at_ms,
+        may_lack_zeros=item.may_lack_zeros,
+    )
+
+
+def _order_to_pb(order: Order, policy: Policy) -> pb.Order:
+    message = pb.Order(
+        state=_STATES[order.state],
+        htlc=pb.HTLC_STATE_UNSPECIFIED if order.request.is_prepaid else _HTLCS[order.htlc],
+        phase=phase(order),
+        quote_sat=order.quote_sat,
+        max_price_sat=order.max_price_sat,
+        max_fee_sat=order.max_fee_sat,
+        locked_msat=order.locked_msat,
+        spent_msat=order.spent_msat,
+        promise_until_ms=promise_until_ms(order, policy) if order.is_money_out else None,
+        provider_order_id=order.provider_order_id,
+        cancel_from_ms=order.cancel_at_ms,
+    )
     if order.payment is not None:
         _add_payment(message, order, order.payment)
+    if order.charge is not None:
+        message.charge = _CHARGES[order.charge.state]
+        message.amount_msat = order.charge.amount_sat * 1000
+        if order.charge.balance_before_sat is not None:
+            message.balance_before_sat = order.charge.balance_before_sat
     return message
 
 
@@ -72,6 +103,7 @@ def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
     message.amount_msat = payment.amount_msat
     message.payment_hash = payment.payment_hash
     message.dispatches = payment.dispatch_count
+    message.paid_before = payment.is_paid_before
     if payment.fee_msat:
         message.fee_msat = payment.fee_msat
     if payment.expiry_height is not None and order.is_money_out:
@@ -90,7 +122,7 @@ def money_out_to_pb(order: Order, policy: Policy, now_ms: int, block_height: int
     expiry_height = order.payment.expiry_height
     are_known = expiry_height is not None and block_height > 0
     return pb.MoneyOut(
-        order_id=order.id,
+        request_id=order.request.id,
         locked_msat=order.locked_msat,
         since_ms=order.payment.money_out_since_ms or order.payment.htlc_since_ms,
         promise_until_ms=promise_until_ms(order, policy),
@@ -102,13 +134,13 @@ def money_out_to_pb(order: Order, policy: Policy, now_ms: int, block_height: int
     )
 
 
-def update_to_pb(update: Update, policy: Policy) -> pb.OrderUpdate:
+def update_to_pb(update: Update, policy: Policy) -> pb.RequestUpdate:
     """One journal row."""
-    return pb.OrderUpdate(
+    return pb.RequestUpdate(
         cursor=update.cursor,
         at_ms=update.at_ms,
         event=update.event,
-        order=order_to_pb(update.order, policy, update.at_ms),
+        request=request_to_pb(update.order, policy, update.at_ms),
     )
 
 

@@ -13,14 +13,16 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.core.explain import Explanation, alarms, explain
 from holdpay.core.history import Moment, history
+from holdpay.core.machine import may_be_canceled
 from holdpay.core.model import Order
 from holdpay.engine.account import Account
-from holdpay.engine.desk import KIND_CODE, CodeRequest, Desk
+from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
-from holdpay.errors import InvalidRequest
+from holdpay.errors import InvalidRequest, OrderNotFound
 from holdpay.ports import Catalog, MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
 from holdpay.rpc.feed import Feed
+from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
 from holdpay.rpc.status import Context, stream, unary
 
 BATCH = 100
@@ -61,38 +63,32 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         self._feed = feed
         self._about = about
 
-    # --- orders -------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     @stream
-    async def RequestCode(
-        self, request: pb.RequestCodeRequest, context: Context
-    ) -> AsyncGenerator[pb.OrderUpdate, None]:
-        order = await self._desk.request_code(
-            CodeRequest(
-                country=request.country,
-                service=request.service,
-                max_price_sat=request.max_price_sat if request.HasField("max_price_sat") else None,
-                max_fee_sat=request.max_fee_sat if request.HasField("max_fee_sat") else None,
-                key=request.idempotency_key,
-                force=request.force,
-            )
-        )
+    async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdate, None]:
+        order = await self._desk.submit(asked_from_pb(request), wanted_from_pb(request))
         async for update in self._updates(0, order.id):
             yield update
 
     @unary
-    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
-        return self._to_pb(self._engine.store.get(request.order_id))
+    async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:
+        if request.WhichOneof("by") != "idempotency_key":
+            return self._to_pb(self._engine.store.get(request.request_id))
+        found = self._engine.store.find_key(request.idempotency_key)
+        if found is None:
+            raise OrderNotFound("There is no order of this idempotency key.")
+        return self._to_pb(found)
 
     @unary
-    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+    async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
         _check_filter(request)
         page_size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         orders = self._engine.store.list_orders(
             OrderFilter(
                 open_only=request.open_only,
                 closed_only=request.closed_only,
-                kind=request.kind,
+                kind=kind_from_pb(request.kind) or "",
                 end=convert.end_from_pb(request.end),
                 created_from_ms=request.created_from_ms if request.HasField("created_from_ms") else None,
                 created_before_ms=request.created_before_ms if request.HasField("created_before_ms") else None,
@@ -102,14 +98,14 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         )
         page = orders[:page_size]
         token = _write_token(page[-1]) if len(orders) > page_size else ""
-        return pb.ListOrdersResponse(orders=[self._to_pb(order) for order in page], next_page_token=token)
+        return pb.ListRequestsResponse(requests=[self._to_pb(order) for order in page], next_page_token=token)
 
     @stream
-    async def WatchOrders(
-        self, request: pb.WatchOrdersRequest, context: Context
-    ) -> AsyncGenerator[pb.OrderUpdate, None]:
+    async def WatchRequests(
+        self, request: pb.WatchRequestsRequest, context: Context
+    ) -> AsyncGenerator[pb.RequestUpdate, None]:
         store = self._engine.store
-        order_id = store.get(request.order_id).id if request.order_id else None
+        order_id = store.get(request.request_id).id if request.request_id else None
         after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
         if after < 0:
             raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.", field="after_cursor")
@@ -123,7 +119,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         async for update in self._updates(after, order_id):
             yield update
 
-    async def _updates(self, after_cursor: int, order_id: str | None) -> AsyncGenerator[pb.OrderUpdate, None]:
+    async def _updates(self, after_cursor: int, order_id: str | None) -> AsyncGenerator[pb.RequestUpdate, None]:
         """Journal rows, then new ones as they come; of one order up to its terminal one."""
         cursor = after_cursor
         while True:
@@ -135,7 +131,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 if order_id is not None and update.order.is_closed:
                     return
             if self._feed.is_stopping:
-                yield pb.OrderUpdate(cursor=cursor, at_ms=self._engine.clock.now_ms(), shutting_down=True)
+                yield pb.RequestUpdate(cursor=cursor, at_ms=self._engine.clock.now_ms(), shutting_down=True)
                 return
             if order_id is not None and not updates and self._engine.order(order_id) is None:
                 # Nothing more will come: the cursor lies at or behind the terminal update.
@@ -144,9 +140,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 await commit.wait()
 
     @unary
-    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
-        order = self._engine.cancel(request.order_id)
-        return pb.CancelOrderResponse(order=self._to_pb(order), message=self._cancel_message(order))
+    async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
+        order = self._engine.cancel(request.request_id)
+        return pb.CancelRequestResponse(request=self._to_pb(order), message=self._cancel_message(order))
 
     def _cancel_message(self, order: Order) -> str:
         words = self._explain(order)
@@ -154,18 +150,23 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             return f"It was over before, and there is nothing to cancel. {words.summary} {words.money}"
         if order.is_closed:
             return f"{words.summary} {words.money}"
+        if order.cancel_wanted_at_ms is None and not order.is_delivered and not may_be_canceled(order):
+            return (
+                "It cannot be canceled: the provider has no cancel for orders of this kind, and the payment is out."
+                f" {words.summary} {words.next}"
+            )
         if order.cancel_wanted_at_ms is None:
             return f"It is too late to cancel. {words.summary} {words.next}"
         return words.next
 
     @unary
-    async def ExplainOrder(self, request: pb.ExplainOrderRequest, context: Context) -> pb.ExplainOrderResponse:
-        order = self._engine.store.get(request.order_id)
+    async def ExplainRequest(self, request: pb.ExplainRequestRequest, context: Context) -> pb.ExplainRequestResponse:
+        order = self._engine.store.get(request.request_id)
         words = self._explain(order, self._lnd_trouble())
         rows = self._engine.store.updates(0, order.id, MAX_HISTORY)
         lines = history(Moment(row.at_ms, row.event, row.order, row.notes) for row in rows)
-        return pb.ExplainOrderResponse(
-            order=self._to_pb(order),
+        return pb.ExplainRequestResponse(
+            request=self._to_pb(order),
             summary=words.summary,
             money=words.money,
             next=words.next,
@@ -269,18 +270,16 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             settled_orders=totals.settled_orders,
         )
 
-    def _to_pb(self, order: Order) -> pb.Order:
-        return convert.order_to_pb(order, self._engine.policy, self._engine.clock.now_ms())
+    def _to_pb(self, order: Order) -> pb.Request:
+        return convert.request_to_pb(order, self._engine.policy, self._engine.clock.now_ms())
 
 
-def _check_filter(request: pb.ListOrdersRequest) -> None:
+def _check_filter(request: pb.ListRequestsRequest) -> None:
     """Raises InvalidRequest for a filter that no order can pass, or that this version does not know."""
     if request.open_only and request.closed_only:
         raise InvalidRequest("No order is open and closed. Set open_only, closed_only or neither.", field="closed_only")
     if request.open_only and request.end:
         raise InvalidRequest("No open order has an end. Set end or open_only, not both.", field="end")
-    if request.kind not in {"", KIND_CODE}:
-        raise InvalidRequest(f'There is no such kind of order. Use "{KIND_CODE}", or none for all.', field="kind")
     has_bounds = request.HasField("created_from_ms") and request.HasField("created_before_ms")
     if has_bounds and request.created_from_ms >= request.created_before_ms:
         raise InvalidRequest(

@@ -1,37 +1,157 @@
-"""What an order's message says of odd replies."""
+"""A request as the interface has it: what was understood, what was delivered, and what became of the money."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.items import Item, ItemKind
+from holdpay.core.kinds.code import CodeSpec
+from holdpay.core.kinds.fund import FundSpec
+from holdpay.core.kinds.message import EmailSpec, SmsSpec
+from holdpay.core.kinds.rental import WEEK_S, RentalSpec
+from holdpay.core.kinds.spec import KindName, Spec
+from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState
-from holdpay.ports import Funding, FundingEntry
-from holdpay.rpc.convert import funding_to_pb, order_to_pb
-from tests.unit.build import NOW_MS, POLICY, pair
+from holdpay.rpc.convert import request_to_pb
+from tests.unit.build import NOW_MS, POLICY, S, changed, order, pair
+
+CODE = CodeSpec(country=0, country_name="Russia", service="oi", service_name="OpenAI", is_real_phone=True, ref="a@b.c")
+RENTAL = RentalSpec(country=187, country_name="USA", service="full", service_name="", weeks=2)
+SMS = SmsSpec(phone="+19871234567", message="hello", webhook_url="https://x.y/z", ref="a@b.c")
+EMAIL = EmailSpec(address="a@b.c", message="hello")
+FUND = FundSpec(amount_sat=5_000)
+
+UNDERSTOOD = [
+    (
+        CODE,
+        pb.Request(
+            kind=pb.KIND_CODE,
+            code=pb.CodeBought(
+                country_code=0, country="Russia", service="oi", service_name="OpenAI", real_phone=True, ref="a@b.c"
+            ),
+        ),
+    ),
+    (
+        RENTAL,
+        pb.Request(
+            kind=pb.KIND_RENTAL, rental=pb.RentalBought(country_code=187, country="USA", service="full", weeks=2)
+        ),
+    ),
+    (
+        SMS,
+        pb.Request(
+            kind=pb.KIND_SMS,
+            sms=pb.SmsBought(phone="+19871234567", message="hello", webhook_url="https://x.y/z", ref="a@b.c"),
+        ),
+    ),
+    (EMAIL, pb.Request(kind=pb.KIND_EMAIL, email=pb.EmailBought(address="a@b.c", message="hello"))),
+    (FUND, pb.Request(kind=pb.KIND_FUND, fund=pb.FundBought(amount_sat=5_000))),
+]
 
 
-def test_all_numbers_codes_and_the_reply_that_could_not_be_read_are_in_the_message() -> None:
-    plain = pair(OrderState.DELIVERED, HtlcState.IN_FLIGHT, number="3", code="1")
-    odd = replace(plain, earlier_numbers=("1", "2"), later_codes=("2",), unread="{")
-    message = order_to_pb(odd, POLICY, NOW_MS)
-    assert (message.number, list(message.earlier_numbers)) == ("3", ["1", "2"])
-    assert (message.code, list(message.later_codes)) == ("1", ["2"])
-    assert message.unread == "{"
-    assert not order_to_pb(plain, POLICY, NOW_MS).HasField("unread")
+def to_pb(order: Order) -> pb.Request:
+    return request_to_pb(order, POLICY, NOW_MS)
 
 
-def test_a_preimage_is_told_only_if_it_is_asked_for_and_what_is_not_known_is_absent() -> None:
-    known = FundingEntry(
-        amount_sat=0, price_sat=2, created_at_ms=NOW_MS, description="a", payment_hash="cd" * 32, preimage="ab" * 32
+def test_every_kind_is_here() -> None:
+    assert {spec.kind for spec, _ in UNDERSTOOD} == set(KindName)
+
+
+@pytest.mark.parametrize(("spec", "expected"), UNDERSTOOD, ids=lambda value: getattr(value, "kind", ""))
+def test_what_was_understood_is_told_by_kind(spec: Any, expected: pb.Request) -> None:
+    told = to_pb(order(spec=spec))
+    kind = told.WhichOneof("understood")
+    assert kind is not None
+    assert (told.kind, kind) == (expected.kind, expected.WhichOneof("understood"))
+    assert getattr(told, kind) == getattr(expected, kind)
+    assert told.what == spec.what
+
+
+def test_country_zero_is_told_and_a_country_that_nobody_knows_is_absent() -> None:
+    assert to_pb(order(spec=CODE)).code.HasField("country_code")
+    assert not to_pb(order(spec=replace(CODE, country=None))).code.HasField("country_code")
+
+
+def test_the_rental_ends_its_weeks_after_the_number_came() -> None:
+    rented = order(spec=RENTAL, number="15550001111")
+    assert to_pb(rented).rental.ends_at_ms == NOW_MS + 2 * WEEK_S * S
+    assert not to_pb(order(spec=RENTAL)).rental.HasField("ends_at_ms")
+
+
+@pytest.mark.parametrize("kind", ItemKind)
+def test_every_item_has_its_kind_text_and_time(kind: ItemKind) -> None:
+    given = Item(kind=kind, text="4711", seen_at_ms=NOW_MS, may_lack_zeros=True)
+    (item,) = to_pb(changed(order(), items=(given,))).items
+    expected = "UNREAD" if kind is ItemKind.UNREAD_MAYBE else kind.name
+    assert pb.ItemKind.Name(item.kind) == f"ITEM_KIND_{expected}"
+    assert (item.seq, item.text, item.seen_at_ms, item.may_lack_zeros) == (1, "4711", NOW_MS, True)
+
+
+def test_all_that_was_delivered_is_told_in_its_order() -> None:
+    told = to_pb(order(earlier_numbers=("1", "2"), number="3", code="4", later_codes="5", unread="{"))
+    assert [(item.seq, item.text) for item in told.items] == [
+        (1, "1"),
+        (2, "2"),
+        (3, "3"),
+        (4, "4"),
+        (5, "5"),
+        (6, "{"),
+    ]
+
+
+@pytest.mark.parametrize("state", ChargeState)
+def test_a_prepaid_order_has_a_charge_and_no_htlc(state: ChargeState) -> None:
+    charge = Charge(state=state, since_ms=NOW_MS, amount_sat=2_000, balance_before_sat=9_000, intended_at_ms=NOW_MS)
+    told = to_pb(order(is_prepaid=True, charge=charge))
+    (found,) = told.orders
+    assert told.prepaid
+    assert (found.htlc, pb.ChargeState.Name(found.charge)) == (
+        pb.HTLC_STATE_UNSPECIFIED,
+        f"CHARGE_STATE_{state.name}",
     )
-    unknown = FundingEntry(
-        amount_sat=None, price_sat=None, created_at_ms=None, description="", payment_hash="", preimage=""
-    )
-    funding = Funding(None, (known, unknown))
-    plain, whole = (funding_to_pb(funding, with_preimages=asked) for asked in (False, True))
-    assert [entry.preimage for entry in plain.entries] == ["", ""]
-    assert [entry.preimage for entry in whole.entries] == ["ab" * 32, ""]
-    assert (plain.entries[0].amount_sat, plain.entries[0].HasField("amount_sat")) == (0, True)
-    assert not plain.HasField("total_sat")
-    assert plain.entries[1] == pb.FundingEntry()
+    assert (found.amount_msat, found.balance_before_sat) == (2_000_000, 9_000)
+
+
+def test_an_order_with_an_invoice_has_an_htlc_and_no_charge() -> None:
+    for plain in (order(), pair(OrderState.PAID, HtlcState.IN_FLIGHT)):
+        (found,) = to_pb(plain).orders
+        assert found.htlc != pb.HTLC_STATE_UNSPECIFIED
+        assert (found.charge, found.HasField("balance_before_sat")) == (pb.CHARGE_STATE_UNSPECIFIED, False)
+
+
+HELD = pair(OrderState.PAID, HtlcState.IN_FLIGHT)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_possible"),
+    [
+        (order(), True),
+        (HELD, True),
+        (changed(HELD, cancel_wanted_at_ms=NOW_MS), False),
+        (changed(HELD, code="1"), False),
+        (pair(OrderState.PAID, HtlcState.SETTLED), False),
+        (changed(HELD, closed_at_ms=NOW_MS), False),
+        (order(spec=SMS), True),
+        (changed(HELD, spec=SMS), False),
+        (changed(HELD, spec=EMAIL), False),
+        (changed(HELD, spec=FUND), False),
+        (changed(HELD, spec=RENTAL), True),
+    ],
+)
+def test_a_cancel_is_told_to_be_possible_only_while_it_is(found: Order, is_possible: bool) -> None:
+    assert to_pb(found).may_be_canceled is is_possible
+
+
+@pytest.mark.parametrize(
+    ("spec", "delivered"),
+    [(CODE, {"code": "1"}), (RENTAL, {"messages": "1"}), (SMS, {"sending": "sent"}), (EMAIL, {"sending": "sent"})],
+)
+def test_a_request_is_fulfilled_when_what_was_ordered_is_here(spec: Spec, delivered: dict[str, str]) -> None:
+    waiting = changed(HELD, spec=spec, number=None)
+    assert not to_pb(waiting).fulfilled
+    assert to_pb(changed(waiting, **delivered)).fulfilled

@@ -25,7 +25,10 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
-After that it is an order, which always ends in an update with `terminal` set, replayed alike for the same idempotency key.
+After that it is durable, and always ends in an update with `terminal` set, replayed alike for the same idempotency key.
+
+A request is what a client wants; an order is what the provider makes of it. One request has one order, and people call both
+by the request's id.
 """
 
 from collections import abc as _abc
@@ -44,6 +47,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Kind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KIND_UNSPECIFIED: _Kind.ValueType  # 0
+    """Of a request: never sent. In a filter: any."""
+    KIND_CODE: _Kind.ValueType  # 1
+    """An activation code."""
+    KIND_RENTAL: _Kind.ValueType  # 2
+    """A rented number."""
+    KIND_SMS: _Kind.ValueType  # 3
+    """An SMS that the provider sends."""
+    KIND_EMAIL: _Kind.ValueType  # 4
+    """An e-mail that the provider sends."""
+    KIND_FUND: _Kind.ValueType  # 5
+    """Money for the prepaid account."""
+
+class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+    """What can be bought."""
+
+KIND_UNSPECIFIED: Kind.ValueType  # 0
+"""Of a request: never sent. In a filter: any."""
+KIND_CODE: Kind.ValueType  # 1
+"""An activation code."""
+KIND_RENTAL: Kind.ValueType  # 2
+"""A rented number."""
+KIND_SMS: Kind.ValueType  # 3
+"""An SMS that the provider sends."""
+KIND_EMAIL: Kind.ValueType  # 4
+"""An e-mail that the provider sends."""
+KIND_FUND: Kind.ValueType  # 5
+"""Money for the prepaid account."""
+Global___Kind: _TypeAlias = Kind  # noqa: Y015
+
 class _OrderState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -57,18 +96,20 @@ class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState
     ORDER_STATE_AWAITING_PAYMENT: _OrderState.ValueType  # 2
     """The provider gave an order id and a hold invoice."""
     ORDER_STATE_PAID: _OrderState.ValueType  # 3
-    """The provider says that it holds the HTLC."""
+    """The provider says that it holds the HTLC, or that the account paid."""
     ORDER_STATE_NUMBER_ASSIGNED: _OrderState.ValueType  # 4
-    """A number to receive the SMS on."""
+    """A phone number is there."""
     ORDER_STATE_DELIVERED: _OrderState.ValueType  # 5
-    """The code arrived."""
+    """What was ordered is here: the code, the first message to a rented number (or the number, once it is paid for), the word that
+    it was sent, the credit.
+    """
     ORDER_STATE_CANCELED: _OrderState.ValueType  # 6
     """The provider says that the order is over; the hold invoice is canceled."""
     ORDER_STATE_ABANDONED: _OrderState.ValueType  # 7
     """We stopped asking."""
 
 class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
-    """The order, in the provider's words."""
+    """The provider's half of an order, in its words."""
 
 ORDER_STATE_UNSPECIFIED: OrderState.ValueType  # 0
 """Never sent."""
@@ -77,11 +118,13 @@ ORDER_STATE_REQUESTED: OrderState.ValueType  # 1
 ORDER_STATE_AWAITING_PAYMENT: OrderState.ValueType  # 2
 """The provider gave an order id and a hold invoice."""
 ORDER_STATE_PAID: OrderState.ValueType  # 3
-"""The provider says that it holds the HTLC."""
+"""The provider says that it holds the HTLC, or that the account paid."""
 ORDER_STATE_NUMBER_ASSIGNED: OrderState.ValueType  # 4
-"""A number to receive the SMS on."""
+"""A phone number is there."""
 ORDER_STATE_DELIVERED: OrderState.ValueType  # 5
-"""The code arrived."""
+"""What was ordered is here: the code, the first message to a rented number (or the number, once it is paid for), the word that
+it was sent, the credit.
+"""
 ORDER_STATE_CANCELED: OrderState.ValueType  # 6
 """The provider says that the order is over; the hold invoice is canceled."""
 ORDER_STATE_ABANDONED: OrderState.ValueType  # 7
@@ -95,7 +138,7 @@ class _HtlcState:
 class _HtlcStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HtlcState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HTLC_STATE_UNSPECIFIED: _HtlcState.ValueType  # 0
-    """Never sent."""
+    """The order is prepaid: there is no HTLC."""
     HTLC_STATE_NONE: _HtlcState.ValueType  # 1
     """Nothing was sent. No money is out."""
     HTLC_STATE_DISPATCHING: _HtlcState.ValueType  # 2
@@ -117,7 +160,7 @@ class HtlcState(_HtlcState, metaclass=_HtlcStateEnumTypeWrapper):
     """The HTLC, in LND's words. "Held" is not one of them: it is in flight together with an order that is paid."""
 
 HTLC_STATE_UNSPECIFIED: HtlcState.ValueType  # 0
-"""Never sent."""
+"""The order is prepaid: there is no HTLC."""
 HTLC_STATE_NONE: HtlcState.ValueType  # 1
 """Nothing was sent. No money is out."""
 HTLC_STATE_DISPATCHING: HtlcState.ValueType  # 2
@@ -136,6 +179,42 @@ is out; whether it was spent nobody can say. Only closed orders.
 """
 Global___HtlcState: _TypeAlias = HtlcState  # noqa: Y015
 
+class _ChargeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChargeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChargeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHARGE_STATE_UNSPECIFIED: _ChargeState.ValueType  # 0
+    """The order is not prepaid, or nothing was spent yet."""
+    CHARGE_STATE_INTENDED: _ChargeState.ValueType  # 1
+    """The order is being placed, and pays with it. Assume that it is spent."""
+    CHARGE_STATE_UNKNOWN: _ChargeState.ValueType  # 2
+    """The reply was lost: perhaps spent. Only the balance, or a person (`holdpayd resolve`), can say. It is never repeated."""
+    CHARGE_STATE_CHARGED: _ChargeState.ValueType  # 3
+    """The provider took the order and the money."""
+    CHARGE_STATE_REFUSED: _ChargeState.ValueType  # 4
+    """It did not take it. Nothing was spent."""
+    CHARGE_STATE_RETURNED: _ChargeState.ValueType  # 5
+    """The order is over, says the provider: the price goes back to the balance."""
+
+class ChargeState(_ChargeState, metaclass=_ChargeStateEnumTypeWrapper):
+    """What became of a spend of the prepaid account's balance."""
+
+CHARGE_STATE_UNSPECIFIED: ChargeState.ValueType  # 0
+"""The order is not prepaid, or nothing was spent yet."""
+CHARGE_STATE_INTENDED: ChargeState.ValueType  # 1
+"""The order is being placed, and pays with it. Assume that it is spent."""
+CHARGE_STATE_UNKNOWN: ChargeState.ValueType  # 2
+"""The reply was lost: perhaps spent. Only the balance, or a person (`holdpayd resolve`), can say. It is never repeated."""
+CHARGE_STATE_CHARGED: ChargeState.ValueType  # 3
+"""The provider took the order and the money."""
+CHARGE_STATE_REFUSED: ChargeState.ValueType  # 4
+"""It did not take it. Nothing was spent."""
+CHARGE_STATE_RETURNED: ChargeState.ValueType  # 5
+"""The order is over, says the provider: the price goes back to the balance."""
+Global___ChargeState: _TypeAlias = ChargeState  # noqa: Y015
+
 class _End:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -143,13 +222,13 @@ class _End:
 class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     END_UNSPECIFIED: _End.ValueType  # 0
-    """Of an order: it is open. In a filter: any."""
-    END_CODE_RECEIVED: _End.ValueType  # 1
-    """The code arrived and the HTLC settled."""
-    END_CODE_FREE: _End.ValueType  # 2
-    """The code arrived though nothing was charged."""
+    """Of a request: it is open. In a filter: any."""
+    END_FULFILLED: _End.ValueType  # 1
+    """What was ordered came, and it was paid."""
+    END_FULFILLED_FREE: _End.ValueType  # 2
+    """What was ordered came though nothing was charged."""
     END_REFUNDED: _End.ValueType  # 3
-    """The HTLC was held and came back; no code."""
+    """It had been paid, and the money came back; what was ordered did not come."""
     END_CANCELED_UNPAID: _End.ValueType  # 4
     """Never paid: canceled by the client or the provider before money was out."""
     END_INVOICE_REJECTED: _End.ValueType  # 5
@@ -158,22 +237,24 @@ class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _
     """The provider did not take the order; nothing was paid."""
     END_PAYMENT_FAILED: _End.ValueType  # 7
     """No payment got through in time; nothing was spent."""
-    END_CHARGED_WITHOUT_CODE: _End.ValueType  # 8
-    """The HTLC settled and no code came in the grace period. The preimage is the proof for the provider's support."""
+    END_CHARGED_UNFULFILLED: _End.ValueType  # 8
+    """It was paid, and what was ordered did not come in the grace period. The preimage is the proof for the provider's support."""
     END_OUTCOME_UNKNOWN: _End.ValueType  # 9
-    """No code, and nobody can say whether the money was spent (HTLC_STATE_GONE); it counts as spent."""
+    """What was ordered did not come, and nobody can say whether the money was spent (HTLC_STATE_GONE, CHARGE_STATE_UNKNOWN); it
+    counts as spent.
+    """
 
 class End(_End, metaclass=_EndEnumTypeWrapper):
-    """How a closed order ended."""
+    """How a closed request ended; the same words for all kinds."""
 
 END_UNSPECIFIED: End.ValueType  # 0
-"""Of an order: it is open. In a filter: any."""
-END_CODE_RECEIVED: End.ValueType  # 1
-"""The code arrived and the HTLC settled."""
-END_CODE_FREE: End.ValueType  # 2
-"""The code arrived though nothing was charged."""
+"""Of a request: it is open. In a filter: any."""
+END_FULFILLED: End.ValueType  # 1
+"""What was ordered came, and it was paid."""
+END_FULFILLED_FREE: End.ValueType  # 2
+"""What was ordered came though nothing was charged."""
 END_REFUNDED: End.ValueType  # 3
-"""The HTLC was held and came back; no code."""
+"""It had been paid, and the money came back; what was ordered did not come."""
 END_CANCELED_UNPAID: End.ValueType  # 4
 """Never paid: canceled by the client or the provider before money was out."""
 END_INVOICE_REJECTED: End.ValueType  # 5
@@ -182,79 +263,707 @@ END_PROVIDER_REFUSED: End.ValueType  # 6
 """The provider did not take the order; nothing was paid."""
 END_PAYMENT_FAILED: End.ValueType  # 7
 """No payment got through in time; nothing was spent."""
-END_CHARGED_WITHOUT_CODE: End.ValueType  # 8
-"""The HTLC settled and no code came in the grace period. The preimage is the proof for the provider's support."""
+END_CHARGED_UNFULFILLED: End.ValueType  # 8
+"""It was paid, and what was ordered did not come in the grace period. The preimage is the proof for the provider's support."""
 END_OUTCOME_UNKNOWN: End.ValueType  # 9
-"""No code, and nobody can say whether the money was spent (HTLC_STATE_GONE); it counts as spent."""
+"""What was ordered did not come, and nobody can say whether the money was spent (HTLC_STATE_GONE, CHARGE_STATE_UNKNOWN); it
+counts as spent.
+"""
 Global___End: _TypeAlias = End  # noqa: Y015
 
+class _ItemKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ItemKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ITEM_KIND_UNSPECIFIED: _ItemKind.ValueType  # 0
+    """Never sent."""
+    ITEM_KIND_NUMBER: _ItemKind.ValueType  # 1
+    """A phone number, with country prefix, digits only. Of several the last counts: the provider replaced those before it."""
+    ITEM_KIND_CODE: _ItemKind.ValueType  # 2
+    """An activation code. Of several the first counts."""
+    ITEM_KIND_MESSAGE: _ItemKind.ValueType  # 3
+    """A text message that came to a rented number."""
+    ITEM_KIND_SENDING: _ItemKind.ValueType  # 4
+    """How a sending goes: "created", "sent", "delivered" or "failed". The last counts."""
+    ITEM_KIND_UNREAD: _ItemKind.ValueType  # 5
+    """A reply of the provider as it came, cut at 4096 characters, in which something for the buyer may be that holdpayd cannot
+    read: a person may. A secret, as a code is; not made safe for a terminal. At most one, the latest.
+    """
+
+class ItemKind(_ItemKind, metaclass=_ItemKindEnumTypeWrapper):
+    """What an item is."""
+
+ITEM_KIND_UNSPECIFIED: ItemKind.ValueType  # 0
+"""Never sent."""
+ITEM_KIND_NUMBER: ItemKind.ValueType  # 1
+"""A phone number, with country prefix, digits only. Of several the last counts: the provider replaced those before it."""
+ITEM_KIND_CODE: ItemKind.ValueType  # 2
+"""An activation code. Of several the first counts."""
+ITEM_KIND_MESSAGE: ItemKind.ValueType  # 3
+"""A text message that came to a rented number."""
+ITEM_KIND_SENDING: ItemKind.ValueType  # 4
+"""How a sending goes: "created", "sent", "delivered" or "failed". The last counts."""
+ITEM_KIND_UNREAD: ItemKind.ValueType  # 5
+"""A reply of the provider as it came, cut at 4096 characters, in which something for the buyer may be that holdpayd cannot
+read: a person may. A secret, as a code is; not made safe for a terminal. At most one, the latest.
+"""
+Global___ItemKind: _TypeAlias = ItemKind  # noqa: Y015
+
 @_typing.final
-class RequestCodeRequest(_message.Message):
+class SubmitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    COUNTRY_FIELD_NUMBER: _builtins.int
-    SERVICE_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    RENTAL_FIELD_NUMBER: _builtins.int
+    SMS_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FUND_FIELD_NUMBER: _builtins.int
     MAX_PRICE_SAT_FIELD_NUMBER: _builtins.int
     MAX_FEE_SAT_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
-    country: _builtins.str
-    """Name, alias or number of a country, as ListCountries has it. "0" is a real country."""
-    service: _builtins.str
-    """Short code or name of a service, as ListServices has it."""
+    PREPAID_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """1 to 128 printable characters. A repeated request with the same key and parameters returns the first one. Required."""
     max_price_sat: _builtins.int
     """Pay no invoice above this amount, in sat, fees not included. Absent: the provider's quote decides."""
     max_fee_sat: _builtins.int
     """Total routing fee limit, in sat. Absent: the daemon's rule (payment.fee_limit_percent, payment.fee_limit_floor_sat).
     One over payment.max_fee_sat is refused; an invoice cheaper than expected may lower it.
     """
-    idempotency_key: _builtins.str
-    """1 to 128 printable characters. A repeated request with the same key and parameters returns the first order. Required."""
     force: _builtins.bool
-    """Order even if the provider shows no stock for the service."""
+    """Order even if the provider shows no stock."""
+    prepaid: _builtins.bool
+    """Spend the account's balance in place of paying a hold invoice. INVALID_ARGUMENT together with `fund`."""
+    @_builtins.property
+    def code(self) -> Global___CodeSpec:
+        """An activation code."""
+
+    @_builtins.property
+    def rental(self) -> Global___RentalSpec:
+        """A rented number."""
+
+    @_builtins.property
+    def sms(self) -> Global___SmsSpec:
+        """An SMS to be sent."""
+
+    @_builtins.property
+    def email(self) -> Global___EmailSpec:
+        """An e-mail to be sent."""
+
+    @_builtins.property
+    def fund(self) -> Global___FundSpec:
+        """Money for the prepaid account."""
+
     def __init__(
         self,
         *,
-        country: _builtins.str = ...,
-        service: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        code: Global___CodeSpec | None = ...,
+        rental: Global___RentalSpec | None = ...,
+        sms: Global___SmsSpec | None = ...,
+        email: Global___EmailSpec | None = ...,
+        fund: Global___FundSpec | None = ...,
         max_price_sat: _builtins.int | None = ...,
         max_fee_sat: _builtins.int | None = ...,
-        idempotency_key: _builtins.str = ...,
         force: _builtins.bool = ...,
+        prepaid: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat", "_max_price_sat", b"_max_price_sat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat", "_max_price_sat", b"_max_price_sat", "code", b"code", "email", b"email", "fund", b"fund", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "rental", b"rental", "sms", b"sms", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat", "_max_price_sat", b"_max_price_sat", "country", b"country", "force", b"force", "idempotency_key", b"idempotency_key", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat", "_max_price_sat", b"_max_price_sat", "code", b"code", "email", b"email", "force", b"force", "fund", b"fund", "idempotency_key", b"idempotency_key", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "prepaid", b"prepaid", "rental", b"rental", "sms", b"sms", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_fee_sat: _TypeAlias = _typing.Literal["max_fee_sat"]  # noqa: Y015
     _WhichOneofArgType__max_fee_sat: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat"]  # noqa: Y015
     _WhichOneofReturnType__max_price_sat: _TypeAlias = _typing.Literal["max_price_sat"]  # noqa: Y015
     _WhichOneofArgType__max_price_sat: _TypeAlias = _typing.Literal["_max_price_sat", b"_max_price_sat"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["code", "rental", "sms", "email", "fund"]  # noqa: Y015
+    _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_fee_sat) -> _WhichOneofReturnType__max_fee_sat | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_sat) -> _WhichOneofReturnType__max_price_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
-Global___RequestCodeRequest: _TypeAlias = RequestCodeRequest  # noqa: Y015
+Global___SubmitRequest: _TypeAlias = SubmitRequest  # noqa: Y015
 
 @_typing.final
-class Order(_message.Message):
+class CodeSpec(_message.Message):
+    """An activation code: a phone number, and the code that an SMS brings to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REAL_PHONE_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    country: _builtins.str
+    """Name, alias or number of a country, as ListCountries has it. "0" is a real country."""
+    service: _builtins.str
+    """Short code or name of a service, as ListServices has it."""
+    real_phone: _builtins.bool
+    """On a phone of the provider's own network, which costs more."""
+    ref: _builtins.str
+    """A Lightning Address that earns a share. Absent: the daemon's (provider.ref), if it has one."""
+    def __init__(
+        self,
+        *,
+        country: _builtins.str = ...,
+        service: _builtins.str = ...,
+        real_phone: _builtins.bool = ...,
+        ref: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "country", b"country", "real_phone", b"real_phone", "ref", b"ref", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
+    _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+
+Global___CodeSpec: _TypeAlias = CodeSpec  # noqa: Y015
+
+@_typing.final
+class RentalSpec(_message.Message):
+    """A number for some weeks, and all messages that come to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    WEEKS_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    country: _builtins.str
+    """As CodeSpec.country."""
+    service: _builtins.str
+    """Short code or name of a service. Absent: any service."""
+    weeks: _builtins.int
+    """For how many weeks. Absent: the only duration that is offered, or the shortest."""
+    ref: _builtins.str
+    """As CodeSpec.ref."""
+    def __init__(
+        self,
+        *,
+        country: _builtins.str = ...,
+        service: _builtins.str | None = ...,
+        weeks: _builtins.int | None = ...,
+        ref: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "_service", b"_service", "_weeks", b"_weeks", "ref", b"ref", "service", b"service", "weeks", b"weeks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "_service", b"_service", "_weeks", b"_weeks", "country", b"country", "ref", b"ref", "service", b"service", "weeks", b"weeks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
+    _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    _WhichOneofReturnType__service: _TypeAlias = _typing.Literal["service"]  # noqa: Y015
+    _WhichOneofArgType__service: _TypeAlias = _typing.Literal["_service", b"_service"]  # noqa: Y015
+    _WhichOneofReturnType__weeks: _TypeAlias = _typing.Literal["weeks"]  # noqa: Y015
+    _WhichOneofArgType__weeks: _TypeAlias = _typing.Literal["_weeks", b"_weeks"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__service) -> _WhichOneofReturnType__service | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weeks) -> _WhichOneofReturnType__weeks | None: ...
+
+Global___RentalSpec: _TypeAlias = RentalSpec  # noqa: Y015
+
+@_typing.final
+class SmsSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """E.164 ("+19871234567"), or as people of `country` write it."""
+    country: _builtins.str
+    """Name, alias or number of the country whose way of writing `phone` has. Absent: `phone` is E.164."""
+    message: _builtins.str
+    """1 to 140 characters."""
+    webhook_url: _builtins.str
+    """The provider POSTs there how the sending goes. Absent: nowhere."""
+    ref: _builtins.str
+    """As CodeSpec.ref."""
+    def __init__(
+        self,
+        *,
+        phone: _builtins.str = ...,
+        country: _builtins.str | None = ...,
+        message: _builtins.str = ...,
+        webhook_url: _builtins.str | None = ...,
+        ref: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_ref", b"_ref", "_webhook_url", b"_webhook_url", "country", b"country", "ref", b"ref", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_ref", b"_ref", "_webhook_url", b"_webhook_url", "country", b"country", "message", b"message", "phone", b"phone", "ref", b"ref", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
+    _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
+    _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
+    _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    _WhichOneofReturnType__webhook_url: _TypeAlias = _typing.Literal["webhook_url"]  # noqa: Y015
+    _WhichOneofArgType__webhook_url: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__country) -> _WhichOneofReturnType__country | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__webhook_url) -> _WhichOneofReturnType__webhook_url | None: ...
+
+Global___SmsSpec: _TypeAlias = SmsSpec  # noqa: Y015
+
+@_typing.final
+class EmailSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Of the one recipient."""
+    message: _builtins.str
+    """1 to 140 characters."""
+    webhook_url: _builtins.str
+    """As SmsSpec.webhook_url."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        message: _builtins.str = ...,
+        webhook_url: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url", "address", b"address", "message", b"message", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__webhook_url: _TypeAlias = _typing.Literal["webhook_url"]  # noqa: Y015
+    _WhichOneofArgType__webhook_url: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__webhook_url) -> _WhichOneofReturnType__webhook_url | None: ...
+
+Global___EmailSpec: _TypeAlias = EmailSpec  # noqa: Y015
+
+@_typing.final
+class FundSpec(_message.Message):
+    """It cannot be prepaid."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_SAT_FIELD_NUMBER: _builtins.int
+    amount_sat: _builtins.int
+    """What the account's balance gains, in sat."""
+    def __init__(
+        self,
+        *,
+        amount_sat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_sat", b"amount_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FundSpec: _TypeAlias = FundSpec  # noqa: Y015
+
+@_typing.final
+class Item(_message.Message):
+    """One thing that was delivered. It never changes, but for ITEM_KIND_UNREAD, which gives way to a later one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SEEN_AT_MS_FIELD_NUMBER: _builtins.int
+    MAY_LACK_ZEROS_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """1 for the first of the request, whatever its kind, and so on."""
+    kind: Global___ItemKind.ValueType
+    """Never ITEM_KIND_UNSPECIFIED."""
+    text: _builtins.str
+    """As the kind says."""
+    seen_at_ms: _builtins.int
+    """When the reply came that brought it."""
+    may_lack_zeros: _builtins.bool
+    """The provider sent it as a JSON number: leading zeros may be missing."""
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        kind: Global___ItemKind.ValueType = ...,
+        text: _builtins.str = ...,
+        seen_at_ms: _builtins.int = ...,
+        may_lack_zeros: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "may_lack_zeros", b"may_lack_zeros", "seen_at_ms", b"seen_at_ms", "seq", b"seq", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Item: _TypeAlias = Item  # noqa: Y015
+
+@_typing.final
+class Request(_message.Message):
+    """What a client wants, and what became of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    PREPAID_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    RENTAL_FIELD_NUMBER: _builtins.int
+    SMS_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    FUND_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    FULFILLED_FIELD_NUMBER: _builtins.int
+    MAY_BE_CANCELED_FIELD_NUMBER: _builtins.int
+    CANCEL_WANTED_AT_MS_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_MS_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    ERASED_AT_MS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_AT_MS_FIELD_NUMBER: _builtins.int
+    QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """10 lower-case letters and digits; "rec" and the beginning of the payment hash for one made by `holdpayd recover`."""
+    kind: Global___Kind.ValueType
+    """Never KIND_UNSPECIFIED."""
+    idempotency_key: _builtins.str
+    """The client's, as it came."""
+    created_at_ms: _builtins.int
+    """When it was recorded."""
+    prepaid: _builtins.bool
+    """The account's balance is spent for it, and no hold invoice is paid."""
+    what: _builtins.str
+    """What is bought, in words: "an activation code for OpenAI in Germany". Erased as the items are, where it names a recipient."""
+    fulfilled: _builtins.bool
+    """What was ordered is here (see ORDER_STATE_DELIVERED). Until `terminal`, more may come: messages to a rented number, the word that
+    an SMS was delivered, the settlement.
+    """
+    may_be_canceled: _builtins.bool
+    """A cancel would change something now: nothing was paid yet, or the provider can be asked. False once one is recorded."""
+    cancel_wanted_at_ms: _builtins.int
+    """When the client's wish to cancel was recorded. Absent: none."""
+    closed_at_ms: _builtins.int
+    """Absent: it is open."""
+    end: Global___End.ValueType
+    """END_UNSPECIFIED: it is open."""
+    reason: _builtins.str
+    """One sentence why it ended, or what is wrong now. Empty: nothing to say."""
+    terminal: _builtins.bool
+    """Set when it is closed: nothing more will come."""
+    erased_at_ms: _builtins.int
+    """When the items, recipient and message, and the provider's replies were erased (daemon.retain_codes_days). Absent: they were
+    not.
+    """
+    quarantined_at_ms: _builtins.int
+    """Since when it is quarantined: holdpayd contradicted itself about it, so it is watched and nothing is paid for it any
+    more. Absent: it is not.
+    """
+    quarantine_reason: _builtins.str
+    """How it did, one sentence. Empty: it is not quarantined."""
+    @_builtins.property
+    def code(self) -> Global___CodeBought:
+        """KIND_CODE."""
+
+    @_builtins.property
+    def rental(self) -> Global___RentalBought:
+        """KIND_RENTAL."""
+
+    @_builtins.property
+    def sms(self) -> Global___SmsBought:
+        """KIND_SMS."""
+
+    @_builtins.property
+    def email(self) -> Global___EmailBought:
+        """KIND_EMAIL."""
+
+    @_builtins.property
+    def fund(self) -> Global___FundBought:
+        """KIND_FUND."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
+        """All that was delivered, oldest first: see ItemKind for which one counts. Erased long after the end: see `erased_at_ms`."""
+
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]:
+        """At the provider. One."""
+
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an operator should look at. Empty: nothing."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kind: Global___Kind.ValueType = ...,
+        idempotency_key: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        prepaid: _builtins.bool = ...,
+        what: _builtins.str = ...,
+        code: Global___CodeBought | None = ...,
+        rental: Global___RentalBought | None = ...,
+        sms: Global___SmsBought | None = ...,
+        email: Global___EmailBought | None = ...,
+        fund: Global___FundBought | None = ...,
+        items: _abc.Iterable[Global___Item] | None = ...,
+        orders: _abc.Iterable[Global___Order] | None = ...,
+        fulfilled: _builtins.bool = ...,
+        may_be_canceled: _builtins.bool = ...,
+        cancel_wanted_at_ms: _builtins.int | None = ...,
+        closed_at_ms: _builtins.int | None = ...,
+        end: Global___End.ValueType = ...,
+        reason: _builtins.str = ...,
+        alarms: _abc.Iterable[_builtins.str] | None = ...,
+        terminal: _builtins.bool = ...,
+        erased_at_ms: _builtins.int | None = ...,
+        quarantined_at_ms: _builtins.int | None = ...,
+        quarantine_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "email", b"email", "erased_at_ms", b"erased_at_ms", "fund", b"fund", "quarantined_at_ms", b"quarantined_at_ms", "rental", b"rental", "sms", b"sms", "understood", b"understood"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["cancel_wanted_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__closed_at_ms: _TypeAlias = _typing.Literal["closed_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__closed_at_ms: _TypeAlias = _typing.Literal["_closed_at_ms", b"_closed_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__erased_at_ms: _TypeAlias = _typing.Literal["erased_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__erased_at_ms: _TypeAlias = _typing.Literal["_erased_at_ms", b"_erased_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__quarantined_at_ms: _TypeAlias = _typing.Literal["quarantined_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__quarantined_at_ms: _TypeAlias = _typing.Literal["_quarantined_at_ms", b"_quarantined_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType_understood: _TypeAlias = _typing.Literal["code", "rental", "sms", "email", "fund"]  # noqa: Y015
+    _WhichOneofArgType_understood: _TypeAlias = _typing.Literal["understood", b"understood"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_wanted_at_ms) -> _WhichOneofReturnType__cancel_wanted_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__closed_at_ms) -> _WhichOneofReturnType__closed_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__erased_at_ms) -> _WhichOneofReturnType__erased_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quarantined_at_ms) -> _WhichOneofReturnType__quarantined_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_understood) -> _WhichOneofReturnType_understood | None: ...
+
+Global___Request: _TypeAlias = Request  # noqa: Y015
+
+@_typing.final
+class CodeBought(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     COUNTRY_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     SERVICE_NAME_FIELD_NUMBER: _builtins.int
-    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    REAL_PHONE_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.int
+    """The provider's number for the country; 0 is a real country. Absent: nobody knows it any more (`holdpayd recover`)."""
+    country: _builtins.str
+    """Its usual name."""
+    service: _builtins.str
+    """The short code that was ordered."""
+    service_name: _builtins.str
+    """As the provider called it."""
+    real_phone: _builtins.bool
+    """On a phone of the provider's own network."""
+    ref: _builtins.str
+    """The Lightning Address that earns a share. Absent: none does."""
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.int | None = ...,
+        country: _builtins.str = ...,
+        service: _builtins.str = ...,
+        service_name: _builtins.str = ...,
+        real_phone: _builtins.bool = ...,
+        ref: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country_code", b"_country_code", "_ref", b"_ref", "country_code", b"country_code", "ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country_code", b"_country_code", "_ref", b"_ref", "country", b"country", "country_code", b"country_code", "real_phone", b"real_phone", "ref", b"ref", "service", b"service", "service_name", b"service_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__country_code: _TypeAlias = _typing.Literal["country_code"]  # noqa: Y015
+    _WhichOneofArgType__country_code: _TypeAlias = _typing.Literal["_country_code", b"_country_code"]  # noqa: Y015
+    _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
+    _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__country_code) -> _WhichOneofReturnType__country_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+
+Global___CodeBought: _TypeAlias = CodeBought  # noqa: Y015
+
+@_typing.final
+class RentalBought(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SERVICE_NAME_FIELD_NUMBER: _builtins.int
+    WEEKS_FIELD_NUMBER: _builtins.int
+    ENDS_AT_MS_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.int
+    """The provider's number for the country; 0 is a real country."""
+    country: _builtins.str
+    """Its usual name."""
+    service: _builtins.str
+    """The short code that was ordered; "full" is any service."""
+    service_name: _builtins.str
+    """As the provider called it. May be empty."""
+    weeks: _builtins.int
+    """How long, as the provider offered it. Absent: it named no duration."""
+    ends_at_ms: _builtins.int
+    """When the rental ends, as far as known. Absent: there is no number yet."""
+    ref: _builtins.str
+    """As CodeBought.ref."""
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.int = ...,
+        country: _builtins.str = ...,
+        service: _builtins.str = ...,
+        service_name: _builtins.str = ...,
+        weeks: _builtins.int | None = ...,
+        ends_at_ms: _builtins.int | None = ...,
+        ref: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ends_at_ms", b"_ends_at_ms", "_ref", b"_ref", "_weeks", b"_weeks", "ends_at_ms", b"ends_at_ms", "ref", b"ref", "weeks", b"weeks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ends_at_ms", b"_ends_at_ms", "_ref", b"_ref", "_weeks", b"_weeks", "country", b"country", "country_code", b"country_code", "ends_at_ms", b"ends_at_ms", "ref", b"ref", "service", b"service", "service_name", b"service_name", "weeks", b"weeks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ends_at_ms: _TypeAlias = _typing.Literal["ends_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__ends_at_ms: _TypeAlias = _typing.Literal["_ends_at_ms", b"_ends_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
+    _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    _WhichOneofReturnType__weeks: _TypeAlias = _typing.Literal["weeks"]  # noqa: Y015
+    _WhichOneofArgType__weeks: _TypeAlias = _typing.Literal["_weeks", b"_weeks"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ends_at_ms) -> _WhichOneofReturnType__ends_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weeks) -> _WhichOneofReturnType__weeks | None: ...
+
+Global___RentalBought: _TypeAlias = RentalBought  # noqa: Y015
+
+@_typing.final
+class SmsBought(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
+    REF_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """E.164. Empty: erased."""
+    message: _builtins.str
+    """The text. Empty: erased."""
+    webhook_url: _builtins.str
+    """As SmsSpec.webhook_url."""
+    ref: _builtins.str
+    """As CodeBought.ref."""
+    def __init__(
+        self,
+        *,
+        phone: _builtins.str = ...,
+        message: _builtins.str = ...,
+        webhook_url: _builtins.str | None = ...,
+        ref: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "_webhook_url", b"_webhook_url", "ref", b"ref", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "_webhook_url", b"_webhook_url", "message", b"message", "phone", b"phone", "ref", b"ref", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
+    _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    _WhichOneofReturnType__webhook_url: _TypeAlias = _typing.Literal["webhook_url"]  # noqa: Y015
+    _WhichOneofArgType__webhook_url: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__webhook_url) -> _WhichOneofReturnType__webhook_url | None: ...
+
+Global___SmsBought: _TypeAlias = SmsBought  # noqa: Y015
+
+@_typing.final
+class EmailBought(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Of the recipient. Empty: erased."""
+    message: _builtins.str
+    """The text. Empty: erased."""
+    webhook_url: _builtins.str
+    """As SmsSpec.webhook_url."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        message: _builtins.str = ...,
+        webhook_url: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url", "address", b"address", "message", b"message", "webhook_url", b"webhook_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__webhook_url: _TypeAlias = _typing.Literal["webhook_url"]  # noqa: Y015
+    _WhichOneofArgType__webhook_url: _TypeAlias = _typing.Literal["_webhook_url", b"_webhook_url"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__webhook_url) -> _WhichOneofReturnType__webhook_url | None: ...
+
+Global___EmailBought: _TypeAlias = EmailBought  # noqa: Y015
+
+@_typing.final
+class FundBought(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_SAT_FIELD_NUMBER: _builtins.int
+    amount_sat: _builtins.int
+    """What the account's balance gains."""
+    def __init__(
+        self,
+        *,
+        amount_sat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_sat", b"amount_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FundBought: _TypeAlias = FundBought  # noqa: Y015
+
+@_typing.final
+class Order(_message.Message):
+    """One order at the provider: its word for the order, and what became of the money. Neither is inferred from the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     STATE_FIELD_NUMBER: _builtins.int
     HTLC_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
-    NUMBER_FIELD_NUMBER: _builtins.int
-    CODE_FIELD_NUMBER: _builtins.int
-    CODE_MAY_LACK_ZEROS_FIELD_NUMBER: _builtins.int
     QUOTE_SAT_FIELD_NUMBER: _builtins.int
     MAX_PRICE_SAT_FIELD_NUMBER: _builtins.int
     MAX_FEE_SAT_FIELD_NUMBER: _builtins.int
@@ -263,141 +972,71 @@ class Order(_message.Message):
     LOCKED_MSAT_FIELD_NUMBER: _builtins.int
     SPENT_MSAT_FIELD_NUMBER: _builtins.int
     EXPIRY_HEIGHT_FIELD_NUMBER: _builtins.int
+    PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
     PAYMENT_HASH_FIELD_NUMBER: _builtins.int
     PREIMAGE_FIELD_NUMBER: _builtins.int
+    PROVIDER_ORDER_ID_FIELD_NUMBER: _builtins.int
     DISPATCHES_FIELD_NUMBER: _builtins.int
     NEXT_DISPATCH_AT_MS_FIELD_NUMBER: _builtins.int
-    CANCEL_WANTED_AT_MS_FIELD_NUMBER: _builtins.int
     CANCEL_FROM_MS_FIELD_NUMBER: _builtins.int
-    CLOSED_AT_MS_FIELD_NUMBER: _builtins.int
-    END_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    ALARMS_FIELD_NUMBER: _builtins.int
-    TERMINAL_FIELD_NUMBER: _builtins.int
-    PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
-    ERASED_AT_MS_FIELD_NUMBER: _builtins.int
-    UNREAD_FIELD_NUMBER: _builtins.int
-    EARLIER_NUMBERS_FIELD_NUMBER: _builtins.int
-    LATER_CODES_FIELD_NUMBER: _builtins.int
     GONE_SINCE_MS_FIELD_NUMBER: _builtins.int
-    QUARANTINED_AT_MS_FIELD_NUMBER: _builtins.int
-    QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
     PAID_BEFORE_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """10 lower-case letters and digits; "rec" and the beginning of the payment hash for an order made by `holdpayd recover`."""
-    kind: _builtins.str
-    """What is bought; "code" is an activation code."""
-    idempotency_key: _builtins.str
-    """The client's, as it came."""
-    country_code: _builtins.int
-    """The provider's number for the country. 0 is a real country; 0 with the country "unknown" is not."""
-    country: _builtins.str
-    """Its usual name."""
-    service: _builtins.str
-    """The short code that was ordered."""
-    service_name: _builtins.str
-    """As the provider called it."""
-    created_at_ms: _builtins.int
-    """When the request was recorded."""
+    BALANCE_BEFORE_SAT_FIELD_NUMBER: _builtins.int
     state: Global___OrderState.ValueType
     """Never ORDER_STATE_UNSPECIFIED."""
     htlc: Global___HtlcState.ValueType
-    """HTLC_STATE_NONE as long as there is no invoice. Never HTLC_STATE_UNSPECIFIED."""
+    """HTLC_STATE_NONE as long as there is no invoice. HTLC_STATE_UNSPECIFIED only where it is prepaid."""
+    charge: Global___ChargeState.ValueType
+    """CHARGE_STATE_UNSPECIFIED where it is not prepaid, or was not placed yet."""
     phase: _builtins.str
-    """The pair of both in a few plain words, for people ("held, waiting for the SMS")."""
-    number: _builtins.str
-    """The phone number, with country prefix, digits only; of several the latest. Absent: not assigned yet, or erased: see
-    `erased_at_ms`.
-    """
-    code: _builtins.str
-    """The activation code; of several the first. Absent: not arrived, or erased: see `erased_at_ms`."""
-    code_may_lack_zeros: _builtins.bool
-    """The provider sent the code as a JSON number: leading zeros may be missing."""
+    """The pair of both halves in a few plain words, for people ("held, waiting for the SMS")."""
     quote_sat: _builtins.int
     """The provider's price when asked. Absent: it gave none."""
     max_price_sat: _builtins.int
     """The invoice is paid up to this amount."""
     max_fee_sat: _builtins.int
-    """The fee limit of the last rung."""
+    """The fee limit of the last rung. 0 where it is prepaid."""
     amount_msat: _builtins.int
-    """The invoice's amount. Absent: no invoice yet."""
+    """The invoice's amount; of a prepaid order what it is expected to cost, which no reply confirms. Absent: neither yet."""
     fee_msat: _builtins.int
     """The routing fee paid, or of the attempts that are out. Absent: none known."""
     locked_msat: _builtins.int
     """What is or may be out now, amount and fee. 0: nothing."""
     spent_msat: _builtins.int
-    """What was spent, amount and fee; with HTLC_STATE_GONE what may have been, at most. 0: nothing."""
+    """What was spent, amount and fee; with HTLC_STATE_GONE, CHARGE_STATE_INTENDED or CHARGE_STATE_UNKNOWN what may have been, at
+    most. 0: nothing.
+    """
     expiry_height: _builtins.int
     """LND resolves our HTLC on chain from this height on at the latest. Absent: no attempt is out."""
+    promise_until_ms: _builtins.int
+    """When the wait for it ends by the provider's promise. Absent: nothing is out, or the provider promises nothing for the kind."""
     payment_hash: _builtins.str
-    """32 bytes, hex. Anybody who has it can ask the provider for the code: treat it as a secret. Absent: no invoice was
-    accepted (yet).
+    """32 bytes, hex. Anybody who has it can ask the provider for what was delivered: treat it as a secret. Absent: no invoice
+    was accepted (yet).
     """
     preimage: _builtins.str
     """32 bytes, hex. The proof of payment. Absent: not settled."""
+    provider_order_id: _builtins.str
+    """The provider's id for it, for its support. As secret as `payment_hash`, which it is as a rule. Absent: it gave none (yet)."""
     dispatches: _builtins.int
     """SendPaymentV2 calls so far. 0: nothing was ever sent."""
     next_dispatch_at_ms: _builtins.int
     """When the next dispatch may start. Absent: none is planned."""
-    cancel_wanted_at_ms: _builtins.int
-    """When the client's wish to cancel was recorded. Absent: none."""
     cancel_from_ms: _builtins.int
     """When the provider will be asked (again) to cancel. Absent: no cancel is planned."""
-    closed_at_ms: _builtins.int
-    """Absent: it is open."""
-    end: Global___End.ValueType
-    """END_UNSPECIFIED: it is open."""
-    reason: _builtins.str
-    """One sentence why it ended, or what is wrong now. Empty: nothing to say."""
-    terminal: _builtins.bool
-    """Set on closed orders: nothing more will come."""
-    promise_until_ms: _builtins.int
-    """When the wait for a code ends by the provider's promise. Absent: nothing is out."""
-    erased_at_ms: _builtins.int
-    """When number, code and the provider's replies were erased (daemon.retain_codes_days). Absent: they were not."""
-    unread: _builtins.str
-    """A reply of the provider as it came, cut at 4096 characters, in which a code or a number may be that holdpayd cannot
-    read: a person may. A secret, as a code is; not made safe for a terminal. Absent: there is none, or it was erased.
-    """
     gone_since_ms: _builtins.int
     """Since when LND, which had spoken of the payment, has no record of it. Absent: it has one, or nothing is out."""
-    quarantined_at_ms: _builtins.int
-    """Since when the order is quarantined: holdpayd contradicted itself about it, so it is watched and nothing is paid for
-    it any more. Absent: it is not.
-    """
-    quarantine_reason: _builtins.str
-    """How it did, one sentence. Empty: it is not quarantined."""
     paid_before: _builtins.bool
     """The node had paid this hold invoice before the order was requested, so `spent_msat` is 0 although it is settled."""
-    @_builtins.property
-    def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What an operator should look at. Empty: nothing."""
-
-    @_builtins.property
-    def earlier_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Numbers that the provider named before and then replaced by another, oldest first. At most 5."""
-
-    @_builtins.property
-    def later_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Codes that came after `code`, oldest first. At most 5."""
-
+    balance_before_sat: _builtins.int
+    """The account's balance right before a prepaid order was placed. Absent: it was not known, or the order is not prepaid."""
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
-        kind: _builtins.str = ...,
-        idempotency_key: _builtins.str = ...,
-        country_code: _builtins.int = ...,
-        country: _builtins.str = ...,
-        service: _builtins.str = ...,
-        service_name: _builtins.str = ...,
-        created_at_ms: _builtins.int = ...,
         state: Global___OrderState.ValueType = ...,
         htlc: Global___HtlcState.ValueType = ...,
+        charge: Global___ChargeState.ValueType = ...,
         phase: _builtins.str = ...,
-        number: _builtins.str | None = ...,
-        code: _builtins.str | None = ...,
-        code_may_lack_zeros: _builtins.bool = ...,
         quote_sat: _builtins.int | None = ...,
         max_price_sat: _builtins.int = ...,
         max_fee_sat: _builtins.int = ...,
@@ -406,43 +1045,27 @@ class Order(_message.Message):
         locked_msat: _builtins.int = ...,
         spent_msat: _builtins.int = ...,
         expiry_height: _builtins.int | None = ...,
+        promise_until_ms: _builtins.int | None = ...,
         payment_hash: _builtins.str | None = ...,
         preimage: _builtins.str | None = ...,
+        provider_order_id: _builtins.str | None = ...,
         dispatches: _builtins.int = ...,
         next_dispatch_at_ms: _builtins.int | None = ...,
-        cancel_wanted_at_ms: _builtins.int | None = ...,
         cancel_from_ms: _builtins.int | None = ...,
-        closed_at_ms: _builtins.int | None = ...,
-        end: Global___End.ValueType = ...,
-        reason: _builtins.str = ...,
-        alarms: _abc.Iterable[_builtins.str] | None = ...,
-        terminal: _builtins.bool = ...,
-        promise_until_ms: _builtins.int | None = ...,
-        erased_at_ms: _builtins.int | None = ...,
-        unread: _builtins.str | None = ...,
-        earlier_numbers: _abc.Iterable[_builtins.str] | None = ...,
-        later_codes: _abc.Iterable[_builtins.str] | None = ...,
         gone_since_ms: _builtins.int | None = ...,
-        quarantined_at_ms: _builtins.int | None = ...,
-        quarantine_reason: _builtins.str = ...,
         paid_before: _builtins.bool = ...,
+        balance_before_sat: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "_unread", b"_unread", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat", "unread", b"unread"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_cancel_from_ms", b"_cancel_from_ms", "_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_code", b"_code", "_erased_at_ms", b"_erased_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_number", b"_number", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_quote_sat", b"_quote_sat", "_unread", b"_unread", "alarms", b"alarms", "amount_msat", b"amount_msat", "cancel_from_ms", b"cancel_from_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "code_may_lack_zeros", b"code_may_lack_zeros", "country", b"country", "country_code", b"country_code", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "earlier_numbers", b"earlier_numbers", "end", b"end", "erased_at_ms", b"erased_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "id", b"id", "idempotency_key", b"idempotency_key", "kind", b"kind", "later_codes", b"later_codes", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "number", b"number", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "quote_sat", b"quote_sat", "reason", b"reason", "service", b"service", "service_name", b"service_name", "spent_msat", b"spent_msat", "state", b"state", "terminal", b"terminal", "unread", b"unread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
+    _WhichOneofReturnType__balance_before_sat: _TypeAlias = _typing.Literal["balance_before_sat"]  # noqa: Y015
+    _WhichOneofArgType__balance_before_sat: _TypeAlias = _typing.Literal["_balance_before_sat", b"_balance_before_sat"]  # noqa: Y015
     _WhichOneofReturnType__cancel_from_ms: _TypeAlias = _typing.Literal["cancel_from_ms"]  # noqa: Y015
     _WhichOneofArgType__cancel_from_ms: _TypeAlias = _typing.Literal["_cancel_from_ms", b"_cancel_from_ms"]  # noqa: Y015
-    _WhichOneofReturnType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["cancel_wanted_at_ms"]  # noqa: Y015
-    _WhichOneofArgType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms"]  # noqa: Y015
-    _WhichOneofReturnType__closed_at_ms: _TypeAlias = _typing.Literal["closed_at_ms"]  # noqa: Y015
-    _WhichOneofArgType__closed_at_ms: _TypeAlias = _typing.Literal["_closed_at_ms", b"_closed_at_ms"]  # noqa: Y015
-    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
-    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
-    _WhichOneofReturnType__erased_at_ms: _TypeAlias = _typing.Literal["erased_at_ms"]  # noqa: Y015
-    _WhichOneofArgType__erased_at_ms: _TypeAlias = _typing.Literal["_erased_at_ms", b"_erased_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__expiry_height: _TypeAlias = _typing.Literal["expiry_height"]  # noqa: Y015
     _WhichOneofArgType__expiry_height: _TypeAlias = _typing.Literal["_expiry_height", b"_expiry_height"]  # noqa: Y015
     _WhichOneofReturnType__fee_msat: _TypeAlias = _typing.Literal["fee_msat"]  # noqa: Y015
@@ -451,32 +1074,22 @@ class Order(_message.Message):
     _WhichOneofArgType__gone_since_ms: _TypeAlias = _typing.Literal["_gone_since_ms", b"_gone_since_ms"]  # noqa: Y015
     _WhichOneofReturnType__next_dispatch_at_ms: _TypeAlias = _typing.Literal["next_dispatch_at_ms"]  # noqa: Y015
     _WhichOneofArgType__next_dispatch_at_ms: _TypeAlias = _typing.Literal["_next_dispatch_at_ms", b"_next_dispatch_at_ms"]  # noqa: Y015
-    _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
-    _WhichOneofArgType__number: _TypeAlias = _typing.Literal["_number", b"_number"]  # noqa: Y015
     _WhichOneofReturnType__payment_hash: _TypeAlias = _typing.Literal["payment_hash"]  # noqa: Y015
     _WhichOneofArgType__payment_hash: _TypeAlias = _typing.Literal["_payment_hash", b"_payment_hash"]  # noqa: Y015
     _WhichOneofReturnType__preimage: _TypeAlias = _typing.Literal["preimage"]  # noqa: Y015
     _WhichOneofArgType__preimage: _TypeAlias = _typing.Literal["_preimage", b"_preimage"]  # noqa: Y015
     _WhichOneofReturnType__promise_until_ms: _TypeAlias = _typing.Literal["promise_until_ms"]  # noqa: Y015
     _WhichOneofArgType__promise_until_ms: _TypeAlias = _typing.Literal["_promise_until_ms", b"_promise_until_ms"]  # noqa: Y015
-    _WhichOneofReturnType__quarantined_at_ms: _TypeAlias = _typing.Literal["quarantined_at_ms"]  # noqa: Y015
-    _WhichOneofArgType__quarantined_at_ms: _TypeAlias = _typing.Literal["_quarantined_at_ms", b"_quarantined_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__provider_order_id: _TypeAlias = _typing.Literal["provider_order_id"]  # noqa: Y015
+    _WhichOneofArgType__provider_order_id: _TypeAlias = _typing.Literal["_provider_order_id", b"_provider_order_id"]  # noqa: Y015
     _WhichOneofReturnType__quote_sat: _TypeAlias = _typing.Literal["quote_sat"]  # noqa: Y015
     _WhichOneofArgType__quote_sat: _TypeAlias = _typing.Literal["_quote_sat", b"_quote_sat"]  # noqa: Y015
-    _WhichOneofReturnType__unread: _TypeAlias = _typing.Literal["unread"]  # noqa: Y015
-    _WhichOneofArgType__unread: _TypeAlias = _typing.Literal["_unread", b"_unread"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_msat) -> _WhichOneofReturnType__amount_msat | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__balance_before_sat) -> _WhichOneofReturnType__balance_before_sat | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_from_ms) -> _WhichOneofReturnType__cancel_from_ms | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_wanted_at_ms) -> _WhichOneofReturnType__cancel_wanted_at_ms | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__closed_at_ms) -> _WhichOneofReturnType__closed_at_ms | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__erased_at_ms) -> _WhichOneofReturnType__erased_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expiry_height) -> _WhichOneofReturnType__expiry_height | None: ...
     @_typing.overload
@@ -486,42 +1099,38 @@ class Order(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_dispatch_at_ms) -> _WhichOneofReturnType__next_dispatch_at_ms | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__number) -> _WhichOneofReturnType__number | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__payment_hash) -> _WhichOneofReturnType__payment_hash | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preimage) -> _WhichOneofReturnType__preimage | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__promise_until_ms) -> _WhichOneofReturnType__promise_until_ms | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__quarantined_at_ms) -> _WhichOneofReturnType__quarantined_at_ms | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_order_id) -> _WhichOneofReturnType__provider_order_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_sat) -> _WhichOneofReturnType__quote_sat | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__unread) -> _WhichOneofReturnType__unread | None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
-class OrderUpdate(_message.Message):
+class RequestUpdate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
-    ORDER_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     cursor: _builtins.int
-    """Resume WatchOrders after it. Grows with every update of any order."""
+    """Resume WatchRequests after it. Grows with every update of any request."""
     at_ms: _builtins.int
     """When it happened."""
     event: _builtins.str
     """What happened, past tense ("order_placed", "payment_reported"); for machines and logs."""
     shutting_down: _builtins.bool
-    """Set when the daemon is going away: reconnect and resume after `cursor`. `order` is absent then."""
+    """Set when the daemon is going away: reconnect and resume after `cursor`. `request` is absent then."""
     @_builtins.property
-    def order(self) -> Global___Order:
-        """The order right after it. Absent if `shutting_down` is set."""
+    def request(self) -> Global___Request:
+        """The request right after it. Absent if `shutting_down` is set."""
 
     def __init__(
         self,
@@ -529,39 +1138,45 @@ class OrderUpdate(_message.Message):
         cursor: _builtins.int = ...,
         at_ms: _builtins.int = ...,
         event: _builtins.str = ...,
-        order: Global___Order | None = ...,
+        request: Global___Request | None = ...,
         shutting_down: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "cursor", b"cursor", "event", b"event", "order", b"order", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "cursor", b"cursor", "event", b"event", "request", b"request", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OrderUpdate: _TypeAlias = OrderUpdate  # noqa: Y015
+Global___RequestUpdate: _TypeAlias = RequestUpdate  # noqa: Y015
 
 @_typing.final
-class GetOrderRequest(_message.Message):
+class GetRequestRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_ID_FIELD_NUMBER: _builtins.int
-    order_id: _builtins.str
-    """Our order id, or its unique beginning of at least 4 characters."""
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Our id, or its unique beginning of at least 4 characters."""
+    idempotency_key: _builtins.str
+    """The client's own key, whole."""
     def __init__(
         self,
         *,
-        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "idempotency_key", b"idempotency_key", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "idempotency_key", b"idempotency_key", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_by: _TypeAlias = _typing.Literal["request_id", "idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType_by: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_by) -> _WhichOneofReturnType_by | None: ...
 
-Global___GetOrderRequest: _TypeAlias = GetOrderRequest  # noqa: Y015
+Global___GetRequestRequest: _TypeAlias = GetRequestRequest  # noqa: Y015
 
 @_typing.final
-class ListOrdersRequest(_message.Message):
+class ListRequestsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPEN_ONLY_FIELD_NUMBER: _builtins.int
@@ -575,25 +1190,25 @@ class ListOrdersRequest(_message.Message):
     open_only: _builtins.bool
     """Only open, only closed, or both (neither set)."""
     closed_only: _builtins.bool
-    """Only closed orders. INVALID_ARGUMENT together with `open_only`."""
-    kind: _builtins.str
-    """"code"; empty: all. INVALID_ARGUMENT for any other."""
+    """Only closed ones. INVALID_ARGUMENT together with `open_only`."""
+    kind: Global___Kind.ValueType
+    """KIND_UNSPECIFIED: any."""
     created_from_ms: _builtins.int
-    """Orders created at or after; absent: no bound."""
+    """Created at or after; absent: no bound."""
     created_before_ms: _builtins.int
-    """Orders created before; absent: no bound. INVALID_ARGUMENT unless it is later than `created_from_ms`."""
+    """Created before; absent: no bound. INVALID_ARGUMENT unless it is later than `created_from_ms`."""
     page_size: _builtins.int
     """1 to 500; 0 means 50, and more than 500 means 500."""
     page_token: _builtins.str
     """From the previous page; empty: the first."""
     end: Global___End.ValueType
-    """Only orders that ended so; END_UNSPECIFIED: any. INVALID_ARGUMENT together with `open_only`."""
+    """Only those that ended so; END_UNSPECIFIED: any. INVALID_ARGUMENT together with `open_only`."""
     def __init__(
         self,
         *,
         open_only: _builtins.bool = ...,
         closed_only: _builtins.bool = ...,
-        kind: _builtins.str = ...,
+        kind: Global___Kind.ValueType = ...,
         created_from_ms: _builtins.int | None = ...,
         created_before_ms: _builtins.int | None = ...,
         page_size: _builtins.int = ...,
@@ -613,165 +1228,165 @@ class ListOrdersRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_from_ms) -> _WhichOneofReturnType__created_from_ms | None: ...
 
-Global___ListOrdersRequest: _TypeAlias = ListOrdersRequest  # noqa: Y015
+Global___ListRequestsRequest: _TypeAlias = ListRequestsRequest  # noqa: Y015
 
 @_typing.final
-class ListOrdersResponse(_message.Message):
+class ListRequestsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDERS_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty: that was the last page."""
     @_builtins.property
-    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]:
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Request]:
         """Newest first."""
 
     def __init__(
         self,
         *,
-        orders: _abc.Iterable[Global___Order] | None = ...,
+        requests: _abc.Iterable[Global___Request] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "orders", b"orders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListOrdersResponse: _TypeAlias = ListOrdersResponse  # noqa: Y015
+Global___ListRequestsResponse: _TypeAlias = ListRequestsResponse  # noqa: Y015
 
 @_typing.final
-class WatchOrdersRequest(_message.Message):
+class WatchRequestsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AFTER_CURSOR_FIELD_NUMBER: _builtins.int
-    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     after_cursor: _builtins.int
     """Updates after this cursor. 0: from the beginning. Absent: only what comes from now on."""
-    order_id: _builtins.str
-    """Empty: all orders. A unique beginning of at least 4 characters will do."""
+    request_id: _builtins.str
+    """Empty: all requests. A unique beginning of at least 4 characters will do."""
     def __init__(
         self,
         *,
         after_cursor: _builtins.int | None = ...,
-        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_cursor", b"_after_cursor", "after_cursor", b"after_cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_cursor", b"_after_cursor", "after_cursor", b"after_cursor", "order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_cursor", b"_after_cursor", "after_cursor", b"after_cursor", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_cursor: _TypeAlias = _typing.Literal["after_cursor"]  # noqa: Y015
     _WhichOneofArgType__after_cursor: _TypeAlias = _typing.Literal["_after_cursor", b"_after_cursor"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after_cursor) -> _WhichOneofReturnType__after_cursor | None: ...
 
-Global___WatchOrdersRequest: _TypeAlias = WatchOrdersRequest  # noqa: Y015
+Global___WatchRequestsRequest: _TypeAlias = WatchRequestsRequest  # noqa: Y015
 
 @_typing.final
-class CancelOrderRequest(_message.Message):
+class CancelRequestRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_ID_FIELD_NUMBER: _builtins.int
-    order_id: _builtins.str
-    """As in GetOrder."""
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in GetRequest."""
     def __init__(
         self,
         *,
-        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CancelOrderRequest: _TypeAlias = CancelOrderRequest  # noqa: Y015
+Global___CancelRequestRequest: _TypeAlias = CancelRequestRequest  # noqa: Y015
 
 @_typing.final
-class CancelOrderResponse(_message.Message):
+class CancelRequestResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What happens with the wish, and when."""
     @_builtins.property
-    def order(self) -> Global___Order:
-        """With the wish recorded; or as it was, if it is too late."""
+    def request(self) -> Global___Request:
+        """With the wish recorded; or as it was, if it is too late, or cannot be."""
 
     def __init__(
         self,
         *,
-        order: Global___Order | None = ...,
+        request: Global___Request | None = ...,
         message: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "order", b"order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CancelOrderResponse: _TypeAlias = CancelOrderResponse  # noqa: Y015
+Global___CancelRequestResponse: _TypeAlias = CancelRequestResponse  # noqa: Y015
 
 @_typing.final
-class ExplainOrderRequest(_message.Message):
+class ExplainRequestRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_ID_FIELD_NUMBER: _builtins.int
-    order_id: _builtins.str
-    """As in GetOrder."""
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in GetRequest."""
     def __init__(
         self,
         *,
-        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExplainOrderRequest: _TypeAlias = ExplainOrderRequest  # noqa: Y015
+Global___ExplainRequestRequest: _TypeAlias = ExplainRequestRequest  # noqa: Y015
 
 @_typing.final
-class ExplainOrderResponse(_message.Message):
+class ExplainRequestResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     MONEY_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
-    """Where the order stands, in one sentence."""
+    """Where it stands, in one sentence."""
     money: _builtins.str
     """Where the money is, and until which block height."""
     next: _builtins.str
     """What happens next, or what to do."""
     @_builtins.property
-    def order(self) -> Global___Order:
+    def request(self) -> Global___Request:
         """As it is now."""
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEntry]:
-        """Oldest first; the first 500 journal rows of the order."""
+        """Oldest first; its first 500 journal rows."""
 
     def __init__(
         self,
         *,
-        order: Global___Order | None = ...,
+        request: Global___Request | None = ...,
         summary: _builtins.str = ...,
         money: _builtins.str = ...,
         next: _builtins.str = ...,
         history: _abc.Iterable[Global___HistoryEntry] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "money", b"money", "next", b"next", "order", b"order", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "money", b"money", "next", b"next", "request", b"request", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExplainOrderResponse: _TypeAlias = ExplainOrderResponse  # noqa: Y015
+Global___ExplainRequestResponse: _TypeAlias = ExplainRequestResponse  # noqa: Y015
 
 @_typing.final
 class HistoryEntry(_message.Message):
@@ -1120,11 +1735,11 @@ Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 
 @_typing.final
 class MoneyOut(_message.Message):
-    """An order whose payment is, or may be, out."""
+    """A request whose payment is, or may be, out."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     LOCKED_MSAT_FIELD_NUMBER: _builtins.int
     SINCE_MS_FIELD_NUMBER: _builtins.int
     PROMISE_UNTIL_MS_FIELD_NUMBER: _builtins.int
@@ -1133,14 +1748,14 @@ class MoneyOut(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
-    order_id: _builtins.str
-    """As Order.id."""
+    request_id: _builtins.str
+    """As Request.id."""
     locked_msat: _builtins.int
     """Amount and fee that are, or may be, out."""
     since_ms: _builtins.int
     """Since when, by our clock."""
     promise_until_ms: _builtins.int
-    """When the wait for a code ends by the provider's promise. Absent: no promise counts any more."""
+    """When the wait for it ends by the provider's promise. Absent: no promise counts any more."""
     expiry_height: _builtins.int
     """LND resolves the HTLC on chain from this height on at the latest. Absent: no attempt is known."""
     blocks_left: _builtins.int
@@ -1156,7 +1771,7 @@ class MoneyOut(_message.Message):
     def __init__(
         self,
         *,
-        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
         locked_msat: _builtins.int = ...,
         since_ms: _builtins.int = ...,
         promise_until_ms: _builtins.int | None = ...,
@@ -1168,7 +1783,7 @@ class MoneyOut(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "promise_until_ms", b"promise_until_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "alarms", b"alarms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "locked_msat", b"locked_msat", "next", b"next", "order_id", b"order_id", "phase", b"phase", "promise_until_ms", b"promise_until_ms", "since_ms", b"since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "alarms", b"alarms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "locked_msat", b"locked_msat", "next", b"next", "phase", b"phase", "promise_until_ms", b"promise_until_ms", "request_id", b"request_id", "since_ms", b"since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocks_left: _TypeAlias = _typing.Literal["blocks_left"]  # noqa: Y015
     _WhichOneofArgType__blocks_left: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left"]  # noqa: Y015
@@ -1310,7 +1925,7 @@ class Money(_message.Message):
     locked_msat: _builtins.int
     """In flight or possibly in flight now."""
     settled_orders: _builtins.int
-    """Paid orders that still wait for a code. They hold no HTLC, and no limit counts them."""
+    """Paid orders that still wait for what was ordered. They hold no HTLC, and no limit counts them."""
     def __init__(
         self,
         *,

@@ -34,35 +34,35 @@ class HoldpayStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.RequestCode = channel.unary_stream(
-                '/holdpay.v1.Holdpay/RequestCode',
-                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestCodeRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.OrderUpdate.FromString,
+        self.Submit = channel.unary_stream(
+                '/holdpay.v1.Holdpay/Submit',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
                 _registered_method=True)
-        self.GetOrder = channel.unary_unary(
-                '/holdpay.v1.Holdpay/GetOrder',
-                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetOrderRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.Order.FromString,
+        self.GetRequest = channel.unary_unary(
+                '/holdpay.v1.Holdpay/GetRequest',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.Request.FromString,
                 _registered_method=True)
-        self.ListOrders = channel.unary_unary(
-                '/holdpay.v1.Holdpay/ListOrders',
-                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListOrdersRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListOrdersResponse.FromString,
+        self.ListRequests = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ListRequests',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListRequestsRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListRequestsResponse.FromString,
                 _registered_method=True)
-        self.WatchOrders = channel.unary_stream(
-                '/holdpay.v1.Holdpay/WatchOrders',
-                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.WatchOrdersRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.OrderUpdate.FromString,
+        self.WatchRequests = channel.unary_stream(
+                '/holdpay.v1.Holdpay/WatchRequests',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.WatchRequestsRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
                 _registered_method=True)
-        self.CancelOrder = channel.unary_unary(
-                '/holdpay.v1.Holdpay/CancelOrder',
-                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.CancelOrderRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.CancelOrderResponse.FromString,
+        self.CancelRequest = channel.unary_unary(
+                '/holdpay.v1.Holdpay/CancelRequest',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.CancelRequestRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.CancelRequestResponse.FromString,
                 _registered_method=True)
-        self.ExplainOrder = channel.unary_unary(
-                '/holdpay.v1.Holdpay/ExplainOrder',
-                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainOrderRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainOrderResponse.FromString,
+        self.ExplainRequest = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ExplainRequest',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainRequestRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainRequestResponse.FromString,
                 _registered_method=True)
         self.ListCountries = channel.unary_unary(
                 '/holdpay.v1.Holdpay/ListCountries',
@@ -99,49 +99,51 @@ class HoldpayStub:
 class HoldpayServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def RequestCode(self, request, context):
-        """Orders an activation code and streams the order's updates, from accepted to terminal. A repeated request with the same
-        idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
+    def Submit(self, request, context):
+        """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
+        with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
-        INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-        parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-        RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
+        INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
+        the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
+        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
+        cannot be used now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetOrder(self, request, context):
-        """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense.
+    def GetRequest(self, request, context):
+        """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListOrders(self, request, context):
-        """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass.
+    def ListRequests(self, request, context):
+        """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchOrders(self, request, context):
-        """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
-        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+    def WatchRequests(self, request, context):
+        """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
+        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CancelOrder(self, request, context):
-        """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be.
-        A code that comes first wins. Repeating it changes nothing.
+    def CancelRequest(self, request, context):
+        """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be. What is
+        delivered first wins. Where it cannot be had (Request.may_be_canceled) nothing is recorded, and the message says why.
+        Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ExplainOrder(self, request, context):
+    def ExplainRequest(self, request, context):
         """In plain words: what happened, why, where the money is, until which block height, what happens next.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -194,35 +196,35 @@ class HoldpayServicer:
 
 def add_HoldpayServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'RequestCode': grpc.unary_stream_rpc_method_handler(
-                    servicer.RequestCode,
-                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestCodeRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.OrderUpdate.SerializeToString,
+            'Submit': grpc.unary_stream_rpc_method_handler(
+                    servicer.Submit,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.SerializeToString,
             ),
-            'GetOrder': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetOrder,
-                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetOrderRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.Order.SerializeToString,
+            'GetRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRequest,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.Request.SerializeToString,
             ),
-            'ListOrders': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListOrders,
-                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListOrdersRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListOrdersResponse.SerializeToString,
+            'ListRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRequests,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListRequestsRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListRequestsResponse.SerializeToString,
             ),
-            'WatchOrders': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchOrders,
-                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.WatchOrdersRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.OrderUpdate.SerializeToString,
+            'WatchRequests': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRequests,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.WatchRequestsRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.SerializeToString,
             ),
-            'CancelOrder': grpc.unary_unary_rpc_method_handler(
-                    servicer.CancelOrder,
-                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.CancelOrderRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.CancelOrderResponse.SerializeToString,
+            'CancelRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRequest,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.CancelRequestRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.CancelRequestResponse.SerializeToString,
             ),
-            'ExplainOrder': grpc.unary_unary_rpc_method_handler(
-                    servicer.ExplainOrder,
-                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainOrderRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainOrderResponse.SerializeToString,
+            'ExplainRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRequest,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainRequestRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ExplainRequestResponse.SerializeToString,
             ),
             'ListCountries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCountries,
@@ -266,7 +268,7 @@ class Holdpay:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def RequestCode(request,
+    def Submit(request,
             target,
             options=(),
             channel_credentials=None,
@@ -279,9 +281,9 @@ class Holdpay:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/holdpay.v1.Holdpay/RequestCode',
-            holdpay_dot_v1_dot_holdpay__pb2.RequestCodeRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.OrderUpdate.FromString,
+            '/holdpay.v1.Holdpay/Submit',
+            holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
             options,
             channel_credentials,
             insecure,
@@ -293,7 +295,7 @@ class Holdpay:
             _registered_method=True)
 
     @staticmethod
-    def GetOrder(request,
+    def GetRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -306,9 +308,9 @@ class Holdpay:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/holdpay.v1.Holdpay/GetOrder',
-            holdpay_dot_v1_dot_holdpay__pb2.GetOrderRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.Order.FromString,
+            '/holdpay.v1.Holdpay/GetRequest',
+            holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.Request.FromString,
             options,
             channel_credentials,
             insecure,
@@ -320,7 +322,7 @@ class Holdpay:
             _registered_method=True)
 
     @staticmethod
-    def ListOrders(request,
+    def ListRequests(request,
             target,
             options=(),
             channel_credentials=None,
@@ -333,9 +335,9 @@ class Holdpay:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/holdpay.v1.Holdpay/ListOrders',
-            holdpay_dot_v1_dot_holdpay__pb2.ListOrdersRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.ListOrdersResponse.FromString,
+            '/holdpay.v1.Holdpay/ListRequests',
+            holdpay_dot_v1_dot_holdpay__pb2.ListRequestsRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.ListRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -347,7 +349,7 @@ class Holdpay:
             _registered_method=True)
 
     @staticmethod
-    def WatchOrders(request,
+    def WatchRequests(request,
             target,
             options=(),
             channel_credentials=None,
@@ -360,9 +362,9 @@ class Holdpay:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/holdpay.v1.Holdpay/WatchOrders',
-            holdpay_dot_v1_dot_holdpay__pb2.WatchOrdersRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.OrderUpdate.FromString,
+            '/holdpay.v1.Holdpay/WatchRequests',
+            holdpay_dot_v1_dot_holdpay__pb2.WatchRequestsRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
             options,
             channel_credentials,
             insecure,
@@ -374,7 +376,7 @@ class Holdpay:
             _registered_method=True)
 
     @staticmethod
-    def CancelOrder(request,
+    def CancelRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -387,9 +389,9 @@ class Holdpay:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/holdpay.v1.Holdpay/CancelOrder',
-            holdpay_dot_v1_dot_holdpay__pb2.CancelOrderRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.CancelOrderResponse.FromString,
+            '/holdpay.v1.Holdpay/CancelRequest',
+            holdpay_dot_v1_dot_holdpay__pb2.CancelRequestRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.CancelRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -401,7 +403,7 @@ class Holdpay:
             _registered_method=True)
 
     @staticmethod
-    def ExplainOrder(request,
+    def ExplainRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -414,9 +416,9 @@ class Holdpay:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/holdpay.v1.Holdpay/ExplainOrder',
-            holdpay_dot_v1_dot_holdpay__pb2.ExplainOrderRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.ExplainOrderResponse.FromString,
+            '/holdpay.v1.Holdpay/ExplainRequest',
+            holdpay_dot_v1_dot_holdpay__pb2.ExplainRequestRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.ExplainRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

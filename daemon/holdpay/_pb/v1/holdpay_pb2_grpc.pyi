@@ -25,7 +25,10 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
-After that it is an order, which always ends in an update with `terminal` set, replayed alike for the same idempotency key.
+After that it is durable, and always ends in an update with `terminal` set, replayed alike for the same idempotency key.
+
+A request is what a client wants; an order is what the provider makes of it. One request has one order, and people call both
+by the request's id.
 """
 
 from collections import abc as _abc
@@ -56,27 +59,29 @@ class HoldpayStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HoldpayAsyncStub: ...
-    RequestCode: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.RequestCodeRequest, _holdpay_pb2.OrderUpdate]
-    """Orders an activation code and streams the order's updates, from accepted to terminal. A repeated request with the same
-    idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
+    Submit: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.RequestUpdate]
+    """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
+    with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
-    INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-    parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-    RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
+    INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
+    the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
+    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
+    cannot be used now.
     """
-    GetOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetOrderRequest, _holdpay_pb2.Order]
-    """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
-    ListOrders: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListOrdersRequest, _holdpay_pb2.ListOrdersResponse]
-    """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass."""
-    WatchOrders: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchOrdersRequest, _holdpay_pb2.OrderUpdate]
-    """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
-    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+    GetRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]
+    """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
+    ListRequests: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListRequestsRequest, _holdpay_pb2.ListRequestsResponse]
+    """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
+    WatchRequests: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]
+    """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
+    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
     """
-    CancelOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.CancelOrderRequest, _holdpay_pb2.CancelOrderResponse]
-    """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be.
-    A code that comes first wins. Repeating it changes nothing.
+    CancelRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.CancelRequestRequest, _holdpay_pb2.CancelRequestResponse]
+    """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be. What is
+    delivered first wins. Where it cannot be had (Request.may_be_canceled) nothing is recorded, and the message says why.
+    Repeating it changes nothing.
     """
-    ExplainOrder: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainOrderRequest, _holdpay_pb2.ExplainOrderResponse]
+    ExplainRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainRequestRequest, _holdpay_pb2.ExplainRequestResponse]
     """In plain words: what happened, why, where the money is, until which block height, what happens next."""
     ListCountries: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListCountriesRequest, _holdpay_pb2.ListCountriesResponse]
     """All of them, by name."""
@@ -96,27 +101,29 @@ class HoldpayStub:
 @_typing.type_check_only
 class HoldpayAsyncStub(HoldpayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    RequestCode: _aio.UnaryStreamMultiCallable[_holdpay_pb2.RequestCodeRequest, _holdpay_pb2.OrderUpdate]  # type: ignore[assignment]
-    """Orders an activation code and streams the order's updates, from accepted to terminal. A repeated request with the same
-    idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
+    Submit: _aio.UnaryStreamMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.RequestUpdate]  # type: ignore[assignment]
+    """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
+    with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
-    INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-    parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-    RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
+    INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
+    the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
+    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
+    cannot be used now.
     """
-    GetOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetOrderRequest, _holdpay_pb2.Order]  # type: ignore[assignment]
-    """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
-    ListOrders: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListOrdersRequest, _holdpay_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass."""
-    WatchOrders: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchOrdersRequest, _holdpay_pb2.OrderUpdate]  # type: ignore[assignment]
-    """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
-    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+    GetRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]  # type: ignore[assignment]
+    """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
+    ListRequests: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListRequestsRequest, _holdpay_pb2.ListRequestsResponse]  # type: ignore[assignment]
+    """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
+    WatchRequests: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]  # type: ignore[assignment]
+    """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
+    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
     """
-    CancelOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.CancelOrderRequest, _holdpay_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be.
-    A code that comes first wins. Repeating it changes nothing.
+    CancelRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.CancelRequestRequest, _holdpay_pb2.CancelRequestResponse]  # type: ignore[assignment]
+    """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be. What is
+    delivered first wins. Where it cannot be had (Request.may_be_canceled) nothing is recorded, and the message says why.
+    Repeating it changes nothing.
     """
-    ExplainOrder: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainOrderRequest, _holdpay_pb2.ExplainOrderResponse]  # type: ignore[assignment]
+    ExplainRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainRequestRequest, _holdpay_pb2.ExplainRequestResponse]  # type: ignore[assignment]
     """In plain words: what happened, why, where the money is, until which block height, what happens next."""
     ListCountries: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListCountriesRequest, _holdpay_pb2.ListCountriesResponse]  # type: ignore[assignment]
     """All of them, by name."""
@@ -135,61 +142,63 @@ class HoldpayAsyncStub(HoldpayStub):
 
 class HoldpayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
-    def RequestCode(
+    def Submit(
         self,
-        request: _holdpay_pb2.RequestCodeRequest,
+        request: _holdpay_pb2.SubmitRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.OrderUpdate], _abc.AsyncIterator[_holdpay_pb2.OrderUpdate]]:
-        """Orders an activation code and streams the order's updates, from accepted to terminal. A repeated request with the same
-        idempotency key streams the first order again from its beginning; leaving the stream does not stop the order.
+    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdate], _abc.AsyncIterator[_holdpay_pb2.RequestUpdate]]:
+        """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
+        with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
-        INVALID_ARGUMENT: unknown country or service, bad limits. ALREADY_EXISTS: the key belongs to a request with other
-        parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the limit, or not known and no limit given.
-        RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider cannot be used now.
+        INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
+        the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
+        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
+        cannot be used now.
         """
 
     @_abc_1.abstractmethod
-    def GetOrder(
+    def GetRequest(
         self,
-        request: _holdpay_pb2.GetOrderRequest,
+        request: _holdpay_pb2.GetRequestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.Order, _abc.Awaitable[_holdpay_pb2.Order]]:
-        """NOT_FOUND: no such order. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
+    ) -> _typing.Union[_holdpay_pb2.Request, _abc.Awaitable[_holdpay_pb2.Request]]:
+        """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
 
     @_abc_1.abstractmethod
-    def ListOrders(
+    def ListRequests(
         self,
-        request: _holdpay_pb2.ListOrdersRequest,
+        request: _holdpay_pb2.ListRequestsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.ListOrdersResponse, _abc.Awaitable[_holdpay_pb2.ListOrdersResponse]]:
-        """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no order can pass."""
+    ) -> _typing.Union[_holdpay_pb2.ListRequestsResponse, _abc.Awaitable[_holdpay_pb2.ListRequestsResponse]]:
+        """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
 
     @_abc_1.abstractmethod
-    def WatchOrders(
+    def WatchRequests(
         self,
-        request: _holdpay_pb2.WatchOrdersRequest,
+        request: _holdpay_pb2.WatchRequestsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.OrderUpdate], _abc.AsyncIterator[_holdpay_pb2.OrderUpdate]]:
-        """Streams updates after a cursor, of one order (ends after its terminal update) or of all orders (never ends by itself).
-        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such order.
+    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdate], _abc.AsyncIterator[_holdpay_pb2.RequestUpdate]]:
+        """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
+        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
         """
 
     @_abc_1.abstractmethod
-    def CancelOrder(
+    def CancelRequest(
         self,
-        request: _holdpay_pb2.CancelOrderRequest,
+        request: _holdpay_pb2.CancelRequestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.CancelOrderResponse, _abc.Awaitable[_holdpay_pb2.CancelOrderResponse]]:
-        """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be.
-        A code that comes first wins. Repeating it changes nothing.
+    ) -> _typing.Union[_holdpay_pb2.CancelRequestResponse, _abc.Awaitable[_holdpay_pb2.CancelRequestResponse]]:
+        """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be. What is
+        delivered first wins. Where it cannot be had (Request.may_be_canceled) nothing is recorded, and the message says why.
+        Repeating it changes nothing.
         """
 
     @_abc_1.abstractmethod
-    def ExplainOrder(
+    def ExplainRequest(
         self,
-        request: _holdpay_pb2.ExplainOrderRequest,
+        request: _holdpay_pb2.ExplainRequestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_holdpay_pb2.ExplainOrderResponse, _abc.Awaitable[_holdpay_pb2.ExplainOrderResponse]]:
+    ) -> _typing.Union[_holdpay_pb2.ExplainRequestResponse, _abc.Awaitable[_holdpay_pb2.ExplainRequestResponse]]:
         """In plain words: what happened, why, where the money is, until which block height, what happens next."""
 
     @_abc_1.abstractmethod
