@@ -9,10 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from holdpay.core.kinds.code import CodeSpec
-from holdpay.core.kinds.fund import FundSpec
-from holdpay.core.kinds.message import EmailSpec, SmsSpec
-from holdpay.core.kinds.rental import RentalSpec
+from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.model import Order
 from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted

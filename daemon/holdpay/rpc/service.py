@@ -152,7 +152,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             return f"{words.summary} {words.money}"
         if order.cancel_wanted_at_ms is None and not order.is_delivered and not may_be_canceled(order):
             return (
-                "It cannot be canceled: the provider has no cancel for orders of this kind, and the payment is out."
+                "It cannot be canceled: the provider has no cancel for orders of this kind, and it is paid for."
                 f" {words.summary} {words.next}"
             )
         if order.cancel_wanted_at_ms is None:

@@ -19,6 +19,7 @@ _CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
     (errors.OrderUnreadable, grpc.StatusCode.DATA_LOSS),
     (errors.KeyTaken, grpc.StatusCode.ALREADY_EXISTS),
     (errors.OutOfStock, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.BalanceTooLow, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PriceTooHigh, grpc.StatusCode.OUT_OF_RANGE),
     (errors.LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),

@@ -10,10 +10,8 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.items import Item, ItemKind
-from holdpay.core.kinds.code import CodeSpec
-from holdpay.core.kinds.fund import FundSpec
-from holdpay.core.kinds.message import EmailSpec, SmsSpec
-from holdpay.core.kinds.rental import WEEK_S, RentalSpec
+from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds.rental import WEEK_S
 from holdpay.core.kinds.spec import KindName, Spec
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState

@@ -22,6 +22,7 @@ with the metadata that they carry (`field` names the field of the request, in ev
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
+  BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
@@ -822,7 +823,7 @@ class RentalBought(_message.Message):
     ENDS_AT_MS_FIELD_NUMBER: _builtins.int
     REF_FIELD_NUMBER: _builtins.int
     country_code: _builtins.int
-    """The provider's number for the country; 0 is a real country."""
+    """As CodeBought.country_code."""
     country: _builtins.str
     """Its usual name."""
     service: _builtins.str
@@ -838,7 +839,7 @@ class RentalBought(_message.Message):
     def __init__(
         self,
         *,
-        country_code: _builtins.int = ...,
+        country_code: _builtins.int | None = ...,
         country: _builtins.str = ...,
         service: _builtins.str = ...,
         service_name: _builtins.str = ...,
@@ -846,16 +847,20 @@ class RentalBought(_message.Message):
         ends_at_ms: _builtins.int | None = ...,
         ref: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ends_at_ms", b"_ends_at_ms", "_ref", b"_ref", "_weeks", b"_weeks", "ends_at_ms", b"ends_at_ms", "ref", b"ref", "weeks", b"weeks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country_code", b"_country_code", "_ends_at_ms", b"_ends_at_ms", "_ref", b"_ref", "_weeks", b"_weeks", "country_code", b"country_code", "ends_at_ms", b"ends_at_ms", "ref", b"ref", "weeks", b"weeks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ends_at_ms", b"_ends_at_ms", "_ref", b"_ref", "_weeks", b"_weeks", "country", b"country", "country_code", b"country_code", "ends_at_ms", b"ends_at_ms", "ref", b"ref", "service", b"service", "service_name", b"service_name", "weeks", b"weeks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country_code", b"_country_code", "_ends_at_ms", b"_ends_at_ms", "_ref", b"_ref", "_weeks", b"_weeks", "country", b"country", "country_code", b"country_code", "ends_at_ms", b"ends_at_ms", "ref", b"ref", "service", b"service", "service_name", b"service_name", "weeks", b"weeks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__country_code: _TypeAlias = _typing.Literal["country_code"]  # noqa: Y015
+    _WhichOneofArgType__country_code: _TypeAlias = _typing.Literal["_country_code", b"_country_code"]  # noqa: Y015
     _WhichOneofReturnType__ends_at_ms: _TypeAlias = _typing.Literal["ends_at_ms"]  # noqa: Y015
     _WhichOneofArgType__ends_at_ms: _TypeAlias = _typing.Literal["_ends_at_ms", b"_ends_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
     _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
     _WhichOneofReturnType__weeks: _TypeAlias = _typing.Literal["weeks"]  # noqa: Y015
     _WhichOneofArgType__weeks: _TypeAlias = _typing.Literal["_weeks", b"_weeks"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__country_code) -> _WhichOneofReturnType__country_code | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ends_at_ms) -> _WhichOneofReturnType__ends_at_ms | None: ...
     @_typing.overload

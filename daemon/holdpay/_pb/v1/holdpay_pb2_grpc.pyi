@@ -22,6 +22,7 @@ with the metadata that they carry (`field` names the field of the request, in ev
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
+  BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
