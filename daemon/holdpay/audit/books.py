@@ -18,7 +18,7 @@ class JournalRow:
     cursor: int
     at_ms: int
     event: Event | None
-    """None: the request itself."""
+    """None: the request itself, or a reply that was erased."""
     after: Order
     """As its change and all before it make the order, without items: the journal has none, they follow from the
     events."""
@@ -35,12 +35,22 @@ class StoredAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Booked:
+    """What the ledger has for an order: its reserves less its releases, and its spends."""
+
+    reserved_msat: int
+    spent_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderBook:
     """``order`` is of the tables; the changes of the journal add up to the same, or should, and its events to the
     items."""
 
     order: Order
     reserved_msat: int
+    """Beside the order, for the limits."""
+    booked: Booked
     attempts: Mapping[int, StoredAttempt]
     """By LND's attempt id."""
     journal: tuple[JournalRow, ...]

@@ -8,34 +8,42 @@ import json
 import sqlite3
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from sqlite_utils import Database
 
-from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
+from holdpay.audit.books import Booked, JournalRow, OrderBook, StoredAttempt
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import MEND, gap_findings
 from holdpay.core.events import Event, event_name
 from holdpay.core.lightning import Attempt
-from holdpay.core.model import Order, Payment
-from holdpay.store.rows import from_row, to_value
-from holdpay.store.schema import migrations
+from holdpay.core.model import Order
+from holdpay.errors import OrderUnreadable, StoreError
+from holdpay.store.changes import order_of
 from holdpay.store.journal import RAW_LIMIT_BYTES
+from holdpay.store.reading import BAD_ROW, SELECT_ORDERS, to_order
+from holdpay.store.rows import Row, from_row
+from holdpay.store.schema import migrations
 
 MAX_PROBLEMS: Final = 10
 """Of SQLite's own checks, each; a broken file has thousands."""
-
-_BAD_ROW = (ValueError, KeyError, TypeError, AttributeError, ValidationError)
 
 # The class alone decides the name.
 _EVENTS: Final[dict[str, TypeAdapter[Any]]] = {
     event_name(kind.__new__(kind)): TypeAdapter(kind) for kind in typing.get_args(Event)
 }
-_ORDER: Final = TypeAdapter(Order)
+_SELECT_JOURNAL: Final = """
+    SELECT j.*, coalesce(j.data, r.data) AS said, r.raw, r.raw_sha256
+    FROM journal j LEFT JOIN replies r ON r.cursor = j.cursor WHERE j.order_id = ? ORDER BY j.cursor
+"""
+_SELECT_BOOKED: Final = """
+    SELECT coalesce(sum(CASE what WHEN 'reserve' THEN msat WHEN 'release' THEN -msat END), 0) AS reserved_msat,
+      coalesce(sum(iif(what = 'spend', msat, 0)), 0) AS spent_msat
+    FROM ledger WHERE order_id = ?
+"""
 
 
 class DatabaseUnreadable(Exception):
@@ -50,10 +58,17 @@ class StoredBooks:
 
     def __enter__(self) -> StoredBooks:
         self._conn = _open(self._path)
-        self._is_older = _is_older(self._conn)
+        self._orders = self._conn
+        try:
+            if _is_older(self._conn):
+                self._orders = _brought_up_to_date(self._conn)
+        except BaseException:
+            self._conn.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._orders.close()
         self._conn.close()
 
     @property
@@ -117,23 +132,31 @@ class StoredBooks:
 
     def order_ids(self) -> list[str]:
         """Oldest first. Raises sqlite3.Error."""
-        return [row[0] for row in self._conn.execute("SELECT id FROM orders ORDER BY created_at_ms, id")]
+        return [row[0] for row in self._orders.execute("SELECT id FROM orders ORDER BY created_at_ms, id")]
 
     def payment_hashes(self) -> set[str]:
         """Of every order. Raises sqlite3.Error."""
-        return {row[0] for row in self._conn.execute("SELECT payment_hash FROM payments")}
+        return {row[0] for row in self._orders.execute("SELECT payment_hash FROM payments")}
+
+    def request_findings(self) -> list[Finding]:
+        """Requests without an order. (An order without its request cannot be read.) Raises sqlite3.Error."""
+        sql = "SELECT id FROM requests WHERE id NOT IN (SELECT request_id FROM orders) ORDER BY id"
+        found = self._orders.execute(sql).fetchmany(MAX_PROBLEMS)
+        return [_damaged(f"Request {request_id} has no order.") for (request_id,) in found]
 
     def book(self, order_id: str) -> OrderBook | Finding:
         """All that is stored of an order; a finding if its tables make no sense."""
         try:
-            order, reserved_msat = self._order(order_id)
+            order = self._order(order_id)
+            reserved_msat, booked = self._money(order_id)
             attempts = self._attempts(order.payment.payment_hash) if order.payment is not None else {}
-            rows, unreadable = self._journal(order_id)
-        except (sqlite3.Error, *_BAD_ROW) as error:
+            rows, unreadable = self._journal(order)
+        except (sqlite3.Error, OrderUnreadable, StoreError, *BAD_ROW) as error:
             return _damaged(f"Order {order_id} cannot be read ({type(error).__name__}).", order_id)
         return OrderBook(
             order=order,
             reserved_msat=reserved_msat,
+            booked=booked,
             attempts=attempts,
             journal=tuple(rows),
             unreadable=tuple(unreadable),
@@ -142,37 +165,37 @@ class StoredBooks:
     def order(self, order_id: str) -> Order | None:
         """As its tables have it; None if they make no sense."""
         try:
-            return self._order(order_id)[0]
-        except (sqlite3.Error, *_BAD_ROW):
+            return self._order(order_id)
+        except (sqlite3.Error, OrderUnreadable, StoreError):
             return None
 
-    def _order(self, order_id: str) -> tuple[Order, int]:
-        row = self._conn.execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
-        paid = self._conn.execute("SELECT * FROM payments WHERE order_id = ?", (order_id,)).fetchone()
-        payment = None if paid is None else from_row(Payment, self._of_today(Payment, paid))
-        return from_row(Order, self._of_today(Order, row), payment=payment), row["reserved_msat"]
+    def _order(self, order_id: str) -> Order:
+        row = self._orders.execute(f"{SELECT_ORDERS} WHERE o.id = ?", (order_id,)).fetchone()
+        return to_order(self._orders, row)
+
+    def _money(self, order_id: str) -> tuple[int, Booked]:
+        (reserved_msat,) = self._orders.execute("SELECT reserved_msat FROM orders WHERE id = ?", (order_id,)).fetchone()
+        row = self._orders.execute(_SELECT_BOOKED, (order_id,)).fetchone()
+        return reserved_msat, Booked(reserved_msat=row["reserved_msat"], spent_msat=row["spent_msat"])
 
     def _attempts(self, payment_hash: str) -> dict[int, StoredAttempt]:
-        rows = self._conn.execute("SELECT * FROM htlc_attempts WHERE payment_hash = ?", (payment_hash,))
-        return {
-            row["attempt_id"]: StoredAttempt(row["dispatch"], from_row(Attempt, self._of_today(Attempt, row)))
-            for row in rows
-        }
+        rows = self._orders.execute("SELECT * FROM htlc_attempts WHERE payment_hash = ?", (payment_hash,))
+        return {row["attempt_id"]: StoredAttempt(row["dispatch"], from_row(Attempt, row)) for row in rows}
 
-    def _of_today(self, cls: type[Order | Payment | Attempt], row: sqlite3.Row) -> dict[str, Any]:
-        """The row; one of an older holdpay with what the columns that it lacks will say after the next start."""
-        if not self._is_older:
-            return dict(row)
-        return {**{f.name: to_value(f.default) for f in fields(cls) if f.default is not MISSING}, **dict(row)}
-
-    def _journal(self, order_id: str) -> tuple[list[JournalRow], list[int]]:
-        readable, unreadable = [], []
-        rows = self._conn.execute("SELECT * FROM journal WHERE order_id = ? ORDER BY cursor", (order_id,))
-        for position, row in enumerate(rows):
+    def _journal(self, order: Order) -> tuple[list[JournalRow], list[int]]:
+        readable: list[JournalRow] = []
+        unreadable: list[int] = []
+        columns: Row = {"erased_at_ms": order.erased_at_ms}
+        """All changes so far. That what was delivered was erased, the order's own row says alone."""
+        for row in self._orders.execute(_SELECT_JOURNAL, (order.id,)):
             try:
-                readable.append(_journal_row(position, row))
-            except _BAD_ROW:
+                columns.update(_change(row))
+                read = _journal_row(row, order_of(columns, order.request, ()))
+            except BAD_ROW:
                 unreadable.append(row["cursor"])
+                continue
+            if not unreadable:
+                readable.append(read)
         return readable, unreadable
 
 
@@ -239,19 +262,41 @@ def _objects(conn: sqlite3.Connection) -> set[tuple[str, str, str]]:
     return {tuple(row) for row in rows}
 
 
-def _journal_row(position: int, row: sqlite3.Row) -> JournalRow:
-    """Raises one of _BAD_ROW."""
+def _brought_up_to_date(conn: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy in memory, as the next start of holdpayd makes it. Raises DatabaseUnreadable."""
+    copy = _empty()
+    try:
+        conn.backup(copy.conn)
+        copy.conn.isolation_level = None
+        migrations.apply(copy)
+    except (sqlite3.Error, *BAD_ROW) as error:
+        copy.conn.close()
+        raise DatabaseUnreadable(f"The database cannot be brought up to date ({error})") from error
+    copy.conn.row_factory = sqlite3.Row
+    copy.conn.text_factory = conn.text_factory
+    return copy.conn
+
+
+def _change(row: sqlite3.Row) -> Row:
+    """Raises one of BAD_ROW."""
+    changed: Row = json.loads(row["change"])
+    if not isinstance(changed, dict):
+        raise ValueError("change")
+    return changed
+
+
+def _journal_row(row: sqlite3.Row, after: Order) -> JournalRow:
+    """Raises one of BAD_ROW."""
     if not all(isinstance(note, str) for note in json.loads(row["notes"])):
         raise ValueError("notes")
     adapter = None if row["event"] == "order_requested" else _EVENTS[row["event"]]
-    snapshot = _ORDER.validate_json(row["snapshot"])
+    is_erased = row["said"] is None and after.erased_at_ms is not None
     return JournalRow(
-        position=position,
         cursor=row["cursor"],
         at_ms=row["at_ms"],
-        event=None if adapter is None else adapter.validate_json(row["data"]),
-        snapshot=snapshot,
-        is_raw_intact=snapshot.erased_at_ms is not None or _is_raw_intact(row["raw"], row["raw_sha256"]),
+        event=None if adapter is None or is_erased else adapter.validate_json(row["said"]),
+        after=after,
+        is_raw_intact=_is_raw_intact(row["raw"], row["raw_sha256"]),
     )
 
 

@@ -81,6 +81,13 @@ def _table_against_journal(book: OrderBook) -> Iterator[Finding]:
     if book.reserved_msat != book.order.reserved_msat:
         text = f"The limits count {sat(book.reserved_msat)} for it, and it should be {sat(book.order.reserved_msat)}."
         yield about(book.order, Severity.ERROR, "reserved-differs", text, MEND)
+    for what, booked_msat, is_msat in (
+        ("reserved", book.booked.reserved_msat, book.order.reserved_msat),
+        ("spent", book.booked.spent_msat, book.order.spent_msat),
+    ):
+        if booked_msat != is_msat:
+            text = f"The ledger has {sat(booked_msat)} {what} for it, and it should be {sat(is_msat)}."
+            yield about(book.order, Severity.ERROR, "ledger-differs", text, MEND)
     if not book.journal or book.unreadable:
         return
     names = differing(replace(book.order, items=()), book.journal[-1].after)
@@ -165,12 +172,14 @@ _POLICY_FIELDS = frozenset(
         "place_at_ms",
         "cancel_at_ms",
         "giving_up",
+        "reason",
         "payment.dispatch_at_ms",
         "payment.fee_limit_msat",
         "payment.unpaid_again_at_ms",
     }
 )
-"""Times and limits that the configuration decides: another value then is no contradiction."""
+"""Times and limits that the configuration decides, and the words that holdpay had then: another value is no
+contradiction."""
 _CLOSING_FIELDS = frozenset({"state", "state_since_ms", "closed_at_ms", "end", "reason", "payment"})
 _ABSENCE_FIELDS = frozenset({"anomaly_count", "payment.htlc", "payment.htlc_since_ms", "payment.absent_since_ms"})
 _CHARGE_FIELDS = frozenset({"charge.state", "charge.since_ms", "charge.unmoved_since_ms"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt
+from holdpay.audit.books import Booked, JournalRow, OrderBook, StoredAttempt
 from holdpay.core.events import (
     BalanceSeen,
     ChargeIntended,
@@ -118,7 +118,18 @@ def book(*events: Timed, request: Order | None = None) -> OrderBook:
         dispatch = order.payment.dispatch_count if order.payment else 0
         attempts.update({a.attempt_id: StoredAttempt(dispatch, a) for a in step.attempts})
         rows.append(JournalRow(cursor=len(rows) + 1, at_ms=at_ms, event=event, after=without_items(order)))
-    return OrderBook(order=order, reserved_msat=order.reserved_msat, attempts=attempts, journal=tuple(rows))
+    return OrderBook(
+        order=order,
+        reserved_msat=order.reserved_msat,
+        booked=booked(order),
+        attempts=attempts,
+        journal=tuple(rows),
+    )
+
+
+def booked(order: Order) -> Booked:
+    """As the ledger has it."""
+    return Booked(reserved_msat=order.reserved_msat, spent_msat=order.spent_msat)
 
 
 def without_items(order: Order) -> Order:

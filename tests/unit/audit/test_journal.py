@@ -187,6 +187,12 @@ def test_a_reserve_that_the_limits_count_wrongly_is_found() -> None:
     assert codes(replace(book(*HELD), reserved_msat=0)) == {"reserved-differs"}
 
 
+@pytest.mark.parametrize("wrong", [{"reserved_msat": 1}, {"spent_msat": -1}, {"spent_msat": 2_001_003}])
+def test_a_ledger_that_books_other_sums_is_found(wrong: dict[str, int]) -> None:
+    healthy = book(*FULFILLED)
+    assert codes(replace(healthy, booked=replace(healthy.booked, **wrong))) == {"ledger-differs"}
+
+
 def test_a_missing_attempt_is_found() -> None:
     assert codes(replace(book(*HELD), attempts={})) == {"attempts-differ"}
 

@@ -24,7 +24,7 @@ from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, 
 from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.audit.books import without_items
+from tests.unit.audit.books import booked, without_items
 from tests.unit.build import (
     ALICE,
     HASH,
@@ -161,7 +161,13 @@ def as_book(result: Rebuilt) -> OrderBook:
     ]
     attempts = {a.attempt_id: StoredAttempt(1, a) for entry in result.entries for a in entry.step.attempts}
     reserved_msat = result.order.reserved_msat
-    return OrderBook(order=result.order, reserved_msat=reserved_msat, attempts=attempts, journal=(request, *rows))
+    return OrderBook(
+        order=result.order,
+        reserved_msat=reserved_msat,
+        booked=booked(result.order),
+        attempts=attempts,
+        journal=(request, *rows),
+    )
 
 
 def test_an_order_in_flight_is_tracked_and_polled_by_the_daemon() -> None:
