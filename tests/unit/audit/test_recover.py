@@ -150,7 +150,7 @@ def test_a_new_database_that_reads_back_wrong_is_not_put_in_place(path: Path, mo
 
     def forgetful(self: SqliteStore, *given: object) -> object:
         recorded = create(self, *given)  # type: ignore[arg-type]
-        self._conn.execute("UPDATE orders SET number = '1', state = 'number_assigned'")
+        self._conn.execute("UPDATE orders SET state = 'number_assigned'")
         return recorded
 
     monkeypatch.setattr(SqliteStore, "create", forgetful)
