@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,42 @@ def test_a_charge_changed_by_hand_is_found(statement: str, code: str, tmp_path: 
     store.close()
     spoil(path, statement)
     assert code in codes(path)
+
+
+# --- of an older holdpay ---
+
+OLDER = Path(__file__).parents[2] / "fixtures" / "database-0002.sql"
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """Of tables that have not even the same columns."""
+    path = tmp_path / "older.db"
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(OLDER.read_text())
+    return path
+
+
+def test_an_older_database_is_a_warning_and_is_read_as_the_next_start_makes_it(older: Path) -> None:
+    before = older.read_bytes()
+    stored = read_stored(older, POLICY, NOW_MS)
+    assert {(f.severity, f.code) for f in stored.findings} == {
+        (Severity.WARNING, "older-schema"),
+        (Severity.NOTE, "other-policy"),
+    }
+    assert (stored.order_count, stored.journal_row_count) == (12, 65)
+    assert older.read_bytes() == before
+
+
+def test_damage_in_an_older_database_is_found(older: Path) -> None:
+    spoil(older, "UPDATE payments SET preimage = NULL WHERE htlc = 'settled'")
+    assert {"preimage-missing", "tables-differ"} <= codes(older)
+
+
+def test_an_older_database_that_cannot_be_brought_up_to_date_is_a_finding(older: Path) -> None:
+    spoil(older, "DROP TABLE htlc_attempts")
+    assert codes(older) == {"database-unreadable"}
+    assert read_stored(older, POLICY, NOW_MS).findings[0].text.startswith("The database cannot be brought up to date")
 
 
 # --- what cannot be opened ---
