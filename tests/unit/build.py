@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from holdpay.core import events as ev
+from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.events import PaymentReported, ProviderReplied, ProviderStatus
 from holdpay.core.items import Item, ItemKind
-from holdpay.core.kinds import CodeSpec
+from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
 from holdpay.core.lightning import (
     Attempt,
     AttemptStatus,
@@ -73,6 +74,10 @@ POLICY = Policy(
 )
 
 
+RENTAL = RentalSpec(country=16, country_name="England", service="full", service_name="any service", weeks=2)
+SMS = SmsSpec(phone="+19871234567", message="See you at eight.")
+EMAIL = EmailSpec(address="satoshi@example.com", message="See you at eight.")
+FUND = FundSpec(amount_sat=2_000)
 SPEC = CodeSpec(country=187, country_name="United States", service="oi", service_name="OpenAI")
 
 
@@ -308,6 +313,21 @@ def pair(state: OrderState, htlc: HtlcState, **changes: Any) -> Order:
     return changed(plain, payment=replace(made, **of_payment), **of_order)
 
 
+def charge(state: ChargeState = ChargeState.CHARGED, **changes: Any) -> Charge:
+    """2,000 sat of the account's 10,000."""
+    plain = Charge(state=state, since_ms=NOW_MS, amount_sat=2_000, balance_before_sat=10_000, intended_at_ms=NOW_MS)
+    return replace(plain, **changes)
+
+
+def prepaid(state: OrderState, charged: ChargeState | None = None, **changes: Any) -> Order:
+    """An open order that the account pays, at NOW_MS. ``changes`` whose names are a charge's go to the charge."""
+    of_charge = {name: changes.pop(name) for name in list(changes) if name in Charge.__slots__ and name != "state"}
+    plain = order(state=state, is_prepaid=True, **_SAID.get(state, {}))
+    if state is not OrderState.REQUESTED:
+        plain = replace(plain, provider_order_id=HASH)
+    return changed(plain, charge=None if charged is None else charge(charged, **of_charge), **changes)
+
+
 def quarantined(order: Order) -> Order:
     """Put aside at NOW_MS."""
     return replace(order, quarantined_at_ms=NOW_MS, quarantine_reason="It broke a law.")
@@ -318,6 +338,7 @@ EVENTS: dict[str, ev.Event] = {
     "order placed": ev.OrderPlaced(HASH, "lnsb20u1..."),
     "placing failed, may retry": ev.PlacingFailed("busy", may_retry=True),
     "placing failed for good": ev.PlacingFailed("no such service", may_retry=False),
+    "the account's balance": ev.BalanceSeen(10_000, is_alone=True),
     "invoice decoded": ev.InvoiceDecoded(invoice(), ALICE, seen_before=False),
     "invoice refused": ev.InvoiceDecoded(invoice(amount_msat=9_000_000), ALICE, seen_before=True),
     "invoice undecodable": ev.InvoiceUndecodable("checksum failed"),

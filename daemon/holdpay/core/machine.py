@@ -342,6 +342,8 @@ def _close_prepaid(order: Order, ctx: Context) -> Order:
     charge = order.charge
     if charge is not None and charge.state is ChargeState.CHARGED:
         return _close_charged(order, charge.since_ms, ctx)
+    if charge is not None and charge.state is ChargeState.RETURNED and order.state is OrderState.DELIVERED:
+        return close(order, End.FULFILLED_FREE, "it came although the order was over", ctx)
     if charge is not None and charge.state is ChargeState.RETURNED:
         return close(order, End.REFUNDED, order.provider_text or "the provider canceled it", ctx)
     if charge is not None and charge.state is not ChargeState.REFUSED:

@@ -152,7 +152,7 @@ def test_nothing_changes_a_closed_order(name: str) -> None:
 
 
 def test_every_kind_of_event_is_looked_at_here() -> None:
-    looked_at = {type(event) for event in EVENTS.values()} | {ev.DispatchIntended}
+    looked_at = {type(event) for event in EVENTS.values()} | {ev.DispatchIntended, ev.ChargeIntended}
     assert looked_at == set(ev.Event.__args__)
 
 

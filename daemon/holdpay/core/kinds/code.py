@@ -64,12 +64,16 @@ class CodeSpec(Spec):
             keeper.number(status.number)
         if status.code is not None:
             keeper.code(status.code, may_lack_zeros=status.code_may_lack_zeros)
+            return
+        for text in status.messages:
+            # The SMS itself, in place of what is to be found in it.
+            keeper.code(text, may_lack_zeros=False)
 
     def is_delivered(self, items: tuple[Item, ...]) -> bool:
         return bool(texts(items, ItemKind.CODE))
 
     def signal(self, status: ProviderStatus) -> OrderSignal:
-        if status.code is not None:
+        if status.code is not None or status.messages:
             return OrderSignal.FULFILLED
         if status.error is None and status.number is not None:
             return OrderSignal.NUMBER

@@ -1,0 +1,220 @@
+"""What each kind of order delivers, when it is fulfilled, and what comes after."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdpay.core import events as ev
+from holdpay.core.duties import Duty, duties, next_poll_at_ms
+from holdpay.core.events import SendStatus
+from holdpay.core.explain import alarms, explain
+from holdpay.core.items import MAX_MESSAGES, ItemKind, Keeper, texts
+from holdpay.core.kinds import AnySpec, CodeSpec
+from holdpay.core.kinds.message import FOLLOW_S
+from holdpay.core.kinds.rental import LONGER_S, WEEK_S
+from holdpay.core.machine import decide
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
+from tests.unit.build import EMAIL, FUND, NOW_MS, POLICY, RENTAL, SMS, SPEC, S, failed, pair, refunded, replied, settled
+
+AWAITING, PAID, NUMBER, DELIVERED = (
+    OrderState.AWAITING_PAYMENT,
+    OrderState.PAID,
+    OrderState.NUMBER_ASSIGNED,
+    OrderState.DELIVERED,
+)
+IN_FLIGHT, SETTLED = HtlcState.IN_FLIGHT, HtlcState.SETTLED
+
+
+def run(found: Order, *events: ev.Event | tuple[int, ev.Event]) -> Order:
+    """Each event at NOW_MS, or so many seconds after it."""
+    for given in events:
+        at_s, event = given if isinstance(given, tuple) else (0, given)
+        found = decide(found, event, POLICY, NOW_MS + at_s * S).order
+    return found
+
+
+def of(spec: AnySpec, state: OrderState = AWAITING, htlc: HtlcState = IN_FLIGHT, **changes: object) -> Order:
+    """An order of this kind; nothing was delivered yet."""
+    return pair(state, htlc, spec=spec, **{"number": None, "code": None, **changes})
+
+
+def said(status: SendStatus, *, paid: bool = True) -> ev.ProviderReplied:
+    return replied(paid=paid, send_status=status)
+
+
+# --- SMS and e-mail -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [SMS, EMAIL], ids=["SMS", "e-mail"])
+def test_a_message_is_fulfilled_when_it_is_sent_and_followed_until_it_is_delivered(spec: AnySpec) -> None:
+    created = run(of(spec), said(SendStatus.CREATED))
+    assert (created.state, created.is_closed) == (PAID, False)
+    sent = run(created, said(SendStatus.SENT), settled())
+    assert (sent.state, sent.htlc, sent.is_closed) == (DELIVERED, SETTLED, False)
+    assert duties(sent) == {Duty.POLL}
+    delivered = run(sent, said(SendStatus.DELIVERED))
+    assert delivered.end is End.FULFILLED
+    assert texts(delivered.items, ItemKind.SENDING) == ("created", "sent", "delivered")
+
+
+def test_a_message_that_is_never_called_delivered_is_followed_for_an_hour_and_was_fulfilled_all_the_same() -> None:
+    sent = run(of(SMS), said(SendStatus.SENT), settled())
+    assert not run(sent, (FOLLOW_S - 1, ev.TimePassed())).is_closed
+    assert run(sent, (FOLLOW_S, ev.TimePassed())).end is End.FULFILLED
+
+
+def test_the_settlement_of_a_message_that_was_delivered_ends_it_with_the_next_pass() -> None:
+    found = run(of(SMS), said(SendStatus.DELIVERED), settled(), (1, ev.TimePassed()))
+    assert found.end is End.FULFILLED
+
+
+def test_a_message_that_failed_is_over_and_its_money_comes_back() -> None:
+    failed_to_send = run(of(SMS), said(SendStatus.FAILED))
+    assert failed_to_send.state is OrderState.CANCELED
+    assert run(failed_to_send, refunded()).end is End.REFUNDED
+
+
+def test_a_message_that_failed_after_it_was_sent_stays_charged_and_says_so() -> None:
+    found = run(of(SMS), said(SendStatus.SENT), settled(), said(SendStatus.FAILED))
+    assert (found.end, found.spent_msat) == (End.FULFILLED, 2_001_002)
+    assert texts(found.items, ItemKind.SENDING)[-1] == "failed"
+
+
+def test_a_paid_message_cannot_be_canceled_and_one_that_is_not_paid_can() -> None:
+    paid = of(SMS, PAID)
+    assert run(paid, ev.CancelRequested()) == paid
+    unpaid = of(SMS, AWAITING, HtlcState.NONE)
+    assert run(unpaid, ev.CancelRequested()).end is End.CANCELED_UNPAID
+
+
+def test_the_alarm_about_a_slow_message_says_that_the_measure_is_ours() -> None:
+    late_ms = NOW_MS + (POLICY.promise_s + POLICY.alarm_refund_s + 1) * S
+    (alarm,) = alarms(of(SMS, PAID), POLICY, late_ms)
+    assert "our own measure" in alarm
+    assert "promise" not in alarm
+    assert "promises no time" in explain(of(SMS, PAID), POLICY, NOW_MS).next
+
+
+def test_a_sending_that_goes_back_and_forth_does_not_fill_the_disk() -> None:
+    found = of(SMS, PAID)
+    for _ in range(50):
+        found = run(found, said(SendStatus.CREATED), said(SendStatus.SENT))
+    assert len(found.items) <= 10
+
+
+def test_the_message_and_its_recipient_are_no_part_of_what_is_kept_for_ever() -> None:
+    assert (SMS.without_secrets().phone, SMS.without_secrets().message) == ("", "")
+    assert (EMAIL.without_secrets().address, EMAIL.without_secrets().message) == ("", "")
+    assert "+1987" not in SMS.without_secrets().what
+
+
+# --- rentals --------------------------------------------------------------------------------------------------------
+
+
+def rented(**changes: object) -> Order:
+    """Paid for, with its number."""
+    return run(of(RENTAL, NUMBER, IN_FLIGHT, number="447700900123", **changes), settled())
+
+
+def test_a_rental_is_fulfilled_when_it_is_settled_and_stays_open_until_it_ends() -> None:
+    found = rented()
+    assert (found.state, found.is_closed, found.number) == (DELIVERED, False, "447700900123")
+    end_s = 2 * WEEK_S + LONGER_S
+    assert not run(found, (end_s - 1, ev.TimePassed())).is_closed
+    assert run(found, (end_s, ev.TimePassed())).end is End.FULFILLED
+
+
+def test_a_rental_that_settles_before_its_number_comes_waits_for_it() -> None:
+    found = run(of(RENTAL, PAID), settled())
+    assert (found.state, found.is_closed) == (PAID, False)
+    found = run(found, replied(paid=True, number="447700900123"))
+    assert (found.state, found.is_closed) == (DELIVERED, False)
+
+
+def test_a_rental_is_not_closed_by_its_first_message() -> None:
+    found = run(rented(), replied(paid=True, number="447700900123", messages=("one",)))
+    assert not found.is_closed
+    assert duties(found) == {Duty.POLL}
+
+
+def test_a_message_before_the_settlement_fulfils_a_rental_and_the_settlement_is_waited_for() -> None:
+    found = run(of(RENTAL, NUMBER, number="447700900123"), replied(paid=True, messages=("one",)))
+    assert (found.state, found.htlc, found.is_closed) == (DELIVERED, IN_FLIGHT, False)
+    assert not run(found, settled()).is_closed
+
+
+def test_each_message_of_a_list_is_an_item_once_whatever_order_the_replies_come_in() -> None:
+    found = run(
+        rented(),
+        replied(paid=True, messages=("one",)),
+        replied(paid=True, messages=("one", "two", "two")),
+        replied(paid=True, messages=("one",)),
+        replied(paid=True, messages=("two", "one", "two", "three")),
+    )
+    assert texts(found.items, ItemKind.MESSAGE) == ("one", "two", "two", "three")
+
+
+def test_a_code_that_changes_is_a_message_each_time() -> None:
+    found = run(rented(), *(replied(paid=True, number="447700900123", code=code) for code in ("11", "22", "11", "33")))
+    assert texts(found.items, ItemKind.MESSAGE) == ("11", "22", "33")
+
+
+def test_a_code_that_is_in_the_list_is_no_message_of_its_own() -> None:
+    found = run(rented(), replied(paid=True, code="123456", messages=("Your code is 123456.",)))
+    assert texts(found.items, ItemKind.MESSAGE) == ("Your code is 123456.",)
+
+
+def test_the_number_of_messages_has_a_bound_which_is_noted() -> None:
+    keeper = Keeper((), NOW_MS)
+    keeper.messages(str(n) for n in range(MAX_MESSAGES + 5))
+    assert len(keeper.items) == MAX_MESSAGES
+    assert "no more are kept" in keeper.notes[0]
+
+
+def test_an_error_does_not_end_a_rental_that_is_paid_for() -> None:
+    found = run(rented(), replied(paid=True, error="internal error"))
+    assert (found.state, found.is_closed) == (DELIVERED, False)
+
+
+def test_a_rental_that_comes_back_before_it_has_a_number_is_refunded() -> None:
+    assert run(of(RENTAL, PAID), replied(paid=True, error="No available number"), refunded()).end is End.REFUNDED
+
+
+def test_a_rental_is_asked_for_minutes_apart_and_sooner_after_a_message() -> None:
+    hour_ms = NOW_MS + 3600 * S
+    quiet = rented()
+    assert next_poll_at_ms(quiet, hour_ms, POLICY, hour_ms) == hour_ms + 300 * S
+    lively = run(quiet, (3600, replied(paid=True, messages=("one",))))
+    assert next_poll_at_ms(lively, hour_ms, POLICY, hour_ms) == hour_ms + 15 * S
+
+
+# --- money for the account ------------------------------------------------------------------------------------------
+
+
+def test_money_for_the_account_is_there_when_the_hold_invoice_settles() -> None:
+    assert run(of(FUND, AWAITING), settled()).end is End.FULFILLED
+    assert run(of(FUND, PAID), settled()).end is End.FULFILLED
+    assert run(of(FUND, PAID), failed(live=False), refunded()).state is not DELIVERED
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [SPEC, RENTAL, SMS, EMAIL, FUND], ids=lambda spec: spec.kind.value)
+def test_every_kind_says_what_it_is_and_what_comes_next(spec: AnySpec) -> None:
+    found = of(spec, PAID)
+    told = explain(found, POLICY, NOW_MS)
+    assert spec.what in told.summary
+    assert told.next.startswith(spec.comes_next(found))
+    code_words = [] if isinstance(spec, CodeSpec) else ["code"]
+    assert not any(word in f"{told.summary} {told.next}" for word in code_words)
+
+
+@pytest.mark.parametrize("spec", [SPEC, RENTAL, SMS, EMAIL], ids=lambda spec: spec.kind.value)
+def test_only_an_order_from_the_account_asks_for_its_money_at_once(spec: AnySpec) -> None:
+    on_invoice, on_account = spec.placing(is_prepaid=False), spec.placing(is_prepaid=True)
+    assert not on_invoice.needs_key
+    assert "immediate" not in on_invoice.body
+    assert on_account.needs_key
+    assert on_account.body == {**on_invoice.body, "immediate": True}

@@ -1,0 +1,213 @@
+"""Orders that the prepaid account pays: intent first, placed once, and what may be spent counts as spent."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from holdpay.core import events as ev
+from holdpay.core.charge import ChargeState
+from holdpay.core.duties import Duty, duties, next_poll_at_ms
+from holdpay.core.events import Resolution, Resolved
+from holdpay.core.explain import alarms, explain
+from holdpay.core.machine import decide
+from holdpay.core.model import Order
+from holdpay.core.states import End, OrderState
+from holdpay.core.tables import CHARGE_TABLE, phase
+from holdpay.errors import InvariantViolation
+from tests.unit.build import EVENTS, HASH, HOUR, NOW_MS, POLICY, SMS, S, prepaid, quarantined, replied
+
+REQUESTED, PAID, NUMBER, DELIVERED, CANCELED = (
+    OrderState.REQUESTED,
+    OrderState.PAID,
+    OrderState.NUMBER_ASSIGNED,
+    OrderState.DELIVERED,
+    OrderState.CANCELED,
+)
+INTENDED, UNKNOWN, CHARGED, REFUSED, RETURNED = ChargeState
+INTENT = ev.ChargeIntended(10_000)
+TAKEN = ev.OrderPlaced(HASH, None)
+LOST = ev.PlacingFailed("no answer", may_retry=True, is_sure=False)
+NO = ev.PlacingFailed("no such service", may_retry=False)
+UNMOVED = ev.BalanceSeen(10_000, is_alone=True)
+_NEVER_SAID = ev.OrderPlaced | ev.PaymentReported | ev.InvoiceDecoded | ev.PaymentNotFound | ev.CancelAnswered
+OPEN = [(state, charged) for (state, charged) in CHARGE_TABLE if state is not OrderState.ABANDONED]
+
+
+def run(found: Order, *events: ev.Event | tuple[float, ev.Event]) -> Order:
+    for given in events:
+        at_s, event = given if isinstance(given, tuple) else (0, given)
+        found = decide(found, event, POLICY, NOW_MS + int(at_s * S)).order
+    return found
+
+
+def test_the_intent_is_recorded_with_the_balance_before_the_order_is_placed() -> None:
+    found = run(prepaid(REQUESTED), INTENT)
+    assert found.charge is not None
+    assert (found.charge.state, found.charge.balance_before_sat) == (INTENDED, 10_000)
+    assert found.charge.amount_sat == found.quote_sat
+    assert found.spent_msat == found.reserved_msat == 2_000_000
+    assert duties(found) == {Duty.PLACE}
+
+
+def test_a_code_from_the_account_goes_from_the_intent_to_its_end_without_lnd() -> None:
+    found = run(prepaid(REQUESTED), INTENT, TAKEN)
+    assert (found.state, phase(found)) == (PAID, "paid from the account, a number is being found")
+    assert duties(found) == {Duty.POLL}
+    found = run(found, replied(paid=True, number="1555"), replied(paid=True, number="1555", code="012345"))
+    assert (found.end, found.spent_msat, found.payment) == (End.FULFILLED, 2_000_000, None)
+
+
+def test_a_message_from_the_account_is_followed_until_it_is_delivered() -> None:
+    found = run(prepaid(REQUESTED, spec=SMS), INTENT, TAKEN, replied(paid=True, send_status=ev.SendStatus.SENT))
+    assert (found.state, found.is_closed) == (DELIVERED, False)
+    assert run(found, replied(paid=True, send_status=ev.SendStatus.DELIVERED)).end is End.FULFILLED
+
+
+@pytest.mark.parametrize("lost", [LOST, ev.DaemonRestarted()], ids=["the reply was lost", "the process died"])
+def test_what_may_have_been_placed_is_never_placed_again_and_counts_as_spent(lost: ev.Event) -> None:
+    found = run(prepaid(REQUESTED), INTENT, lost)
+    assert found.charge is not None
+    assert found.charge.state is UNKNOWN
+    assert duties(found) == {Duty.BALANCE}
+    assert found.spent_msat == found.reserved_msat == 2_000_000
+    for hours in (1, 24, 24 * 30):
+        late = run(found, (hours * 3600, ev.TimePassed()), (hours * 3600, ev.CancelRequested()))
+        assert not late.is_closed
+        assert late.spent_msat == 2_000_000
+        assert Duty.PLACE not in duties(late)
+    with pytest.raises(InvariantViolation):
+        run(found, INTENT)
+
+
+def test_a_clear_no_spends_nothing_and_may_be_tried_again_with_a_new_intent() -> None:
+    closed = run(prepaid(REQUESTED), INTENT, NO)
+    assert (closed.end, closed.spent_msat) == (End.PROVIDER_REFUSED, 0)
+    again = run(prepaid(REQUESTED), INTENT, ev.PlacingFailed("429", may_retry=True, wait_s=30))
+    assert (again.is_closed, again.spent_msat, duties(again)) == (False, 0, {Duty.PLACE})
+    assert run(again, (31, INTENT), (31, TAKEN)).state is PAID
+
+
+def test_an_unmoved_balance_seen_twice_proves_that_nothing_was_spent() -> None:
+    lost = run(prepaid(REQUESTED), INTENT, LOST)
+    once = run(lost, (1, UNMOVED))
+    assert not once.is_closed
+    assert not run(once, (POLICY.prove_absent_s, UNMOVED)).is_closed
+    found = run(once, (1 + POLICY.prove_absent_s, UNMOVED))
+    assert (found.end, found.spent_msat) == (End.PROVIDER_REFUSED, 0)
+    assert "balance is what it was" in found.reason
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        ev.BalanceSeen(10_000, is_alone=False),
+        ev.BalanceSeen(8_000, is_alone=True),
+        ev.BalanceSeen(12_000, is_alone=True),
+    ],
+    ids=["others moved it too", "it fell", "it rose"],
+)
+def test_a_balance_that_may_have_been_moved_proves_nothing(seen: ev.BalanceSeen) -> None:
+    found = run(prepaid(REQUESTED), INTENT, LOST, (1, UNMOVED), (40, seen), (80, UNMOVED))
+    assert not found.is_closed
+    assert run(found, *((80 + 60 * n, seen) for n in range(1, 30))).spent_msat == 2_000_000
+
+
+def test_without_a_balance_before_nothing_is_proven() -> None:
+    found = run(prepaid(REQUESTED), ev.ChargeIntended(None), LOST, (1, UNMOVED), (100, UNMOVED))
+    assert not found.is_closed
+
+
+def test_two_words_of_one_process_are_needed() -> None:
+    found = run(prepaid(REQUESTED), INTENT, LOST, (1, UNMOVED), (2, ev.DaemonRestarted()), (100, UNMOVED))
+    assert not found.is_closed
+
+
+def test_an_order_that_is_over_gives_its_price_back_to_the_account() -> None:
+    found = run(prepaid(PAID, CHARGED), replied(paid=True, error="No available number"))
+    assert (found.end, found.spent_msat) == (End.REFUNDED, 0)
+
+
+def test_a_charge_for_nothing_is_closed_after_the_long_grace_only() -> None:
+    found = prepaid(PAID, CHARGED)
+    assert not run(found, (POLICY.settled_grace_s - 1, ev.TimePassed())).is_closed
+    late = run(found, (POLICY.settled_grace_s, ev.TimePassed()))
+    assert (late.end, late.spent_msat) == (End.CHARGED_UNFULFILLED, 2_000_000)
+
+
+def test_an_order_that_cannot_be_placed_in_time_is_given_up_for_free() -> None:
+    found = run(prepaid(REQUESTED), (POLICY.pay_within_s, ev.TimePassed()))
+    assert (found.end, found.spent_msat) == (End.PROVIDER_REFUSED, 0)
+
+
+def test_a_cancel_before_the_intent_closes_and_one_after_the_charge_asks_the_provider() -> None:
+    assert run(prepaid(REQUESTED), ev.CancelRequested()).end is End.CANCELED_UNPAID
+    found = run(prepaid(PAID, CHARGED), ev.CancelRequested())
+    assert found.cancel_at_ms == NOW_MS + POLICY.cancel_after_s * S
+    assert Duty.CANCEL in duties(found)
+    assert run(found, (130, ev.CancelAnswered(accepted=True, text=""))).end is End.REFUNDED
+
+
+def test_a_refused_cancel_is_asked_for_again() -> None:
+    found = run(
+        prepaid(PAID, CHARGED), ev.CancelRequested(), (130, ev.CancelAnswered(accepted=False, text="too early"))
+    )
+    assert found.cancel_at_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("resolution", "end", "spent_msat"),
+    [
+        (Resolution.FAILED, End.PROVIDER_REFUSED, 0),
+        (Resolution.SETTLED, End.CHARGED_UNFULFILLED, 2_000_000),
+        (Resolution.WRITTEN_OFF, End.OUTCOME_UNKNOWN, 2_000_000),
+    ],
+)
+def test_a_person_may_say_how_a_charge_ended(resolution: Resolution, end: End, spent_msat: int) -> None:
+    found = run(prepaid(REQUESTED, UNKNOWN), Resolved(resolution, by="ann", why="asked support"))
+    assert (found.end, found.spent_msat) == (end, spent_msat)
+    assert "ann" in found.reason
+
+
+@pytest.mark.parametrize("charged", [CHARGED, REFUSED])
+def test_a_person_is_not_asked_where_the_provider_has_spoken(charged: ChargeState) -> None:
+    found = prepaid(PAID if charged is CHARGED else REQUESTED, charged)
+    assert run(found, Resolved(Resolution.FAILED, by="ann", why="")) == found
+
+
+def test_what_is_unknown_is_an_alarm_and_says_what_to_do() -> None:
+    found = prepaid(REQUESTED, UNKNOWN)
+    (alarm,) = alarms(found, POLICY, NOW_MS + HOUR)
+    assert "nobody can say" in alarm
+    told = explain(found, POLICY, NOW_MS)
+    assert "count as spent" in told.money
+    assert "holdpayd resolve" in told.next
+
+
+@pytest.mark.parametrize(("state", "charged"), OPEN, ids=lambda value: str(value and value.value))
+def test_every_event_in_every_cell_leads_to_a_cell(state: OrderState, charged: ChargeState | None) -> None:
+    found = prepaid(state, charged)
+    for event in [*EVENTS.values(), LOST, NO, TAKEN]:
+        try:
+            after = decide(found, event, POLICY, NOW_MS + S).order
+        except InvariantViolation:
+            # Only what our own code could ask for.
+            assert isinstance(event, _NEVER_SAID)
+            continue
+        assert (after.state, after.charge and after.charge.state) in CHARGE_TABLE
+        assert not (after.is_closed and after.charge and after.charge.state is INTENDED)
+
+
+@pytest.mark.parametrize(("state", "charged"), OPEN, ids=lambda value: str(value and value.value))
+def test_quarantine_ends_by_a_person_only(state: OrderState, charged: ChargeState | None) -> None:
+    aside = quarantined(prepaid(state, charged))
+    for hours in (1, 100, 1000):
+        assert not run(aside, (hours * 3600, ev.TimePassed())).is_closed
+    assert run(aside, Resolved(Resolution.WRITTEN_OFF, by="ann", why="")).is_closed
+
+
+@pytest.mark.parametrize(("state", "charged"), product([PAID, NUMBER], [CHARGED]))
+def test_the_provider_is_asked_as_for_a_held_order(state: OrderState, charged: ChargeState) -> None:
+    found = prepaid(state, charged)
+    assert next_poll_at_ms(found, NOW_MS, POLICY, NOW_MS) == NOW_MS + 2 * S
