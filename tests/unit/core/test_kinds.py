@@ -109,6 +109,16 @@ def test_the_message_and_its_recipient_are_no_part_of_what_is_kept_for_ever() ->
     assert "+1987" not in SMS.without_secrets().what
 
 
+# --- codes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_code_order_that_is_answered_with_the_sms_itself_hands_it_over() -> None:
+    found = run(of(SPEC, NUMBER), replied(paid=True, messages=("Your code is 048010.", "again")), settled())
+    assert (found.end, found.code, found.later_codes) == (End.FULFILLED, "Your code is 048010.", ("again",))
+    both = run(of(SPEC, NUMBER), replied(paid=True, code="048010", messages=("Your code is 048010.",)))
+    assert (both.code, both.later_codes) == ("048010", ())
+
+
 # --- rentals --------------------------------------------------------------------------------------------------------
 
 
