@@ -12,7 +12,7 @@ from holdpay.audit.findings import AuditExit
 from holdpay.cli.daemon import cli
 from holdpay.core.events import OrderQuarantined
 from holdpay.store.store import SqliteStore
-from tests.unit.audit.books import HELD
+from tests.unit.audit.books import HELD, LOST, prepaid
 from tests.unit.audit.test_database import live
 from tests.unit.build import order
 
@@ -125,3 +125,29 @@ def test_resolve_ends_an_order_in_quarantine_also_one_that_asks_nobody(config: P
     assert (done.exit_code, "is closed: canceled unpaid" in done.stdout) == (0, True)
     report = json.loads(run("check", "--config", config, "--offline", "--json").stdout)
     assert (report["exit_code"], report["findings"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "finding"),
+    [
+        (("--failed",), "is closed: provider refused", None),
+        (("--settled",), "is closed: charged unfulfilled", "charged-unfulfilled"),
+        (("--written-off",), "is closed: outcome unknown", "outcome-unknown"),
+    ],
+)
+def test_resolve_says_whether_the_account_was_charged(
+    config: Path, words: tuple[str, ...], told: str, finding: str | None
+) -> None:
+    state = config.with_name("state")
+    state.mkdir(mode=0o700)
+    store = SqliteStore(state / "holdpay.db")
+    request = prepaid()
+    live(store, request, *LOST)
+    store.close()
+    refused = run("resolve", request.id, "--config", config, "--settled", "11" * 32, "--yes", "--why", "so")
+    assert (refused.exit_code, "Say --settled without one" in refused.stderr) == (4, True)
+    done = run("resolve", request.id, "--config", config, *words, "--yes", "--why", "the history says so")
+    assert (done.exit_code, told in done.stdout) == (0, True), done.output
+    assert "the balance was 9,000 sat right before" in done.stdout
+    report = json.loads(run("check", "--config", config, "--offline", "--json").stdout)
+    assert {found["code"] for found in report["findings"]} == ({finding} if finding else set())

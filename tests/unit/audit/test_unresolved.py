@@ -9,7 +9,7 @@ import pytest
 from holdpay.audit.findings import Severity
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.audit.books import FULFILLED, HELD, REFUNDED, book
+from tests.unit.audit.books import FULFILLED, HELD, PREPAID, REFUNDED, book, prepaid
 from tests.unit.build import NOW_MS, POLICY, S, pair, quarantined
 
 HOUR_MS = 3600 * S
@@ -46,6 +46,24 @@ def test_a_charge_without_a_code_is_told_for_a_month() -> None:
     assert (finding.severity, finding.code) == (Severity.WARNING, "charged-unfulfilled")
     assert "preimage" in finding.todo
     assert unresolved_findings(charged, POLICY, NOW_MS + RECENT_MS) == []
+
+
+@pytest.mark.parametrize(
+    ("life", "code"), [("charged, says an operator", "charged-unfulfilled"), ("written off", "outcome-unknown")]
+)
+def test_a_charge_of_the_account_for_nothing_is_told_for_a_month(life: str, code: str) -> None:
+    order = book(*PREPAID[life], request=prepaid()).order
+    (finding,) = unresolved_findings(order, POLICY, NOW_MS + HOUR_MS)
+    assert (finding.severity, finding.code) == (Severity.WARNING, code)
+    assert "preimage" not in finding.todo + finding.text
+    assert unresolved_findings(order, POLICY, NOW_MS + 20 * S + RECENT_MS) == []
+
+
+def test_a_charge_that_may_be_is_open_and_names_what_ends_it() -> None:
+    order = book(*PREPAID["reply lost"], request=prepaid()).order
+    findings = unresolved_findings(order, POLICY, NOW_MS + HOUR_MS)
+    assert findings[0].code == "open"
+    assert f"`holdpayd resolve {order.id}`" in " ".join(finding.todo for finding in findings)
 
 
 def test_an_order_in_quarantine_is_an_error_until_a_person_has_ended_it() -> None:
