@@ -430,7 +430,8 @@ def _after_the_end(order: Order) -> str:
             f" `holdpay orders show {order.id}`, if you want to know. Order again if you still need it."
         )
     if order.end is End.CHARGED_UNFULFILLED:
-        return f"Write to the provider's support with the preimage from `holdpay orders show {order.id}`."
+        proof = "the preimage" if order.charge is None else "what the account's history shows, or the order id"
+        return f"Write to the provider's support with {proof} from `holdpay orders show {order.id}`."
     if order.end is End.PAYMENT_FAILED:
         return (
             "See `holdpay status` for your outbound balance; a higher fee limit, or a channel to the provider's node,"
