@@ -97,9 +97,9 @@ class Keeper:
             self._add(ItemKind.MESSAGE, text)
 
     def sending(self, status: str) -> None:
-        """Each word that differs from the last one."""
+        """Each word that differs from the last one. One that was never said is kept in any case: there are few."""
         known = texts(self.items, ItemKind.SENDING)
-        if (not known or known[-1] != status) and len(known) < MAX_STATES:
+        if status not in known or (known[-1] != status and len(known) < MAX_STATES):
             self._add(ItemKind.SENDING, status)
 
     def unread(self, raw: str, *, has_value: bool) -> None:

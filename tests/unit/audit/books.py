@@ -19,11 +19,10 @@ from holdpay.core.events import (
     Resolved,
     SendStatus,
 )
-from holdpay.core.kinds import FundSpec, RentalSpec, SmsSpec
 from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
 from tests.unit import build
-from tests.unit.build import ALICE, HASH, NOW_MS, POLICY, S
+from tests.unit.build import ALICE, FUND, HASH, NOW_MS, POLICY, RENTAL, SMS, S
 
 Timed = tuple[int, Event]
 """Seconds after NOW_MS, and the event."""
@@ -86,9 +85,6 @@ SAID_SENT: tuple[Timed, ...] = (
     (20, build.replied(NOW_MS + 20 * S, paid=True, send_status=SendStatus.SENT)),
     (30, build.replied(NOW_MS + 30 * S, paid=True, send_status=SendStatus.DELIVERED)),
 )
-SMS = SmsSpec(phone="+19871234567", message="see you at noon")
-RENTAL = RentalSpec(country=187, country_name="United States", service="full", service_name="", weeks=1)
-FUND = FundSpec(amount_sat=2_000)
 KINDS: dict[str, tuple[Order, tuple[Timed, ...]]] = {
     "rental, held with messages": (build.order(spec=RENTAL), (*IN_FLIGHT, *RENTED)),
     "rental, settled": (build.order(spec=RENTAL), (*IN_FLIGHT, RENTED[0], (15, build.settled()), *RENTED[1:])),

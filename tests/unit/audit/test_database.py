@@ -19,9 +19,9 @@ from holdpay.ports import Limits
 from holdpay.store.journal import RAW_LIMIT_BYTES
 from holdpay.store.store import SqliteStore
 from tests.spoiling import spoil
-from tests.unit.audit.books import FULFILLED, HELD, KINDS, LOST, PREPAID, SMS, Timed, prepaid, without_items
+from tests.unit.audit.books import FULFILLED, HELD, KINDS, LOST, PREPAID, Timed, prepaid, without_items
 from tests.unit.audit.conftest import AsNobody
-from tests.unit.build import NOW_MS, POLICY, S, order
+from tests.unit.build import NOW_MS, POLICY, SMS, S, order
 
 LIMITS = Limits(max_open_orders=8, max_pending_sat=100_000, max_spend_per_day_sat=100_000)
 

@@ -13,8 +13,8 @@ from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.kinds import AnySpec
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.audit.books import FULFILLED, FUND, HELD, IN_FLIGHT, REFUNDED, RENTAL, SENT, SMS, Timed, book, changed
-from tests.unit.build import HASH, NOW_MS, POLICY, SPEC, order, pair, replied, settled
+from tests.unit.audit.books import FULFILLED, HELD, IN_FLIGHT, REFUNDED, SENT, Timed, book, changed
+from tests.unit.build import FUND, HASH, NOW_MS, POLICY, RENTAL, SMS, SPEC, order, pair, replied, settled
 
 
 def ended(*life: Timed) -> Order:

@@ -103,6 +103,14 @@ def test_a_sending_that_goes_back_and_forth_does_not_fill_the_disk() -> None:
     assert len(found.items) <= 10
 
 
+def test_a_message_that_is_sent_after_much_back_and_forth_is_known_as_sent() -> None:
+    found = of(SMS, PAID)
+    for _ in range(50):
+        found = run(found, said(SendStatus.CREATED), said(SendStatus.FAILED))
+    found = run(found, said(SendStatus.SENT))
+    assert (found.state, found.spec.is_delivered(found.items)) == (DELIVERED, True)
+
+
 def test_the_message_and_its_recipient_are_no_part_of_what_is_kept_for_ever() -> None:
     assert (SMS.without_secrets().phone, SMS.without_secrets().message) == ("", "")
     assert (EMAIL.without_secrets().address, EMAIL.without_secrets().message) == ("", "")
