@@ -15,7 +15,7 @@ import grpc.aio
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.sandbox.sms4sats_catalog import SERVICES
-from holdpay.sms4sats.catalog import countries
+from holdpay.sms4sats.catalog import bundled
 
 _DAEMON_IS_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
@@ -98,7 +98,7 @@ class Crowd:
 
     def _all_goods(self) -> Iterator[tuple[str, str]]:
         """Each request buys something else, so that a provider order tells whose it is."""
-        pairs = list(itertools.product([str(country.code) for country in countries()], SERVICES))
+        pairs = list(itertools.product([str(country.code) for country in bundled().all], SERVICES))
         self._choices.shuffle(pairs)
         return iter(pairs)
 

@@ -32,6 +32,7 @@ from holdpay.core.lightning import (
 )
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
 from holdpay.ports import (
+    ListedCountry,
     NodeState,
     NodeStatus,
     Placed,
@@ -369,6 +370,10 @@ class FakeProvider:
             raise ProviderRefused('sms4sats says "too late"')
         self._end(order, "canceled by the client")
         return Reply(None, raw='{"status":"OK"}')
+
+    async def countries(self) -> Sequence[ListedCountry]:
+        await asyncio.sleep(LATENCY_S)
+        return [ListedCountry(code=0, name="Russia", is_shown=True, has_rentals=None)]
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         await asyncio.sleep(LATENCY_S)

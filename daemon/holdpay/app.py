@@ -25,12 +25,12 @@ from holdpay.lnd.settings import LndSettings
 from holdpay.lock import SocketClaim, StateLock
 from holdpay.log import configure
 from holdpay.notify import Notifier
-from holdpay.ports import CountryInfo, NodeState, ServiceInfo
+from holdpay.ports import NodeState
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.server import RpcServer
 from holdpay.rpc.service import About, HoldpayService
-from holdpay.sms4sats import catalog
 from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
+from holdpay.sms4sats.directory import RETRY_S, KeptDirectory
 from holdpay.store.store import SqliteStore
 
 DATABASE = "holdpay.db"
@@ -43,19 +43,6 @@ TELL_SILENT_S = 60
 BALANCE_EVERY_S = 600
 
 log = structlog.get_logger()
-
-
-class _Catalog:
-    """The provider's names, as the port wants them."""
-
-    def countries(self) -> Sequence[CountryInfo]:
-        return catalog.countries()
-
-    def resolve_country(self, text: str) -> CountryInfo:
-        return catalog.resolve_country(text)
-
-    def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
-        return catalog.resolve_service(text, services)
 
 
 def run(settings: Settings, config_path: Path) -> int:
@@ -84,7 +71,7 @@ class _Daemon:
     async def serve(self) -> int:
         stop = _stop_signal()
         async with contextlib.AsyncExitStack() as stack:
-            engine, node, account, server = await self._build(stack)
+            engine, node, account, directory, server = await self._build(stack)
             engine.take_over()
             await server.start(self._claim.binding())
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
@@ -99,6 +86,7 @@ class _Daemon:
                     self._clock,
                     every_s=ERASE_EVERY_S,
                 ),
+                Background("countries", directory.refresh, 3 * RETRY_S, self._clock, every_s=RETRY_S),
             ]
             if self._settings.provider.api_key_file and self._settings.provider.warn_balance_below_sat:
                 tasks.append(
@@ -112,7 +100,9 @@ class _Daemon:
             finally:
                 await self._leave(server, running, tasks)
 
-    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Engine, LndNode, Account, RpcServer]:
+    async def _build(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[Engine, LndNode, Account, KeptDirectory, RpcServer]:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
         store = SqliteStore(settings.daemon.state_dir / DATABASE)
         stack.callback(store.close)
@@ -131,7 +121,8 @@ class _Daemon:
             clock=self._clock,
             rng=rng,
         )
-        names = _Catalog()
+        directory = KeptDirectory(provider, self._clock, settings.daemon.state_dir)
+        provider.on_services = directory.saw_services
         about = About(
             started_at_ms=self._clock.now_ms(),
             state_dir=str(settings.daemon.state_dir),
@@ -140,13 +131,13 @@ class _Daemon:
         account = Account(provider, settings.provider.warn_balance_below_sat)
         service = HoldpayService(
             engine=engine,
-            desk=Desk(engine, names, account, settings.provider.ref),
-            catalog=names,
+            desk=Desk(engine, directory, account, settings.provider.ref),
+            catalog=directory,
             account=account,
             feed=self._feed,
             about=about,
         )
-        return engine, node, account, RpcServer(service)
+        return engine, node, account, directory, RpcServer(service)
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""

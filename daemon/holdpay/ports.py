@@ -123,11 +123,34 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class CountryInfo:
-    """A country of the provider's list. ``code`` 0 is a real country."""
+    """A country that can be ordered from. ``code`` 0 is a real country."""
 
     code: int
     name: str
     aliases: tuple[str, ...]
+    is_shown: bool | None = None
+    """Whether the provider's list has it, and not as hidden. None: the list was never seen."""
+    has_rentals: bool | None = None
+    """Whether numbers are rented there. None: the provider does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedCountry:
+    """A row of the provider's list. None: it does not say."""
+
+    code: int
+    name: str
+    is_shown: bool | None
+    has_rentals: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountriesOrigin:
+    """``asked_at_ms``: when the provider told its list; None: never, it is the one that comes with the package.
+    ``is_stale``: the provider was not asked lately, or did not answer."""
+
+    asked_at_ms: int | None
+    is_stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +211,18 @@ class Catalog(Protocol):
         ...
 
 
+class Directory(Catalog, Protocol):
+    """The catalog as it is told to clients. None of it asks the provider."""
+
+    def origin(self) -> CountriesOrigin:
+        """Where ``countries`` come from."""
+        ...
+
+    def seen_services(self) -> Sequence[ServiceInfo]:
+        """All that the provider ever listed for any country, without their stock."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderHealth:
     """For GetStatus."""
@@ -220,6 +255,10 @@ class CodeProvider(Protocol):
     @property
     def health(self) -> ProviderHealth:
         """How it answered last."""
+        ...
+
+    async def countries(self) -> Sequence[ListedCountry]:
+        """Its whole list, never empty."""
         ...
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]: ...

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Placed, RentalOffer, Reply, ServiceInfo, Urgency
+from holdpay.ports import ListedCountry, Placed, RentalOffer, Reply, ServiceInfo, Urgency
 from holdpay.sandbox import bolt11
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Refused, Settled
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
@@ -192,6 +192,20 @@ async def test_services_and_prices_are_for_the_country_asked_for(market: Market)
     standard = await market.client.prices()
     assert (standard.exact_sat, standard.send_sat, standard.rent_from_sat) == (None, 1000, 15_000)
     assert standard.asked_at_ms == market.client_clock.now_ms()
+
+
+async def test_the_countries_are_all_of_the_providers_and_say_where_numbers_are_rented(market: Market) -> None:
+    countries = {country.code: country for country in await market.client.countries()}
+    assert len(countries) == 185
+    assert countries[0] == ListedCountry(code=0, name="Russia", is_shown=True, has_rentals=None)
+    assert {code for code, country in countries.items() if country.has_rentals} == {6, 16}
+
+
+async def test_who_listens_is_told_the_services_that_were_looked_up(market: Market) -> None:
+    told: list[ServiceInfo] = []
+    market.client.on_services = told.extend
+    services = await market.client.services(187)
+    assert told == list(services) != []
 
 
 async def test_rentals_are_for_the_service_asked_for_and_for_all_without_one(market: Market) -> None:

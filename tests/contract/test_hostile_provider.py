@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import CodeProvider, Placed, Prices, RentalOffer, Reply, ServiceInfo, Urgency
+from holdpay.ports import CodeProvider, ListedCountry, Placed, Prices, RentalOffer, Reply, ServiceInfo, Urgency
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import GET_TRIES, MAX_LIST_BYTES, MAX_ORDER_BYTES, Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.fields import MAX_CODE_CHARS, MAX_KEPT_RAW_CHARS, MAX_NUMBER_DIGITS
@@ -40,6 +40,7 @@ CALLS: Final[dict[str, Call]] = {
     "place": lambda client: client.place(CODE),
     "order_status": lambda client: client.order_status(ORDER_ID, Urgency.HELD_WITHOUT_NUMBER),
     "cancel": lambda client: client.cancel(ORDER_ID),
+    "countries": lambda client: client.countries(),
     "services": lambda client: client.services(187),
     "rentals": lambda client: client.rentals("dr"),
     "prices": lambda client: client.prices(187, "dr"),
@@ -49,13 +50,14 @@ EXAMPLES: Final = {
     "place": "createorder*",
     "order_status": "orderstatus*",
     "cancel": "cancelorder",
+    "countries": "getCountries",
     "services": "getnumbersstatus",
     "rentals": "getRentalCountries",
     "prices": "price*",
 }
 """Files with an honest reply to each, as patterns."""
 
-LISTS: Final = frozenset({"services", "rentals"})
+LISTS: Final = frozenset({"countries", "services", "rentals"})
 """Calls whose answers may be long."""
 
 
@@ -162,7 +164,7 @@ def check_value(value: object) -> None:
                 assert sat is None or 1 <= sat <= MAX_PRICE_SAT
         case tuple():
             assert len(value) <= MAX_ROWS
-            assert all(is_sane_rental(row) if isinstance(row, RentalOffer) else is_sane_service(row) for row in value)
+            assert all(is_sane_row(row) for row in value)
         case _:
             pytest.fail(f"a {type(value).__name__} is none of the port's values")
 
@@ -173,6 +175,12 @@ def check_status(status: ProviderStatus) -> None:
     assert status.code is None or (status.code.isprintable() and 1 <= len(status.code) <= MAX_CODE_CHARS)
     assert status.error is None or (status.error and status.error.isprintable() and len(status.error) <= 300)
     check_raw(status.unread, MAX_KEPT_RAW_CHARS)
+
+
+def is_sane_row(row: object) -> bool:
+    if isinstance(row, ListedCountry):
+        return 0 <= row.code < 10**6 and row.name.isprintable() and 1 <= len(row.name) <= 100
+    return is_sane_rental(row) if isinstance(row, RentalOffer) else is_sane_service(row)
 
 
 def is_sane_service(service: Any) -> bool:
@@ -210,6 +218,7 @@ READERS: Final[dict[str, Callable[[Answer], object]]] = {
     "place": parse.placed,
     "order_status": parse.order_status,
     "cancel": parse.cancel_accepted,
+    "countries": parse.countries,
     "services": parse.services,
     "rentals": parse.rentals,
     "prices": lambda answer: parse.prices(answer, asked_at_ms=0),

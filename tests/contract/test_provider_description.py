@@ -40,6 +40,7 @@ DESCRIBED: Final = {
     "createorder": ("POST", "/createorder", 200),
     "createorder_immediate": ("POST", "/createorder", 200),
     "error_500": ("POST", "/createorder", 500),
+    "getCountries": ("GET", "/getCountries", 200),
     "getRentalCountries": ("GET", "/getRentalCountries", 200),
     "getnumbersstatus": ("GET", "/getnumbersstatus", 200),
     "history": ("GET", "/history", 200),
@@ -49,7 +50,7 @@ DESCRIBED: Final = {
     "price": ("GET", "/price", 200),
     "price_query": ("GET", "/price", 200),
 }
-"""Where each of the reference's examples belongs."""
+"""Where each of the examples belongs: the reference's, and of getCountries what its clients read."""
 
 
 # --- the reference --------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ def test_every_example_of_the_reference_is_as_described(name: str) -> None:
 def test_an_example_without_one_of_its_fields_is_not_as_described(name: str) -> None:
     reply = json.loads((EXAMPLES / f"{name}.json").read_text())
     fields = reply[0] if isinstance(reply, list) else reply
-    spared = {"code", "number", "query", "computed"}  # these may be absent
+    spared = {"code", "number", "query", "computed", "visible", "rent"}  # these may be absent
     for field in fields.keys() - spared:
         without = {key: value for key, value in fields.items() if key != field}
         with pytest.raises(jsonschema_rs.ValidationError):
@@ -88,6 +89,7 @@ async def test_every_request_of_our_client_is_as_described() -> None:
             await client.services(country)
             await client.prices(country, "dr")
         await client.prices()
+        await client.countries()
         await client.rentals()
         await client.rentals("dr")
         await client.balance()
@@ -102,6 +104,7 @@ async def test_every_request_of_our_client_is_as_described() -> None:
         "/orderstatus",
         "/cancelorder",
         "/getnumbersstatus",
+        "/getCountries",
         "/getRentalCountries",
         "/price",
         "/balance",

@@ -18,6 +18,7 @@ from holdpay.errors import (
     ProviderUnavailable,
 )
 from holdpay.ports import (
+    ListedCountry,
     NodeState,
     NodeStatus,
     Placed,
@@ -191,6 +192,10 @@ class ProviderPort:
         if not await self._request(what, lambda: self._world.provider.cancel(provider_order_id)):
             raise ProviderRefused("too early")
         return Reply(None, "OK")
+
+    async def countries(self) -> Sequence[ListedCountry]:
+        row = ListedCountry(code=187, name="United States", is_shown=True, has_rentals=True)
+        return await self._request("countries", lambda: (row,))
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         return await self._request("services", lambda: ())

@@ -32,7 +32,7 @@ from holdpay.errors import (
 )
 from holdpay.lnd.ledger import LndLedger
 from holdpay.ports import Limits, Urgency
-from holdpay.sms4sats.catalog import resolve_country
+from holdpay.sms4sats.catalog import bundled
 from holdpay.sms4sats.client import Sms4Sats
 from holdpay.store.store import SqliteStore
 
@@ -138,7 +138,7 @@ def _rebuilt(
 
 def _country(name: str) -> tuple[int, str] | None:
     try:
-        country = resolve_country(name)
+        country = bundled().resolve(name)
     except InvalidRequest:
         return None
     return country.code, country.name

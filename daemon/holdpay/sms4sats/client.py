@@ -43,6 +43,7 @@ from holdpay.ports import (
     Balance,
     Clock,
     Funding,
+    ListedCountry,
     Placed,
     Prices,
     ProviderHealth,
@@ -107,6 +108,8 @@ class Sms4Sats:
         self._services: FreshCache[int, tuple[ServiceInfo, ...]] = FreshCache(clock, FRESH_S)
         self._rentals: FreshCache[str | None, tuple[RentalOffer, ...]] = FreshCache(clock, FRESH_S)
         self._prices: FreshCache[tuple[int | None, str | None], Prices] = FreshCache(clock, FRESH_S)
+        self.on_services: Callable[[Sequence[ServiceInfo]], None] = lambda services: None
+        """Called with what the provider lists for some country."""
         self._answered_at_ms: int | None = None
         self._last_error = ""
         self._request_count = 0
@@ -174,13 +177,21 @@ class Sms4Sats:
         async with self._limiter.turn(Urgency.REFUND, is_counted=False):
             return await self._ask(request, parse.cancel_accepted, MAX_ORDER_BYTES, tries=1)
 
+    async def countries(self) -> Sequence[ListedCountry]:
+        """See ``CodeProvider``."""
+        self._check_pause()
+        request = self._http.build_request("GET", "/getCountries")
+        return await self._look_up(request, parse.countries, MAX_LIST_BYTES)
+
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         """See ``CodeProvider``. Up to FRESH_S old."""
 
         async def ask() -> tuple[ServiceInfo, ...]:
             self._check_pause()
             request = self._http.build_request("GET", "/getnumbersstatus", params={"country": country_code})
-            return await self._look_up(request, parse.services, MAX_LIST_BYTES)
+            found = await self._look_up(request, parse.services, MAX_LIST_BYTES)
+            self.on_services(found)
+            return found
 
         return await self._services.get(country_code, ask)
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, RentalOffer, ServiceInfo
+from holdpay.ports import Balance, Funding, FundingEntry, ListedCountry, Placed, Prices, RentalOffer, ServiceInfo
 from holdpay.sms4sats import fields
 
 T = TypeVar("T")
@@ -206,6 +206,15 @@ def cancel_accepted(answer: Answer) -> None:
         raise _refused(answer, reason)
     if _text(body.get("status")).lower() != "ok":
         raise _nonsense(answer, "an answer to a cancel that is neither yes nor no")
+
+
+def countries(answer: Answer) -> tuple[ListedCountry, ...]:
+    """``/getCountries``. Rows without a number or a name are left out, as long as there are others; some country there
+    must be."""
+    found = _listed(answer, _country, "countries", "a number and a name")
+    if not found:
+        raise _nonsense(answer, "an empty list of countries")
+    return found
 
 
 def services(answer: Answer) -> tuple[ServiceInfo, ...]:
@@ -430,6 +439,14 @@ def _hash(value: object) -> str:
     """32 bytes in hex; empty: it is not that."""
     text = fields.text(value).strip()
     return text.lower() if _WHOLE_ID.fullmatch(text) else ""
+
+
+def _country(row: dict[str, Any]) -> ListedCountry | None:
+    code, name = _whole(row.get("id"), _COUNTRY_CODE), _name(row.get("eng"))
+    if code is None or not name:
+        return None
+    is_shown, has_rentals = fields.truth(row.get("visible")), fields.truth(row.get("rent"))
+    return ListedCountry(code=code, name=name, is_shown=is_shown, has_rentals=has_rentals)
 
 
 def _rental(row: dict[str, Any]) -> RentalOffer | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdpay.core.events import ProviderStatus, SendStatus
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import Balance, Funding, FundingEntry, Placed, Prices, RentalOffer, ServiceInfo
+from holdpay.ports import Balance, Funding, FundingEntry, ListedCountry, Placed, Prices, RentalOffer, ServiceInfo
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.parse import Answer
 
@@ -45,6 +45,7 @@ ALL: list[Callable[[Answer], object]] = [
     parse.placed_prepaid,
     parse.order_status,
     parse.cancel_accepted,
+    parse.countries,
     parse.services,
     parse.rentals,
     prices,
@@ -255,6 +256,33 @@ def test_no_services_are_an_empty_list_and_nonsense_is_not() -> None:
     for body in ([1, 2], {"a": 1}, "null", "5"):
         with pytest.raises(ProviderProtocolError):
             parse.services(answer(body))
+
+
+def country(code: int, name: str, is_shown: bool | None = None, has_rentals: bool | None = None) -> ListedCountry:
+    return ListedCountry(code=code, name=name, is_shown=is_shown, has_rentals=has_rentals)
+
+
+def test_countries_are_read_with_numbers_and_texts_for_each_other() -> None:
+    rows = [
+        {"id": 0, "eng": "Russia", "visible": 1, "rent": "0", "rus": "?"},
+        {"id": "187", "eng": "US\nA", "visible": "false", "rent": True},
+        {"id": 43.0, "eng": "Germany", "rent": None},
+        {"id": 16, "eng": ""},
+        {"eng": "Nowhere"},
+        {"id": -1, "eng": "Nowhere"},
+        7,
+    ]
+    assert parse.countries(answer(rows)) == (
+        country(0, "Russia", True, False),
+        country(187, "US A", False, True),
+        country(43, "Germany"),
+    )
+
+
+@pytest.mark.parametrize("body", [[], [{"id": 5}], [7], {"a": 1}, [{"id": 1, "eng": "x"}] * (parse.MAX_ROWS + 1)])
+def test_a_list_of_countries_without_any_is_nonsense(body: object) -> None:
+    with pytest.raises(ProviderProtocolError):
+        parse.countries(answer(body))
 
 
 def test_the_reference_rentals_have_weeks_and_a_price() -> None:
@@ -480,7 +508,21 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["status", "paid", "code", "number", "error", "reason", "orderId", "payreq", "computed", "receive", "value"]
-FIELDS += ["smsStatus", "messages", "sms", "balance", "orders", "cc", "country", "duration", "price"]
+FIELDS += [
+    "smsStatus",
+    "messages",
+    "sms",
+    "balance",
+    "orders",
+    "cc",
+    "country",
+    "duration",
+    "price",
+    "id",
+    "eng",
+    "visible",
+    "rent",
+]
 
 
 @given(
