@@ -8,6 +8,9 @@ import click
 
 from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
+from holdpay.cli.kinds import Until
+from holdpay.cli.ordering import Ordering, ordering
+from holdpay.cli.params import MAX_INT64
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -16,9 +19,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdo
 _HASH_CHARS = 8
 
 
-@click.group(short_help="Look at the prepaid account at the provider.")
+@click.group(short_help="Look at the prepaid account at the provider, and put money into it.")
 def account() -> None:
-    """Look at the prepaid account at the provider.
+    """Look at the prepaid account at the provider, and put money into it.
 
     The daemon needs the account's API key: put it into a file and name the file in provider.api_key_file.
     """
@@ -59,6 +62,21 @@ def history(app: App, *, preimages: bool, as_json: bool) -> None:
         render.out(render.table(headings, [_row(entry, preimages=preimages) for entry in reply.entries]))
         if reply.HasField("total_sat"):
             render.out(f"{render.sat(reply.total_sat)} in all.")
+
+
+@account.command(short_help="Put money into the account.")
+@click.argument("amount_sat", metavar="AMOUNT", type=click.IntRange(min=1, max=MAX_INT64))
+@ordering
+@pass_app
+@click.pass_context
+def fund(ctx: click.Context, app: App, *, amount_sat: int, ordering: Ordering) -> None:
+    """Put AMOUNT sat into the account, and wait until they are paid for: then "funded" is printed.
+
+    It is an order like any other: its hold invoice is checked, paid and followed, and it counts in the limits.
+    """
+    from holdpay._pb.v1 import holdpay_pb2 as pb
+
+    ordering.follow(ctx, app, pb.SubmitRequest(fund=pb.FundSpec(amount_sat=amount_sat)), Until.SETTLED)
 
 
 def _row(entry: pb.FundingEntry, *, preimages: bool) -> tuple[str, ...]:

@@ -98,8 +98,8 @@ class Client:
                 ) from error
             raise refusal(error) from error
 
-    def get_order(self, order_id: str) -> pb.Order:
-        return self.ask(self.stub.GetOrder, pb.GetOrderRequest(order_id=order_id))
+    def get_request(self, request_id: str) -> pb.Request:
+        return self.ask(self.stub.GetRequest, pb.GetRequestRequest(request_id=request_id))
 
 
 def is_lost(error: grpc.RpcError) -> bool:
@@ -144,6 +144,7 @@ def refusal(error: grpc.RpcError) -> Failure:
 _ADVICE = {
     "OUT_OF_STOCK": "--force orders all the same.",
     "ORDER_NOT_FOUND": "`holdpay orders list` shows them all.",
+    "BALANCE_TOO_LOW": "`holdpay account fund AMOUNT` does; without --prepaid your node pays.",
     "KEY_TAKEN": "Leave --key away to have one made up.",
     "PRICE_UNKNOWN": "Say so with --max-price.",
     "UNKNOWN_COUNTRY": "`holdpay countries` lists them all.",
@@ -153,6 +154,9 @@ _OPTIONS_OF = {
     "max_price_sat": "--max-price",
     "max_fee_sat": "--max-fee",
     "idempotency_key": "--key",
+    "weeks": "--weeks",
+    "ref": "--ref",
+    "webhook_url": "--webhook-url",
     "page_token": "--page",
     "after_cursor": "--after",
 }

@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from holdpay.cli.app import App, pass_app
-from holdpay.cli.params import MAX_INT64, complete_country, duration_s
-
-UNTIL = click.Choice(["number", "code", "settled"])
-timeout_option = click.option(
-    "--timeout",
-    "timeout_s",
-    callback=duration_s,
-    metavar="DURATION",
-    default="25m",
-    show_default=True,
-    help="Stop waiting then; the order goes on.",
-)
+from holdpay.cli.kinds import KINDS, Until
+from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
+from holdpay.cli.params import complete_country
 
 
 @click.command(short_help="Order an activation code and wait for it.")
 @click.argument("country", shell_complete=complete_country)
 @click.argument("service")
-@click.option(
-    "--max-price",
-    "max_price_sat",
-    type=click.IntRange(min=1, max=MAX_INT64),
-    metavar="SAT",
-    help="Pay no invoice above this. (Nor one that is more than 2 % above the quoted price, in any case.)",
-)
-@click.option(
-    "--max-fee",
-    "max_fee_sat",
-    type=click.IntRange(min=0, max=MAX_INT64),
-    metavar="SAT",
-    help="Total routing fee limit.",
-)
-@timeout_option
+@ordering
 @click.option(
     "--until",
-    type=UNTIL,
-    default="code",
+    type=click.Choice([until.value for until in sorted(KINDS["code"].untils)]),
+    default=Until.CODE.value,
     show_default=True,
     help="What to print and wait for; `settled` prints the code, then waits for the end.",
 )
-@click.option("--no-wait", is_flag=True, help="Print the order's id as soon as it is accepted, and leave.")
-@click.option("--key", help="Idempotency key: the same request with the same key is one order.  [default: made up]")
+@click.option("--real-phone", "is_real_phone", is_flag=True, help="On a phone of the provider's own; costs more.")
+@ref_option
+@prepaid_option
 @click.option("--force", is_flag=True, help="Order even if the provider shows no stock.")
-@click.option("--json", "as_json", is_flag=True, help="Print each update as one JSON object on stdout.")
 @pass_app
 @click.pass_context
 def code(
@@ -58,14 +33,12 @@ def code(
     *,
     country: str,
     service: str,
-    max_price_sat: int | None,
-    max_fee_sat: int | None,
-    timeout_s: float,
+    ordering: Ordering,
     until: str,
-    no_wait: bool,
-    key: str | None,
+    is_real_phone: bool,
+    ref: str | None,
+    is_prepaid: bool,
     force: bool,
-    as_json: bool,
 ) -> None:
     """Order an activation code of SERVICE for a phone number of COUNTRY.
 
@@ -74,26 +47,8 @@ def code(
     CODE=$(holdpay code usa openai) works. Leaving does not stop the order: `holdpay orders wait` goes on.
     """
     from holdpay._pb.v1 import holdpay_pb2 as pb
-    from holdpay.cli.feed import Feed
-    from holdpay.cli.follow import Follower, Until, make_view
 
-    if no_wait and ctx.get_parameter_source("until") is click.core.ParameterSource.COMMANDLINE:
+    if ordering.no_wait and ctx.get_parameter_source("until") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--no-wait and --until exclude each other.")
-    request = pb.RequestCodeRequest(
-        country=country,
-        service=service,
-        max_price_sat=max_price_sat,
-        max_fee_sat=max_fee_sat,
-        idempotency_key=f"cli-{os.urandom(8).hex()}" if key is None else key,
-        force=force,
-    )
-    view = make_view(app, as_json=as_json)
-    feed = Feed(
-        app=app,
-        say=view.note,
-        started_ms=app.clock.now_ms(),
-        request=request,
-        deadline_s=app.clock.monotonic_s() + timeout_s,
-    )
-    wanted = Until.ACCEPTED if no_wait else Until(until)
-    ctx.exit(Follower(app, feed, view, wanted).run())
+    spec = pb.CodeSpec(country=country, service=service, real_phone=is_real_phone, ref=ref)
+    ordering.follow(ctx, app, pb.SubmitRequest(code=spec, force=force, prepaid=is_prepaid), Until(until))

@@ -6,6 +6,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli import render
 from holdpay.cli.client import Client
 from holdpay.cli.failure import Failure
+from holdpay.cli.kinds import brief, kind_number, order_of
 from holdpay.cli.sockets import find_socket
 
 PATIENCE_S = 0.7
@@ -23,11 +24,12 @@ def country_names(socket: str | None) -> list[str]:
     return sorted({render.plain(name.lower()) for name in names})
 
 
-def order_ids(socket: str | None) -> list[tuple[str, str]]:
-    """The newest orders' ids, with a few words on each; empty if the daemon does not answer."""
+def order_ids(socket: str | None, kind: str) -> list[tuple[str, str]]:
+    """The newest orders' ids, of a kind or ("") all, with a few words on each; empty if the daemon does not answer."""
     try:
         with Client(find_socket(socket), PATIENCE_S) as client:
-            reply = client.ask(client.stub.ListOrders, pb.ListOrdersRequest(page_size=50), PATIENCE_S)
+            wanted = pb.ListRequestsRequest(page_size=50, kind=kind_number(kind))
+            reply = client.ask(client.stub.ListRequests, wanted, PATIENCE_S)
     except Failure:
         return []
-    return [(order.id, render.plain(f"{order.service}, {order.country}: {order.phase}")) for order in reply.orders]
+    return [(request.id, render.plain(f"{brief(request)}: {order_of(request).phase}")) for request in reply.requests]

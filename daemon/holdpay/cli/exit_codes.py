@@ -16,18 +16,18 @@ class ExitCode(IntEnum):
         member.meaning = meaning
         return member
 
-    DONE = 0, "The code was received, or what was asked for was done."
+    DONE = 0, "What was ordered is here, or what was asked for was done."
     UNEXPECTED = 1, "Something unexpected. If it was about an order, the message says how to look it up."
     REFUSED_INPUT = 2, "The input was refused, by the command line or by the daemon. Nothing was ordered."
     PRICE_TOO_HIGH = 3, "The price is over the limit, or not known. Nothing was ordered."
     NOTHING_PAID = 4, "No payment got through, or the invoice or the order was refused. Nothing was spent."
-    NO_CODE = 5, "Refunded, or canceled before it was paid. No code, nothing was spent."
+    NOT_DELIVERED = 5, "Refunded, or canceled before it was paid. Nothing came, nothing was spent."
     UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."
     STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
     REFUSED_NOW = 8, "Not now: a limit, no stock, or lnd or the provider cannot be used. Nothing was ordered."
     CHARGED_UNFULFILLED = (
         9,
-        "Paid, or perhaps paid, and no code came. `holdpay orders explain` says what to do.",
+        "Paid, or perhaps paid, and nothing came. `holdpay orders explain` says what to do.",
     )
     INTERRUPTED = 130, "Interrupted (^C, SIGTERM) where no order was waited for."
 
@@ -45,8 +45,8 @@ _BY_STATUS = {
 _BY_END = {
     "fulfilled": ExitCode.DONE,
     "fulfilled_free": ExitCode.DONE,
-    "refunded": ExitCode.NO_CODE,
-    "canceled_unpaid": ExitCode.NO_CODE,
+    "refunded": ExitCode.NOT_DELIVERED,
+    "canceled_unpaid": ExitCode.NOT_DELIVERED,
     "invoice_rejected": ExitCode.NOTHING_PAID,
     "provider_refused": ExitCode.NOTHING_PAID,
     "payment_failed": ExitCode.NOTHING_PAID,

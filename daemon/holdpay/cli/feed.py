@@ -1,4 +1,4 @@
-"""An order's updates across lost connections and daemon restarts. Imports grpc: import this module late."""
+"""A request's updates across lost connections and daemon restarts. Imports grpc: import this module late."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_WAIT_S = 2.0
 class Stream(Protocol):
     """A call of the stub that streams updates."""
 
-    def __iter__(self) -> Iterator[pb.OrderUpdate]: ...
+    def __iter__(self) -> Iterator[pb.RequestUpdate]: ...
 
     def cancel(self) -> object: ...
 
@@ -40,10 +40,10 @@ class Lost(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Feed:
-    """Updates of one order, or of all: each once, in their order, none left out.
+    """Updates of one request, or of all: each once, in their order, none left out.
 
-    It begins with `request` (a new order, or the one that its key belongs to) or as a watch on `order_id` ("" for all
-    orders) after `cursor`. Once an order is accepted only WatchOrders is used, so that no reconnect can order anything.
+    It begins with `submit` (a new request, or the one that its key belongs to) or as a watch on `request_id` ("" for
+    all) after `cursor`. Once a request is accepted only WatchRequests is used, so that no reconnect can order anything.
     """
 
     app: App
@@ -53,11 +53,11 @@ class Feed:
     """When the command began, before it asked anything: updates from before it are the past."""
     deadline_s: float | None = None
     """On the app's monotonic clock. None: no end."""
-    request: pb.RequestCodeRequest | None = None
-    order_id: str = ""
+    submit: pb.SubmitRequest | None = None
+    request_id: str = ""
     cursor: int | None = None
-    known: pb.Order | None = None
-    """The order as it was when this feed met it: its first updates may be older."""
+    known: pb.Request | None = None
+    """The request as it was when this feed met it: its first updates may be older."""
     is_sent: bool = field(default=False, init=False)
     """The request may have reached the daemon."""
     _call: Stream | None = field(default=None, init=False)
@@ -71,10 +71,10 @@ class Feed:
 
     @property
     def is_accepted(self) -> bool:
-        """The daemon recorded the request: there is an order."""
-        return self.request is None or bool(self.order_id)
+        """The daemon recorded the request."""
+        return self.submit is None or bool(self.request_id)
 
-    def updates(self) -> Generator[pb.OrderUpdate, None, None]:
+    def updates(self) -> Generator[pb.RequestUpdate, None, None]:
         """Goes on until the caller closes it, or ends with the replay of an order that was closed before.
 
         Raises Unreachable (only at first: nothing was sent), Failure (the daemon refused) and TimedOut.
@@ -84,7 +84,7 @@ class Feed:
         except background.Overdue:
             raise TimedOut from None
 
-    def _produce(self) -> Generator[pb.OrderUpdate, None, None]:
+    def _produce(self) -> Generator[pb.RequestUpdate, None, None]:
         while not self._is_stopped:
             try:
                 with self._connect() as client, closing(self._read(client)) as stream:
@@ -114,14 +114,14 @@ class Feed:
             self.say("The daemon is back.")
         return client
 
-    def _read(self, client: Client) -> Generator[pb.OrderUpdate, None, None]:
+    def _read(self, client: Client) -> Generator[pb.RequestUpdate, None, None]:
         self._call = self._open(client)
         try:
             for update in self._call:
                 if update.shutting_down:
                     raise Lost("it is stopping")
-                if update.HasField("order") and self._is_new(update):
-                    self.known = self.known or self._as_it_is_now(client, update.order)
+                if update.HasField("request") and self._is_new(update):
+                    self.known = self.known or self._as_it_is_now(client, update.request)
                     self._remember(update)
                     yield update
         except grpc.RpcError as error:
@@ -129,40 +129,40 @@ class Feed:
         finally:
             self._call.cancel()
 
-    def _as_it_is_now(self, client: Client, order: pb.Order) -> pb.Order:
-        """An order that was there before this command replays its past."""
-        if order.created_at_ms >= self.started_ms or self.request is None:
-            return order
+    def _as_it_is_now(self, client: Client, request: pb.Request) -> pb.Request:
+        """A request that was there before this command replays its past."""
+        if request.created_at_ms >= self.started_ms or self.submit is None:
+            return request
         try:
-            return client.get_order(order.id)
+            return client.get_request(request.id)
         except Unreachable as lost:
             raise Lost(str(lost)) from lost
 
     def _open(self, client: Client) -> Stream:
         timeout_s = self._remaining_s()
-        if self.request is not None and not self.order_id:
+        if self.submit is not None and not self.request_id:
             self.is_sent = True
-            return client.stub.RequestCode(self.request, timeout=timeout_s)
+            return client.stub.Submit(self.submit, timeout=timeout_s)
         after_cursor = self.cursor
         if after_cursor is None and self.is_sent:
             after_cursor = 0  # nothing came before the connection was lost: read all, and leave out what is older
         self.is_sent = True
-        return client.stub.WatchOrders(
-            pb.WatchOrdersRequest(order_id=self.order_id, after_cursor=after_cursor), timeout=timeout_s
+        return client.stub.WatchRequests(
+            pb.WatchRequestsRequest(request_id=self.request_id, after_cursor=after_cursor), timeout=timeout_s
         )
 
-    def _is_new(self, update: pb.OrderUpdate) -> bool:
+    def _is_new(self, update: pb.RequestUpdate) -> bool:
         if self.cursor is not None:
             return update.cursor > self.cursor
-        return self.request is not None or update.at_ms >= self.started_ms
+        return self.submit is not None or update.at_ms >= self.started_ms
 
-    def _remember(self, update: pb.OrderUpdate) -> None:
+    def _remember(self, update: pb.RequestUpdate) -> None:
         self._wait_s = FIRST_WAIT_S
         self._told.clear()
         self._has_news = True
         self.cursor = max(update.cursor, self.cursor or 0)
-        if self.request is not None:
-            self.order_id = update.order.id
+        if self.submit is not None:
+            self.request_id = update.request.id
 
     def _judge(self, error: grpc.RpcError) -> Exception:
         """What a broken stream means. Once something came, all but an unknown order is a lost stream."""
@@ -173,15 +173,15 @@ class Feed:
             return Lost(details(error))
         if self._has_news:
             return Failure(
-                f"The daemon does not know order {self.order_id} any more ({details(error)}). "
+                f"The daemon does not know order {self.request_id} any more ({details(error)}). "
                 "See whether it runs on another state directory: `holdpay status`.",
                 ExitCode.STILL_OPEN,
             )
         failure = refusal(error)
-        if self.request is not None and failure.exit_code is ExitCode.UNEXPECTED:
+        if self.submit is not None and failure.exit_code is ExitCode.UNEXPECTED:
             return Failure(
                 f"{failure} It is not known whether it was ordered: the same command with --key "
-                f"{self.request.idempotency_key} asks again and orders nothing twice.",
+                f"{self.submit.idempotency_key} asks again and orders nothing twice.",
                 ExitCode.UNEXPECTED,
             )
         return failure

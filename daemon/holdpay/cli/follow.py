@@ -1,10 +1,9 @@
-"""One order followed to what the user waits for (`code`, `orders wait`). Imports grpc: import this module late."""
+"""One request followed to what the user waits for (`code`, `rent`, ...). Imports grpc: import this module late."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import closing
-from enum import StrEnum
 from typing import Protocol
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -13,27 +12,19 @@ from holdpay.cli.app import App
 from holdpay.cli.exit_codes import ExitCode, of_end
 from holdpay.cli.failure import Failure
 from holdpay.cli.feed import Feed, TimedOut
-
-
-class Until(StrEnum):
-    """What ends the wait."""
-
-    ACCEPTED = "accepted"
-    NUMBER = "number"
-    CODE = "code"
-    SETTLED = "settled"
+from holdpay.cli.kinds import Until, answer_of, code_of, is_paid, kind_of, number_of, order_of
 
 
 class View(Protocol):
-    """Where an order's story goes."""
+    """Where a request's story goes."""
 
-    def accepted(self, order: pb.Order) -> None:
-        """The daemon has the order: said once, first."""
+    def accepted(self, request: pb.Request) -> None:
+        """The daemon has the request: said once, first."""
 
-    def update(self, update: pb.OrderUpdate) -> None: ...
+    def update(self, update: pb.RequestUpdate) -> None: ...
 
-    def answer(self, text: str, order: pb.Order) -> None:
-        """The number or the code that was waited for."""
+    def answer(self, text: str, request: pb.Request) -> None:
+        """What was waited for."""
 
     def note(self, text: str) -> None:
         """A sentence for people."""
@@ -46,27 +37,25 @@ class TextView:
 
     def __init__(self, app: App) -> None:
         self._screen = progress.Screen(sys.stderr, app.clock)
-        self._last: pb.Order | None = None
+        self._last: pb.Request | None = None
 
-    def accepted(self, order: pb.Order) -> None:
-        self._screen.line(
-            f"Order {order.id}: {order.service_name or order.service} in {order.country}, "
-            f"for up to {render.sat(order.max_price_sat)} and a fee of up to {render.sat(order.max_fee_sat)}."
-        )
-        self._screen.line(f"Key {order.idempotency_key}.")
+    def accepted(self, request: pb.Request) -> None:
+        self._screen.line(f"Order {request.id}: {request.what}, {progress.limits(request)}.")
+        self._screen.line(f"Key {request.idempotency_key}.")
 
-    def update(self, update: pb.OrderUpdate) -> None:
-        elapsed = render.span(update.at_ms - update.order.created_at_ms)
-        self._screen.live("" if update.order.terminal else update.order.phase, update.order.created_at_ms)
-        for text in progress.changes(self._last, update.order):
+    def update(self, update: pb.RequestUpdate) -> None:
+        request = update.request
+        elapsed = render.span(update.at_ms - request.created_at_ms)
+        self._screen.live("" if request.terminal else order_of(request).phase, request.created_at_ms)
+        for text in progress.changes(self._last, request):
             self._screen.line(f"{elapsed:>8}  {text}")
-        self._last = update.order
+        self._last = request
 
-    def answer(self, text: str, order: pb.Order) -> None:
+    def answer(self, text: str, request: pb.Request) -> None:
         self._screen.live_off()
         render.out(render.plain(text))
-        if order.HasField("code"):
-            self._screen.line(progress.cost(order))
+        if text == answer_of(request):
+            self._screen.line(progress.cost(request))
 
     def note(self, text: str) -> None:
         self._screen.line(text)
@@ -78,13 +67,13 @@ class TextView:
 class JsonView:
     """For programs: one JSON object per update on stdout, and nothing else there."""
 
-    def accepted(self, order: pb.Order) -> None:
-        render.note(f"Order {order.id}. Key {render.plain(order.idempotency_key)}.")
+    def accepted(self, request: pb.Request) -> None:
+        render.note(f"Order {request.id}. Key {render.plain(request.idempotency_key)}.")
 
-    def update(self, update: pb.OrderUpdate) -> None:
+    def update(self, update: pb.RequestUpdate) -> None:
         render.echo_json(update)
 
-    def answer(self, text: str, order: pb.Order) -> None:
+    def answer(self, text: str, request: pb.Request) -> None:
         """It is in the update."""
 
     def note(self, text: str) -> None:
@@ -98,16 +87,16 @@ def make_view(app: App, *, as_json: bool) -> View:
 
 
 class Follower:
-    """One wait. `run` returns the exit code, and says on stderr how to go on where the order is not over."""
+    """One wait. `run` returns the exit code, and says on stderr how to go on where the request is not over."""
 
     def __init__(self, app: App, feed: Feed, view: View, until: Until) -> None:
         self._app = app
         self._feed = feed
         self._view = view
         self._until = until
-        self._is_code_shown = False
+        self._is_answer_shown = False
         self._has_caught_up = False
-        self._last: pb.Order | None = None
+        self._last: pb.Request | None = None
 
     def run(self) -> ExitCode:
         try:
@@ -140,7 +129,7 @@ class Follower:
         with closing(self._feed.updates()) as updates:
             for update in updates:
                 if known is None:
-                    known = self._feed.known or update.order
+                    known = self._feed.known or update.request
                     self._view.accepted(known)
                 self._view.update(update)
                 verdict = self._judge_update(update, known)
@@ -149,97 +138,106 @@ class Follower:
         assert known is not None
         verdict = self._judge(known)
         if verdict is None:
-            raise AssertionError("an open order's feed has no end of its own")
+            raise AssertionError("an open request's feed has no end of its own")
         return verdict
 
-    def _judge_update(self, update: pb.OrderUpdate, known: pb.Order) -> ExitCode | None:
+    def _judge_update(self, update: pb.RequestUpdate, known: pb.Request) -> ExitCode | None:
         """Of the past, which is told as a story, only what still is so counts: a number in it may be dead.
 
         It ends where the story has come to ``known``. The times are no help: a clock can be set back meanwhile.
         """
-        order = update.order
-        is_there = not known.terminal and (order.terminal or _standing(order) == _standing(known))
+        request = update.request
+        is_there = not known.terminal and (request.terminal or _standing(request) == _standing(known))
         self._has_caught_up = self._has_caught_up or is_there
-        self._last = order if self._has_caught_up else known
-        is_told = self._has_caught_up or order.terminal or self._until is Until.ACCEPTED
+        self._last = request if self._has_caught_up else known
+        is_told = self._has_caught_up or request.terminal or self._until is Until.ACCEPTED
         return self._judge(self._last) if is_told else None
 
-    def _judge(self, order: pb.Order) -> ExitCode | None:
+    def _judge(self, request: pb.Request) -> ExitCode | None:
         """The exit code if the wait is over, after the answer was given."""
-        if self._until is Until.SETTLED and order.HasField("code") and not self._is_code_shown:
-            self._is_code_shown = True
-            self._view.answer(order.code, order)
-        if _has_reached(order, self._until):
-            return self._give(order)
-        return self._conclude(order) if order.terminal else None
+        answer = answer_of(request)
+        if self._until is Until.SETTLED and answer is not None and _is_good(request) and not self._is_answer_shown:
+            self._is_answer_shown = True
+            self._view.answer(answer, request)
+        if _has_reached(request, self._until):
+            return self._give(request)
+        return self._conclude(request) if request.terminal else None
 
-    def _give(self, order: pb.Order) -> ExitCode:
+    def _give(self, request: pb.Request) -> ExitCode:
+        wait_on = f"holdpay orders wait {request.id}"
         if self._until is Until.ACCEPTED:
-            self._view.answer(order.id, order)
-            self._view.note(f"It goes on by itself. Wait on with: holdpay orders wait {order.id}")
+            self._view.answer(request.id, request)
+            self._view.note(f"It goes on by itself. Wait on with: {wait_on}")
         elif self._until is Until.NUMBER:
-            self._view.answer(render.phone(order.number), order)
-            has_code = order.HasField("code")
-            self._view.note(
-                f"{'Its code is here already' if has_code else 'Then wait for its code with'}:"
-                f" holdpay orders wait {order.id}"
-            )
-        elif self._until is Until.CODE:
-            self._view.answer(order.code, order)
-        else:
-            return self._conclude(order)
+            self._view.answer(render.phone(number_of(request) or ""), request)
+            if Until.CODE in kind_of(request).untils:
+                is_here = code_of(request) is not None
+                self._view.note(
+                    f"{'Its code is here already' if is_here else 'Then wait for its code with'}: {wait_on}"
+                )
+        elif self._until is not Until.SETTLED:
+            self._view.answer(answer_of(request) or "", request)
+        elif request.terminal:
+            return self._conclude(request)
+        self._tell_of_more(request)
         return ExitCode.DONE
 
-    def _conclude(self, order: pb.Order) -> ExitCode:
-        """The order is closed: well, or without what was waited for."""
-        exit_code = of_end(render.enum_text(order, "end"))
+    def _tell_of_more(self, request: pb.Request) -> None:
+        """It is fulfilled, or as good as that, and stays open."""
+        more = kind_of(request).more
+        if more and not request.terminal and self._until is not Until.ACCEPTED:
+            self._view.note(more.format(id=request.id))
+
+    def _conclude(self, request: pb.Request) -> ExitCode:
+        """The request is closed: well, or without what was waited for."""
+        exit_code = of_end(render.enum_text(request, "end"))
         if exit_code is ExitCode.DONE:
-            if self._is_code_shown:
+            if self._is_answer_shown:
                 return exit_code
-            missing = "number" if self._until is Until.NUMBER else "code"
+            missing = "number" if self._until is Until.NUMBER else kind_of(request).thing.removeprefix("the ")
             raise Failure(
-                f"Order {order.id} ended well, but its {missing} is not stored any more. "
-                f"Read its story with: holdpay orders explain {order.id}",
+                f"Order {request.id} ended well, but its {missing} is not stored any more. "
+                f"Read its story with: holdpay orders explain {request.id}",
                 ExitCode.UNEXPECTED,
             )
-        self._view.note(f"Read what happened with: holdpay orders explain {order.id}")
+        self._view.note(f"Read what happened with: holdpay orders explain {request.id}")
         return exit_code
 
     def _way_back(self) -> str:
         if self._feed.is_accepted:
-            order_id = self._feed.order_id
+            request_id = self._feed.request_id
             known = self._last or self._feed.known
             if known is not None and known.terminal:
-                return f"The order is over. Read what it brought with: holdpay orders show {order_id}"
-            can_cancel = known is None or _can_cancel(known)
-            end = f"; end it with: holdpay orders cancel {order_id}" if can_cancel else ""
-            return f"The order goes on. Wait on with: holdpay orders wait {order_id}{end}"
-        assert self._feed.request is not None
-        key = self._feed.request.idempotency_key
+                return f"The order is over. Read what it brought with: holdpay orders show {request_id}"
+            can_cancel = known is None or known.may_be_canceled
+            end = f"; end it with: holdpay orders cancel {request_id}" if can_cancel else ""
+            return f"The order goes on. Wait on with: holdpay orders wait {request_id}{end}"
+        assert self._feed.submit is not None
+        key = self._feed.submit.idempotency_key
         return (
             "The request was sent and no answer came, so it may have been ordered. The same command with "
             f"--key {key} asks again and orders nothing twice; `holdpay orders list --open` shows what is open."
         )
 
 
-def _standing(order: pb.Order) -> tuple[object, ...]:
+def _standing(request: pb.Request) -> tuple[object, ...]:
     """What an answer is judged by."""
-    return order.state, order.htlc, order.number, order.code
+    order = order_of(request)
+    return order.state, order.htlc, order.charge, request.fulfilled, number_of(request), code_of(request)
 
 
-def _can_cancel(order: pb.Order) -> bool:
-    """Whether the daemon would take the wish: not once the code is here or the HTLC settled, and not twice."""
-    is_wanted = order.HasField("cancel_wanted_at_ms")
-    return not (is_wanted or order.HasField("code") or render.enum_text(order, "htlc") == "settled")
+def _is_good(request: pb.Request) -> bool:
+    """A number receives nothing any more once the money is back."""
+    if request.terminal:
+        return of_end(render.enum_text(request, "end")) is ExitCode.DONE
+    return request.fulfilled or render.enum_text(order_of(request), "htlc") != "failed"
 
 
-def _has_reached(order: pb.Order, until: Until) -> bool:
+def _has_reached(request: pb.Request, until: Until) -> bool:
     if until is Until.ACCEPTED:
         return True
-    if until is Until.NUMBER:  # a number receives nothing any more once the money is back
-        has_ended_well = of_end(render.enum_text(order, "end")) is ExitCode.DONE
-        is_dead = order.terminal or render.enum_text(order, "htlc") == "failed"
-        return order.HasField("number") and (has_ended_well or not is_dead)
-    if until is Until.CODE:
-        return order.HasField("code")
-    return order.terminal
+    if until is Until.NUMBER:
+        return number_of(request) is not None and _is_good(request)
+    if until is Until.SETTLED:
+        return request.terminal or (request.fulfilled and is_paid(request))
+    return answer_of(request) is not None

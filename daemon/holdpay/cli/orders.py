@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdpay.cli import render
+from holdpay.cli import progress, render
 from holdpay.cli.app import App, pass_app
-from holdpay.cli.code import UNTIL, timeout_option
+from holdpay.cli.kinds import KINDS, Until, brief, code_of, kind_number, kind_of, number_of, order_of, texts
+from holdpay.cli.ordering import timeout_option
 from holdpay.cli.params import MAX_INT64, complete_order, past_ms
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def orders(ctx: click.Context) -> None:
 @orders.command("list")
 @click.option("--open", "open_only", is_flag=True, help="Only those that go on.")
 @click.option("--closed", "closed_only", is_flag=True, help="Only those that are over.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Only those of a kind.")
 @click.option("--since", "since_ms", callback=past_ms, metavar="TIME", help="Only newer ones: 2h, 7d or 2026-01-31.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--page", "page_token", default="", metavar="TOKEN", help="Go on where a list was cut off.")
@@ -46,6 +48,7 @@ def list_(
     *,
     open_only: bool,
     closed_only: bool,
+    kind: str | None,
     since_ms: int | None,
     limit: int,
     page_token: str,
@@ -56,8 +59,12 @@ def list_(
 
     if open_only and closed_only:
         raise click.UsageError("--open and --closed exclude each other.")
-    request = pb.ListOrdersRequest(
-        open_only=open_only, closed_only=closed_only, created_from_ms=since_ms, page_token=page_token
+    request = pb.ListRequestsRequest(
+        open_only=open_only,
+        closed_only=closed_only,
+        kind=kind_number(kind or ""),
+        created_from_ms=since_ms,
+        page_token=page_token,
     )
     found = app.call(lambda client: _fetch(client, request, limit))
     if as_json:
@@ -66,40 +73,46 @@ def list_(
         _echo_list(found)
 
 
-def _fetch(client: Client, request: pb.ListOrdersRequest, limit: int) -> pb.ListOrdersResponse:
+def _fetch(client: Client, request: pb.ListRequestsRequest, limit: int) -> pb.ListRequestsResponse:
     """As many pages as it takes, in one answer."""
     request.page_size = min(limit, LARGEST_PAGE)
-    found = client.ask(client.stub.ListOrders, request)
-    while found.next_page_token and len(found.orders) < limit:
+    found = client.ask(client.stub.ListRequests, request)
+    while found.next_page_token and len(found.requests) < limit:
         request.page_token = found.next_page_token
-        request.page_size = min(limit - len(found.orders), LARGEST_PAGE)
-        page = client.ask(client.stub.ListOrders, request)
-        found.orders.extend(page.orders)
+        request.page_size = min(limit - len(found.requests), LARGEST_PAGE)
+        page = client.ask(client.stub.ListRequests, request)
+        found.requests.extend(page.requests)
         found.next_page_token = page.next_page_token
     return found
 
 
-def _echo_list(found: pb.ListOrdersResponse) -> None:
-    if not found.orders:
+def _echo_list(found: pb.ListRequestsResponse) -> None:
+    if not found.requests:
         render.note("No orders.")
         return
-    headings = ("ORDER", "CREATED", "COUNTRY", "SERVICE", "NUMBER", "MONEY", "STATE")
-    render.out(render.table(headings, [_row(order) for order in found.orders]))
+    headings = ("ORDER", "CREATED", "KIND", "WHAT", "NUMBER", "MONEY", "STATE")
+    render.out(render.table(headings, [_row(request) for request in found.requests]))
     if found.next_page_token:
         render.note(f"There are more: add --page {found.next_page_token}, or a higher --limit.")
 
 
-def _row(order: pb.Order) -> tuple[str, ...]:
-    end = render.enum_text(order, "end")
+def _row(request: pb.Request) -> tuple[str, ...]:
+    number = number_of(request)
     return (
-        order.id,
-        render.date_time(order.created_at_ms),
-        order.country,
-        order.service_name or order.service,
-        render.phone(order.number) if order.HasField("number") else "-",
-        _money(order),
-        end.replace("_", " ") if order.terminal and end else order.phase,
+        request.id,
+        render.date_time(request.created_at_ms),
+        render.enum_text(request, "kind") or "?",
+        brief(request),
+        "-" if number is None else render.phone(number),
+        _money(order_of(request)),
+        _end(request) or order_of(request).phase,
     )
+
+
+def _end(request: pb.Request) -> str:
+    """In words. Empty: it is open."""
+    end = render.enum_text(request, "end")
+    return end.replace("_", " ") if request.terminal and end else ""
 
 
 def _money(order: pb.Order) -> str:
@@ -115,89 +128,150 @@ def _money(order: pb.Order) -> str:
 @_json
 @pass_app
 def show(app: App, *, order: str, as_json: bool) -> None:
-    """Show all that is known of ORDER, its code and its preimage too.
+    """Show all that is known of ORDER: what was delivered, the text that was sent, and its preimage too.
 
-    "Unread reply" is what the provider answered where holdpayd could not read the number or the code: look in it.
+    "Unread reply" is what the provider answered where holdpayd could not read what it delivers: look in it.
     """
-    found = app.call(lambda client: client.get_order(order))
+    found = app.call(lambda client: client.get_request(order))
     if as_json:
         render.echo_json(found)
     else:
-        render.out(render.facts(_order_facts(found)))
+        render.out(render.facts(_facts(found)))
 
 
-def _order_facts(order: pb.Order) -> list[tuple[str, str]]:
-    end = render.enum_text(order, "end")
-    code_note = " (came as a number: zeros at its beginning may be missing)" if order.code_may_lack_zeros else ""
+def _facts(request: pb.Request) -> list[tuple[str, str]]:
+    order = order_of(request)
+    ended = f"{render.date_time(request.closed_at_ms)}, {_end(request)}" if request.HasField("closed_at_ms") else ""
+    erased = f"{render.date_time(request.erased_at_ms)}: what was delivered" if request.HasField("erased_at_ms") else ""
+    is_hash = order.provider_order_id == order.payment_hash
+    wish = render.date_time(request.cancel_wanted_at_ms) if request.HasField("cancel_wanted_at_ms") else ""
     return [
-        ("Order", order.id),
-        ("Key", order.idempotency_key),
-        (
-            "Service",
-            f"{order.service_name or order.service} ({order.service}) in {order.country} ({order.country_code})",
-        ),
-        ("Created", render.date_time(order.created_at_ms)),
-        ("State", f"{render.enum_text(order, 'state')}, HTLC {render.enum_text(order, 'htlc')}: {order.phase}"),
-        ("Ended", f"{render.date_time(order.closed_at_ms)}, {end}" if order.HasField("closed_at_ms") else ""),
-        ("Reason", order.reason),
-        ("Number", render.phone(order.number) if order.HasField("number") else ""),
-        *(("Earlier number", f"{render.phone(number)} (replaced)") for number in order.earlier_numbers),
-        ("Code", order.code + code_note if order.HasField("code") else ""),
-        *(("Later code", code) for code in order.later_codes),
-        ("Unread reply", render.one_line(order.unread) if order.HasField("unread") else ""),
-        (
-            "Erased",
-            f"{render.date_time(order.erased_at_ms)}: number and code" if order.HasField("erased_at_ms") else "",
-        ),
-        *_order_money(order),
-        ("Cancel wanted", render.date_time(order.cancel_wanted_at_ms) if order.HasField("cancel_wanted_at_ms") else ""),
-        ("Payment hash", f"{order.payment_hash} (a secret: it fetches the code)" if order.payment_hash else ""),
+        ("Order", request.id),
+        ("Key", request.idempotency_key),
+        *_what_was_ordered(request),
+        ("Created", render.date_time(request.created_at_ms)),
+        ("State", _state(order)),
+        ("Ended", ended),
+        ("Reason", request.reason),
+        *_items(request),
+        ("Erased", erased),
+        *_money_facts(request, order),
+        ("Cancel wanted", wish),
+        ("Provider's id", _secret("" if is_hash else order.provider_order_id)),
+        ("Payment hash", _secret(order.payment_hash)),
         ("Preimage", order.preimage),
-        *(("ALARM", alarm) for alarm in order.alarms),
+        *(("ALARM", alarm) for alarm in request.alarms),
     ]
 
 
-def _order_money(order: pb.Order) -> list[tuple[str, str]]:
-    limits = f"up to {render.sat(order.max_price_sat)}, fee up to {render.sat(order.max_fee_sat)}"
+def _what_was_ordered(request: pb.Request) -> list[tuple[str, str]]:
+    what = request.WhichOneof("understood")
+    facts = [("What", f"{request.what}{', from the prepaid account' if request.prepaid else ''}")]
+    if what in {"code", "rental"}:
+        bought = request.code if what == "code" else request.rental
+        country = f"{bought.country} ({bought.country_code if bought.HasField('country_code') else '?'})"
+        facts.append(("Service", f"{bought.service_name or bought.service} ({bought.service}) in {country}"))
+    if what == "rental" and request.rental.HasField("ends_at_ms"):
+        facts.append(("Rented until", f"{render.date_time(request.rental.ends_at_ms)}, as far as known"))
+    if what == "sms":
+        facts.append(("Text", render.one_line(request.sms.message)))
+    if what == "email":
+        facts.append(("Text", render.one_line(request.email.message)))
+    return facts
+
+
+def _state(order: pb.Order) -> str:
+    htlc, charge = render.enum_text(order, "htlc"), render.enum_text(order, "charge")
+    money = f", HTLC {htlc}" if htlc else f", charge {charge}" if charge else ""
+    return f"{render.enum_text(order, 'state')}{money}: {order.phase}"
+
+
+def _items(request: pb.Request) -> list[tuple[str, str]]:
+    number, code = number_of(request), code_of(request)
+    notes = [" (came as a number: zeros at its beginning may be missing)" for item in request.items if _is_odd(item)]
     return [
-        ("Limits", limits),
+        ("Number", "" if number is None else render.phone(number)),
+        *(("Earlier number", f"{render.phone(earlier)} (replaced)") for earlier in texts(request, "number")[:-1]),
+        ("Code", "" if code is None else f"{code}{notes[0] if notes else ''}"),
+        *(("Later code", later) for later in texts(request, "code")[1:]),
+        *(("Message", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "message"),
+        *(("Sending", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "sending"),
+        *(("Unread reply", render.one_line(unread)) for unread in texts(request, "unread")),
+    ]
+
+
+def _is_odd(item: pb.Item) -> bool:
+    return item.may_lack_zeros and render.enum_text(item, "kind") == "code"
+
+
+def _item_line(item: pb.Item) -> str:
+    return f"{render.date_time(item.seen_at_ms)}  {render.one_line(item.text)}"
+
+
+def _secret(text: str) -> str:
+    return f"{text} (a secret: it fetches what was delivered)" if text else ""
+
+
+def _money_facts(request: pb.Request, order: pb.Order) -> list[tuple[str, str]]:
+    before = render.sat(order.balance_before_sat) if order.HasField("balance_before_sat") else ""
+    return [
+        ("Limits", progress.limits(request).removeprefix("for ")),
         ("Quote", render.sat(order.quote_sat) if order.HasField("quote_sat") else ""),
-        ("Invoice", render.msat(order.amount_msat) if order.HasField("amount_msat") else ""),
+        (
+            "Price" if request.prepaid else "Invoice",
+            render.msat(order.amount_msat) if order.HasField("amount_msat") else "",
+        ),
         ("Fee", render.msat(order.fee_msat) if order.HasField("fee_msat") else ""),
-        ("Locked", render.msat(order.locked_msat)),
+        ("Balance before", before),
+        ("Locked", "" if request.prepaid else render.msat(order.locked_msat)),
         ("Spent", render.msat(order.spent_msat)),
         ("Expiry height", f"{order.expiry_height:,}" if order.HasField("expiry_height") else ""),
         ("Promised end", render.date_time(order.promise_until_ms) if order.HasField("promise_until_ms") else ""),
-        ("Dispatches", str(order.dispatches)),
+        ("Dispatches", "" if request.prepaid else str(order.dispatches)),
         ("Next dispatch", render.date_time(order.next_dispatch_at_ms) if order.HasField("next_dispatch_at_ms") else ""),
     ]
 
 
 @orders.command()
 @_order
-@click.option("--until", type=UNTIL, default="code", show_default=True, help="What to print and wait for.")
+@click.option(
+    "--until",
+    type=click.Choice([until.value for until in Until if until is not Until.ACCEPTED]),
+    help="What to print and wait for.  [default: what was ordered]",
+)
 @timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print each update as one JSON object on stdout.")
 @pass_app
 @click.pass_context
-def wait(ctx: click.Context, app: App, *, order: str, until: str, timeout_s: float, as_json: bool) -> None:
-    """Wait for ORDER, as `holdpay code` does, from its beginning."""
+def wait(ctx: click.Context, app: App, *, order: str, until: str | None, timeout_s: float, as_json: bool) -> None:
+    """Wait for ORDER, as the command that ordered it does, from its beginning."""
     from holdpay.cli.feed import Feed
-    from holdpay.cli.follow import Follower, Until, make_view
+    from holdpay.cli.follow import Follower, make_view
 
     started_ms, deadline_s = app.clock.now_ms(), app.clock.monotonic_s() + timeout_s
-    known = app.call(lambda client: client.get_order(order))
+    known = app.call(lambda client: client.get_request(order))
+    wanted = _wanted(known, until)
     view = make_view(app, as_json=as_json)
     feed = Feed(
         app=app,
         say=view.note,
         started_ms=started_ms,
-        order_id=known.id,
+        request_id=known.id,
         cursor=0,
         known=known,
         deadline_s=deadline_s,
     )
-    ctx.exit(Follower(app, feed, view, Until(until)).run())
+    ctx.exit(Follower(app, feed, view, wanted).run())
+
+
+def _wanted(request: pb.Request, until: str | None) -> Until:
+    possible = kind_of(request).untils
+    wanted = possible[0] if until is None else Until(until)
+    if wanted not in possible:
+        raise click.UsageError(
+            f"Order {request.id} is for {request.what}. Wait --until {' or '.join(possible)}, or leave it away."
+        )
+    return wanted
 
 
 @orders.command()
@@ -216,30 +290,29 @@ def watch(app: App, *, order: str, after_cursor: int | None, as_json: bool) -> N
     from holdpay.cli.feed import Feed
 
     started_ms = app.clock.now_ms()
-    known = app.call(lambda client: client.get_order(order)) if order else None
+    known = app.call(lambda client: client.get_request(order)) if order else None
     if known is not None:
         if known.terminal and after_cursor is None:
             render.note("The order is over: nothing more will come. Add --after 0 to see what came.")
             return
         order = known.id
-    feed = Feed(app=app, say=render.note, started_ms=started_ms, order_id=order, cursor=after_cursor, known=known)
+    feed = Feed(app=app, say=render.note, started_ms=started_ms, request_id=order, cursor=after_cursor, known=known)
     with closing(feed.updates()) as updates:
         for update in updates:
             if as_json:
                 render.echo_json(update)
             else:
                 render.out(render.plain(_watch_line(update)))
-            if order and update.order.terminal:
+            if order and update.request.terminal:
                 return
 
 
-def _watch_line(update: pb.OrderUpdate) -> str:
-    order = update.order
-    end = render.enum_text(order, "end")
-    standing = f"closed: {end.replace('_', ' ')}" if order.terminal and end else order.phase
+def _watch_line(update: pb.RequestUpdate) -> str:
+    request = update.request
+    end = _end(request)
+    standing = f"closed: {end}" if end else order_of(request).phase
     when = render.date_time(update.at_ms)
-    bought = f"{order.service_name or order.service}, {order.country}"
-    return f"{when}  {update.cursor}  {order.id}  {bought}  {update.event}  {standing}"
+    return f"{when}  {update.cursor}  {request.id}  {brief(request)}  {update.event}  {standing}"
 
 
 @orders.command()
@@ -247,10 +320,13 @@ def _watch_line(update: pb.OrderUpdate) -> str:
 @_json
 @pass_app
 def cancel(app: App, *, order: str, as_json: bool) -> None:
-    """Ask for ORDER to be canceled. The wish is kept; a code that comes first wins."""
+    """Ask for ORDER to be canceled. The wish is kept; what comes first wins.
+
+    Messages and money for the prepaid account cannot be canceled any more once they are paid for.
+    """
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    reply = app.call(lambda client: client.ask(client.stub.CancelOrder, pb.CancelOrderRequest(order_id=order)))
+    reply = app.call(lambda client: client.ask(client.stub.CancelRequest, pb.CancelRequestRequest(request_id=order)))
     if as_json:
         render.echo_json(reply)
     else:
@@ -265,11 +341,11 @@ def explain(app: App, *, order: str, as_json: bool) -> None:
     """Say in plain words what happened to ORDER, where the money is, and what happens next."""
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    reply = app.call(lambda client: client.ask(client.stub.ExplainOrder, pb.ExplainOrderRequest(order_id=order)))
+    reply = app.call(lambda client: client.ask(client.stub.ExplainRequest, pb.ExplainRequestRequest(request_id=order)))
     if as_json:
         render.echo_json(reply)
         return
-    pairs = [("Order", reply.order.id), ("Now", reply.summary), ("Money", reply.money), ("Next", reply.next)]
+    pairs = [("Order", reply.request.id), ("Now", reply.summary), ("Money", reply.money), ("Next", reply.next)]
     render.out(render.facts(pairs))
     render.out("\nWhat happened")
     for entry in reply.history:

@@ -62,11 +62,21 @@ def complete_country(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def complete_order(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The newest order ids, with what they are."""
+    return _complete_order(ctx, incomplete, "")
+
+
+def complete_rental(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The newest ones of rented numbers."""
+    return _complete_order(ctx, incomplete, "rental")
+
+
+def _complete_order(ctx: click.Context, incomplete: str, kind: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
     from holdpay.cli.complete import order_ids
 
-    return [CompletionItem(id_, help=help_) for id_, help_ in order_ids(_socket_of(ctx)) if id_.startswith(incomplete)]
+    found = order_ids(_socket_of(ctx), kind)
+    return [CompletionItem(id_, help=help_) for id_, help_ in found if id_.startswith(incomplete)]
 
 
 def _socket_of(ctx: click.Context) -> str | None:

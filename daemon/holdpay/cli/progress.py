@@ -1,4 +1,4 @@
-"""What a person reads while an order goes on: a line for each thing that changed, and on a terminal a live line."""
+"""What a person reads while a request goes on: a line for each thing that changed, and on a terminal a live line."""
 
 from __future__ import annotations
 
@@ -13,64 +13,98 @@ import click
 
 from holdpay.cli import render
 from holdpay.cli.app import Clock
+from holdpay.cli.kinds import kind_of, number_of, order_of, texts
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
 _ENDS = {
-    "fulfilled": "done: the code arrived and is paid",
-    "fulfilled_free": "done: the code arrived, and nothing was charged",
-    "refunded": "over: no code; the money is back",
+    "fulfilled": "done: {came} and is paid",
+    "fulfilled_free": "done: {came}, and nothing was charged",
+    "refunded": "over: {thing} did not come; the money is back",
     "canceled_unpaid": "over: canceled before anything was paid",
     "invoice_rejected": "over: the invoice broke our rules; nothing was paid",
     "provider_refused": "over: the provider did not take the order; nothing was paid",
     "payment_failed": "over: no payment got through; nothing was spent",
-    "charged_unfulfilled": "over: paid, but no code came; the preimage is the proof for the provider's support",
+    "charged_unfulfilled": "over: paid, but {thing} did not come; write to the provider's support",
+    "outcome_unknown": "over: {thing} did not come, and nobody can say whether it was paid; it counts as spent",
 }
+_SENDINGS = {"delivered": "the provider says that it was delivered", "failed": "the provider says that sending failed"}
+"""Of how a sending goes, what the phase does not say."""
 
 
-def changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
-    """The lines for what is in `order` and was not in `before` (None: nothing was known)."""
-    yield from _phase_changes(before, order)
-    yield from _money_changes(before, order)
-    yield from _wish_changes(before, order)
-    if order.reason and (before is None or before.reason != order.reason):
-        yield order.reason
+def limits(request: pb.Request) -> str:
+    """How much may be spent for it."""
+    order = order_of(request)
+    if request.prepaid:
+        return f"for up to {render.sat(order.max_price_sat)} of the prepaid account"
+    return f"for up to {render.sat(order.max_price_sat)} and a fee of up to {render.sat(order.max_fee_sat)}"
+
+
+def changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
+    """The lines for what is in `request` and was not in `before` (None: nothing was known)."""
+    order_before = None if before is None else order_of(before)
+    yield from _phase_changes(before, request)
+    yield from _item_changes(before, request)
+    yield from _money_changes(order_before, order_of(request), is_prepaid=request.prepaid)
+    yield from _wish_changes(before, request)
+    if request.reason and (before is None or before.reason != request.reason):
+        yield request.reason
     known = set(before.alarms) if before is not None else set()
-    yield from (f"ALARM: {alarm}" for alarm in order.alarms if alarm not in known)
-    if order.terminal and not (before is not None and before.terminal):
-        end = render.enum_text(order, "end")
-        yield _ENDS.get(end or "", f"over: {end}")
+    yield from (f"ALARM: {alarm}" for alarm in request.alarms if alarm not in known)
+    if request.terminal and not (before is not None and before.terminal):
+        end, kind = render.enum_text(request, "end"), kind_of(request)
+        yield _ENDS.get(end or "", f"over: {end}").format(thing=kind.thing, came=kind.came)
 
 
-def _phase_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
-    if order.phase and not order.terminal and (before is None or before.phase != order.phase):
-        yield order.phase
-    if _is_news(before, order, "number"):
-        yield _number_line(before, order)
-    if _is_news(before, order, "code") and order.code_may_lack_zeros:
+def _phase_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
+    phase = order_of(request).phase
+    if phase and not request.terminal and (before is None or order_of(before).phase != phase):
+        yield phase
+
+
+def _item_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
+    def news(kind: str) -> list[str]:
+        known = 0 if before is None else len(texts(before, kind))
+        return texts(request, kind)[known:]
+
+    if news("number"):
+        yield _number_line(before, request)
+    new_codes = news("code")
+    if new_codes and len(new_codes) == len(texts(request, "code")) and _may_lack_zeros(request):
         yield "the provider sent the code as a number: zeros at its beginning may be missing"
-    if len(order.later_codes) > (len(before.later_codes) if before is not None else 0):
-        yield f"the provider sent another code; the first one counts, `holdpay orders show {order.id}` shows all"
-    if _is_news(before, order, "unread") and not order.HasField("code"):
-        yield f"the provider's reply could not be read; see it with `holdpay orders show {order.id}`"
+    if new_codes and len(texts(request, "code")) > 1:
+        yield f"the provider sent another code; the first one counts, `holdpay orders show {request.id}` shows all"
+    if count := len(news("message")):
+        came = "a message came" if count == 1 else f"{count:,} messages came"
+        yield f"{came}; read with `holdpay rent messages {request.id}`"
+    yield from (_SENDINGS[text] for text in news("sending") if text in _SENDINGS)
+    unread = texts(request, "unread")
+    if unread and not request.fulfilled and (before is None or texts(before, "unread") != unread):
+        yield f"the provider's reply could not be read; see it with `holdpay orders show {request.id}`"
 
 
-def _number_line(before: pb.Order | None, order: pb.Order) -> str:
-    number, earlier = render.phone(order.number), order.earlier_numbers
+def _may_lack_zeros(request: pb.Request) -> bool:
+    return next(item.may_lack_zeros for item in request.items if render.enum_text(item, "kind") == "code")
+
+
+def _number_line(before: pb.Request | None, request: pb.Request) -> str:
+    *earlier, number = (render.phone(number) for number in texts(request, "number"))
     if not earlier:
         return f"the number is {number}"
-    if before is not None and before.HasField("number"):
-        return f"the provider replaced the number: it is {number} now, no longer {render.phone(earlier[-1])}"
-    return f"the number is {number}; it replaced {render.phone(earlier[-1])}"
+    if before is not None and number_of(before) is not None:
+        return f"the provider replaced the number: it is {number} now, no longer {earlier[-1]}"
+    return f"the number is {number}; it replaced {earlier[-1]}"
 
 
-def _money_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
+def _money_changes(before: pb.Order | None, order: pb.Order, *, is_prepaid: bool) -> Iterator[str]:
     was_locked_msat, locked_msat = _surely_locked_msat(before), _surely_locked_msat(order)
     if locked_msat and (locked_msat != was_locked_msat or _is_news(before, order, "expiry_height")):
         yield locked(order)
-    if order.spent_msat and (before is None or before.spent_msat != order.spent_msat):
-        yield spent(order)
+    was_spent = None if before is None else (before.spent_msat, before.charge)
+    is_being_charged = render.enum_text(order, "charge") == "intended"
+    if order.spent_msat and was_spent != (order.spent_msat, order.charge) and not is_being_charged:
+        yield spent(order, is_prepaid=is_prepaid)
     if was_locked_msat and not locked_msat and not order.spent_msat:
         yield "nothing is locked any more"
     if order.dispatches > max(1, before.dispatches if before is not None else 1):
@@ -88,11 +122,12 @@ def _surely_locked_msat(order: pb.Order | None) -> int:
     return 0 if is_beginning else order.locked_msat
 
 
-def _wish_changes(before: pb.Order | None, order: pb.Order) -> Iterator[str]:
-    if not _is_news(before, order, "cancel_wanted_at_ms"):
+def _wish_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
+    if not request.HasField("cancel_wanted_at_ms") or (before is not None and before.HasField("cancel_wanted_at_ms")):
         return
+    order = order_of(request)
     when = f"; the provider can be asked from {render.clock_time(order.cancel_from_ms)} on"
-    yield f"you asked to cancel{when if order.HasField('cancel_from_ms') and not order.terminal else ''}"
+    yield f"you asked to cancel{when if order.HasField('cancel_from_ms') and not request.terminal else ''}"
 
 
 def _is_news(before: pb.Order | None, order: pb.Order, name: str) -> bool:
@@ -112,15 +147,20 @@ def locked(order: pb.Order) -> str:
     return "; ".join(parts)
 
 
-def spent(order: pb.Order) -> str:
+def spent(order: pb.Order, *, is_prepaid: bool) -> str:
+    amount = render.msat(order.spent_msat)
+    if is_prepaid:
+        perhaps = "" if render.enum_text(order, "charge") == "charged" else "perhaps "
+        return f"{perhaps}spent {amount} of the prepaid account"
     fee = f", {render.msat(order.fee_msat)} of it routing fee" if order.HasField("fee_msat") else ""
-    return f"spent {render.msat(order.spent_msat)}{fee}"
+    return f"spent {amount}{fee}"
 
 
-def cost(order: pb.Order) -> str:
-    """What a code costs that has just arrived, settled or about to be."""
+def cost(request: pb.Request) -> str:
+    """What something costs that has just arrived, settled or about to be."""
+    order = order_of(request)
     if order.spent_msat:
-        return f"Cost: {render.msat(order.spent_msat)}."
+        return f"Cost: {render.msat(order.spent_msat)}{' of the prepaid account' if request.prepaid else ''}."
     if order.paid_before:
         return "Cost: nothing now; your node had paid this hold invoice before."
     if order.locked_msat:

@@ -16,6 +16,8 @@ from holdpay.cli.completion import completion
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.failure import Failure
 from holdpay.cli.orders import orders
+from holdpay.cli.rent import rent
+from holdpay.cli.send import email, sms
 from holdpay.cli.status import status
 
 PROGRAM = "holdpay"
@@ -58,10 +60,13 @@ class Holdpay(click.Group):
 @click.version_option(holdpay.__version__, prog_name=PROGRAM)
 @click.pass_context
 def cli(ctx: click.Context, *, socket: str | None) -> None:
-    """Buy activation codes from sms4sats through your own lnd. A client of the daemon holdpayd."""
+    """Buy from sms4sats through your own lnd: activation codes, rented numbers, SMS and e-mails that it sends.
+
+    A client of the daemon holdpayd.
+    """
     clock = ctx.find_object(Clock) or Clock()
     ctx.obj = App(socket, clock)
 
 
-for command in (code, orders, account, countries, services, prices, status, completion):
+for command in (code, rent, sms, email, account, orders, countries, services, prices, status, completion):
     cli.add_command(command)

@@ -56,7 +56,7 @@ def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, s
 def _out_facts(out: pb.MoneyOut, now_ms: int) -> list[tuple[str, str]]:
     parts = [
         (
-            f"{out.order_id}: {render.msat(out.locked_msat)} since {render.clock_time(out.since_ms)}"
+            f"{out.request_id}: {render.msat(out.locked_msat)} since {render.clock_time(out.since_ms)}"
             f" ({render.span(now_ms - out.since_ms)})"
         ),
         out.phase,
@@ -66,7 +66,7 @@ def _out_facts(out: pb.MoneyOut, now_ms: int) -> list[tuple[str, str]]:
         parts.append(f"promised until {render.clock_time(out.promise_until_ms)}{over}")
     if out.HasField("expiry_height"):
         parts.append(f"expires at {render.height(out.expiry_height)}{_left(out)}")
-    alarms = [("ALARM", alarm.removeprefix(f"order {out.order_id}: ")) for alarm in out.alarms]
+    alarms = [("ALARM", alarm.removeprefix(f"order {out.request_id}: ")) for alarm in out.alarms]
     return [("Money out", "; ".join(parts)), *alarms, ("", out.next)]
 
 
@@ -104,7 +104,7 @@ def _provider_facts(provider: pb.ProviderStatus, now_ms: int) -> list[tuple[str,
 
 def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
     money = reply.money
-    waiting = f", and {money.settled_orders} paid without a code yet" if money.settled_orders else ""
+    waiting = f", and {money.settled_orders} paid and not delivered yet" if money.settled_orders else ""
     return [
         ("Open", f"{reply.open_orders:,} of {money.max_open_orders:,} orders{waiting}"),
         ("Pending", f"{_bare_sat(money.pending_msat)} of {render.sat(money.max_pending_sat)}"),

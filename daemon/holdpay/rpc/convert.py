@@ -33,8 +33,9 @@ def end_from_pb(number: int) -> End | None:
     return _ENDS_BACK.get(pb.End.ValueType(number))
 
 
-def request_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Request:
-    """A request with its order as it was, and with what concerned an operator, at ``at_ms``."""
+def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.Request:
+    """A request with its order as it was, and with what concerned an operator, at ``at_ms``. ``cursor``: what happened
+    to it up to there is told."""
     message = pb.Request(
         id=order.request.id,
         kind=KINDS[order.spec.kind],
@@ -55,6 +56,7 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int) -> pb.Request:
         erased_at_ms=order.erased_at_ms,
         quarantined_at_ms=order.quarantined_at_ms,
         quarantine_reason=order.quarantine_reason,
+        cursor=cursor,
     )
     add_understood(message, order)
     return message
@@ -140,7 +142,7 @@ def update_to_pb(update: Update, policy: Policy) -> pb.RequestUpdate:
         cursor=update.cursor,
         at_ms=update.at_ms,
         event=update.event,
-        request=request_to_pb(update.order, policy, update.at_ms),
+        request=request_to_pb(update.order, policy, update.at_ms, update.cursor),
     )
 
 

@@ -271,7 +271,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         )
 
     def _to_pb(self, order: Order) -> pb.Request:
-        return convert.request_to_pb(order, self._engine.policy, self._engine.clock.now_ms())
+        """An order that was read right now: nothing was committed since."""
+        engine = self._engine
+        return convert.request_to_pb(order, engine.policy, engine.clock.now_ms(), engine.store.last_cursor())
 
 
 def _check_filter(request: pb.ListRequestsRequest) -> None:

@@ -48,7 +48,7 @@ class Die:
     """The daemon goes away, its socket with it."""
 
 
-Step = pb.OrderUpdate | Refuse | Break | Hang | Die
+Step = pb.RequestUpdate | Refuse | Break | Hang | Die
 Script = Sequence[Step]
 
 
@@ -76,29 +76,58 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def an_order(**changes: Any) -> pb.Order:
-    """An order just accepted, with these fields changed."""
-    order = pb.Order(
-        id=ORDER_ID,
-        kind="code",
-        idempotency_key="cli-test",
-        country_code=187,
-        country="USA",
-        service="oi",
-        service_name="OpenAI",
-        created_at_ms=NOW_MS,
-        state=pb.ORDER_STATE_REQUESTED,
-        htlc=pb.HTLC_STATE_NONE,
-        phase="asking the provider",
-        max_price_sat=3060,
-        max_fee_sat=31,
-    )
-    order.MergeFrom(pb.Order(**changes))
-    return order
+_ITEMS = {
+    "earlier_numbers": pb.ITEM_KIND_NUMBER,
+    "number": pb.ITEM_KIND_NUMBER,
+    "code": pb.ITEM_KIND_CODE,
+    "later_codes": pb.ITEM_KIND_CODE,
+    "messages": pb.ITEM_KIND_MESSAGE,
+    "sending": pb.ITEM_KIND_SENDING,
+    "unread": pb.ITEM_KIND_UNREAD,
+}
+"""What was delivered, by the name under which ``a_request`` takes it: one text, or several."""
+CODE = pb.CodeBought(country_code=187, country="USA", service="oi", service_name="OpenAI")
+
+
+def a_request(**changes: Any) -> pb.Request:
+    """A request just accepted, with these fields of it, of its order, and these items (see ``_ITEMS``)."""
+    kind = changes.pop("kind", pb.KIND_CODE)
+    may_lack_zeros = changes.pop("code_may_lack_zeros", False)
+    items = [
+        pb.Item(kind=item_kind, text=text, seen_at_ms=NOW_MS, may_lack_zeros=may_lack_zeros and name == "code")
+        for name, item_kind in _ITEMS.items()
+        for text in _as_list(changes.pop(name, ()))
+    ]
+    for seq, item in enumerate(items, start=1):
+        item.seq = seq
+    of_order = {name: changes.pop(name) for name in list(changes) if name in pb.Order.DESCRIPTOR.fields_by_name}
+    plain: dict[str, Any] = {
+        "state": pb.ORDER_STATE_REQUESTED,
+        "htlc": pb.HTLC_STATE_NONE,
+        "phase": "asking the provider",
+        "max_price_sat": 3060,
+        "max_fee_sat": 31,
+    }
+    order = pb.Order(**plain | of_order)
+    about: dict[str, Any] = {
+        "id": ORDER_ID,
+        "kind": kind,
+        "what": "an activation code for OpenAI in USA",
+        "code": CODE if kind == pb.KIND_CODE else None,
+        "idempotency_key": "cli-test",
+        "created_at_ms": NOW_MS,
+        "fulfilled": order.state == pb.ORDER_STATE_DELIVERED,
+    }
+    return pb.Request(**about | changes, items=items, orders=[order])
+
+
+def _as_list(texts: str | Sequence[str]) -> Sequence[str]:
+    return [texts] if isinstance(texts, str) else texts
 
 
 ACCEPTED: dict[str, Any] = {}
 HELD = {
+    "may_be_canceled": True,
     "state": pb.ORDER_STATE_PAID,
     "htlc": pb.HTLC_STATE_IN_FLIGHT,
     "phase": "held, a number is being found",
@@ -114,8 +143,13 @@ NUMBERED = HELD | {
     "number": "15550001111",
     "phase": "held, waiting for the SMS",
 }
-DELIVERED = NUMBERED | {"state": pb.ORDER_STATE_DELIVERED, "code": "004211", "phase": "the code is here, settling"}
-_OVER = {"terminal": True, "closed_at_ms": NOW_MS + 60_000, "phase": "over"}
+DELIVERED = NUMBERED | {
+    "may_be_canceled": False,
+    "state": pb.ORDER_STATE_DELIVERED,
+    "code": "004211",
+    "phase": "the code is here, settling",
+}
+_OVER = {"terminal": True, "may_be_canceled": False, "closed_at_ms": NOW_MS + 60_000, "phase": "over"}
 SETTLED = (
     DELIVERED
     | _OVER
@@ -130,18 +164,18 @@ SETTLED = (
 
 
 def ended(end: pb.End.ValueType, **changes: Any) -> dict[str, Any]:
-    """The fields of an order that closed so."""
+    """The fields of a request that closed so."""
     return _OVER | {"state": pb.ORDER_STATE_CANCELED, "end": end, "reason": "It ended for a reason."} | changes
 
 
 def updates(*stages: dict[str, Any], first_cursor: int = 1) -> list[Step]:
     """One update per stage, a second apart, with cursors from `first_cursor` on."""
     return [
-        pb.OrderUpdate(
+        pb.RequestUpdate(
             cursor=first_cursor + index,
             at_ms=NOW_MS + (first_cursor + index) * 1000,
             event=f"event_{first_cursor + index}",
-            order=an_order(**stage),
+            request=a_request(**stage),
         )
         for index, stage in enumerate(stages)
     ]
@@ -149,13 +183,13 @@ def updates(*stages: dict[str, Any], first_cursor: int = 1) -> list[Step]:
 
 @dataclass(slots=True)
 class FakeDaemon(rpc.HoldpayServicer):
-    """`answers` are by method name: a message, a Refuse or a Hang. `orders` is what GetOrder and ListOrders know."""
+    """`answers` are by method name: a message, a Refuse or a Hang. `requests`: those that there are."""
 
     path: str
-    request_scripts: list[Script] = field(default_factory=list)
+    submit_scripts: list[Script] = field(default_factory=list)
     watch_scripts: list[Script] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
-    orders: list[pb.Order] = field(default_factory=list)
+    requests: list[pb.Request] = field(default_factory=list)
     received: list[Any] = field(default_factory=list)
     is_from_now: bool = False
     """Orders are created when they are asked for, for clients with a real clock."""
@@ -182,25 +216,25 @@ class FakeDaemon(rpc.HoldpayServicer):
     def received_of(self, kind: type[Any]) -> list[Any]:
         return [request for request in self.received if isinstance(request, kind)]
 
-    def RequestCode(  # noqa: N802
-        self, request: pb.RequestCodeRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.OrderUpdate]:
+    def Submit(  # noqa: N802
+        self, request: pb.SubmitRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.RequestUpdate]:
         self.received.append(request)
-        yield from self._play(self.request_scripts.pop(0), context)
+        yield from self._play(self.submit_scripts.pop(0), context)
 
-    def WatchOrders(  # noqa: N802
-        self, request: pb.WatchOrdersRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.OrderUpdate]:
+    def WatchRequests(  # noqa: N802
+        self, request: pb.WatchRequestsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.RequestUpdate]:
         self.received.append(request)
         yield from self._play(self.watch_scripts.pop(0), context)
 
-    def _play(self, script: Script, context: grpc.ServicerContext) -> Iterator[pb.OrderUpdate]:
+    def _play(self, script: Script, context: grpc.ServicerContext) -> Iterator[pb.RequestUpdate]:
         over = threading.Event()
         context.add_callback(over.set)
         for step in script:
-            if isinstance(step, pb.OrderUpdate):
+            if isinstance(step, pb.RequestUpdate):
                 if self.is_from_now:
-                    step.order.created_at_ms = time.time_ns() // 1_000_000
+                    step.request.created_at_ms = time.time_ns() // 1_000_000
                 yield step
             elif isinstance(step, Refuse):
                 refuse(context, step)
@@ -223,28 +257,28 @@ class FakeDaemon(rpc.HoldpayServicer):
             over.wait()
         return answer
 
-    def GetOrder(self, request: pb.GetOrderRequest, context: grpc.ServicerContext) -> pb.Order:  # noqa: N802
+    def GetRequest(self, request: pb.GetRequestRequest, context: grpc.ServicerContext) -> pb.Request:  # noqa: N802
         self.received.append(request)
-        found = [order for order in self.orders if order.id.startswith(request.order_id)]
+        found = [known for known in self.requests if known.id.startswith(request.request_id)]
         if found:
             return found[0]
         return refuse(context, Refuse(grpc.StatusCode.NOT_FOUND, NOT_FOUND, "ORDER_NOT_FOUND"))
 
-    def ListOrders(  # noqa: N802
-        self, request: pb.ListOrdersRequest, context: grpc.ServicerContext
-    ) -> pb.ListOrdersResponse:
+    def ListRequests(  # noqa: N802
+        self, request: pb.ListRequestsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRequestsResponse:
         self.received.append(request)
         start = int(request.page_token or 0)
         end = start + request.page_size
-        return pb.ListOrdersResponse(
-            orders=self.orders[start:end], next_page_token=str(end) if end < len(self.orders) else ""
+        return pb.ListRequestsResponse(
+            requests=self.requests[start:end], next_page_token=str(end) if end < len(self.requests) else ""
         )
 
-    def CancelOrder(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return self._answer("CancelOrder", request, context)
+    def CancelRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("CancelRequest", request, context)
 
-    def ExplainOrder(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return self._answer("ExplainOrder", request, context)
+    def ExplainRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ExplainRequest", request, context)
 
     def ListCountries(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListCountries", request, context)

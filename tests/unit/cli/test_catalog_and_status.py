@@ -130,7 +130,7 @@ def test_open_counts_what_the_limit_counts_and_names_paid_orders_beside_it(
     waiting.CopyFrom(STATUS)
     waiting.money.settled_orders = 2
     daemon.answers["GetStatus"] = waiting
-    assert "1 of 8 orders, and 2 paid without a code yet\n" in terminal.run("status").stdout
+    assert "1 of 8 orders, and 2 paid and not delivered yet\n" in terminal.run("status").stdout
 
 
 def test_a_daemon_that_takes_no_orders_exits_8_and_says_why(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -156,7 +156,7 @@ def test_status_names_each_order_with_money_out(
     daemon: FakeDaemon, terminal: Terminal, blocks_left: int | None, words: str
 ) -> None:
     out = pb.MoneyOut(
-        order_id="ord-1",
+        request_id="ord-1",
         locked_msat=3_003_512,
         since_ms=NOW_MS - 65_000,
         promise_until_ms=NOW_MS - 1,
@@ -181,11 +181,11 @@ def test_status_names_each_order_with_money_out(
         assert expected in stdout
 
 
-def test_the_alarms_of_an_order_with_money_out_stand_beside_it_and_nowhere_else(
+def test_the_alarms_of_a_request_with_money_out_stand_beside_it_and_nowhere_else(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
     late, other = "order ord-1: canceled, and the money is still not back", "order ord-2: charged without a code"
-    out = pb.MoneyOut(order_id="ord-1", since_ms=NOW_MS, phase="canceled", next="Wait.", alarms=[late])
+    out = pb.MoneyOut(request_id="ord-1", since_ms=NOW_MS, phase="canceled", next="Wait.", alarms=[late])
     reply = pb.GetStatusResponse(out=[out], alarms=[late, other])
     reply.MergeFrom(STATUS)
     daemon.answers["GetStatus"] = reply

@@ -23,7 +23,7 @@ from tests.unit.cli.fake_daemon import (
     FakeDaemon,
     Hang,
     Refuse,
-    an_order,
+    a_request,
     ended,
     interrupt,
     updates,
@@ -31,15 +31,18 @@ from tests.unit.cli.fake_daemon import (
 
 
 def test_only_the_code_is_on_stdout(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
     result = terminal.run("code", "usa", "openai")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
 
 
 def test_the_progress_tells_number_money_and_heights(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED)]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED)]]
     lines = terminal.run("code", "usa", "openai").stderr.splitlines()
-    assert lines[0] == f"Order {ORDER_ID}: OpenAI in USA, for up to 3,060 sat and a fee of up to 31 sat."
+    assert (
+        lines[0]
+        == f"Order {ORDER_ID}: an activation code for OpenAI in USA, for up to 3,060 sat and a fee of up to 31 sat."
+    )
     assert lines[1] == "Key cli-test."
     assert lines[2] == "    1.0s  asking the provider"
     assert lines[3] == "    2.0s  held, a number is being found"
@@ -71,42 +74,48 @@ def test_a_number_beyond_all_bounds_is_refused_before_anything_is_sent(
 
 def test_an_empty_key_is_passed_on_and_never_made_up(daemon: FakeDaemon, terminal: Terminal) -> None:
     """As from a script whose variable is not set: a made-up key would order anew each time."""
-    daemon.request_scripts = [[Refuse(grpc.StatusCode.INVALID_ARGUMENT, "The idempotency key must have …")]]
+    daemon.submit_scripts = [[Refuse(grpc.StatusCode.INVALID_ARGUMENT, "The idempotency key must have …")]]
     assert terminal.run("code", "usa", "openai", "--key", "").exit_code == ExitCode.REFUSED_INPUT
     (request,) = daemon.received
-    assert isinstance(request, pb.RequestCodeRequest)
+    assert isinstance(request, pb.SubmitRequest)
     assert request.idempotency_key == ""
 
 
-def test_the_number_of_an_order_that_has_its_code_already_says_so(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(SETTLED)]
+def test_the_number_of_a_request_that_has_its_code_already_says_so(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.submit_scripts = [updates(SETTLED)]
     result = terminal.run("code", "usa", "openai", "--until", "number")
     assert result.stdout.strip() == "+15550001111"
     assert f"Its code is here already: holdpay orders wait {ORDER_ID}" in result.stderr
 
 
 def test_the_request_carries_what_was_typed(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(DELIVERED)]
-    options = ["--max-price", "3000", "--max-fee", "0", "--key", "k1", "--force"]
-    terminal.run("code", "0", "openai", *options)
+    daemon.submit_scripts = [updates(DELIVERED)]
+    options = ["--max-price", "3000", "--max-fee", "0", "--key", "k1", "--force", "--real-phone", "--ref", "a@b.c"]
+    terminal.run("code", "0", "openai", *options, "--prepaid")
     assert daemon.received == [
-        pb.RequestCodeRequest(
-            country="0", service="openai", max_price_sat=3000, max_fee_sat=0, idempotency_key="k1", force=True
+        pb.SubmitRequest(
+            code=pb.CodeSpec(country="0", service="openai", real_phone=True, ref="a@b.c"),
+            max_price_sat=3000,
+            max_fee_sat=0,
+            idempotency_key="k1",
+            force=True,
+            prepaid=True,
         )
     ]
 
 
 def test_limits_that_were_not_typed_are_absent(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(DELIVERED)]
+    daemon.submit_scripts = [updates(DELIVERED)]
     terminal.run("code", "usa", "openai")
     (request,) = daemon.received
     assert not request.HasField("max_price_sat")
     assert not request.HasField("max_fee_sat")
-    assert not request.force
+    assert not request.code.HasField("ref")
+    assert (request.force, request.prepaid, request.code.real_phone) == (False, False, False)
 
 
 def test_a_made_up_key_differs_each_time(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(DELIVERED), updates(DELIVERED)]
+    daemon.submit_scripts = [updates(DELIVERED), updates(DELIVERED)]
     terminal.run("code", "usa", "openai")
     terminal.run("code", "usa", "openai")
     first, second = (request.idempotency_key for request in daemon.received)
@@ -115,14 +124,14 @@ def test_a_made_up_key_differs_each_time(daemon: FakeDaemon, terminal: Terminal)
 
 
 def test_until_number_prints_the_number_and_how_to_go_on(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED), Hang()]]
     result = terminal.run("code", "usa", "openai", "--until", "number")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "+15550001111\n")
     assert f"holdpay orders wait {ORDER_ID}" in result.stderr
 
 
 def test_until_settled_prints_the_code_once_and_waits_for_the_end(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(ACCEPTED, HELD, NUMBERED, DELIVERED, SETTLED)]
+    daemon.submit_scripts = [updates(ACCEPTED, HELD, NUMBERED, DELIVERED, SETTLED)]
     result = terminal.run("code", "usa", "openai", "--until", "settled")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
     assert "spent 3,003.512 sat, 3.512 sat of it routing fee" in result.stderr
@@ -130,7 +139,7 @@ def test_until_settled_prints_the_code_once_and_waits_for_the_end(daemon: FakeDa
 
 
 def test_no_wait_prints_the_order_id(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED), Hang()]]
     result = terminal.run("code", "usa", "openai", "--no-wait")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, f"{ORDER_ID}\n")
 
@@ -142,24 +151,28 @@ def test_no_wait_and_until_exclude_each_other(terminal: Terminal) -> None:
 
 
 def test_json_prints_each_update_as_one_object_and_nothing_else(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(ACCEPTED, HELD, NUMBERED, DELIVERED)]
+    daemon.submit_scripts = [updates(ACCEPTED, HELD, NUMBERED, DELIVERED)]
     result = terminal.run("code", "usa", "openai", "--json")
     objects = [json.loads(line) for line in result.stdout.splitlines()]
     assert [found["cursor"] for found in objects] == [1, 2, 3, 4]
-    assert [found["order"]["state"] for found in objects] == ["requested", "paid", "number_assigned", "delivered"]
-    assert objects[0]["order"]["code"] is None
-    assert objects[0]["order"]["end"] is None
-    assert objects[3]["order"]["code"] == "004211"
-    assert objects[3]["order"]["locked_msat"] == 3_003_512
-    assert set(objects[0]) == {"cursor", "at_ms", "event", "order", "shutting_down"}
+    requests = [found["request"] for found in objects]
+    states = [request["orders"][0]["state"] for request in requests]
+    assert states == ["requested", "paid", "number_assigned", "delivered"]
+    assert (requests[0]["kind"], requests[0]["items"], requests[0]["end"]) == ("code", [], None)
+    assert [(item["kind"], item["text"]) for item in requests[3]["items"]] == [
+        ("number", "15550001111"),
+        ("code", "004211"),
+    ]
+    assert requests[3]["orders"][0]["locked_msat"] == 3_003_512
+    assert set(objects[0]) == {"cursor", "at_ms", "event", "request", "shutting_down"}
     assert result.stderr == f"Order {ORDER_ID}. Key cli-test.\n"
 
 
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        (pb.END_REFUNDED, ExitCode.NO_CODE),
-        (pb.END_CANCELED_UNPAID, ExitCode.NO_CODE),
+        (pb.END_REFUNDED, ExitCode.NOT_DELIVERED),
+        (pb.END_CANCELED_UNPAID, ExitCode.NOT_DELIVERED),
         (pb.END_INVOICE_REJECTED, ExitCode.NOTHING_PAID),
         (pb.END_PROVIDER_REFUSED, ExitCode.NOTHING_PAID),
         (pb.END_PAYMENT_FAILED, ExitCode.NOTHING_PAID),
@@ -169,7 +182,7 @@ def test_json_prints_each_update_as_one_object_and_nothing_else(daemon: FakeDaem
 def test_an_end_without_a_code_has_its_exit_code(
     daemon: FakeDaemon, terminal: Terminal, end: pb.End.ValueType, expected: ExitCode
 ) -> None:
-    daemon.request_scripts = [updates(ACCEPTED, HELD, ended(end))]
+    daemon.submit_scripts = [updates(ACCEPTED, HELD, ended(end))]
     result = terminal.run("code", "usa", "openai")
     assert (result.exit_code, result.stdout) == (expected, "")
     assert "It ended for a reason." in result.stderr
@@ -191,7 +204,7 @@ def test_a_refusal_shows_the_daemons_words_and_its_exit_code(
     daemon: FakeDaemon, terminal: Terminal, status: grpc.StatusCode, expected: ExitCode
 ) -> None:
     details = 'No country is called "uda". Did you mean usa?'
-    daemon.request_scripts = [[Refuse(status, details)]]
+    daemon.submit_scripts = [[Refuse(status, details)]]
     result = terminal.run("code", "uda", "openai")
     assert (result.exit_code, result.stdout) == (expected, "")
     assert result.stderr == f"Error: {details}\n"  # and no key: there is no order
@@ -199,27 +212,27 @@ def test_a_refusal_shows_the_daemons_words_and_its_exit_code(
 
 
 def test_a_failing_daemon_is_unexpected_and_the_key_is_told(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[Break(grpc.StatusCode.UNKNOWN)]]
+    daemon.submit_scripts = [[Break(grpc.StatusCode.UNKNOWN)]]
     result = terminal.run("code", "usa", "openai", "--key", "k1")
     assert result.exit_code == ExitCode.UNEXPECTED
     assert "--key k1" in result.stderr
 
 
 def test_the_timeout_leaves_the_order_open(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD), Hang()]]
     result = terminal.run("code", "usa", "openai", "--timeout", "0.2s")
     assert (result.exit_code, result.stdout) == (ExitCode.STILL_OPEN, "")
     assert f"holdpay orders wait {ORDER_ID}" in result.stderr
 
 
 def test_the_timeout_after_the_code_but_before_the_end_is_still_open(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, DELIVERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, DELIVERED), Hang()]]
     result = terminal.run("code", "usa", "openai", "--until", "settled", "--timeout", "0.2s")
     assert (result.exit_code, result.stdout) == (ExitCode.STILL_OPEN, "004211\n")
 
 
 def test_no_answer_in_time_is_possibly_ordered_and_the_key_is_told(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[Hang()]]
+    daemon.submit_scripts = [[Hang()]]
     result = terminal.run("code", "usa", "openai", "--timeout", "0.2s", "--key", "k1")
     assert result.exit_code == ExitCode.STILL_OPEN
     assert "may have been ordered" in result.stderr
@@ -227,7 +240,7 @@ def test_no_answer_in_time_is_possibly_ordered_and_the_key_is_told(daemon: FakeD
 
 
 def test_an_interrupt_says_that_the_order_goes_on(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD), Break()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD), Break()]]
     terminal.clock.on_sleep = [interrupt]
     result = terminal.run("code", "usa", "openai")
     assert (result.exit_code, result.stdout) == (ExitCode.STILL_OPEN, "")
@@ -235,7 +248,7 @@ def test_an_interrupt_says_that_the_order_goes_on(daemon: FakeDaemon, terminal: 
 
 
 def test_an_interrupt_before_the_answer_tells_the_key(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [[Break()]]
+    daemon.submit_scripts = [[Break()]]
     terminal.clock.on_sleep = [interrupt]
     result = terminal.run("code", "usa", "openai", "--key", "k1")
     assert result.exit_code == ExitCode.STILL_OPEN
@@ -245,45 +258,45 @@ def test_an_interrupt_before_the_answer_tells_the_key(daemon: FakeDaemon, termin
 def test_alarms_and_retries_are_shown_once(daemon: FakeDaemon, terminal: Terminal) -> None:
     alarm: dict[str, Any] = {"alarms": ["In flight and unpaid for 3 minutes."]}
     retry: dict[str, Any] = {"dispatches": 2}
-    daemon.request_scripts = [updates(HELD, HELD | alarm, HELD | alarm | retry, DELIVERED)]
+    daemon.submit_scripts = [updates(HELD, HELD | alarm, HELD | alarm | retry, DELIVERED)]
     stderr = terminal.run("code", "usa", "openai").stderr
     assert stderr.count("ALARM: In flight and unpaid for 3 minutes.") == 1
     assert stderr.count("payment try 2") == 1
 
 
 def test_a_code_that_came_as_a_number_is_marked(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates(DELIVERED | {"code_may_lack_zeros": True})]
+    daemon.submit_scripts = [updates(DELIVERED | {"code_may_lack_zeros": True})]
     assert "zeros at its beginning may be missing" in terminal.run("code", "usa", "openai").stderr
 
 
 def test_escape_sequences_of_the_provider_do_not_reach_the_terminal(daemon: FakeDaemon, terminal: Terminal) -> None:
     hostile = "\x1b]0;owned\x07"
-    daemon.request_scripts = [updates({"phase": hostile, "service_name": hostile}, DELIVERED | {"code": "12\x1b[2J"})]
+    daemon.submit_scripts = [updates({"phase": hostile, "what": hostile}, DELIVERED | {"code": "12\x1b[2J"})]
     result = terminal.run("code", "usa", "openai")
     assert "\x1b" not in result.output
 
 
 def test_the_dead_number_of_a_refunded_order_is_not_replayed(daemon: FakeDaemon, terminal: Terminal) -> None:
     old = {"created_at_ms": NOW_MS - 3_600_000}
-    daemon.request_scripts = [[*updates(ACCEPTED | old, NUMBERED | old, ended(pb.END_REFUNDED) | old)]]
-    daemon.orders = [an_order(**(ended(pb.END_REFUNDED, number="15550001111") | old))]
+    daemon.submit_scripts = [[*updates(ACCEPTED | old, NUMBERED | old, ended(pb.END_REFUNDED) | old)]]
+    daemon.requests = [a_request(**(ended(pb.END_REFUNDED, number="15550001111") | old))]
     result = terminal.run("code", "usa", "openai", "--key", "k1", "--until", "number")
-    assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
+    assert (result.exit_code, result.stdout) == (ExitCode.NOT_DELIVERED, "")
 
 
 def test_the_same_key_gives_the_code_of_the_first_order(daemon: FakeDaemon, terminal: Terminal) -> None:
     old = {"created_at_ms": NOW_MS - 3_600_000}
-    daemon.request_scripts = [updates(ACCEPTED | old, DELIVERED | old, SETTLED | old)]
-    daemon.orders = [an_order(**(SETTLED | old))]
+    daemon.submit_scripts = [updates(ACCEPTED | old, DELIVERED | old, SETTLED | old)]
+    daemon.requests = [a_request(**(SETTLED | old))]
     result = terminal.run("code", "usa", "openai", "--key", "k1")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
 
 
 def test_a_code_erased_by_retention_is_not_success(daemon: FakeDaemon, terminal: Terminal) -> None:
-    erased = an_order(**(SETTLED | {"created_at_ms": NOW_MS - 3_600_000}))
-    erased.ClearField("code")
-    daemon.request_scripts = [[pb.OrderUpdate(cursor=1, at_ms=NOW_MS, order=erased)]]
-    daemon.orders = [erased]
+    erased = a_request(**(SETTLED | {"created_at_ms": NOW_MS - 3_600_000}))
+    del erased.items[:]
+    daemon.submit_scripts = [[pb.RequestUpdate(cursor=1, at_ms=NOW_MS, request=erased)]]
+    daemon.requests = [erased]
     result = terminal.run("code", "usa", "openai", "--key", "k1")
     assert (result.exit_code, result.stdout) == (ExitCode.UNEXPECTED, "")
     assert "not stored any more" in result.stderr
@@ -324,6 +337,6 @@ def test_a_refusal_is_the_daemons_sentence_and_what_to_do_on_this_command_line(
     metadata: dict[str, str],
     advice: str,
 ) -> None:
-    daemon.request_scripts = [[Refuse(code, "It cannot be.", reason, metadata)]]
+    daemon.submit_scripts = [[Refuse(code, "It cannot be.", reason, metadata)]]
     stderr = terminal.run("code", "usa", "openai", "--key", "k1").stderr
     assert stderr.splitlines()[-1] == f"Error: It cannot be. {advice}".rstrip()

@@ -13,7 +13,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 from tests.unit.cli.conftest import Terminal
-from tests.unit.cli.fake_daemon import FakeDaemon, an_order
+from tests.unit.cli.fake_daemon import FakeDaemon, a_request
 
 
 def complete(daemon: FakeDaemon, *arguments: str, incomplete: str = "") -> list[str]:
@@ -51,7 +51,7 @@ def test_countries_complete_from_the_daemon(daemon: FakeDaemon) -> None:
 
 
 def test_order_ids_complete_from_the_daemon(daemon: FakeDaemon) -> None:
-    daemon.orders = [an_order(id="ord-1"), an_order(id="abc-2")]
+    daemon.requests = [a_request(id="ord-1"), a_request(id="abc-2")]
     assert complete(daemon, "orders", "show", incomplete="ord") == ["ord-1"]
 
 

@@ -25,7 +25,7 @@ from tests.unit.cli.fake_daemon import (
     Hang,
     Refuse,
     Step,
-    an_order,
+    a_request,
     ended,
     interrupt,
     updates,
@@ -38,21 +38,21 @@ def past(*stages: dict[str, Any]) -> list[Step]:
     """One update per stage, from an hour ago on and a second apart."""
     told = updates(*(stage | OLD for stage in stages))
     for update in told:
-        assert isinstance(update, pb.OrderUpdate)
+        assert isinstance(update, pb.RequestUpdate)
         update.at_ms -= 3_600_000
     return told
 
 
 def test_orders_alone_lists_them(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**NUMBERED), an_order(**SETTLED | {"id": "ord-2"})]
+    daemon.requests = [a_request(**NUMBERED), a_request(**SETTLED | {"id": "ord-2"})]
     result = terminal.run("orders")
     heading, first, second = result.stdout.splitlines()
-    assert heading.split() == ["ORDER", "CREATED", "COUNTRY", "SERVICE", "NUMBER", "MONEY", "STATE"]
+    assert heading.split() == ["ORDER", "CREATED", "KIND", "WHAT", "NUMBER", "MONEY", "STATE"]
     assert first.startswith(ORDER_ID)
-    assert "OpenAI" in first
+    assert "code  OpenAI, USA" in first
     assert "+15550001111" in first
     assert first.endswith("3,003.512 sat locked  held, waiting for the SMS")
-    assert second.endswith("3,003.512 sat spent   code received")
+    assert second.endswith("3,003.512 sat spent   fulfilled")
 
 
 def test_list_passes_its_filters_on(daemon: FakeDaemon, terminal: Terminal) -> None:
@@ -72,16 +72,16 @@ def test_list_since_a_date_is_passed_on(
 
 
 def test_list_fetches_as_many_pages_as_the_limit_asks_for(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(id=f"ord-{index}") for index in range(1200)]
+    daemon.requests = [a_request(id=f"ord-{index}") for index in range(1200)]
     result = terminal.run("orders", "list", "--limit", "1100", "--json")
     found = json.loads(result.stdout)
-    assert len(found["orders"]) == 1100
+    assert len(found["requests"]) == 1100
     assert found["next_page_token"] == "1100"
     assert [request.page_size for request in daemon.received] == [500, 500, 100]
 
 
 def test_a_list_that_was_cut_off_says_how_to_go_on(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(id=f"ord-{index}") for index in range(3)]
+    daemon.requests = [a_request(id=f"ord-{index}") for index in range(3)]
     assert "--page 2" in terminal.run("orders", "list", "--limit", "2").stderr
     assert terminal.run("orders", "list", "--page", "2").stdout.count("ord-") == 1
 
@@ -96,7 +96,7 @@ def test_open_and_closed_exclude_each_other(terminal: Terminal) -> None:
 
 
 def test_show_tells_all(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**SETTLED)]
+    daemon.requests = [a_request(**SETTLED)]
     stdout = terminal.run("orders", "show", "ord-7").stdout
     for expected in (
         ORDER_ID,
@@ -120,7 +120,7 @@ ODD = {
 def test_show_prints_what_was_replaced_and_a_reply_that_could_not_be_read_without_its_control_characters(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
-    daemon.orders = [an_order(**SETTLED | ODD)]
+    daemon.requests = [a_request(**SETTLED | ODD)]
     lines = terminal.run("orders", "show", ORDER_ID).stdout.splitlines()
     shown = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in lines}
     assert shown["Earlier number"] == "+15550002222 (replaced)"
@@ -130,20 +130,23 @@ def test_show_prints_what_was_replaced_and_a_reply_that_could_not_be_read_withou
 
 
 def test_show_json_has_what_was_replaced_and_the_reply_as_it_came(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**SETTLED | ODD)]
+    daemon.requests = [a_request(**SETTLED | ODD)]
     found = json.loads(terminal.run("orders", "show", ORDER_ID, "--json").stdout)
-    assert {name: found[name] for name in ODD} == ODD
+    texts = [(item["seq"], item["kind"], item["text"]) for item in found["items"]]
+    assert texts == [
+        (1, "number", "15550002222"),
+        (2, "number", "15550001111"),
+        (3, "code", "004211"),
+        (4, "code", "998877"),
+        (5, "unread", ODD["unread"]),
+    ]
 
 
 def test_show_json_is_the_order(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**SETTLED)]
+    daemon.requests = [a_request(**SETTLED)]
     found = json.loads(terminal.run("orders", "show", ORDER_ID, "--json").stdout)
-    assert (found["id"], found["end"], found["htlc"], found["payment_hash"]) == (
-        ORDER_ID,
-        "fulfilled",
-        "settled",
-        None,
-    )
+    (order,) = found["orders"]
+    assert (found["id"], found["end"], order["htlc"], order["payment_hash"]) == (ORDER_ID, "fulfilled", "settled", None)
 
 
 @pytest.mark.parametrize("command", ["show", "wait", "watch"])
@@ -154,15 +157,15 @@ def test_an_unknown_order_is_refused_input(terminal: Terminal, command: str) -> 
 
 
 def test_wait_goes_on_to_the_code(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**NUMBERED | OLD)]
+    daemon.requests = [a_request(**NUMBERED | OLD)]
     daemon.watch_scripts = [[*updates(ACCEPTED | OLD, NUMBERED | OLD, DELIVERED | OLD), Hang()]]
     result = terminal.run("orders", "wait", "ord-")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
-    assert daemon.received_of(pb.WatchOrdersRequest) == [pb.WatchOrdersRequest(order_id=ORDER_ID, after_cursor=0)]
+    assert daemon.received_of(pb.WatchRequestsRequest) == [pb.WatchRequestsRequest(request_id=ORDER_ID, after_cursor=0)]
 
 
 def test_wait_for_what_is_there_ends_where_the_story_has_come_to_it(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**NUMBERED | OLD)]
+    daemon.requests = [a_request(**NUMBERED | OLD)]
     daemon.watch_scripts = [[*past(HELD, NUMBERED), Hang()]]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "+15550001111\n")
@@ -170,27 +173,27 @@ def test_wait_for_what_is_there_ends_where_the_story_has_come_to_it(daemon: Fake
 
 def test_wait_on_a_refunded_order_ends_with_its_story(daemon: FakeDaemon, terminal: Terminal) -> None:
     refunded = ended(pb.END_REFUNDED, number="15550001111")
-    daemon.orders = [an_order(**refunded | OLD)]
+    daemon.requests = [a_request(**refunded | OLD)]
     daemon.watch_scripts = [past(NUMBERED, refunded)]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
-    assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
+    assert (result.exit_code, result.stdout) == (ExitCode.NOT_DELIVERED, "")
 
 
-def test_wait_for_the_number_of_an_order_whose_money_is_back_waits_for_its_end(
+def test_wait_for_the_number_of_a_request_whose_money_is_back_waits_for_its_end(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
     back = NUMBERED | OLD | {"htlc": pb.HTLC_STATE_FAILED, "locked_msat": 0}
-    daemon.orders = [an_order(**back)]
+    daemon.requests = [a_request(**back)]
     daemon.watch_scripts = [[*past(NUMBERED, back), *updates(ended(pb.END_REFUNDED) | OLD, first_cursor=3)]]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "number")
-    assert (result.exit_code, result.stdout) == (ExitCode.NO_CODE, "")
+    assert (result.exit_code, result.stdout) == (ExitCode.NOT_DELIVERED, "")
 
 
 @pytest.mark.parametrize("until", ["code", "settled"])
 def test_wait_on_a_closed_order_tells_its_story_with_its_own_times(
     daemon: FakeDaemon, terminal: Terminal, until: str
 ) -> None:
-    daemon.orders = [an_order(**SETTLED | OLD)]
+    daemon.requests = [a_request(**SETTLED | OLD)]
     daemon.watch_scripts = [past(HELD, NUMBERED, DELIVERED, SETTLED)]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", until)
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
@@ -206,7 +209,7 @@ def test_wait_on_a_closed_order_tells_its_story_with_its_own_times(
 def test_wait_until_settled_shows_a_code_of_the_past_at_once_and_waits_on(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
-    daemon.orders = [an_order(**DELIVERED | OLD)]
+    daemon.requests = [a_request(**DELIVERED | OLD)]
     daemon.watch_scripts = [[*past(HELD, DELIVERED), *updates(SETTLED | OLD, first_cursor=3)]]
     result = terminal.run("orders", "wait", ORDER_ID, "--until", "settled")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
@@ -215,23 +218,23 @@ def test_wait_until_settled_shows_a_code_of_the_past_at_once_and_waits_on(
 def test_a_code_is_handed_over_also_if_the_clock_was_set_back_after_the_command_began(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
-    daemon.orders = [an_order(**HELD | OLD)]
-    daemon.request_scripts = [[*past(ACCEPTED, HELD, DELIVERED), Hang()]]
+    daemon.requests = [a_request(**HELD | OLD)]
+    daemon.submit_scripts = [[*past(ACCEPTED, HELD, DELIVERED), Hang()]]
     result = terminal.run("code", "usa", "openai", "--timeout", "5s")
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, "004211\n")
 
 
 def test_wait_json_on_a_closed_order_prints_its_updates(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**SETTLED | OLD)]
+    daemon.requests = [a_request(**SETTLED | OLD)]
     daemon.watch_scripts = [past(HELD, SETTLED)]
     result = terminal.run("orders", "wait", ORDER_ID, "--json")
     first, last = (json.loads(line) for line in result.stdout.splitlines())
-    assert (first["order"]["code"], last["order"]["code"]) == (None, "004211")
+    assert [len(update["request"]["items"]) for update in (first, last)] == [0, 2]
     assert (result.exit_code, result.stderr) == (ExitCode.DONE, f"Order {ORDER_ID}. Key cli-test.\n")
 
 
 def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**HELD | OLD)]
+    daemon.requests = [a_request(**HELD | OLD)]
     daemon.watch_scripts = [[*updates(HELD | OLD), Break()]]
     terminal.clock.on_sleep = [interrupt]
     result = terminal.run("orders", "wait", ORDER_ID)
@@ -243,16 +246,13 @@ def test_an_interrupted_wait_is_still_open(daemon: FakeDaemon, terminal: Termina
     ("stage", "is_offered"),
     [
         (HELD, True),
-        (HELD | {"htlc": pb.HTLC_STATE_SETTLED, "locked_msat": 0, "spent_msat": 3_003_512}, False),
-        (HELD | {"htlc": pb.HTLC_STATE_SETTLED, "locked_msat": 0, "paid_before": True}, False),
-        (DELIVERED, False),
-        (HELD | {"cancel_wanted_at_ms": NOW_MS}, False),
+        (HELD | {"may_be_canceled": False}, False),
     ],
 )
 def test_a_cancel_is_offered_only_as_long_as_it_can_be_had(
     daemon: FakeDaemon, terminal: Terminal, stage: dict[str, Any], is_offered: bool
 ) -> None:
-    daemon.orders = [an_order(**stage | OLD)]
+    daemon.requests = [a_request(**stage | OLD)]
     daemon.watch_scripts = [[*updates(stage | OLD), Break()]]
     terminal.clock.on_sleep = [interrupt]
     stderr = terminal.run("orders", "wait", ORDER_ID, "--until", "settled").stderr
@@ -261,22 +261,22 @@ def test_a_cancel_is_offered_only_as_long_as_it_can_be_had(
 
 
 def test_watch_one_order_ends_with_it(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**HELD)]
+    daemon.requests = [a_request(**HELD)]
     daemon.watch_scripts = [[*updates(HELD, DELIVERED, SETTLED), Hang()]]
     result = terminal.run("orders", "watch", ORDER_ID, "--after", "0")
     assert result.exit_code == ExitCode.DONE
-    assert result.stdout.splitlines()[-1].endswith("event_3  closed: code received")
+    assert result.stdout.splitlines()[-1].endswith("event_3  closed: fulfilled")
 
 
 def test_watch_a_closed_order_does_not_wait_for_ever(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**SETTLED)]
+    daemon.requests = [a_request(**SETTLED)]
     result = terminal.run("orders", "watch", ORDER_ID)
     assert result.exit_code == ExitCode.DONE
     assert "--after 0" in result.stderr
 
 
 def test_watch_a_closed_order_from_a_cursor_behind_its_end_ends(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.orders = [an_order(**SETTLED)]
+    daemon.requests = [a_request(**SETTLED)]
     daemon.watch_scripts = [[]]
     result = terminal.run("orders", "watch", ORDER_ID, "--after", "99")
     assert (result.exit_code, result.stdout, result.stderr) == (ExitCode.DONE, "", "")
@@ -291,14 +291,14 @@ def test_watch_json_lines_parse(daemon: FakeDaemon, terminal: Terminal) -> None:
 
 def test_cancel_prints_the_daemons_message(daemon: FakeDaemon, terminal: Terminal) -> None:
     message = "The provider is asked at 14:32."
-    daemon.answers["CancelOrder"] = pb.CancelOrderResponse(order=an_order(), message=message)
+    daemon.answers["CancelRequest"] = pb.CancelRequestResponse(request=a_request(), message=message)
     result = terminal.run("orders", "cancel", ORDER_ID)
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, f"{message}\n")
 
 
 def test_explain_prints_story_money_and_next_step(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.answers["ExplainOrder"] = pb.ExplainOrderResponse(
-        order=an_order(),
+    daemon.answers["ExplainRequest"] = pb.ExplainRequestResponse(
+        request=a_request(),
         summary="It waits for the SMS.",
         money="3,000 sat are held until block 871,234.",
         next="Nothing to do.",
@@ -310,7 +310,7 @@ def test_explain_prints_story_money_and_next_step(daemon: FakeDaemon, terminal: 
 
 
 def test_a_daemon_that_does_not_know_a_call_is_older(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.answers["ExplainOrder"] = Refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    daemon.answers["ExplainRequest"] = Refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
     result = terminal.run("orders", "explain", ORDER_ID)
     assert result.exit_code == ExitCode.UNEXPECTED
     assert "older than this command" in result.stderr

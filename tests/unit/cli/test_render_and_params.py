@@ -10,7 +10,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli import exit_codes, render
 from holdpay.cli.params import parse_duration_s
 from holdpay.cli.progress import Screen, changes
-from tests.unit.cli.fake_daemon import DELIVERED, HELD, NOW_MS, NUMBERED, SETTLED, FakeClock, an_order, ended
+from tests.unit.cli.fake_daemon import DELIVERED, HELD, NOW_MS, NUMBERED, SETTLED, FakeClock, a_request, ended
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_length_of_time_needs_its_unit(text: str, expected: float | None) -> N
 
 
 def test_an_enum_value_of_a_newer_daemon_does_not_end_the_command() -> None:
-    newer = pb.Order.FromString(pb.Order(end=pb.END_REFUNDED).SerializeToString().replace(b"\x03", b"\x63"))
+    newer = pb.Request.FromString(pb.Request(end=pb.END_REFUNDED).SerializeToString().replace(b"\x03", b"\x63"))
     assert render.enum_text(newer, "end") == "99"
     assert exit_codes.of_end("99") is exit_codes.ExitCode.UNEXPECTED
 
@@ -63,50 +63,50 @@ def test_every_end_of_the_interface_has_an_exit_code_and_words() -> None:
     for number in pb.End.values():
         if number == pb.END_UNSPECIFIED:
             continue
-        order = an_order(**ended(number))
+        order = a_request(**ended(number))
         end = render.enum_text(order, "end")
         assert exit_codes.of_end(end) is not exit_codes.ExitCode.UNEXPECTED
         assert list(changes(None, order))[-1].startswith(("done: ", "over: "))
 
 
 def test_nothing_new_says_nothing() -> None:
-    order = an_order(**HELD)
+    order = a_request(**HELD)
     assert list(changes(order, order)) == []
 
 
 def test_money_that_is_back_is_said() -> None:
-    lines = list(changes(an_order(**HELD), an_order(**ended(pb.END_REFUNDED))))
+    lines = list(changes(a_request(**HELD), a_request(**ended(pb.END_REFUNDED))))
     assert "nothing is locked any more" in lines
-    assert lines[-1] == "over: no code; the money is back"
+    assert lines[-1] == "over: the code did not come; the money is back"
 
 
 def test_a_payment_just_being_sent_locks_nothing_yet_on_the_screen() -> None:
-    sending = an_order(htlc=pb.HTLC_STATE_DISPATCHING, locked_msat=3_003_512, phase="sending")
+    sending = a_request(htlc=pb.HTLC_STATE_DISPATCHING, locked_msat=3_003_512, phase="sending")
     assert list(changes(None, sending)) == ["sending"]
-    shown = list(changes(sending, an_order(htlc=pb.HTLC_STATE_UNKNOWN, locked_msat=3_003_512, phase="sending")))
+    shown = list(changes(sending, a_request(htlc=pb.HTLC_STATE_UNKNOWN, locked_msat=3_003_512, phase="sending")))
     assert shown == ["3,003.512 sat locked"]
 
 
 def test_settled_money_is_not_called_back() -> None:
-    lines = list(changes(an_order(**DELIVERED), an_order(**SETTLED)))
+    lines = list(changes(a_request(**DELIVERED), a_request(**SETTLED)))
     assert "spent 3,003.512 sat, 3.512 sat of it routing fee" in lines
     assert "nothing is locked any more" not in lines
 
 
 def test_a_number_that_is_replaced_is_said_with_the_one_that_is_dead() -> None:
-    replaced = an_order(**NUMBERED | {"number": "15550002222", "earlier_numbers": ["15550001111"]})
-    lines = list(changes(an_order(**NUMBERED), replaced))
+    replaced = a_request(**NUMBERED | {"number": "15550002222", "earlier_numbers": ["15550001111"]})
+    lines = list(changes(a_request(**NUMBERED), replaced))
     assert lines == ["the provider replaced the number: it is +15550002222 now, no longer +15550001111"]
     assert "the number is +15550002222; it replaced +15550001111" in list(changes(None, replaced))
 
 
 def test_a_second_code_and_a_reply_that_could_not_be_read_are_said_without_what_is_in_them() -> None:
-    numbered = an_order(**NUMBERED)
-    odd = an_order(**NUMBERED | {"unread": "code 998877"})
+    numbered = a_request(**NUMBERED)
+    odd = a_request(**NUMBERED | {"unread": "code 998877"})
     (line,) = changes(numbered, odd)
     assert line == f"the provider's reply could not be read; see it with `holdpay orders show {odd.id}`"
-    delivered = an_order(**DELIVERED)
-    (line,) = changes(delivered, an_order(**DELIVERED | {"later_codes": ["998877"]}))
+    delivered = a_request(**DELIVERED)
+    (line,) = changes(delivered, a_request(**DELIVERED | {"later_codes": ["998877"]}))
     assert line == f"the provider sent another code; the first one counts, `holdpay orders show {odd.id}` shows all"
 
 

@@ -89,7 +89,7 @@ def test_a_default_in_a_closed_folder_counts_as_existing(monkeypatch: pytest.Mon
 
 
 def test_the_environment_names_the_socket(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.request_scripts = [updates({"code": "1"})]
+    daemon.submit_scripts = [updates({"code": "1"})]
     result = CliRunner().invoke(cli, ["code", "usa", "openai"], env={"HOLDPAY_SOCKET": daemon.path}, obj=terminal.clock)
     assert result.stdout == "1\n"
 
@@ -99,14 +99,14 @@ def test_a_proxy_of_the_environment_is_not_used(
 ) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    daemon.request_scripts = [updates({"code": "1"})]
+    daemon.submit_scripts = [updates({"code": "1"})]
     assert terminal.run("code", "usa", "openai").stdout == "1\n"
 
 
 def test_a_path_with_odd_characters_works(daemon: FakeDaemon, terminal: Terminal) -> None:
     path = Path(daemon.path).parent / "a b%20?#.sock"
     fake = FakeDaemon(str(path))
-    fake.request_scripts = [updates({"code": "1"})]
+    fake.submit_scripts = [updates({"code": "1"})]
     fake.start()
     try:
         result = Terminal(str(path), terminal.clock).run("code", "usa", "openai")

@@ -53,7 +53,7 @@ UNDERSTOOD = [
 
 
 def to_pb(order: Order) -> pb.Request:
-    return request_to_pb(order, POLICY, NOW_MS)
+    return request_to_pb(order, POLICY, NOW_MS, 7)
 
 
 def test_every_kind_is_here() -> None:

@@ -484,7 +484,7 @@ class SmsSpec(_message.Message):
     phone: _builtins.str
     """E.164 ("+19871234567"), or as people of `country` write it."""
     country: _builtins.str
-    """Name, alias or number of the country whose way of writing `phone` has. Absent: `phone` is E.164."""
+    """The country whose way of writing it `phone` has: its ISO 3166 code of two letters. Absent: `phone` is E.164."""
     message: _builtins.str
     """1 to 140 characters."""
     webhook_url: _builtins.str
@@ -639,6 +639,7 @@ class Request(_message.Message):
     ERASED_AT_MS_FIELD_NUMBER: _builtins.int
     QUARANTINED_AT_MS_FIELD_NUMBER: _builtins.int
     QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """10 lower-case letters and digits; "rec" and the beginning of the payment hash for one made by `holdpayd recover`."""
     kind: Global___Kind.ValueType
@@ -677,6 +678,8 @@ class Request(_message.Message):
     """
     quarantine_reason: _builtins.str
     """How it did, one sentence. Empty: it is not quarantined."""
+    cursor: _builtins.int
+    """All that happened up to this cursor is told here: WatchRequests after it, and nothing is missed."""
     @_builtins.property
     def code(self) -> Global___CodeBought:
         """KIND_CODE."""
@@ -736,10 +739,11 @@ class Request(_message.Message):
         erased_at_ms: _builtins.int | None = ...,
         quarantined_at_ms: _builtins.int | None = ...,
         quarantine_reason: _builtins.str = ...,
+        cursor: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "email", b"email", "erased_at_ms", b"erased_at_ms", "fund", b"fund", "quarantined_at_ms", b"quarantined_at_ms", "rental", b"rental", "sms", b"sms", "understood", b"understood"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["cancel_wanted_at_ms"]  # noqa: Y015
     _WhichOneofArgType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms"]  # noqa: Y015
