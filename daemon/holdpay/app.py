@@ -26,6 +26,7 @@ from holdpay.lock import SocketClaim, StateLock
 from holdpay.log import configure
 from holdpay.notify import Notifier
 from holdpay.ports import NodeState
+from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.server import RpcServer
 from holdpay.rpc.service import About, HoldpayService
@@ -132,7 +133,7 @@ class _Daemon:
         service = HoldpayService(
             engine=engine,
             desk=Desk(engine, directory, account, settings.provider.ref),
-            catalog=directory,
+            catalog=CatalogCalls(directory, provider),
             account=account,
             feed=self._feed,
             about=about,

@@ -75,7 +75,7 @@ class UnknownCountry(InvalidRequest):
 
 
 class UnknownService(InvalidRequest):
-    """There is no such service in this country. ListServices names them all."""
+    """The provider lists no such service in this country. ListServices names them all."""
 
     reason = "UNKNOWN_SERVICE"
 

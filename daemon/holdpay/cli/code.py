@@ -7,12 +7,12 @@ import click
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.kinds import KINDS, Until
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
-from holdpay.cli.params import complete_country
+from holdpay.cli.params import complete_country, complete_service
 
 
 @click.command(short_help="Order an activation code and wait for it.")
 @click.argument("country", shell_complete=complete_country)
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @ordering
 @click.option(
     "--until",

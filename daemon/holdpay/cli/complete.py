@@ -24,6 +24,16 @@ def country_names(socket: str | None) -> list[str]:
     return sorted({render.plain(name.lower()) for name in names})
 
 
+def services(socket: str | None) -> list[tuple[str, str]]:
+    """Short codes and names of all services that the daemon ever saw; empty if it does not answer."""
+    try:
+        with Client(find_socket(socket), PATIENCE_S) as client:
+            reply = client.ask(client.stub.ListServices, pb.ListServicesRequest(), PATIENCE_S)
+    except Failure:
+        return []
+    return [(service.code, render.plain(service.name)) for service in reply.services]
+
+
 def order_ids(socket: str | None, kind: str) -> list[tuple[str, str]]:
     """The newest orders' ids, of a kind or ("") all, with a few words on each; empty if the daemon does not answer."""
     try:

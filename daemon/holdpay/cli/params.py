@@ -60,6 +60,20 @@ def complete_country(ctx: click.Context, param: click.Parameter, incomplete: str
     return [CompletionItem(name) for name in names if " " not in name and name.startswith(incomplete.lower())]
 
 
+def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Short codes, with the name beside, and names of one word where one is being typed."""
+    from click.shell_completion import CompletionItem
+
+    from holdpay.cli.complete import services
+
+    known = services(_socket_of(ctx))
+    items = [CompletionItem(code, help=name) for code, name in known]
+    if incomplete:
+        names = {word: code for code, name in known for word in re.split(r"[,;/+|()]\s*", name.lower())}
+        items += [CompletionItem(name, help=code) for name, code in names.items() if " " not in name]
+    return [item for item in items if item.value.startswith(incomplete.lower())]
+
+
 def complete_order(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The newest order ids, with what they are."""
     return _complete_order(ctx, incomplete, "")

@@ -14,7 +14,7 @@ from holdpay.cli.exit_codes import ExitCode, of_end
 from holdpay.cli.failure import Failure
 from holdpay.cli.kinds import Until, number_of
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
-from holdpay.cli.params import complete_country, complete_rental
+from holdpay.cli.params import complete_country, complete_rental, complete_service
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -44,7 +44,7 @@ def _complete_first(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 @click.command(cls=Rent, short_help="Rent a number; `rent messages` shows what comes to it.")
 @click.argument("country", shell_complete=_complete_first)
-@click.option("--service", help="Short code or name; without it, any service.")
+@click.option("--service", shell_complete=complete_service, help="Short code or name; without it, any service.")
 @click.option("--weeks", type=click.IntRange(min=1, max=520), metavar="N", help="How long.  [default: the shortest]")
 @ordering
 @ref_option

@@ -10,7 +10,7 @@ import holdpay
 from holdpay.cli import render
 from holdpay.cli.account import account
 from holdpay.cli.app import App, Clock
-from holdpay.cli.catalog import countries, prices, services
+from holdpay.cli.catalog import countries, prices, rentals, services
 from holdpay.cli.code import code
 from holdpay.cli.completion import completion
 from holdpay.cli.exit_codes import ExitCode
@@ -68,5 +68,5 @@ def cli(ctx: click.Context, *, socket: str | None) -> None:
     ctx.obj = App(socket, clock)
 
 
-for command in (code, rent, sms, email, account, orders, countries, services, prices, status, completion):
+for command in (code, rent, sms, email, account, orders, countries, services, rentals, prices, status, completion):
     cli.add_command(command)

@@ -147,7 +147,13 @@ def update_to_pb(update: Update, policy: Policy) -> pb.RequestUpdate:
 
 
 def country_to_pb(country: CountryInfo) -> pb.Country:
-    return pb.Country(code=country.code, name=country.name, aliases=country.aliases)
+    return pb.Country(
+        code=country.code,
+        name=country.name,
+        aliases=country.aliases,
+        rentals=country.has_rentals,
+        shown=country.is_shown,
+    )
 
 
 def service_to_pb(service: ServiceInfo) -> pb.Service:

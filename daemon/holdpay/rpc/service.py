@@ -19,8 +19,9 @@ from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest, OrderNotFound
-from holdpay.ports import Catalog, MoneyTotals, NodeState, OrderFilter
+from holdpay.ports import MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
+from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
 from holdpay.rpc.status import Context, stream, unary
@@ -51,7 +52,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         *,
         engine: Engine,
         desk: Desk,
-        catalog: Catalog,
+        catalog: CatalogCalls,
         account: Account,
         feed: Feed,
         about: About,
@@ -186,28 +187,19 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ListCountries(self, request: pb.ListCountriesRequest, context: Context) -> pb.ListCountriesResponse:
-        return pb.ListCountriesResponse(countries=[convert.country_to_pb(c) for c in self._catalog.countries()])
+        return self._catalog.list_countries()
 
     @unary
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
-        country = self._catalog.resolve_country(request.country)
-        services = await self._engine.provider.services(country.code)
-        return pb.ListServicesResponse(
-            country=convert.country_to_pb(country), services=[convert.service_to_pb(s) for s in services]
-        )
+        return await self._catalog.list_services(request)
 
     @unary
     async def GetPrices(self, request: pb.GetPricesRequest, context: Context) -> pb.GetPricesResponse:
-        if not request.country and not request.service:
-            return convert.prices_to_pb(await self._engine.provider.prices())
-        if not request.country or not request.service:
-            raise InvalidRequest(
-                "An exact price needs a country and a service. Give both, or neither.",
-                field="service" if request.country else "country",
-            )
-        country = self._catalog.resolve_country(request.country)
-        service = self._catalog.resolve_service(request.service, await self._engine.provider.services(country.code))
-        return convert.prices_to_pb(await self._engine.provider.prices(country.code, service.code))
+        return await self._catalog.get_prices(request)
+
+    @unary
+    async def ListRentals(self, request: pb.ListRentalsRequest, context: Context) -> pb.ListRentalsResponse:
+        return await self._catalog.list_rentals(request)
 
     # --- the prepaid account ------------------------------------------------------------------------------------------
 

@@ -190,7 +190,7 @@ def resolve_service(text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
                 f"More than one service is named {echo(text)}: {fitting}. Order by the short code.", field="service"
             )
     labels = {w: (s.code, f"{s.name} ({s.code})") for words in _SERVICE_WORDS for s in services for w in words(s)}
-    raise UnknownService(f"There is no service {echo(text)} in this country.{nearest(to, labels)}", field="service")
+    raise UnknownService(f"sms4sats lists no service {echo(text)} here.{nearest(to, labels)}", field="service")
 
 
 def _code_words(service: ServiceInfo) -> set[str]:

@@ -292,6 +292,9 @@ class FakeDaemon(rpc.HoldpayServicer):
     def ListFunding(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListFunding", request, context)
 
+    def ListRentals(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ListRentals", request, context)
+
     def GetPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("GetPrices", request, context)
 

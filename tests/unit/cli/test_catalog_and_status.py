@@ -1,8 +1,10 @@
-"""`holdpay countries`, `services`, `prices` and `status`."""
+"""`holdpay countries`, `services`, `rentals`, `prices` and `status`."""
 
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import grpc
 import pytest
@@ -14,15 +16,32 @@ from tests.unit.cli.fake_daemon import NOW_MS, FakeDaemon, Refuse
 
 COUNTRIES = pb.ListCountriesResponse(
     countries=[
-        pb.Country(code=0, name="Russia", aliases=["Russian"]),
-        pb.Country(code=187, name="USA", aliases=["United States", "United States of America"]),
-    ]
+        pb.Country(code=0, name="Russia", aliases=["Russian"], rentals=False, shown=False),
+        pb.Country(
+            code=187, name="USA", aliases=["United States", "United States of America"], rentals=True, shown=True
+        ),
+        pb.Country(code=999, name="Auto-Select"),
+    ],
+    asked_at_ms=NOW_MS - 65_000,
 )
 SERVICES = pb.ListServicesResponse(
     country=COUNTRIES.countries[1],
     services=[pb.Service(code="oi", name="OpenAI", stock=1234), pb.Service(code="tg", name="Telegram")],
 )
-PRICES = pb.GetPricesResponse(receive_sat=3000, exact_sat=2500, asked_at_ms=NOW_MS)
+PRICES = pb.GetPricesResponse(
+    receive_sat=3000,
+    exact_sat=2500,
+    asked_at_ms=NOW_MS,
+    country=COUNTRIES.countries[1],
+    service=SERVICES.services[0],
+)
+RENTALS = pb.ListRentalsResponse(
+    service=pb.Service(code="full", name="any service"),
+    rentals=[
+        pb.RentalOffer(country_code=0, country="Russia", weeks=2, price_sat=1368),
+        pb.RentalOffer(country="Somewhere"),
+    ],
+)
 STATUS = pb.GetStatusResponse(
     version="0.1.0",
     started_at_ms=NOW_MS - 65_000,
@@ -57,6 +76,7 @@ def answers(daemon: FakeDaemon) -> None:
     daemon.answers |= {
         "ListCountries": COUNTRIES,
         "ListServices": SERVICES,
+        "ListRentals": RENTALS,
         "GetPrices": PRICES,
         "GetStatus": STATUS,
     }
@@ -75,6 +95,66 @@ def test_country_zero_is_a_country(terminal: Terminal) -> None:
 def test_a_filter_that_matches_nothing_says_so(terminal: Terminal) -> None:
     result = terminal.run("countries", "atlantis")
     assert (result.stdout, result.stderr) == ("", "No country with 'atlantis' in it.\n")
+
+
+def test_countries_say_where_numbers_are_rented_and_what_the_provider_does_not_list(terminal: Terminal) -> None:
+    rows = terminal.run("countries").stdout.splitlines()[1:]
+    assert re.fullmatch(r"0 +Russia \(not listed by sms4sats now\) +no +Russian", rows[0])
+    assert [row.split()[:3] for row in rows[1:]] == [["187", "USA", "yes"], ["999", "Auto-Select", "?"]]
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ({"asked_at_ms": NOW_MS - 65_000}, "As sms4sats said 1m05s ago."),
+        ({"asked_at_ms": NOW_MS - 65_000, "stale": True}, "As sms4sats said 1m05s ago; it did not answer since."),
+        ({"stale": True}, "sms4sats did not tell its countries yet: these come with holdpay."),
+    ],
+)
+def test_countries_say_where_the_list_comes_from_and_how_old_it_is(
+    daemon: FakeDaemon, terminal: Terminal, origin: dict[str, Any], words: str
+) -> None:
+    daemon.answers["ListCountries"] = pb.ListCountriesResponse(countries=COUNTRIES.countries, **origin)
+    assert terminal.run("countries").stderr.startswith(words)
+    told = json.loads(terminal.run("countries", "usa", "--json").stdout)
+    assert (told["asked_at_ms"], told["stale"]) == (origin.get("asked_at_ms"), origin.get("stale", False))
+    assert [country["rentals"] for country in told["countries"]] == [True]
+
+
+def test_rentals_show_weeks_and_price_or_that_they_are_unknown(daemon: FakeDaemon, terminal: Terminal) -> None:
+    rows = [line.split() for line in terminal.run("rentals").stdout.splitlines()]
+    assert rows[1:] == [["0", "Russia", "2", "1,368", "sat"], ["?", "Somewhere", "?", "?"]]
+    terminal.run("rentals", "russia", "--service", "openai")
+    assert [(asked.country, asked.service) for asked in daemon.received_of(pb.ListRentalsRequest)] == [
+        ("", ""),
+        ("russia", "openai"),
+    ]
+
+
+def test_rentals_json_keeps_country_zero_apart_from_none(terminal: Terminal) -> None:
+    told = json.loads(terminal.run("rentals", "--json").stdout)
+    assert [rental["country_code"] for rental in told["rentals"]] == [0, None]
+
+
+def test_where_nothing_is_rented_the_words_say_so(daemon: FakeDaemon, terminal: Terminal) -> None:
+    service = pb.Service(code="oi", name="OpenAI")
+    daemon.answers["ListRentals"] = pb.ListRentalsResponse(country=COUNTRIES.countries[0], service=service)
+    result = terminal.run("rentals", "russia", "--service", "oi")
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "")
+    assert result.stderr == "No number is rented in Russia for OpenAI now.\n"
+
+
+def test_services_name_the_rentals_of_a_country_that_has_some(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.run("services", "usa").stderr == "Numbers of USA are rented, too: holdpay rentals 187\n"
+    assert terminal.run("services", "usa", "--json").stderr == ""
+    daemon.answers["ListServices"] = pb.ListServicesResponse(country=COUNTRIES.countries[0], services=SERVICES.services)
+    assert terminal.run("services", "russia").stderr == ""
+
+
+def test_prices_name_what_was_understood_and_whether_numbers_are_rented(terminal: Terminal) -> None:
+    lines = terminal.run("prices", "us", "openai").stdout.splitlines()
+    assert lines[0].startswith("A code, OpenAI in USA  ")
+    assert any(line.split() == ["Rentals", "in", "USA", "yes"] for line in lines)
 
 
 def test_services_show_their_stock_or_that_it_is_unknown(terminal: Terminal) -> None:

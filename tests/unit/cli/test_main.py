@@ -50,6 +50,28 @@ def test_countries_complete_from_the_daemon(daemon: FakeDaemon) -> None:
     assert complete(daemon, "code", incomplete="u") == ["ukraine", "usa"]
 
 
+SEEN = pb.ListServicesResponse(
+    services=[
+        pb.Service(code="go", name="Google,youtube, Gmail"),
+        pb.Service(code="ot", name="Any other"),
+        pb.Service(code="tg", name="Telegram"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "command", [("code", "usa"), ("prices", "usa"), ("rentals", "--service"), ("rent", "usa", "--service")]
+)
+def test_services_complete_from_what_the_daemon_saw_last(daemon: FakeDaemon, command: tuple[str, ...]) -> None:
+    daemon.answers["ListServices"] = SEEN
+    assert complete(daemon, *command) == ["go", "ot", "tg"]
+    assert complete(daemon, *command, incomplete="g") == ["go", "google", "gmail"]
+    assert complete(daemon, *command, incomplete="Tel") == ["telegram"]
+    assert complete(daemon, *command, incomplete="any") == []
+    (asked, *_) = daemon.received_of(pb.ListServicesRequest)
+    assert asked.country == ""  # so that the provider is not asked
+
+
 def test_order_ids_complete_from_the_daemon(daemon: FakeDaemon) -> None:
     daemon.requests = [a_request(id="ord-1"), a_request(id="abc-2")]
     assert complete(daemon, "orders", "show", incomplete="ord") == ["ord-1"]
@@ -58,6 +80,7 @@ def test_order_ids_complete_from_the_daemon(daemon: FakeDaemon) -> None:
 def test_completion_without_a_daemon_is_silent(daemon: FakeDaemon, capfd: pytest.CaptureFixture[str]) -> None:
     nowhere = FakeDaemon(f"{daemon.path}.none")
     assert complete(nowhere, "code") == []
+    assert complete(nowhere, "prices", "usa") == []
     assert capfd.readouterr() == ("", "")
 
 

@@ -144,7 +144,7 @@ def test_a_typo_gets_the_nearest_services_and_the_next_command() -> None:
 
 def test_nothing_is_found_in_nothing() -> None:
     for text, services in (("go", ()), ("", SERVICES), ("!", SERVICES)):
-        with pytest.raises(InvalidRequest, match="There is no service"):
+        with pytest.raises(InvalidRequest, match="lists no service"):
             resolve_service(text, services)
 
 

@@ -1441,20 +1441,30 @@ class ListCountriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNTRIES_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    asked_at_ms: _builtins.int
+    """When the provider told this list. Absent: it never did, and this is the one that comes with holdpay."""
+    stale: _builtins.bool
+    """Whether the provider could not be asked lately. The list goes on as it is."""
     @_builtins.property
     def countries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Country]:
-        """By name."""
+        """By number."""
 
     def __init__(
         self,
         *,
         countries: _abc.Iterable[Global___Country] | None = ...,
+        asked_at_ms: _builtins.int | None = ...,
+        stale: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_asked_at_ms", b"_asked_at_ms", "asked_at_ms", b"asked_at_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["countries", b"countries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_asked_at_ms", b"_asked_at_ms", "asked_at_ms", b"asked_at_ms", "countries", b"countries", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__asked_at_ms: _TypeAlias = _typing.Literal["asked_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__asked_at_ms: _TypeAlias = _typing.Literal["_asked_at_ms", b"_asked_at_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__asked_at_ms) -> _WhichOneofReturnType__asked_at_ms | None: ...
 
 Global___ListCountriesResponse: _TypeAlias = ListCountriesResponse  # noqa: Y015
 
@@ -1465,13 +1475,19 @@ class Country(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    RENTALS_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """The provider's number. 0 is a real country."""
     name: _builtins.str
     """Its usual name."""
+    rentals: _builtins.bool
+    """Whether numbers are rented there. Absent: the provider does not say."""
+    shown: _builtins.bool
+    """Whether the provider's list has it, and not as hidden. It may be ordered from in any case. Absent: never told."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Other names that are understood. May be empty."""
+        """Other names that are understood, with the ISO 3166 codes of two and three letters. May be empty."""
 
     def __init__(
         self,
@@ -1479,12 +1495,21 @@ class Country(_message.Message):
         code: _builtins.int = ...,
         name: _builtins.str = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        rentals: _builtins.bool | None = ...,
+        shown: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rentals", b"_rentals", "_shown", b"_shown", "rentals", b"rentals", "shown", b"shown"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "code", b"code", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rentals", b"_rentals", "_shown", b"_shown", "aliases", b"aliases", "code", b"code", "name", b"name", "rentals", b"rentals", "shown", b"shown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rentals: _TypeAlias = _typing.Literal["rentals"]  # noqa: Y015
+    _WhichOneofArgType__rentals: _TypeAlias = _typing.Literal["_rentals", b"_rentals"]  # noqa: Y015
+    _WhichOneofReturnType__shown: _TypeAlias = _typing.Literal["shown"]  # noqa: Y015
+    _WhichOneofArgType__shown: _TypeAlias = _typing.Literal["_shown", b"_shown"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rentals) -> _WhichOneofReturnType__rentals | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shown) -> _WhichOneofReturnType__shown | None: ...
 
 Global___Country: _TypeAlias = Country  # noqa: Y015
 
@@ -1494,7 +1519,7 @@ class ListServicesRequest(_message.Message):
 
     COUNTRY_FIELD_NUMBER: _builtins.int
     country: _builtins.str
-    """Name, alias or number."""
+    """Name, alias or number. Empty: what the provider ever listed for any country. Then it is not asked."""
     def __init__(
         self,
         *,
@@ -1516,11 +1541,11 @@ class ListServicesResponse(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def country(self) -> Global___Country:
-        """What `country` was understood as."""
+        """What `country` was understood as. Absent: none was named."""
 
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___Service]:
-        """As the provider lists them; the list may be empty."""
+        """As the provider lists them, those of no country by their code and without stock; the list may be empty."""
 
     def __init__(
         self,
@@ -1600,6 +1625,8 @@ class GetPricesResponse(_message.Message):
     REAL_PHONE_SAT_FIELD_NUMBER: _builtins.int
     EXACT_SAT_FIELD_NUMBER: _builtins.int
     ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
     receive_sat: _builtins.int
     """The standard price of an activation code. Absent: the provider did not say."""
     send_sat: _builtins.int
@@ -1612,6 +1639,14 @@ class GetPricesResponse(_message.Message):
     """The exact price for the country and service asked for. Absent: not asked, or not said."""
     asked_at_ms: _builtins.int
     """When the provider said so."""
+    @_builtins.property
+    def country(self) -> Global___Country:
+        """What `country` was understood as. Absent: none was named."""
+
+    @_builtins.property
+    def service(self) -> Global___Service:
+        """What `service` was understood as. Absent: none was named."""
+
     def __init__(
         self,
         *,
@@ -1621,10 +1656,12 @@ class GetPricesResponse(_message.Message):
         real_phone_sat: _builtins.int | None = ...,
         exact_sat: _builtins.int | None = ...,
         asked_at_ms: _builtins.int = ...,
+        country: Global___Country | None = ...,
+        service: Global___Service | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exact_sat", b"_exact_sat", "_real_phone_sat", b"_real_phone_sat", "_receive_sat", b"_receive_sat", "_rent_from_sat", b"_rent_from_sat", "_send_sat", b"_send_sat", "exact_sat", b"exact_sat", "real_phone_sat", b"real_phone_sat", "receive_sat", b"receive_sat", "rent_from_sat", b"rent_from_sat", "send_sat", b"send_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exact_sat", b"_exact_sat", "_real_phone_sat", b"_real_phone_sat", "_receive_sat", b"_receive_sat", "_rent_from_sat", b"_rent_from_sat", "_send_sat", b"_send_sat", "country", b"country", "exact_sat", b"exact_sat", "real_phone_sat", b"real_phone_sat", "receive_sat", b"receive_sat", "rent_from_sat", b"rent_from_sat", "send_sat", b"send_sat", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact_sat", b"_exact_sat", "_real_phone_sat", b"_real_phone_sat", "_receive_sat", b"_receive_sat", "_rent_from_sat", b"_rent_from_sat", "_send_sat", b"_send_sat", "asked_at_ms", b"asked_at_ms", "exact_sat", b"exact_sat", "real_phone_sat", b"real_phone_sat", "receive_sat", b"receive_sat", "rent_from_sat", b"rent_from_sat", "send_sat", b"send_sat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact_sat", b"_exact_sat", "_real_phone_sat", b"_real_phone_sat", "_receive_sat", b"_receive_sat", "_rent_from_sat", b"_rent_from_sat", "_send_sat", b"_send_sat", "asked_at_ms", b"asked_at_ms", "country", b"country", "exact_sat", b"exact_sat", "real_phone_sat", b"real_phone_sat", "receive_sat", b"receive_sat", "rent_from_sat", b"rent_from_sat", "send_sat", b"send_sat", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exact_sat: _TypeAlias = _typing.Literal["exact_sat"]  # noqa: Y015
     _WhichOneofArgType__exact_sat: _TypeAlias = _typing.Literal["_exact_sat", b"_exact_sat"]  # noqa: Y015
@@ -2093,3 +2130,104 @@ class FundingEntry(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_sat) -> _WhichOneofReturnType__price_sat | None: ...
 
 Global___FundingEntry: _TypeAlias = FundingEntry  # noqa: Y015
+
+@_typing.final
+class ListRentalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    country: _builtins.str
+    """Name, alias or number of a country. Empty: all countries."""
+    service: _builtins.str
+    """Short code or name of a service. Empty, or "full": a number for any service."""
+    def __init__(
+        self,
+        *,
+        country: _builtins.str = ...,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRentalsRequest: _TypeAlias = ListRentalsRequest  # noqa: Y015
+
+@_typing.final
+class ListRentalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    RENTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def country(self) -> Global___Country:
+        """What `country` was understood as. Absent: none was named."""
+
+    @_builtins.property
+    def service(self) -> Global___Service:
+        """What `service` was understood as."""
+
+    @_builtins.property
+    def rentals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RentalOffer]:
+        """By country, the shortest first. May be empty."""
+
+    def __init__(
+        self,
+        *,
+        country: Global___Country | None = ...,
+        service: Global___Service | None = ...,
+        rentals: _abc.Iterable[Global___RentalOffer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country", b"country", "rentals", b"rentals", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRentalsResponse: _TypeAlias = ListRentalsResponse  # noqa: Y015
+
+@_typing.final
+class RentalOffer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    WEEKS_FIELD_NUMBER: _builtins.int
+    PRICE_SAT_FIELD_NUMBER: _builtins.int
+    country_code: _builtins.int
+    """The provider's number for the country. 0 is a real country. Absent: the provider did not say."""
+    country: _builtins.str
+    """Its name."""
+    weeks: _builtins.int
+    """For how long. Absent: the provider did not say."""
+    price_sat: _builtins.int
+    """For the whole time. Absent: the provider did not say."""
+    def __init__(
+        self,
+        *,
+        country_code: _builtins.int | None = ...,
+        country: _builtins.str = ...,
+        weeks: _builtins.int | None = ...,
+        price_sat: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country_code", b"_country_code", "_price_sat", b"_price_sat", "_weeks", b"_weeks", "country_code", b"country_code", "price_sat", b"price_sat", "weeks", b"weeks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country_code", b"_country_code", "_price_sat", b"_price_sat", "_weeks", b"_weeks", "country", b"country", "country_code", b"country_code", "price_sat", b"price_sat", "weeks", b"weeks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__country_code: _TypeAlias = _typing.Literal["country_code"]  # noqa: Y015
+    _WhichOneofArgType__country_code: _TypeAlias = _typing.Literal["_country_code", b"_country_code"]  # noqa: Y015
+    _WhichOneofReturnType__price_sat: _TypeAlias = _typing.Literal["price_sat"]  # noqa: Y015
+    _WhichOneofArgType__price_sat: _TypeAlias = _typing.Literal["_price_sat", b"_price_sat"]  # noqa: Y015
+    _WhichOneofReturnType__weeks: _TypeAlias = _typing.Literal["weeks"]  # noqa: Y015
+    _WhichOneofArgType__weeks: _TypeAlias = _typing.Literal["_weeks", b"_weeks"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__country_code) -> _WhichOneofReturnType__country_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price_sat) -> _WhichOneofReturnType__price_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weeks) -> _WhichOneofReturnType__weeks | None: ...
+
+Global___RentalOffer: _TypeAlias = RentalOffer  # noqa: Y015

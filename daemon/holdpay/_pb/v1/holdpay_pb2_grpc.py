@@ -79,6 +79,11 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetPricesRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetPricesResponse.FromString,
                 _registered_method=True)
+        self.ListRentals = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ListRentals',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListRentalsRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListRentalsResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/holdpay.v1.Holdpay/GetStatus',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.SerializeToString,
@@ -151,14 +156,14 @@ class HoldpayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCountries(self, request, context):
-        """All of them, by name.
+        """All of them, by number. The provider is not asked: what it said last, and when.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListServices(self, request, context):
-        """What can be ordered in a country now, with stock, as the provider says.
+        """What can be ordered in a country now, with stock, as the provider says; without a country what it ever listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +171,13 @@ class HoldpayServicer:
 
     def GetPrices(self, request, context):
         """Fresh to ten seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRentals(self, request, context):
+        """Where a number can be rented, for how long and for how much, as the provider says. Fresh to ten seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +252,11 @@ def add_HoldpayServicer_to_server(servicer, server):
                     servicer.GetPrices,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetPricesRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetPricesResponse.SerializeToString,
+            ),
+            'ListRentals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRentals,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListRentalsRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListRentalsResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -500,6 +517,33 @@ class Holdpay:
             '/holdpay.v1.Holdpay/GetPrices',
             holdpay_dot_v1_dot_holdpay__pb2.GetPricesRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.GetPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRentals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/ListRentals',
+            holdpay_dot_v1_dot_holdpay__pb2.ListRentalsRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.ListRentalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

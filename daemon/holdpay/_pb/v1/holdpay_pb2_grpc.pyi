@@ -85,11 +85,13 @@ class HoldpayStub:
     ExplainRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainRequestRequest, _holdpay_pb2.ExplainRequestResponse]
     """In plain words: what happened, why, where the money is, until which block height, what happens next."""
     ListCountries: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListCountriesRequest, _holdpay_pb2.ListCountriesResponse]
-    """All of them, by name."""
+    """All of them, by number. The provider is not asked: what it said last, and when."""
     ListServices: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListServicesRequest, _holdpay_pb2.ListServicesResponse]
-    """What can be ordered in a country now, with stock, as the provider says."""
+    """What can be ordered in a country now, with stock, as the provider says; without a country what it ever listed."""
     GetPrices: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetPricesRequest, _holdpay_pb2.GetPricesResponse]
     """Fresh to ten seconds."""
+    ListRentals: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListRentalsRequest, _holdpay_pb2.ListRentalsResponse]
+    """Where a number can be rented, for how long and for how much, as the provider says. Fresh to ten seconds."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]
@@ -127,11 +129,13 @@ class HoldpayAsyncStub(HoldpayStub):
     ExplainRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ExplainRequestRequest, _holdpay_pb2.ExplainRequestResponse]  # type: ignore[assignment]
     """In plain words: what happened, why, where the money is, until which block height, what happens next."""
     ListCountries: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListCountriesRequest, _holdpay_pb2.ListCountriesResponse]  # type: ignore[assignment]
-    """All of them, by name."""
+    """All of them, by number. The provider is not asked: what it said last, and when."""
     ListServices: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListServicesRequest, _holdpay_pb2.ListServicesResponse]  # type: ignore[assignment]
-    """What can be ordered in a country now, with stock, as the provider says."""
+    """What can be ordered in a country now, with stock, as the provider says; without a country what it ever listed."""
     GetPrices: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetPricesRequest, _holdpay_pb2.GetPricesResponse]  # type: ignore[assignment]
     """Fresh to ten seconds."""
+    ListRentals: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListRentalsRequest, _holdpay_pb2.ListRentalsResponse]  # type: ignore[assignment]
+    """Where a number can be rented, for how long and for how much, as the provider says. Fresh to ten seconds."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]  # type: ignore[assignment]
@@ -208,7 +212,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         request: _holdpay_pb2.ListCountriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.ListCountriesResponse, _abc.Awaitable[_holdpay_pb2.ListCountriesResponse]]:
-        """All of them, by name."""
+        """All of them, by number. The provider is not asked: what it said last, and when."""
 
     @_abc_1.abstractmethod
     def ListServices(
@@ -216,7 +220,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         request: _holdpay_pb2.ListServicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.ListServicesResponse, _abc.Awaitable[_holdpay_pb2.ListServicesResponse]]:
-        """What can be ordered in a country now, with stock, as the provider says."""
+        """What can be ordered in a country now, with stock, as the provider says; without a country what it ever listed."""
 
     @_abc_1.abstractmethod
     def GetPrices(
@@ -225,6 +229,14 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.GetPricesResponse, _abc.Awaitable[_holdpay_pb2.GetPricesResponse]]:
         """Fresh to ten seconds."""
+
+    @_abc_1.abstractmethod
+    def ListRentals(
+        self,
+        request: _holdpay_pb2.ListRentalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.ListRentalsResponse, _abc.Awaitable[_holdpay_pb2.ListRentalsResponse]]:
+        """Where a number can be rented, for how long and for how much, as the provider says. Fresh to ten seconds."""
 
     @_abc_1.abstractmethod
     def GetStatus(
