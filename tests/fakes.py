@@ -32,6 +32,8 @@ from holdpay.core.lightning import (
 )
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
 from holdpay.ports import (
+    Balance,
+    Funding,
     ListedCountry,
     NodeState,
     NodeStatus,
@@ -322,8 +324,13 @@ class FakeProvider:
         self.polls: list[int] = []
         self.cancels: list[int] = []
         self.stock: int | None = 5
-        self.rental_offers: list[RentalOffer] = [RentalOffer(6, "Indonesia", 2, 1_368)]
         self.price: Prices | Exception = Prices(receive_sat=3_000, exact_sat=2_000, asked_at_ms=START_MS)
+        self.balance_sat: int | Exception = 10_000
+        self.rental_offers = [
+            RentalOffer(country_code=code, country="?", weeks=weeks, price_sat=price_sat)
+            for code, weeks, price_sat in ((0, 4, 9_000), (0, 1, 3_000), (16, 2, 4_000))
+        ]
+        self.placings: list[Placing] = []
         self.expiry_s = 86_400
         self.amount_msat = 2_000_000
 
@@ -337,11 +344,17 @@ class FakeProvider:
     async def place(self, placing: Placing) -> Reply[Placed]:
         self.place_count += 1
         preimage, payreq = f"{self.place_count:064x}", f"lnsb20u1fake{self.place_count}"
+        self.placings.append(placing)
         await asyncio.sleep(LATENCY_S)
         if self.next_place_errors:
             raise self.next_place_errors.popleft()
         payment_hash = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
         self.orders[payment_hash] = ProviderOrder(payment_hash, preimage, self.story)
+        if placing.is_prepaid:
+            assert isinstance(self.balance_sat, int)
+            self.balance_sat -= 2_000
+            self._begin(self.orders[payment_hash])
+            return Reply(Placed(payment_hash, None), raw='{"status":"OK"}')
         self._lnd.invoices[payreq] = Invoice(
             payment_hash=payment_hash,
             payee=PAYEE,
@@ -375,6 +388,15 @@ class FakeProvider:
         await asyncio.sleep(LATENCY_S)
         return [ListedCountry(code=0, name="Russia", is_shown=True, has_rentals=None)]
 
+    async def balance(self) -> Balance:
+        await asyncio.sleep(LATENCY_S)
+        if isinstance(self.balance_sat, Exception):
+            raise self.balance_sat
+        return Balance(self.balance_sat, self._clock.now_ms())
+
+    async def funding(self) -> Funding:
+        return Funding(None, ())
+
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
         await asyncio.sleep(LATENCY_S)
         return [ServiceInfo("oi", "OpenAI", self.stock)]
@@ -403,6 +425,9 @@ class FakeProvider:
             self._lnd.say(payment_hash, REFUSED_BY_PAYEE)
             return
         order.is_held = True
+        self._begin(order)
+
+    def _begin(self, order: ProviderOrder) -> None:
         story = order.story
         self._later(story.paid_after_s, lambda: self._says(order, replace(order.status, is_paid=True)))
         self._later(story.number_after_s, lambda: self._says(order, replace(order.status, number="15551234567")))

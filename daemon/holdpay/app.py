@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -58,6 +59,17 @@ def run(settings: Settings, config_path: Path) -> int:
         return asyncio.run(_Daemon(settings, config_path, claim).serve())
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the daemon is made of."""
+
+    engine: Engine
+    node: LndNode
+    account: Account
+    directory: KeptDirectory
+    server: RpcServer
+
+
 class _Daemon:
     def __init__(self, settings: Settings, config_path: Path, claim: SocketClaim) -> None:
         self._settings = settings
@@ -72,7 +84,8 @@ class _Daemon:
     async def serve(self) -> int:
         stop = _stop_signal()
         async with contextlib.AsyncExitStack() as stack:
-            engine, node, account, directory, server = await self._build(stack)
+            parts = await self._build(stack)
+            engine, node, server = parts.engine, parts.node, parts.server
             engine.take_over()
             await server.start(self._claim.binding())
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
@@ -87,11 +100,11 @@ class _Daemon:
                     self._clock,
                     every_s=ERASE_EVERY_S,
                 ),
-                Background("countries", directory.refresh, 3 * RETRY_S, self._clock, every_s=RETRY_S),
+                Background("countries", parts.directory.refresh, 3 * RETRY_S, self._clock, every_s=RETRY_S),
             ]
             if self._settings.provider.api_key_file and self._settings.provider.warn_balance_below_sat:
                 tasks.append(
-                    Background("balance", account.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
+                    Background("balance", parts.account.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
                 )
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
@@ -101,9 +114,7 @@ class _Daemon:
             finally:
                 await self._leave(server, running, tasks)
 
-    async def _build(
-        self, stack: contextlib.AsyncExitStack
-    ) -> tuple[Engine, LndNode, Account, KeptDirectory, RpcServer]:
+    async def _build(self, stack: contextlib.AsyncExitStack) -> _Parts:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
         store = SqliteStore(settings.daemon.state_dir / DATABASE)
         stack.callback(store.close)
@@ -138,7 +149,7 @@ class _Daemon:
             feed=self._feed,
             about=about,
         )
-        return engine, node, account, directory, RpcServer(service)
+        return _Parts(engine, node, account, directory, RpcServer(service))
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""

@@ -13,10 +13,10 @@ import pytest
 from holdpay.core.lightning import Invoice, NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
-from holdpay.engine.desk import Desk
 from holdpay.engine.engine import CLOCK_DOUBT_S
 from holdpay.errors import NotReady, ProviderUnavailable
 from tests.fakes import NO_ROUTE, Send, Story
+from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
 MINUTE_S: Final = 60
@@ -182,7 +182,7 @@ async def test_an_invoice_that_had_expired_by_the_wall_clock_is_refused_and_said
     world.clock.set_by_ms = DAY_S * 1000
     assert (await world.until_closed(world.request())).end is End.INVOICE_REJECTED
     with pytest.raises(NotReady, match="clock is probably wrong") as refused:
-        Desk(world.engine, catalog=None).check_ready()  # type: ignore[arg-type]
+        desk_of(world.engine).check_ready()
     assert refused.value.metadata == {"cause": "clock"}
     world.clock.set_by_ms = 0
     assert world.engine.clock_trouble() == ""

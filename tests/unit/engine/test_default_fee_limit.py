@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdpay.core.states import End
-from holdpay.engine.desk import CodeRequest, Desk
+from holdpay.engine.wanted import Asked, CodeWanted
 from holdpay.ports import Prices
 from tests.fakes import HOP_DOWN, START_MS, Send
 from tests.unit.build import POLICY
-from tests.unit.engine.test_desk import OneCountry
+from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
-
-REQUEST = CodeRequest(country="Russia", service="OpenAI", max_price_sat=None, max_fee_sat=None, key="k", force=False)
 
 
 async def test_an_invoice_at_the_price_limit_may_cost_the_usual_percentage_of_its_own_amount(tmp_path: Path) -> None:
@@ -25,7 +23,7 @@ async def test_an_invoice_at_the_price_limit_may_cost_the_usual_percentage_of_it
     world.provider.amount_msat = 6_000_000
     world.lnd.next_sends = deque([Send(fails=HOP_DOWN)])
 
-    recorded = await Desk(world.engine, OneCountry()).request_code(REQUEST)
+    recorded = await desk_of(world.engine).submit(Asked(key="k"), CodeWanted(country="Russia", service="OpenAI"))
     order = await world.until_closed(recorded.id)
 
     assert (order.end, order.max_price_sat) == (End.FULFILLED, 6_000)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from holdpay.core.kinds import CodeSpec
 from holdpay.core.kinds.spec import Placing
 from holdpay.core.model import Order
-from holdpay.engine.desk import CodeRequest, Desk
+from holdpay.engine.wanted import Asked, CodeWanted, Wanted
 from holdpay.errors import (
     HoldpayError,
     InvalidRequest,
@@ -22,33 +22,19 @@ from holdpay.errors import (
     PriceUnknown,
     ProviderUnavailable,
 )
-from holdpay.ports import CountryInfo, OrderFilter, Placed, Prices, Reply, ServiceInfo
+from holdpay.ports import OrderFilter, Placed, Prices, Reply
 from tests.fakes import MALLORY, START_MS
+from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
-REQUEST = CodeRequest(country="Russia", service="OpenAI", max_price_sat=None, max_fee_sat=None, key="k", force=False)
+ASKED = Asked(key="k")
+WANTED = CodeWanted(country="Russia", service="OpenAI")
 
 
-class OneCountry:
-    """A catalog with country 0, which is a real one."""
-
-    def countries(self) -> Sequence[CountryInfo]:
-        return [CountryInfo(0, "Russia", ())]
-
-    def resolve_country(self, text: str) -> CountryInfo:
-        if text.casefold() not in {"0", "russia"}:
-            raise InvalidRequest("There is no such country.")
-        return self.countries()[0]
-
-    def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
-        fitting = [service for service in services if text.casefold() in {service.code, service.name.casefold()}]
-        if not fitting:
-            raise InvalidRequest("There is no such service.")
-        return fitting[0]
-
-
-async def _ask(world: World, **changes: Any) -> Order:
-    return await Desk(world.engine, OneCountry()).request_code(replace(REQUEST, **changes))
+async def _ask(world: World, wanted: Wanted = WANTED, **changes: Any) -> Order:
+    """``changes`` go to what is wanted where they name a part of it, and to ``Asked``."""
+    of_wanted = {name: changes.pop(name) for name in list(changes) if name in type(wanted).__slots__}
+    return await desk_of(world.engine).submit(replace(ASKED, **changes), replace(wanted, **of_wanted))
 
 
 async def test_the_configured_lightning_address_goes_with_each_order(world: World) -> None:
@@ -60,8 +46,8 @@ async def test_the_configured_lightning_address_goes_with_each_order(world: Worl
         return await place(placing)
 
     world.provider.place = spy  # type: ignore[method-assign]
-    for desk in (Desk(world.engine, OneCountry(), "me@example.com"), Desk(world.engine, OneCountry())):
-        order = await desk.request_code(replace(REQUEST, key=f"k{len(bodies)}"))
+    for desk in (desk_of(world.engine, "me@example.com"), desk_of(world.engine)):
+        order = await desk.submit(Asked(key=f"k{len(bodies)}"), WANTED)
         await world.until_closed(order.id)
     assert bodies == [{"country": 0, "service": "oi", "ref": "me@example.com"}, {"country": 0, "service": "oi"}]
 
@@ -76,7 +62,7 @@ async def _is_refused(world: World, error: type[HoldpayError], words: str, **cha
 
 async def test_a_request_becomes_an_order_with_quote_and_caps(world: World) -> None:
     order = await _ask(world)
-    assert order.params == {"country": "0", "country_name": "Russia", "service": "oi", "service_name": "OpenAI"}
+    assert order.spec == CodeSpec(country=0, country_name="Russia", service="oi", service_name="OpenAI")
     assert (order.quote_sat, order.max_price_sat, order.max_fee_sat) == (2_000, 2_040, 20)
     assert order.pay_by_ms - order.created_at_ms == 600_000
     assert (await world.until_closed(order.id)).code == "012345"
@@ -164,7 +150,7 @@ async def test_while_another_node_answers_nothing_is_recorded(world: World) -> N
 
 
 async def test_a_limit_that_is_reached_is_told_before_anybody_orders(world: World) -> None:
-    desk = Desk(world.engine, OneCountry())
+    desk = desk_of(world.engine)
     assert desk.reason_against_orders() == ""
     world.engine.limits = replace(world.engine.limits, max_open_orders=1)
     await _ask(world)

@@ -97,10 +97,10 @@ async def test_nothing_is_believed_before_it_is_on_disk(world: World) -> None:
     commit = world.store.commit
     running: list[set[Duty]] = []
 
-    def spying(event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def spying(before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         assert world.engine.order(step.order.id) == world.order(step.order.id) != step.order
         running.append(_duties(step.order.id))
-        return commit(event, step, raw, now_ms)
+        return commit(before, event, step, raw, now_ms)
 
     world.store.commit = spying  # type: ignore[method-assign]
     await world.until_closed(world.request())

@@ -49,12 +49,12 @@ def _gone_since_ms(world: World, order_id: str) -> int | None:
 
 
 async def told(world: World, order_id: str) -> str:
-    """What ExplainOrder says comes next."""
+    """What ExplainRequest says comes next."""
     unused = cast(Any, None)
     service = HoldpayService(
         engine=world.engine, desk=unused, catalog=unused, account=unused, feed=unused, about=unused
     )
-    return (await service.ExplainOrder(pb.ExplainOrderRequest(order_id=order_id), unused)).next
+    return (await service.ExplainRequest(pb.ExplainRequestRequest(request_id=order_id), unused)).next
 
 
 # --- how often lnd is asked ---------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ DENIED = "The macaroon may not call PendingChannels."
 
 
 async def stuck(world: World, order_id: str) -> str:
-    """What is in the way after an hour past the expiry height; ExplainOrder says the same."""
+    """What is in the way after an hour past the expiry height; ExplainRequest says the same."""
     world.lnd.block_height = EXPIRY_HEIGHT + 1
     await asyncio.sleep(HOUR_S)
     assert not world.order(order_id).is_closed

@@ -36,6 +36,8 @@ T = TypeVar("T")
 HELD_FOR_EVER = Story(number_after_s=None, code_after_s=None)
 HTTP_STATUSES = [200] * 12 + [204, 302, 400, 404, 429, 500, 503]
 
+_RAWS = "SELECT raw, raw_sha256 FROM journal LEFT JOIN replies USING (cursor) WHERE order_id = ?"
+
 
 class HostileProvider(FakeProvider):
     """Once it has ``answers`` it gives them one by one, the last one for ever, and they are read as the client does."""
@@ -75,7 +77,7 @@ class Held:
 
     def journal(self) -> set[tuple[str | None, str | None]]:
         """The raw replies, cut, with the hash of the whole."""
-        rows = self.world.store._rows("SELECT raw, raw_sha256 FROM journal WHERE order_id = ?", self.order_id)
+        rows = self.world.store._rows(_RAWS, self.order_id)
         return {(row["raw"], row["raw_sha256"]) for row in rows}
 
 
@@ -167,7 +169,7 @@ async def held(tmp_path: Path) -> AsyncIterator[Held]:
 
 def rows_with(held: Held, answer: Answer) -> int:
     wanted = as_journaled(answer)
-    rows = held.world.store._rows("SELECT raw, raw_sha256 FROM journal WHERE order_id = ?", held.order_id)
+    rows = held.world.store._rows(_RAWS, held.order_id)
     return sum((row["raw"], row["raw_sha256"]) == wanted for row in rows)
 
 
@@ -202,7 +204,7 @@ async def test_a_reply_that_only_a_person_can_read_is_kept_and_journaled_once_an
     await asyncio.sleep(120)
     order = held.world.order(held.order_id)
     assert (order.unread, order.is_closed) == (answer.raw, False)
-    rows = held.world.store._rows("SELECT notes FROM journal WHERE raw = ?", answer.raw)
+    rows = held.world.store._rows("SELECT notes FROM journal JOIN replies USING (cursor) WHERE raw = ?", answer.raw)
     assert rows
     assert all(row["notes"] != "[]" and "48010" not in row["notes"] for row in rows)
     if answer is ODD_CODE:
@@ -242,6 +244,6 @@ async def test_a_flood_of_replies_that_are_all_new_fills_no_disk(held: Held) -> 
     held.world.engine.cancel(held.order_id)
     await asyncio.sleep(4 * 3600)
     assert held.provider.answered > 150
-    (kept_bytes,) = held.world.store._rows("SELECT sum(length(raw)) FROM journal")[0]
+    (kept_bytes,) = held.world.store._rows("SELECT sum(length(raw)) FROM replies")[0]
     assert kept_bytes < (MAX_ANOMALIES + MAX_CANCEL_REPLIES + 10) * RAW_LIMIT_BYTES
     assert held.watched_by == {Duty.PAY, Duty.POLL, Duty.CANCEL}

@@ -14,13 +14,12 @@ import pytest
 
 from holdpay import app
 from holdpay.background import RESTART_AFTER_S
-from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import NotReady
 from holdpay.store.store import SqliteStore
 from tests.fakes import FakeClock, FakeLnd, FakeProvider
 from tests.unit import build
-from tests.unit.engine.test_desk import OneCountry
+from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import LIMITS
 
 
@@ -65,14 +64,24 @@ class _Serving:
         self.node = SimpleNamespace(is_watched=True)
         self.systemd = _Systemd()
         self.stop = asyncio.Event()
-        settings = SimpleNamespace(daemon=SimpleNamespace(socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0))
+        settings = SimpleNamespace(
+            daemon=SimpleNamespace(socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0),
+            provider=SimpleNamespace(api_key_file=None),
+        )
         claim = SimpleNamespace(binding=lambda: None)
         daemon: Any = app._Daemon(settings, path, claim)  # type: ignore[arg-type]
         daemon._clock, daemon._notifier = clock, self.systemd
         monkeypatch.setattr(app, "_stop_signal", lambda: self.stop)
 
-        async def build_it(stack: contextlib.AsyncExitStack) -> tuple[Engine, Any, Any]:
-            return self.engine, self.node, _Server()
+        async def nothing_new() -> None:
+            """The provider's countries."""
+
+        directory = SimpleNamespace(refresh=nothing_new)
+
+        async def build_it(stack: contextlib.AsyncExitStack) -> Any:
+            return SimpleNamespace(
+                engine=self.engine, node=self.node, account=None, directory=directory, server=_Server()
+            )
 
         monkeypatch.setattr(daemon, "_build", build_it)
         self.running = asyncio.create_task(daemon.serve())
@@ -105,7 +114,7 @@ async def test_the_watchdog_is_fed_only_while_lnd_is_looked_at(serving: _Serving
 async def test_a_task_beside_the_orders_that_fails_takes_no_new_order_and_one_that_stays_so_feeds_no_watchdog(
     serving: _Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(serving.engine, OneCountry())
+    desk = desk_of(serving.engine)
     desk.check_ready()
 
     def fail() -> None:
