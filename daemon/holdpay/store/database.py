@@ -20,6 +20,8 @@ BUSY_TIMEOUT_S = 5.0
 
 COPIES_KEPT = 3
 
+REWRITE_MAX_BYTES: Final = 64 * 2**20
+"""Written anew in some tenths of a second."""
 FIRST_CLEAN_COPY: Final = "0003"
 """Copies made before earlier migrations have erased codes in them, and freed pages with more."""
 
@@ -61,6 +63,23 @@ def open_database(path: Path) -> Database:
             f"The database {path} cannot be opened: {error.strerror}. Check its folder's rights and the disk."
         ) from error
     return db
+
+
+def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> bool:
+    """Writes the file anew, so that nothing is left of what was erased. Returns False if it is to be done later, when
+    there is more room on the disk: the temporary file and the log are as large as the file. Raises sqlite3.Error.
+
+    secure_delete overwrites the cells and pages that are freed, but not the gap of a page whose cells SQLite has moved
+    (btree.c, rebuildPage), as it does when the rows beside them are
+    deleted. A large file is left as it is: this holds up the daemon.
+    """
+    size_bytes = path.stat().st_size
+    if size_bytes > REWRITE_MAX_BYTES:
+        return True
+    if shutil.disk_usage(path.parent).free < MIN_FREE_BYTES + 3 * size_bytes:
+        return False
+    conn.execute("VACUUM")
+    return True
 
 
 def remedy(error: sqlite3.Error) -> str:
@@ -117,6 +136,10 @@ def _migrate(db: Database, path: Path) -> None:
         return
     kept = _keep_copy(db.conn, path, min(ours - applied)) if applied else None
     migrations.apply(db)
+    if kept is not None:
+        # What was moved leaves half the file empty. It takes as much room beside the database as it has itself.
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute("VACUUM")
     for old in copies(path):
         if old != kept and old.name < f"{path.name}.before-{FIRST_CLEAN_COPY}":
             old.unlink()

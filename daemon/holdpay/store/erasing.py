@@ -1,6 +1,6 @@
 """Erasing: what was delivered, what the provider said and what the buyer wrote is deleted, long after the end.
 
-Nothing is blanked in place: a row is deleted whole, and secure_delete overwrites it.
+Rows are deleted whole, and secure_delete overwrites them; see ``database.rewrite_if_small`` for what it leaves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from holdpay.errors import StoreError
-from holdpay.store.database import overwrite_what_is_freed, transaction
+from holdpay.store.database import overwrite_what_is_freed, rewrite_if_small, transaction
 
 ERASED_AT_ONCE: Final = 5
 """Orders in one transaction, of one file: the daemon does nothing else meanwhile."""
@@ -46,6 +46,7 @@ def erase_in_copy(copy: Path, ids: list[str], now_ms: int) -> None:
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
             overwrite_what_is_freed(conn)
             _run(conn, ERASE if _has_items(conn) else _TAKE_OUT, ids, now_ms)
+            rewrite_if_small(conn, copy)
     except (sqlite3.Error, StoreError):
         with contextlib.suppress(FileNotFoundError):
             copy.unlink()

@@ -9,7 +9,8 @@ from holdpay.ports import OrderFilter
 
 def where(wanted: OrderFilter) -> tuple[str, list[Any]]:
     """What follows on SELECT_ORDERS, with its values. Newest first."""
-    texts, values = ["1"], []
+    texts = ["1"]
+    values: list[Any] = []
 
     def add(text: str, *given: Any) -> None:
         texts.append(text)

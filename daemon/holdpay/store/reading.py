@@ -69,7 +69,7 @@ def request_of(row: sqlite3.Row) -> Request:
 
 def item_of(row: sqlite3.Row) -> Item:
     """Raises one of BAD_ROW."""
-    return from_row(Item, all_text(row))
+    return from_row(Item, dict(all_text(row)))
 
 
 def all_text(row: sqlite3.Row) -> sqlite3.Row:

@@ -7,7 +7,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-from holdpay.store import ground
+from holdpay.store.moving import move
 
 migrations = Migrations("holdpay")
 
@@ -60,7 +60,7 @@ def _erasing_everything(db: Database) -> None:
 
 @migrations(name="0008_ground")
 def _ground(db: Database) -> None:
-    ground.move(db)
+    move(db)
 
 
 _FIRST = (

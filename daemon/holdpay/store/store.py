@@ -19,7 +19,14 @@ from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store.changes import change, columns_of, of_charge, of_payment, own
-from holdpay.store.database import BUSY_TIMEOUT_S, check_space, copies, open_database, transaction
+from holdpay.store.database import (
+    BUSY_TIMEOUT_S,
+    check_space,
+    copies,
+    open_database,
+    rewrite_if_small,
+    transaction,
+)
 from holdpay.store.erasing import ERASED_AT_ONCE, SELECT_TO_ERASE, erase, erase_in_copy
 from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
@@ -58,7 +65,7 @@ def _update_sql(table: str, changed: Row, key: str) -> str:
 
 
 _INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
-_INSERT_SECRET = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
+_INSERT_WHOLE_SPEC = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
 _INSERT_ORDER = _insert_sql("orders", ["request_id", "kind", "reserved_msat", *ORDER_COLUMNS])
 _INSERT_PAYMENT = _insert_sql("payments", ["order_id", *PAYMENT_COLUMNS])
 _INSERT_CHARGE = _insert_sql("charges", ["order_id", *CHARGE_COLUMNS])
@@ -121,6 +128,8 @@ class SqliteStore:
         # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
         self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
         self._journal = Journal(self._conn)
+        self._may_hold_remains = True
+        """Something was erased since the file was written anew; at the start, by an earlier process."""
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
@@ -143,7 +152,7 @@ class SqliteStore:
             if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:
                 raise reached
             self._insert(order)
-            columns = {column: value for column, value in columns_of(order).items() if value is not None}
+            columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
             cursor = self._write(None, order, REQUESTED, columns, (), now_ms)
         self.on_commit(cursor, order)
         return order
@@ -162,7 +171,7 @@ class SqliteStore:
         self._conn.execute(_INSERT_REQUEST, _request_row(order.request))
         spec = order.request.spec
         if spec.without_secrets() != spec:
-            self._conn.execute(_INSERT_SECRET, (order.request.id, _spec_json(spec)))
+            self._conn.execute(_INSERT_WHOLE_SPEC, (order.request.id, _spec_json(spec)))
         given: Row = {"request_id": order.request.id, "kind": order.spec.kind, "reserved_msat": order.reserved_msat}
         self._conn.execute(_INSERT_ORDER, {**given, **own(columns_of(order))})
 
@@ -234,8 +243,20 @@ class SqliteStore:
                 erase_in_copy(copy, ids, now_ms)
                 yield 0
             erase(self._conn, ids, now_ms)
+            self._may_hold_remains = True
             yield len(ids)
         self._empty_log()
+        if self._may_hold_remains:
+            self._may_hold_remains = not self._is_rewritten()
+            self._empty_log()
+
+    def _is_rewritten(self) -> bool:
+        """A disk without room for it is no reason to end: what is left in gaps goes the next time."""
+        try:
+            return rewrite_if_small(self._conn, self._path)
+        except sqlite3.Error as error:
+            log.warning("the database could not be written anew after erasing", error=str(error))
+            return False
 
     def _empty_log(self) -> None:
         """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""

@@ -1,7 +1,7 @@
 """A database of an earlier release: opened, brought up to date with a copy kept, and sound by every rule of today.
 
 ``fixtures/database-0002.sql`` is the dump of one that release 0.1.0's first commits wrote (migrations 0001 and 0002):
-twelve orders, from just requested to erased.
+twelve orders, from just requested to erased. See ``test_ground`` for the latest before the ground was laid.
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""The ledger: what is reserved and what was spent, to the msat, whatever becomes of an order."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from holdpay.core import events as ev
+from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.step import Step
+from holdpay.ports import Limits
+from holdpay.store.store import DAY_MS, SqliteStore
+from tests.unit.build import HOUR, NOW_MS, order, pair
+
+LIMITS = Limits(max_open_orders=9, max_pending_sat=10**6, max_spend_per_day_sat=10**6)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "holdpay.db")
+    yield opened
+    opened.close()
+
+
+def booked(db: SqliteStore) -> list[tuple[str, int, int]]:
+    return [tuple(row) for row in db._rows("SELECT what, msat, at_ms FROM ledger ORDER BY id")]
+
+
+def summed(db: SqliteStore, *signs: tuple[str, int]) -> int:
+    sums = {row["what"]: row["m"] for row in db._rows("SELECT what, sum(msat) AS m FROM ledger GROUP BY what")}
+    return sum(sign * sums.get(what, 0) for what, sign in signs)
+
+
+def commit(db: SqliteStore, before: Order, after: Order, at_ms: int = NOW_MS) -> Order:
+    db.commit(before, ev.TimePassed(), Step(after, is_change=True), None, at_ms)
+    return after
+
+
+STANDINGS = [
+    pair(OrderState.AWAITING_PAYMENT, HtlcState.NONE),
+    pair(OrderState.PAID, HtlcState.IN_FLIGHT),
+    pair(OrderState.PAID, HtlcState.SETTLED),
+    pair(OrderState.PAID, HtlcState.SETTLED, fee_msat=7),
+    pair(OrderState.PAID, HtlcState.SETTLED, is_paid_before=True),
+    replace(pair(OrderState.CANCELED, HtlcState.FAILED), closed_at_ms=NOW_MS, end=End.REFUNDED),
+    replace(pair(OrderState.ABANDONED, HtlcState.GONE), closed_at_ms=NOW_MS, end=End.OUTCOME_UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("first", "then"), list(product(STANDINGS, STANDINGS)))
+def test_it_always_adds_up_to_what_the_order_reserves_and_spent(db: SqliteStore, first: Order, then: Order) -> None:
+    now = db.create(order(), LIMITS, NOW_MS)
+    for after in (first, then):
+        now = commit(db, now, after)
+        assert summed(db, ("reserve", 1), ("release", -1)) == after.reserved_msat
+        assert summed(db, ("spend", 1)) == after.spent_msat
+
+
+def test_a_step_that_moves_no_money_books_nothing(db: SqliteStore) -> None:
+    now = db.create(order(), LIMITS, NOW_MS)
+    assert booked(db) == [("reserve", 2_060_000, NOW_MS)]
+    commit(db, now, replace(now, place_count=1))
+    assert booked(db) == [("reserve", 2_060_000, NOW_MS)]
+
+
+def test_what_was_reserved_too_much_is_released_when_it_is_spent(db: SqliteStore) -> None:
+    now = db.create(order(), LIMITS, NOW_MS)
+    commit(db, now, pair(OrderState.PAID, HtlcState.SETTLED, htlc_since_ms=NOW_MS + 7), NOW_MS + 9)
+    assert booked(db)[1:] == [("release", 2_060_000 - 2_001_002, NOW_MS + 9), ("spend", 2_001_002, NOW_MS + 7)]
+
+
+def charge(state: ChargeState, since_ms: int) -> Charge:
+    return Charge(state=state, since_ms=since_ms, amount_sat=1_500, balance_before_sat=9_000, intended_at_ms=NOW_MS)
+
+
+def test_a_charge_that_is_taken_back_gives_no_room_for_more_than_a_day_may_cost(db: SqliteStore) -> None:
+    """Two days later the spend itself counts no more: neither may its correction."""
+    now = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
+    now = commit(db, now, replace(now, charge=charge(ChargeState.UNKNOWN, NOW_MS)))
+    assert db.totals(NOW_MS + 1).spent_day_msat == 1_500_000
+    other = db.create(order(id="another234", key="another"), LIMITS, NOW_MS + 2 * DAY_MS)
+    spent = pair(OrderState.PAID, HtlcState.SETTLED, id="another234", key="another", htlc_since_ms=NOW_MS + 2 * DAY_MS)
+    commit(db, other, spent, NOW_MS + 2 * DAY_MS)
+
+    later_ms = NOW_MS + 2 * DAY_MS + HOUR
+    commit(db, now, replace(now, charge=charge(ChargeState.REFUSED, later_ms)), later_ms)
+
+    assert db.totals(later_ms).spent_day_msat == 2_001_002
+    assert db.totals(NOW_MS + 1).spent_day_msat == 0
+    assert ("spend", -1_500_000, NOW_MS) in booked(db)
+
+
+@pytest.mark.parametrize("state", ChargeState)
+def test_a_charge_is_spent_or_not_and_never_pending_beside_it(db: SqliteStore, state: ChargeState) -> None:
+    now = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
+    assert db.totals(NOW_MS).pending_msat == 2_040_000
+    commit(db, now, replace(now, charge=charge(state, NOW_MS)))
+    totals = db.totals(NOW_MS + 1)
+    is_spent = state not in {ChargeState.REFUSED, ChargeState.RETURNED}
+    assert (totals.pending_msat, totals.spent_day_msat) == (0, 1_500_000 if is_spent else 0)
+
+
+def test_a_prepaid_order_that_is_charged_takes_no_place_among_the_open_ones(db: SqliteStore) -> None:
+    """A rented number is followed for weeks."""
+    now = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
+    now = commit(db, now, replace(now, charge=charge(ChargeState.INTENDED, NOW_MS)))
+    assert (db.totals(NOW_MS).open_orders, db.totals(NOW_MS).settled_orders) == (1, 0)
+    commit(db, now, replace(now, charge=charge(ChargeState.CHARGED, NOW_MS)))
+    assert (db.totals(NOW_MS).open_orders, db.totals(NOW_MS).settled_orders) == (0, 1)
+
+
+def test_what_was_spent_under_a_clock_far_ahead_does_not_count(db: SqliteStore) -> None:
+    now = db.create(order(), LIMITS, NOW_MS)
+    ahead_ms = NOW_MS + 3 * DAY_MS
+    commit(db, now, pair(OrderState.PAID, HtlcState.SETTLED, htlc_since_ms=ahead_ms), ahead_ms)
+    assert db.totals(NOW_MS).spent_day_msat == 0
+    assert db.totals(ahead_ms).spent_day_msat == 2_001_002
+
+
+def test_a_booking_that_the_database_does_not_know_is_refused(db: SqliteStore) -> None:
+    now = db.create(order(), LIMITS, NOW_MS)
+    with pytest.raises(sqlite3.IntegrityError):
+        db._conn.execute("INSERT INTO ledger VALUES (99, ?, ?, 'gift', 1, 1)", (now.request.id, now.id))

@@ -1,0 +1,118 @@
+"""No query scans what grows: a database may have ten thousand open orders and a million closed ones."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdpay.core.states import End
+from holdpay.ports import OrderFilter
+from holdpay.store import erasing, journal, listing, reading, store
+from holdpay.store.store import SqliteStore
+from tests.unit.build import NOW_MS
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    db = SqliteStore(tmp_path / "holdpay.db")
+    yield db._conn
+    db.close()
+
+
+def plan(conn: sqlite3.Connection, sql: str, values: Any = ()) -> list[str]:
+    return [row["detail"] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+
+def index_of(filtered: OrderFilter) -> str:
+    """The one in whose order the list is, and in which all of it is what was asked for."""
+    kind = "_kind" if filtered.kind else ""
+    if filtered.end is not None:
+        return f"orders{kind}_end"
+    if filtered.open_only or filtered.closed_only:
+        return f"orders{kind}_{'open' if filtered.open_only else 'closed'}"
+    return f"orders{kind or '_created'}"
+
+
+FILTERS = [
+    OrderFilter(
+        open_only=standing == "open",
+        closed_only=standing == "closed",
+        kind=kind,
+        end=end,
+        created_from_ms=since,
+        created_before_ms=until,
+        before=before,
+    )
+    for standing, kind, end, since, until, before in product(
+        ("", "open", "closed"),
+        ("", "code"),
+        (None, End.REFUNDED),
+        (None, NOW_MS),
+        (None, NOW_MS + 9),
+        (None, (NOW_MS + 5, "order00001"), (NOW_MS + 50, "order00001")),
+    )
+    if not (standing == "open" and end is not None)  # there is none
+]
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=repr)
+def test_every_list_is_read_off_an_index_of_its_own(conn: sqlite3.Connection, wanted: OrderFilter) -> None:
+    text, values = listing.where(wanted)
+    details = plan(conn, reading.SELECT_ORDERS + text, values)
+    assert f"INDEX {index_of(wanted)} " in f"{details[0]} ", details
+    assert not any("TEMP B-TREE" in detail for detail in details), details
+    assert all(detail.startswith("SEARCH ") for detail in details[1:]), details
+
+
+BOUND = {"at_ms": NOW_MS, "besides": "x", "settled": "s", "charged": "c", "returned": "r", "id": "x", "now_ms": 1}
+ORDERS = reading.SELECT_ORDERS
+QUERIES = {
+    "an order by its id": (ORDERS + store.BY_ID, ("x",)),
+    "an order by the beginning of its id": (ORDERS + store.BY_PREFIX, ("x", "y")),
+    "an order by its key": (ORDERS + store.BY_KEY, ("x",)),
+    "its items": (reading.SELECT_ITEMS, ("x",)),
+    "its request": (reading.SELECT_REQUEST, ("x",)),
+    "the journal after a cursor": (journal.SELECT_ALL, (5, 10)),
+    "the journal of an order": (journal.SELECT_OF_ORDER, ("x", 5, 10)),
+    "the row before one": (journal.SELECT_PREVIOUS, ("x", 5)),
+    "what changed up to a row": (journal.SELECT_CHANGES, ("x", 5)),
+    "the provider's order": (store.HAS_PROVIDER_ORDER, ("x", "y")),
+    "what may have moved the balance": (store.HAS_MOVED_BALANCE, BOUND),
+    "what was spent": (store.SPENT, (1, 2)),
+    "what is to erase": (erasing.SELECT_TO_ERASE, (1, 5)),
+    **{f"erasing: {sql[:20]}": (sql, BOUND) for sql in erasing.ERASE},
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_what_the_daemon_looks_up_is_found_by_an_index(conn: sqlite3.Connection, name: str) -> None:
+    sql, values = QUERIES[name]
+    details = plan(conn, sql, values)
+    assert not any("TEMP B-TREE" in detail for detail in details), details
+    assert not any(detail.startswith("SCAN") and "CONSTANT ROW" not in detail for detail in details), details
+
+
+@pytest.mark.parametrize(("sql", "values"), [(ORDERS + store.OPEN, ()), (store.TOTALS, BOUND)])
+def test_the_open_orders_are_read_off_an_index_that_has_no_closed_one(
+    conn: sqlite3.Connection, sql: str, values: Any
+) -> None:
+    details = plan(conn, sql, values)
+    assert "INDEX orders_open" in details[0], details
+    assert all(detail.startswith("SEARCH ") for detail in details[1:]), details
+
+
+def test_erasing_and_deleting_check_no_foreign_key_by_a_scan(conn: sqlite3.Connection) -> None:
+    """Nothing that is deleted has children; SQLite would look for them."""
+    children = {
+        row["table"]
+        for table in ("items", "replies", "secrets")
+        for name in [r["name"] for r in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for row in conn.execute(f"PRAGMA foreign_key_list({name})")
+        if row["table"] == table
+    }
+    assert children == set()
