@@ -39,7 +39,8 @@ _SAME_OF_ORDER: Final = """
 """
 _OF_PAYMENT: Final = """
     payment_hash, order_id, payreq, payee, amount_msat, expires_at_ms, final_cltv_delta, node_pubkey, node_network,
-    htlc, htlc_since_ms, dispatch_count, fee_limit_msat, dispatch_at_ms, is_known_to_lnd, reached_payee, money_out_since_ms,
+    htlc, htlc_since_ms, dispatch_count, fee_limit_msat, dispatch_at_ms, is_known_to_lnd, reached_payee,
+    money_out_since_ms,
     expiry_height, fee_msat, attempt_count, preimage, failure_reason, failure_failure_class, failure_attempt_count,
     failure_payment_index, failure_at_ms, unpaid_since_ms, unpaid_again_at_ms, absent_since_ms, refusal,
     was_there_before, gone_since_ms, first_look_height, uncarried_since_ms, is_paid_before

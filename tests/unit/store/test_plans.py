@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,9 @@ from holdpay.store.store import SqliteStore
 from tests.unit.build import NOW_MS
 
 
-@pytest.fixture
-def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    db = SqliteStore(tmp_path / "holdpay.db")
+@pytest.fixture(scope="module")
+def conn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    db = SqliteStore(tmp_path_factory.mktemp("plans") / "holdpay.db")
     yield db._conn
     db.close()
 
