@@ -16,6 +16,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.sandbox.sms4sats_catalog import SERVICES
 from holdpay.sms4sats.catalog import bundled
+from tests.harness import Seen, code_request, is_over
 
 _DAEMON_IS_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
@@ -31,11 +32,11 @@ class Customer:
     cancels_after_s: float | None = None
     """Since the order was accepted; None: never."""
     told: list[bytes] = field(default_factory=list)
-    order: pb.Order = field(default_factory=pb.Order)
+    order: Seen = field(default_factory=Seen)
 
     @property
     def is_done(self) -> bool:
-        return self.order.terminal
+        return is_over(self.order)
 
     async def run(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -47,16 +48,16 @@ class Customer:
 
     async def _listen(self) -> None:
         """The whole story of the order, from its beginning: what was told before must be told again, word by word."""
-        request = pb.RequestCodeRequest(country=self.country, service=self.service, idempotency_key=self.key)
+        request = code_request(country=self.country, service=self.service, idempotency_key=self.key)
         heard = 0
-        async for update in self.line.RequestCode(request, wait_for_ready=True):
-            assert not self.order.id or update.order.id == self.order.id, "one key, two orders"
+        async for update in self.line.Submit(request, wait_for_ready=True):
+            assert not self.order.id or update.request.id == self.order.id, "one key, two orders"
             words = update.SerializeToString(deterministic=True)
             if heard < len(self.told):
                 assert words == self.told[heard], f"order {self.order.id}: update {heard} was told differently before"
             else:
                 self.told.append(words)
-                self.order = update.order
+                self.order = Seen(update.request)
             heard += 1
         assert heard >= len(self.told), f"order {self.order.id}: {len(self.told)} updates were told before, now {heard}"
 
@@ -68,7 +69,7 @@ class Customer:
 
         async def say() -> None:
             nonlocal has_said_so
-            await self.line.CancelOrder(pb.CancelOrderRequest(order_id=self.order.id), wait_for_ready=True)
+            await self.line.CancelRequest(pb.CancelRequestRequest(request_id=self.order.id), wait_for_ready=True)
             has_said_so = True
 
         while not has_said_so:
@@ -119,7 +120,7 @@ class Crowd:
             does_cancel = self._choices.random() < 0.25
             self.come(self._choices.uniform(0, 2.5) if does_cancel else None)
 
-    async def left_after(self, within_s: float) -> list[pb.Order]:
+    async def left_after(self, within_s: float) -> list[Seen]:
         """Waits for the end of every order, and returns those that did not come to it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):

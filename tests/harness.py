@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -30,25 +31,90 @@ _CHANNEL_OPTIONS = (
 _keys = itertools.count(1)
 
 
-def enum_name(message: pb.Order, field: str) -> str:
-    """``order.state`` 5 → ``DELIVERED``."""
-    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+class Seen:
+    """A request as tests read it: its own fields, those of its order at the provider, what was delivered, by name."""
+
+    def __init__(self, request: pb.Request | None = None) -> None:
+        self.request = pb.Request() if request is None else request
+        self.order = self.request.orders[0] if self.request.orders else pb.Order()
+
+    def __repr__(self) -> str:
+        return str(self.request)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.holder(name), name)
+
+    def holder(self, name: str) -> pb.Request | pb.Order:
+        return self.request if name in pb.Request.DESCRIPTOR.fields_by_name else self.order
+
+    def has(self, name: str) -> bool:
+        """Whether an optional field is there."""
+        return self.holder(name).HasField(name)  # type: ignore[arg-type]
+
+    def texts(self, kind: pb.ItemKind.ValueType) -> list[str]:
+        return [item.text for item in self.request.items if item.kind == kind]
+
+    @property
+    def number(self) -> str:
+        """The last. Empty: none came."""
+        return (self.texts(pb.ITEM_KIND_NUMBER) or [""])[-1]
+
+    @property
+    def earlier_numbers(self) -> list[str]:
+        return self.texts(pb.ITEM_KIND_NUMBER)[:-1]
+
+    @property
+    def code(self) -> str:
+        """The first. Empty: none came."""
+        return (self.texts(pb.ITEM_KIND_CODE) or [""])[0]
+
+    @property
+    def later_codes(self) -> list[str]:
+        return self.texts(pb.ITEM_KIND_CODE)[1:]
+
+    @property
+    def unread(self) -> str:
+        """Empty: every reply could be read."""
+        return "".join(self.texts(pb.ITEM_KIND_UNREAD))
+
+    @property
+    def messages(self) -> list[str]:
+        return self.texts(pb.ITEM_KIND_MESSAGE)
+
+    @property
+    def sendings(self) -> list[str]:
+        return self.texts(pb.ITEM_KIND_SENDING)
+
+
+def enum_name(seen: Seen, field: str) -> str:
+    """``seen.state`` 5 → ``DELIVERED``."""
+    enum = seen.holder(field).DESCRIPTOR.fields_by_name[field].enum_type
     assert enum is not None
-    value = enum.values_by_number[getattr(message, field)].name
-    return value.removeprefix("ORDER_STATE_").removeprefix("HTLC_STATE_").removeprefix("END_")
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return enum.values_by_number[getattr(seen, field)].name.removeprefix(prefix)
 
 
-def pair(order: pb.Order) -> tuple[str, str]:
+def pair(order: Seen) -> tuple[str, str]:
     """The pair in the model's words: ("PAID", "IN_FLIGHT")."""
     return enum_name(order, "state"), enum_name(order, "htlc")
 
 
-def is_held(order: pb.Order) -> bool:
+def is_held(order: Seen) -> bool:
     return pair(order) in {("PAID", "IN_FLIGHT"), ("NUMBER_ASSIGNED", "IN_FLIGHT")}
 
 
-def is_over(order: pb.Order) -> bool:
-    return order.terminal
+_OF_CODE = ("country", "service", "real_phone", "ref")
+
+
+def code_request(**fields: Any) -> pb.SubmitRequest:
+    """For a code of OpenAI in the USA, if nothing else is named."""
+    given = {"country": "usa", "service": "openai", **fields}
+    spec = pb.CodeSpec(**{name: given.pop(name) for name in _OF_CODE if name in given})
+    return pb.SubmitRequest(code=spec, **given)
+
+
+def is_over(order: Seen) -> bool:
+    return bool(order.terminal)
 
 
 class Daemon:
@@ -155,40 +221,51 @@ class Daemon:
     async def status(self) -> pb.GetStatusResponse:
         return await self.stub.GetStatus(pb.GetStatusRequest(), timeout=10)
 
-    async def order(self, **fields: object) -> pb.Order:
+    async def order(self, **fields: Any) -> Seen:
         """Requests a code and returns the order as first recorded; the order goes on by itself."""
-        given = {"country": "usa", "service": "openai", "idempotency_key": f"test-{next(_keys)}", **fields}
-        call = self.stub.RequestCode(pb.RequestCodeRequest(**given))  # type: ignore[arg-type]
+        return await self.submit(code_request(**fields))
+
+    async def submit(self, request: pb.SubmitRequest) -> Seen:
+        """The request as first recorded, with a key made up where it has none."""
+        if not request.idempotency_key:
+            request.idempotency_key = f"test-{next(_keys)}"
+        call = self.stub.Submit(request)
         update = await anext(aiter(call))
         call.cancel()
-        return update.order
+        return Seen(update.request)
 
-    async def get(self, order_id: str) -> pb.Order:
-        return await self.stub.GetOrder(pb.GetOrderRequest(order_id=order_id), timeout=10)
+    async def get(self, request_id: str) -> Seen:
+        return Seen(await self.stub.GetRequest(pb.GetRequestRequest(request_id=request_id), timeout=10))
 
-    async def updates(self, order_id: str, after: int = 0) -> AsyncIterator[pb.OrderUpdate]:
-        """Every update of an order, from the journal and then live."""
-        call = self.stub.WatchOrders(pb.WatchOrdersRequest(order_id=order_id, after_cursor=after))
+    async def listed(self, **fields: Any) -> list[Seen]:
+        """Newest first."""
+        found = await self.stub.ListRequests(pb.ListRequestsRequest(**fields))
+        return [Seen(request) for request in found.requests]
+
+    async def cancel(self, request_id: str) -> pb.CancelRequestResponse:
+        return await self.stub.CancelRequest(pb.CancelRequestRequest(request_id=request_id))
+
+    async def updates(self, request_id: str, after: int = 0) -> AsyncIterator[pb.RequestUpdate]:
+        """Every update of a request, from the journal and then live."""
+        call = self.stub.WatchRequests(pb.WatchRequestsRequest(request_id=request_id, after_cursor=after))
         async for update in call:
             yield update
 
-    async def until(
-        self, order_id: str, wanted: Callable[[pb.Order], bool], within_s: float = ORDER_TIMEOUT_S
-    ) -> pb.Order:
-        """The order as it is at the first update that is wanted. Fails with the order if none comes in time."""
-        last = pb.Order()
+    async def until(self, request_id: str, wanted: Callable[[Seen], bool], within_s: float = ORDER_TIMEOUT_S) -> Seen:
+        """The request as it is at the first update that is wanted. Fails with it if none comes in time."""
+        last = Seen()
         try:
             async with asyncio.timeout(within_s):
-                async for update in self.updates(order_id):
-                    last = update.order
+                async for update in self.updates(request_id):
+                    last = Seen(update.request)
                     if wanted(last):
                         return last
         except TimeoutError:
-            raise AssertionError(f"not seen within {within_s} s; the order is\n{last}\n{self.log()}") from None
-        raise AssertionError(f"the stream ended before; the order is\n{last}\n{self.log()}")
+            raise AssertionError(f"not seen within {within_s} s; it is\n{last}\n{self.log()}") from None
+        raise AssertionError(f"the stream ended before; it is\n{last}\n{self.log()}")
 
-    async def explain(self, order_id: str) -> pb.ExplainOrderResponse:
-        return await self.stub.ExplainOrder(pb.ExplainOrderRequest(order_id=order_id), timeout=10)
+    async def explain(self, request_id: str) -> pb.ExplainRequestResponse:
+        return await self.stub.ExplainRequest(pb.ExplainRequestRequest(request_id=request_id), timeout=10)
 
 
 async def run_cli(socket: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:

@@ -110,7 +110,7 @@ class AtWrite:
 
 @dataclass(frozen=True, slots=True)
 class AfterEvent:
-    """Milliseconds after WatchOrders shows this event; ``provoke`` sees to it that it happens, and returns at once."""
+    """Milliseconds after WatchRequests shows this event; ``provoke`` makes it happen, and returns at once."""
 
     event: str
     delay_s: float
@@ -130,7 +130,7 @@ class AfterEvent:
     async def _until_seen(self, life: Life) -> None:
         # What happens before the daemon serves can be seen only in the journal.
         is_early = self.event == "daemon_restarted"
-        call = life.line.WatchOrders(pb.WatchOrdersRequest(after_cursor=life.cursor if is_early else None))
+        call = life.line.WatchRequests(pb.WatchRequestsRequest(after_cursor=life.cursor if is_early else None))
         if self.provoke is not None:
             await self.provoke()
         try:

@@ -17,6 +17,7 @@ import grpc.aio
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from tests.bench.loops import LoopFailed, Result, run_as_process, timed
+from tests.harness import code_request
 
 
 async def run(socket: Path, orders: int, at_once: int) -> Result:
@@ -29,9 +30,9 @@ async def main(socket: str, orders: int, at_once: int) -> Result:
         stub: pb_grpc.HoldpayAsyncStub = pb_grpc.HoldpayStub(channel)
 
         async def order() -> None:
-            request = pb.RequestCodeRequest(country="usa", service="openai", idempotency_key=os.urandom(8).hex())
-            *_, last = [update async for update in stub.RequestCode(request)]
-            if last.order.end != pb.END_FULFILLED:
+            request = code_request(idempotency_key=os.urandom(8).hex())
+            *_, last = [update async for update in stub.Submit(request)]
+            if last.request.end != pb.END_FULFILLED:
                 raise LoopFailed(f"An order ended otherwise than with its code:\n{last}")
 
         return await timed(orders, at_once, order)

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.lnd_network import Network
 from holdpay.sandbox.payee import Settled
 from holdpay.sandbox.tricks import play
 from holdpay.sandbox.world import SandboxWorld
-from tests.harness import Daemon, is_held, is_over
+from tests.harness import Daemon, Seen, is_held, is_over
 
 PACE = 50.0
 PRICE_MSAT = 3_000_000
@@ -88,40 +87,40 @@ class Shop:
         for trick in tricks:
             await play(self.world, trick)
 
-    async def buy(self, **fields: object) -> pb.Order:
+    async def buy(self, **fields: object) -> Seen:
         """An order, from the request to its end."""
         order = await self.daemon.order(**fields)
         return await self.daemon.until(order.id, is_over)
 
-    async def held(self, *, has_number: bool = True, **fields: object) -> pb.Order:
+    async def held(self, *, has_number: bool = True, **fields: object) -> Seen:
         """An order that stays held until ``deliver`` or ``give_back``."""
         self.next_order(code_after_s=FOR_EVER_S, no_number=not has_number, gives_up_after_s=FOR_EVER_S)
         order = await self.daemon.order(**fields)
         return await self.daemon.until(order.id, lambda now: is_held(now) and bool(now.number) is has_number)
 
-    async def deliver(self, order: pb.Order) -> None:
+    async def deliver(self, order: Seen) -> None:
         """The provider gets the SMS, and settles."""
         self.show_code(order)
         await self.settle(order)
 
-    async def give_back(self, order: pb.Order) -> None:
+    async def give_back(self, order: Seen) -> None:
         """The provider calls the order over, and cancels the hold invoice."""
         self.call_over(order)
         await self.release(order)
 
-    def show_code(self, order: pb.Order) -> None:
+    def show_code(self, order: Seen) -> None:
         """The provider gets the SMS, and settles nothing yet."""
         self.world.provider.orders[order.payment_hash].code = "246810"
 
-    async def settle(self, order: pb.Order) -> None:
+    async def settle(self, order: Seen) -> None:
         """The provider takes the money."""
         await self.world.payee.settle(self.world.provider.orders[order.payment_hash].preimage)
 
-    def call_over(self, order: pb.Order) -> None:
+    def call_over(self, order: Seen) -> None:
         """The provider calls the order over; the money is still out."""
         self.world.provider.orders[order.payment_hash].error = "No available number"
 
-    async def release(self, order: pb.Order) -> None:
+    async def release(self, order: Seen) -> None:
         """The money comes back."""
         await self.world.payee.cancel(self.world.provider.orders[order.payment_hash].payment_hash)
 
@@ -137,11 +136,11 @@ class Shop:
 
     async def audit(self) -> None:
         """Our books against those of lnd, over all closed orders; no money may be out."""
-        listed = await self.daemon.stub.ListOrders(pb.ListOrdersRequest(page_size=500))
-        for order in listed.orders:
+        listed = await self.daemon.listed(page_size=500)
+        for order in listed:
             assert order.terminal, order
             assert self.books.settled(order.payment_hash) == (1 if order.spent_msat else 0), order
-        assert sum(order.spent_msat for order in listed.orders) == self.books.gone_msat
+        assert sum(order.spent_msat for order in listed) == self.books.gone_msat
 
 
 @contextlib.asynccontextmanager

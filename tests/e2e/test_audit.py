@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.lnd.macaroon import BAKE
 from tests.contract.client import client
 from tests.e2e.shop import CLOSE_UNPAID_AFTER_S, QUICK, Shop, open_shop
-from tests.harness import enum_name, is_over, pair
+from tests.harness import Seen, enum_name, is_over, pair
 from tests.spoiling import spoil
 
 LOOKS_OFTEN = QUICK.replace("prove_absent_s = 2", "prove_absent_s = 1\nretrack_s = 1")
@@ -84,13 +83,13 @@ def state(shop: Shop) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in database(shop).parent.iterdir()}
 
 
-async def until_unpaid_for_sure(failed: pb.Order) -> None:
+async def until_unpaid_for_sure(failed: Seen) -> None:
     """A failure that recover reads later is one of an open order until ``close_unpaid_after_s`` have passed."""
     while time.time() * 1000 <= failed.closed_at_ms + CLOSE_UNPAID_AFTER_S * 1000:
         await asyncio.sleep(0.05)
 
 
-async def two_orders(shop: Shop) -> tuple[pb.Order, pb.Order]:
+async def two_orders(shop: Shop) -> tuple[Seen, Seen]:
     """As in the demo: one gets its code, one is refunded."""
     first = await shop.buy()
     shop.next_order(no_code=True, gives_up_after_s=60.0)
@@ -235,7 +234,7 @@ async def test_a_spoilt_database_is_found_and_the_operator_is_told_where_to_read
     assert "database-damaged" in found
 
 
-async def test_money_out_on_an_order_that_the_journal_calls_failed_is_an_error(shop: Shop) -> None:
+async def test_money_out_on_a_request_that_the_journal_calls_failed_is_an_error(shop: Shop) -> None:
     """As if the journal had been restored from a copy of another day."""
     order = await shop.held()
     await shop.daemon.stop()
@@ -261,10 +260,10 @@ async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay
     )
     await shop.daemon.start_ready()
     async with asyncio.timeout(10):
-        while not (erased := await shop.daemon.get(order.id)).HasField("erased_at_ms"):
+        while not (erased := await shop.daemon.get(order.id)).has("erased_at_ms"):
             await asyncio.sleep(0.05)
-    assert not erased.HasField("code")
-    assert not erased.HasField("number")
+    assert not erased.code
+    assert not erased.number
     for field in ("id", "end", "preimage", "payment_hash", "spent_msat", "country"):
         assert getattr(erased, field) == getattr(order, field), field
     assert (await shop.daemon.get(young.id)).code == young.code
@@ -276,7 +275,7 @@ async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay
 # --- recover ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_database_lost_while_an_order_is_held_is_rebuilt_and_its_code_arrives_with_one_payment(
+async def test_a_database_lost_while_a_request_is_held_is_rebuilt_and_its_code_arrives_with_one_payment(
     shop: Shop,
 ) -> None:
     order = await shop.held()
@@ -396,7 +395,7 @@ async def test_recover_that_finds_nothing_makes_no_database(shop: Shop) -> None:
 # --- what lnd's own word would never end, and an operator's -----------------------------------------------------------
 
 
-async def test_an_order_whose_payment_lnd_deleted_ends_after_its_expiry_height(tmp_path: Path) -> None:
+async def test_a_request_whose_payment_lnd_deleted_ends_after_its_expiry_height(tmp_path: Path) -> None:
     async with open_shop(tmp_path, extra_config=LOOKS_OFTEN) as shop:
         held = await shop.held()
         await shop.daemon.stop()
@@ -404,7 +403,7 @@ async def test_an_order_whose_payment_lnd_deleted_ends_after_its_expiry_height(t
         await until_ended(shop, held)
         await shop.play("delete-payments")
         await shop.daemon.start_ready()
-        lost = await shop.daemon.until(held.id, lambda now: now.HasField("gone_since_ms"))
+        lost = await shop.daemon.until(held.id, lambda now: now.has("gone_since_ms"))
         assert not lost.terminal
         code, findings = await check(shop)
         assert (code, findings["lnd-record-lost"]["severity"]) == (3, "warning")
@@ -434,7 +433,7 @@ async def test_an_htlc_that_lnd_never_signed_ends_after_its_expiry_height(tmp_pa
         assert (code, set(findings)) == (0, {"never-ends-in-lnd"})
 
 
-async def test_an_operator_ends_an_order_of_a_node_that_is_retired_and_the_next_one_is_bought(shop: Shop) -> None:
+async def test_an_operator_ends_a_request_of_a_node_that_is_retired_and_the_next_one_is_bought(shop: Shop) -> None:
     held = await shop.held()
     await shop.play("other-node")
     refused = await holdpayd_stopped(shop, "resolve", held.id, "--written-off", "--why", "node sold", "--yes")
@@ -480,7 +479,7 @@ async def holdpayd_stopped(shop: Shop, *arguments: str) -> Ran:
     return await holdpayd(shop, *arguments)
 
 
-async def until_ended(shop: Shop, order: pb.Order) -> None:
+async def until_ended(shop: Shop, order: Seen) -> None:
     """Until lnd itself knows how the payment ended."""
     while not shop.world.lnd.node.db.fetch(bytes.fromhex(order.payment_hash)).is_terminal:
         await asyncio.sleep(0.02)

@@ -23,7 +23,7 @@ from tests.unit.cli.fake_daemon import (
     ORDER_ID,
     FakeDaemon,
     Hang,
-    an_order,
+    a_request,
     updates,
 )
 
@@ -63,7 +63,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def test_a_shell_gets_the_code_alone(daemon: FakeDaemon) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
     process = start(daemon, "code", "usa", "openai")
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, stdout) == (ExitCode.DONE, "004211\n")
@@ -73,7 +73,7 @@ def test_a_shell_gets_the_code_alone(daemon: FakeDaemon) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interrupt_leaves_the_order_open(daemon: FakeDaemon, as_json: bool, number: signal.Signals) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD), Hang()]]
     process = start(daemon, "code", "usa", "openai", *(["--json"] if as_json else []))
     if as_json:
         assert process.stdout is not None
@@ -143,7 +143,7 @@ def run(daemon: FakeDaemon, shell: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize(("where", "why"), [(">/dev/full", "No space left on device"), (">&-", "stdout is closed")])
 def test_a_code_that_cannot_be_written_is_not_lost_without_a_word(daemon: FakeDaemon, where: str, why: str) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
     done = run(daemon, f"$holdpay code usa openai {where}")
     assert done.returncode == ExitCode.STILL_OPEN
     assert f"could not be written ({why})".encode() in done.stderr
@@ -152,7 +152,7 @@ def test_a_code_that_cannot_be_written_is_not_lost_without_a_word(daemon: FakeDa
 
 
 def test_a_reader_that_leaves_early_does_not_hide_that_the_order_goes_on(daemon: FakeDaemon) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
     done = run(daemon, "$holdpay code usa openai --json | true; exit ${PIPESTATUS[0]}")
     assert done.returncode == ExitCode.STILL_OPEN
     assert f"holdpay orders show {ORDER_ID}".encode() in done.stderr
@@ -160,13 +160,13 @@ def test_a_reader_that_leaves_early_does_not_hide_that_the_order_goes_on(daemon:
 
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
 def test_progress_that_cannot_be_written_does_not_end_the_wait(daemon: FakeDaemon, where: str) -> None:
-    daemon.request_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
+    daemon.submit_scripts = [[*updates(ACCEPTED, HELD, NUMBERED, DELIVERED), Hang()]]
     done = run(daemon, f"$holdpay code usa openai {where}")
     assert (done.returncode, done.stdout) == (ExitCode.DONE, b"004211\n")
 
 
 def test_a_list_that_cannot_be_written_says_so(daemon: FakeDaemon) -> None:
-    daemon.orders = [an_order()]
+    daemon.requests = [a_request()]
     done = run(daemon, "$holdpay orders list >/dev/full")
     assert (done.returncode, done.stderr) == (
         ExitCode.UNEXPECTED,

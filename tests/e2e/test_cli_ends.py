@@ -36,11 +36,15 @@ class Flapping(FakeDaemon):
 
     streams = RECONNECTS
 
-    def RequestCode(self, request: pb.RequestCodeRequest, context: grpc.ServicerContext) -> Iterator[pb.OrderUpdate]:  # noqa: N802
+    def Submit(  # noqa: N802
+        self, request: pb.SubmitRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.RequestUpdate]:
         yield from self._play(updates(ACCEPTED, first_cursor=1), context)
         context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
-    def WatchOrders(self, request: pb.WatchOrdersRequest, context: grpc.ServicerContext) -> Iterator[pb.OrderUpdate]:  # noqa: N802
+    def WatchRequests(  # noqa: N802
+        self, request: pb.WatchRequestsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.RequestUpdate]:
         self.received.append(request)
         stage = HELD if len(self.received) < self.streams else DELIVERED
         yield from self._play(updates(stage, first_cursor=request.after_cursor + 1), context)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.sandbox.sms4sats_knobs import Scenario
 from holdpay.sandbox.tricks import play
@@ -82,8 +81,7 @@ async def test_a_daemon_killed_meanwhile_is_found_again_and_nothing_is_ordered_t
     assert process.returncode == ExitCode.DONE
     assert stdout.strip().isdigit()
     assert b"The daemon is back." in stderr
-    listed = await daemon.stub.ListOrders(pb.ListOrdersRequest())
-    assert [order.code for order in listed.orders] == [stdout.decode().strip()]
+    assert [order.code for order in await daemon.listed()] == [stdout.decode().strip()]
 
 
 async def test_a_daemon_that_stops_orderly_is_found_again(world: SandboxWorld, daemon: Daemon) -> None:
@@ -104,7 +102,7 @@ async def test_the_number_first_and_its_code_by_a_second_command(world: SandboxW
     exit_code, number, _ = await run_cli(world.socket, "code", "usa", "openai", "--until", "number")
     assert exit_code == ExitCode.DONE
     assert number.startswith("+")
-    (order,) = (await daemon.stub.ListOrders(pb.ListOrdersRequest())).orders
+    (order,) = await daemon.listed()
     exit_code, code, _ = await run_cli(world.socket, "orders", "wait", order.id[:4])
     assert exit_code == ExitCode.DONE
     assert code.strip() == (await daemon.get(order.id)).code
@@ -114,8 +112,8 @@ async def test_a_refund_has_its_exit_code_and_the_same_key_replays_it(world: San
     await play(world, "gives-up=30")
     for _ in range(2):
         exit_code, stdout, _ = await run_cli(world.socket, "code", "usa", "openai", "--key", "k1")
-        assert (exit_code, stdout) == (ExitCode.NO_CODE, "")
-    assert len((await daemon.stub.ListOrders(pb.ListOrdersRequest())).orders) == 1
+        assert (exit_code, stdout) == (ExitCode.NOT_DELIVERED, "")
+    assert len(await daemon.listed()) == 1
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,8 @@ class Troubles:
             self.lnd_dies,
             self.payee_leaves,
             self.htlcs_fail_on_their_way,
-            self.an_order_is_refused,
-            self.an_order_finds_no_server,
+            self.a_request_is_refused,
+            self.a_request_finds_no_server,
             self.replies_are_garbage,
             self.requests_are_too_many,
         ]
@@ -198,11 +198,11 @@ class Troubles:
         index = 1 if self._rng.random() < 0.2 else 0
         self._lnd.fail_routing(self._rng.randint(1, 3), FailureCode.TEMPORARY_CHANNEL_FAILURE, index)
 
-    async def an_order_is_refused(self) -> None:
+    async def a_request_is_refused(self) -> None:
         self._knobs.refuse_orders += 1
         self._town.crowd.come()
 
-    async def an_order_finds_no_server(self) -> None:
+    async def a_request_finds_no_server(self) -> None:
         self._knobs.only_path, self._knobs.http_500 = "/createorder", 1
         self._town.crowd.come()
 
@@ -257,7 +257,7 @@ def plan(seed: int, town: Town, troubles: Troubles) -> list[Moment]:
         *([after("cancel_requested", cancel)] for _ in range(2)),
         [after("cancel_answered")],
         [after("provider_confused", troubles.replies_are_garbage)],
-        [after("placing_failed", troubles.an_order_finds_no_server)],
+        [after("placing_failed", troubles.a_request_finds_no_server)],
         [after("tracking_lost", troubles.lnd_dies_before_a_send_arrives)],
         [after("dispatch_intended", troubles.sends_are_late), after("payment_not_found")],
         [after("dispatch_intended", troubles.sends_are_late), AfterStart(2.5, is_serving=True)],

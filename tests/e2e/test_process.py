@@ -24,7 +24,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.world import SandboxWorld
 from tests.e2e.shop import PACE, QUICK, Books, Shop, open_shop
-from tests.harness import START_TIMEOUT_S, Daemon, enum_name, is_held, is_over, run_cli
+from tests.harness import START_TIMEOUT_S, Daemon, code_request, enum_name, is_held, is_over, run_cli
 
 MAX_RSS_KIB = 80 * 1024
 SHUTDOWN_WAIT_S = 40
@@ -77,7 +77,7 @@ async def is_refused(daemon: Daemon, state: str, what: str, remedy: str) -> None
         await daemon.order()
     assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
     assert refusal.value.details() == status.not_ready_reason
-    assert not (await daemon.stub.ListOrders(pb.ListOrdersRequest())).orders
+    assert not (await daemon.listed())
 
 
 # --- a broken database -----------------------------------------------------------------------------------------------
@@ -114,15 +114,15 @@ async def test_a_stop_is_announced_to_every_open_stream_and_a_restart_goes_on(tm
     async with open_shop(tmp_path, edit_config=patiently) as shop:
         order = held = await shop.held(idempotency_key="held")
         stub = shop.daemon.stub
-        request = pb.RequestCodeRequest(country="usa", service="openai", idempotency_key="held")
-        streams: list[AsyncIterable[pb.OrderUpdate]] = [
-            stub.RequestCode(request),
-            stub.WatchOrders(pb.WatchOrdersRequest(after_cursor=0)),
-            stub.WatchOrders(pb.WatchOrdersRequest()),
-            stub.WatchOrders(pb.WatchOrdersRequest(order_id=order.id, after_cursor=0)),
+        request = code_request(idempotency_key="held")
+        streams: list[AsyncIterable[pb.RequestUpdate]] = [
+            stub.Submit(request),
+            stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=0)),
+            stub.WatchRequests(pb.WatchRequestsRequest()),
+            stub.WatchRequests(pb.WatchRequestsRequest(request_id=order.id, after_cursor=0)),
         ]
 
-        async def read(stream: AsyncIterable[pb.OrderUpdate]) -> list[pb.OrderUpdate]:
+        async def read(stream: AsyncIterable[pb.RequestUpdate]) -> list[pb.RequestUpdate]:
             return [update async for update in stream]
 
         reading = [asyncio.create_task(read(stream)) for stream in streams]
@@ -138,7 +138,7 @@ async def test_a_stop_is_announced_to_every_open_stream_and_a_restart_goes_on(tm
         for updates in seen:
             assert [update.shutting_down for update in updates] == [False] * (len(updates) - 1) + [True]
             assert updates[-1].cursor == max(update.cursor for update in seen[1])
-            assert not updates[-1].HasField("order")
+            assert not updates[-1].HasField("request")
         assert seen[2][0].shutting_down, "nothing came after it began"
         await shop.daemon.start()
         await shop.deliver(order)

@@ -22,7 +22,7 @@ from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.http_server import Request, Response, json_response
 from tests.e2e.shop import FEE_MSAT, PRICE_MSAT, Shop, open_shop
-from tests.harness import enum_name, is_over, pair
+from tests.harness import Seen, code_request, enum_name, is_over, pair
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -65,15 +65,14 @@ async def refusal(shop: Shop, **fields: object) -> Refusal:
 
 
 async def traces(shop: Shop) -> tuple[int, int, int]:
-    listed = await shop.daemon.stub.ListOrders(pb.ListOrdersRequest(page_size=500))
+    listed = await shop.daemon.listed(page_size=500)
     money = (await shop.daemon.status()).money
-    return len(listed.orders), money.pending_msat, shop.world.provider.requests["/createorder"]
+    return len(listed), money.pending_msat, shop.world.provider.requests["/createorder"]
 
 
-async def replay(shop: Shop, **fields: object) -> list[pb.OrderUpdate]:
+async def replay(shop: Shop, **fields: object) -> list[pb.RequestUpdate]:
     """All updates of a request, from accepted to terminal."""
-    given = {"country": "usa", "service": "openai", **fields}
-    call = shop.daemon.stub.RequestCode(pb.RequestCodeRequest(**given), timeout=20)  # type: ignore[arg-type]
+    call = shop.daemon.stub.Submit(code_request(**fields), timeout=20)
     return [update async for update in call]
 
 
@@ -84,7 +83,7 @@ async def test_a_request_is_streamed_from_accepted_to_terminal_and_replayed_alik
     live = await replay(shop, idempotency_key="same")
 
     assert live[0].event == "order_requested"
-    assert [update.order.terminal for update in live] == [False] * (len(live) - 1) + [True]
+    assert [update.request.terminal for update in live] == [False] * (len(live) - 1) + [True]
     cursors = [update.cursor for update in live]
     assert cursors == sorted(set(cursors))
     assert await replay(shop, idempotency_key="same") == live
@@ -96,7 +95,7 @@ async def test_the_same_key_at_the_same_moment_is_one_order(shop: Shop) -> None:
 
     streams = await asyncio.gather(*(replay(shop, idempotency_key="at once") for _ in range(5)))
 
-    assert {update.order.id for stream in streams for update in stream} == {streams[0][0].order.id}
+    assert {update.request.id for stream in streams for update in stream} == {streams[0][0].request.id}
     assert all(stream == streams[0] for stream in streams)
     assert shop.world.provider.requests["/createorder"] == placed + 1
 
@@ -215,11 +214,11 @@ async def test_each_limit_is_named_when_it_is_reached_and_then_nothing_is_ordere
 # --- streams --------------------------------------------------------------------------------------------------------
 
 
-async def watched(shop: Shop, request: pb.WatchOrdersRequest, until: int = 0) -> list[pb.OrderUpdate]:
+async def watched(shop: Shop, request: pb.WatchRequestsRequest, until: int = 0) -> list[pb.RequestUpdate]:
     """Updates up to the stream's end, or up to a cursor."""
     seen = []
     async with asyncio.timeout(20):
-        async for update in shop.daemon.stub.WatchOrders(request):
+        async for update in shop.daemon.stub.WatchRequests(request):
             seen.append(update)
             if update.cursor == until:
                 break
@@ -228,11 +227,11 @@ async def watched(shop: Shop, request: pb.WatchOrdersRequest, until: int = 0) ->
 
 async def test_a_watch_that_resumes_after_its_cursor_loses_nothing_over_a_crash_of_the_daemon(shop: Shop) -> None:
     orders = [await shop.daemon.order() for _ in range(3)]
-    seen: list[pb.OrderUpdate] = []
+    seen: list[pb.RequestUpdate] = []
 
     async def watch() -> None:
         after = seen[-1].cursor if seen else 0
-        async for update in shop.daemon.stub.WatchOrders(pb.WatchOrdersRequest(after_cursor=after)):
+        async for update in shop.daemon.stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=after)):
             seen.append(update)  # noqa: PERF401 - others read it meanwhile
 
     watching = asyncio.create_task(watch())
@@ -245,7 +244,7 @@ async def test_a_watch_that_resumes_after_its_cursor_loses_nothing_over_a_crash_
     for order in orders:
         assert (await shop.daemon.until(order.id, is_over)).end == pb.END_FULFILLED
 
-    whole = await watched(shop, pb.WatchOrdersRequest(after_cursor=0), until=await last_cursor(shop, orders))
+    whole = await watched(shop, pb.WatchRequestsRequest(after_cursor=0), until=await last_cursor(shop, orders))
     async with asyncio.timeout(5):
         while len(seen) < len(whole):
             await asyncio.sleep(0.02)
@@ -255,29 +254,29 @@ async def test_a_watch_that_resumes_after_its_cursor_loses_nothing_over_a_crash_
     await shop.daemon.until_ready()
 
 
-async def last_cursor(shop: Shop, orders: list[pb.Order]) -> int:
-    ends = [await watched(shop, pb.WatchOrdersRequest(after_cursor=0, order_id=order.id)) for order in orders]
+async def last_cursor(shop: Shop, orders: list[Seen]) -> int:
+    ends = [await watched(shop, pb.WatchRequestsRequest(after_cursor=0, request_id=order.id)) for order in orders]
     return max(updates[-1].cursor for updates in ends)
 
 
 async def test_a_watch_of_one_order_ends_after_its_terminal_update(shop: Shop) -> None:
     order = await shop.buy()
 
-    whole = await watched(shop, pb.WatchOrdersRequest(order_id=order.id[:6], after_cursor=0))
+    whole = await watched(shop, pb.WatchRequestsRequest(request_id=order.id[:6], after_cursor=0))
 
-    assert {update.order.id for update in whole} == {order.id}
-    assert whole[-1].order.terminal
+    assert {update.request.id for update in whole} == {order.id}
+    assert whole[-1].request.terminal
     middle = whole[len(whole) // 2].cursor
-    rest = await watched(shop, pb.WatchOrdersRequest(order_id=order.id, after_cursor=middle))
+    rest = await watched(shop, pb.WatchRequestsRequest(request_id=order.id, after_cursor=middle))
     assert rest == [update for update in whole if update.cursor > middle]
-    assert await watched(shop, pb.WatchOrdersRequest(order_id=order.id, after_cursor=whole[-1].cursor)) == []
-    assert await watched(shop, pb.WatchOrdersRequest(order_id=order.id, after_cursor=2**62)) == []
-    assert await watched(shop, pb.WatchOrdersRequest(order_id=order.id)) == []
+    assert await watched(shop, pb.WatchRequestsRequest(request_id=order.id, after_cursor=whole[-1].cursor)) == []
+    assert await watched(shop, pb.WatchRequestsRequest(request_id=order.id, after_cursor=2**62)) == []
+    assert await watched(shop, pb.WatchRequestsRequest(request_id=order.id)) == []
 
 
 async def test_a_watch_without_a_cursor_tells_only_what_comes(shop: Shop) -> None:
     await shop.buy()
-    call = shop.daemon.stub.WatchOrders(pb.WatchOrdersRequest())
+    call = shop.daemon.stub.WatchRequests(pb.WatchRequestsRequest())
     reading = asyncio.ensure_future(anext(aiter(call)))
     await asyncio.sleep(0.2)
     assert not reading.done()
@@ -285,7 +284,7 @@ async def test_a_watch_without_a_cursor_tells_only_what_comes(shop: Shop) -> Non
     order = await shop.daemon.order()
 
     async with asyncio.timeout(5):
-        assert (await reading).order.id == order.id
+        assert (await reading).request.id == order.id
     call.cancel()
     await shop.daemon.until(order.id, is_over)
 
@@ -293,9 +292,7 @@ async def test_a_watch_without_a_cursor_tells_only_what_comes(shop: Shop) -> Non
 async def test_a_client_that_leaves_before_the_order_is_recorded_orders_nothing(shop: Shop) -> None:
     before = await traces(shop)
     await shop.play("slow=0.3")
-    call = shop.daemon.stub.RequestCode(
-        pb.RequestCodeRequest(country="poland", service="openai", idempotency_key="left early")
-    )
+    call = shop.daemon.stub.Submit(code_request(country="poland", idempotency_key="left early"))
     await asyncio.sleep(0.1)
     call.cancel()
     await asyncio.sleep(0.6)
@@ -310,8 +307,8 @@ async def test_a_client_that_leaves_later_loses_nothing(shop: Shop) -> None:
 
     whole = await replay(shop, idempotency_key="left")
 
-    assert whole[0].order.id == order.id
-    assert whole[-1].order.end == pb.END_FULFILLED
+    assert whole[0].request.id == order.id
+    assert whole[-1].request.end == pb.END_FULFILLED
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -326,8 +323,7 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
     began_ms = codes[0].created_at_ms
 
     async def ids(**fields: object) -> list[str]:
-        request = pb.ListOrdersRequest(**{"created_from_ms": began_ms, **fields})  # type: ignore[arg-type]
-        return [order.id for order in (await shop.daemon.stub.ListOrders(request)).orders]
+        return [order.id for order in await shop.daemon.listed(**{"created_from_ms": began_ms, **fields})]
 
     assert await ids() == await ids(page_size=500) == await ids(page_size=2**32 - 1) == everything
     assert await ids(open_only=True) == [held.id]
@@ -342,9 +338,9 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
 
     paged, token = [], ""
     for _ in range(3):
-        request = pb.ListOrdersRequest(created_from_ms=began_ms, page_size=2, page_token=token)
-        page = await shop.daemon.stub.ListOrders(request)
-        paged += [order.id for order in page.orders]
+        request = pb.ListRequestsRequest(created_from_ms=began_ms, page_size=2, page_token=token)
+        page = await shop.daemon.stub.ListRequests(request)
+        paged += [order.id for order in page.requests]
         token = page.next_page_token
     assert (paged, token) == (everything, "")
     await shop.deliver(held)
@@ -352,10 +348,6 @@ async def test_lists_come_newest_first_in_pages_and_by_filter(shop: Shop) -> Non
 
 
 # --- cancels --------------------------------------------------------------------------------------------------------
-
-
-async def cancel(shop: Shop, order_id: str) -> pb.CancelOrderResponse:
-    return await shop.daemon.stub.CancelOrder(pb.CancelOrderRequest(order_id=order_id), timeout=10)
 
 
 async def test_a_cancel_before_the_provider_has_answered_ends_the_order_at_once(shop: Shop) -> None:
@@ -367,10 +359,14 @@ async def test_a_cancel_before_the_provider_has_answered_ends_the_order_at_once(
         while shop.world.provider.knobs.http_500:
             await asyncio.sleep(0.01)
 
-    answer = await cancel(shop, order.id)
+    answer = await shop.daemon.cancel(order.id)
 
-    assert answer.order.terminal
-    assert (enum_name(answer.order, "end"), pair(answer.order)) == ("CANCELED_UNPAID", ("ABANDONED", "NONE"))
+    seen = Seen(answer.request)
+    assert seen.terminal
+    assert (enum_name(seen, "end"), pair(seen)) == (
+        "CANCELED_UNPAID",
+        ("ABANDONED", "NONE"),
+    )
     assert "canceled before anything was paid" in answer.message
 
 
@@ -382,18 +378,18 @@ async def test_a_cancel_while_held_is_a_durable_wish_that_is_carried_out_when_it
     async with open_shop(tmp_path, edit_config=much_later) as shop:
         order = await shop.held()
 
-        answer = await cancel(shop, order.id)
-        assert not answer.order.terminal
-        assert answer.order.cancel_from_ms > answer.order.cancel_wanted_at_ms
+        answer = await shop.daemon.cancel(order.id)
+        assert not Seen(answer.request).terminal
+        assert Seen(answer.request).cancel_from_ms > Seen(answer.request).cancel_wanted_at_ms
         assert re.search(r"asked to cancel .*a code that comes first wins", answer.message)
-        again = await cancel(shop, order.id)
-        assert again.order.cancel_wanted_at_ms == answer.order.cancel_wanted_at_ms
+        again = await shop.daemon.cancel(order.id)
+        assert Seen(again.request).cancel_wanted_at_ms == Seen(answer.request).cancel_wanted_at_ms
         assert shop.world.provider.requests["/cancelorder"] == 0
         await shop.daemon.restart()
         done = await shop.daemon.until(order.id, is_over)
 
         assert (enum_name(done, "end"), pair(done)) == ("REFUNDED", ("CANCELED", "FAILED"))
-        assert done.cancel_wanted_at_ms == answer.order.cancel_wanted_at_ms
+        assert done.cancel_wanted_at_ms == Seen(answer.request).cancel_wanted_at_ms
         assert "at your request" in done.reason
         assert shop.world.provider.requests["/cancelorder"] >= 1
 
@@ -402,27 +398,27 @@ async def test_a_code_that_comes_before_the_cancel_wins(tmp_path: Path) -> None:
     async with open_shop(tmp_path, edit_config=much_later) as shop:
         order = await shop.held()
 
-        await cancel(shop, order.id)
+        await shop.daemon.cancel(order.id)
         await shop.deliver(order)
         done = await shop.daemon.until(order.id, is_over)
 
-        assert (enum_name(done, "end"), done.HasField("cancel_wanted_at_ms")) == ("FULFILLED", True)
+        assert (enum_name(done, "end"), done.has("cancel_wanted_at_ms")) == ("FULFILLED", True)
         assert shop.world.provider.requests["/cancelorder"] == 0
 
 
 async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Shop) -> None:
     order = await shop.held()
     shop.show_code(order)
-    await shop.daemon.until(order.id, lambda o: o.HasField("code"))
+    await shop.daemon.until(order.id, lambda o: bool(o.code))
 
-    delivered = await cancel(shop, order.id)
+    delivered = await shop.daemon.cancel(order.id)
     await shop.settle(order)
     done = await shop.daemon.until(order.id, is_over)
-    closed = await cancel(shop, order.id)
+    closed = await shop.daemon.cancel(order.id)
 
     assert "too late" in delivered.message
     assert enum_name(done, "end") == "FULFILLED"
-    assert not closed.order.HasField("cancel_wanted_at_ms")
+    assert not Seen(closed.request).has("cancel_wanted_at_ms")
     assert "3,001.003 sat were spent" in closed.message
 
 
@@ -430,13 +426,13 @@ async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Sh
 
 
 @pytest.mark.parametrize("order_id", ["", "abc", "abcd", "%%%%", "____", "a" * 60_000, "abcd\x00", "é" * 4])
-async def test_an_order_that_does_not_exist_is_not_found_by_any_call(shop: Shop, order_id: str) -> None:
+async def test_a_request_that_does_not_exist_is_not_found_by_any_call(shop: Shop, order_id: str) -> None:
     expected = (INVALID, "INVALID_REQUEST") if len(order_id) < 4 else (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
     stub = shop.daemon.stub
     calls: list[Awaitable[object]] = [
-        stub.GetOrder(pb.GetOrderRequest(order_id=order_id)),
-        stub.CancelOrder(pb.CancelOrderRequest(order_id=order_id)),
-        stub.ExplainOrder(pb.ExplainOrderRequest(order_id=order_id)),
+        stub.GetRequest(pb.GetRequestRequest(request_id=order_id)),
+        stub.CancelRequest(pb.CancelRequestRequest(request_id=order_id)),
+        stub.ExplainRequest(pb.ExplainRequestRequest(request_id=order_id)),
     ]
     for call in calls:
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -446,7 +442,7 @@ async def test_an_order_that_does_not_exist_is_not_found_by_any_call(shop: Shop,
         assert ("at least 4 characters" in refused.text) == (len(order_id) < 4)
     if order_id:
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await watched(shop, pb.WatchOrdersRequest(order_id=order_id, after_cursor=0))
+            await watched(shop, pb.WatchRequestsRequest(request_id=order_id, after_cursor=0))
         assert Refusal(error.value).code is expected[0]
 
 
@@ -455,7 +451,7 @@ async def test_an_order_that_does_not_exist_is_not_found_by_any_call(shop: Shop,
 )
 async def test_a_page_token_that_is_not_ours_is_refused(shop: Shop, token: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await shop.daemon.stub.ListOrders(pb.ListOrdersRequest(page_token=token))
+        await shop.daemon.stub.ListRequests(pb.ListRequestsRequest(page_token=token))
     assert (error.value.code(), error.value.details()) == (
         INVALID,
         "This page token is not one of ours. Begin again with the first page.",
@@ -464,13 +460,13 @@ async def test_a_page_token_that_is_not_ours_is_refused(shop: Shop, token: str) 
 
 async def test_a_negative_cursor_is_refused(shop: Shop) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await watched(shop, pb.WatchOrdersRequest(after_cursor=-1))
+        await watched(shop, pb.WatchRequestsRequest(after_cursor=-1))
     assert Refusal(error.value).code is INVALID
 
 
 async def test_a_cursor_of_another_database_is_refused(shop: Shop) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await watched(shop, pb.WatchOrdersRequest(after_cursor=10**6))
+        await watched(shop, pb.WatchRequestsRequest(after_cursor=10**6))
     assert Refusal(error.value).code is INVALID
     assert "ahead of the journal" in Refusal(error.value).text
 
@@ -487,7 +483,7 @@ async def test_a_cursor_of_another_database_is_refused(shop: Shop) -> None:
 )
 async def test_a_list_that_cannot_be_meant_is_refused(shop: Shop, wanted: dict[str, Any], field: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await shop.daemon.stub.ListOrders(pb.ListOrdersRequest(**wanted))
+        await shop.daemon.stub.ListRequests(pb.ListRequestsRequest(**wanted))
     refused = Refusal(error.value)
     assert (refused.code, refused.reason, refused.metadata) == (INVALID, "INVALID_REQUEST", {"field": field})
 
@@ -545,7 +541,7 @@ async def test_the_status_tells_lnd_the_provider_the_money_and_the_versions(shop
     assert (status.open_orders, status.money.locked_msat) == (1, held.locked_msat)
     assert status.money.pending_msat == 3_030_000
     (out,) = status.out
-    assert (out.order_id, out.locked_msat, status.more_out) == (held.id, held.locked_msat, 0)
+    assert (out.request_id, out.locked_msat, status.more_out) == (held.id, held.locked_msat, 0)
     assert out.blocks_left == out.expiry_height - lnd.block_height > 0
     await shop.deliver(held)
     done = await shop.daemon.until(held.id, is_over)
@@ -565,7 +561,7 @@ async def test_the_reflection_service_describes_the_interface(shop: Shop) -> Non
     names = {service.name for service in listed.list_services_response.service}
     assert {"holdpay.v1.Holdpay", "grpc.health.v1.Health"} <= names
     found = await ask(reflection_pb2.ServerReflectionRequest(file_containing_symbol="holdpay.v1.Holdpay"))
-    assert any(b"RequestCode" in proto for proto in found.file_descriptor_response.file_descriptor_proto)
+    assert any(b"Submit" in proto for proto in found.file_descriptor_response.file_descriptor_proto)
 
 
 # --- without lnd ----------------------------------------------------------------------------------------------------
@@ -576,7 +572,7 @@ class Bereft:
     """A shop whose lnd has just died: ``first`` is the story of a closed order, "open" the key of an open one."""
 
     shop: Shop
-    first: list[pb.OrderUpdate]
+    first: list[pb.RequestUpdate]
     lnd_health: list[int]
 
 

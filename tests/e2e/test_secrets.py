@@ -99,7 +99,7 @@ async def live_through_everything(shop: Shop) -> list[str]:
     with sqlite3.connect(shop.world.directory / "state" / "holdpay.db") as database:
         database.execute("ALTER TABLE journal RENAME TO mislaid")
     with pytest.raises(grpc.aio.AioRpcError):
-        await shop.daemon.stub.CancelOrder(pb.CancelOrderRequest(order_id=last.id))
+        await shop.daemon.cancel(last.id)
     async with asyncio.timeout(10):
         await shop.daemon.wait()
     return [order.payment_hash for order in ended if order.dispatches]
@@ -109,8 +109,8 @@ async def ask_oddly(stub: object, *secrets: str) -> None:
     """A client that shows its own secrets where they do not belong."""
     for secret in secrets:
         for call in (
-            stub.GetOrder(pb.GetOrderRequest(order_id=secret)),  # type: ignore[attr-defined]
-            stub.ListOrders(pb.ListOrdersRequest(page_token=secret)),  # type: ignore[attr-defined]
+            stub.GetRequest(pb.GetRequestRequest(request_id=secret)),  # type: ignore[attr-defined]
+            stub.ListRequests(pb.ListRequestsRequest(page_token=secret)),  # type: ignore[attr-defined]
             stub.ListServices(pb.ListServicesRequest(country=secret)),  # type: ignore[attr-defined]
         ):
             with pytest.raises(grpc.aio.AioRpcError):

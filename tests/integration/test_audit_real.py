@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from holdpay._pb.v1 import holdpay_pb2 as pb
-from tests.harness import Daemon, enum_name, is_held, is_over, pair
+from tests.harness import Daemon, Seen, enum_name, is_held, is_over, pair
 from tests.integration.market import FAST, Market, open_market
 from tests.regtest.net import Net
 from tests.regtest.rest import b64
@@ -49,13 +48,13 @@ async def found(market: Market) -> set[str]:
     return {finding["code"] for finding in json.loads(output)["findings"]} - {"alarm"}
 
 
-async def buy(market: Market, **scenario: object) -> pb.Order:
+async def buy(market: Market, **scenario: object) -> Seen:
     knobs = market.provider.knobs
     knobs.queue.append(replace(knobs.scenario, **scenario))  # type: ignore[arg-type]
     return await market.daemon.order()
 
 
-async def test_a_database_lost_while_an_order_is_held_is_rebuilt_from_a_real_lnd(market: Market) -> None:
+async def test_a_database_lost_while_a_request_is_held_is_rebuilt_from_a_real_lnd(market: Market) -> None:
     daemon = market.daemon
     got = await daemon.until((await buy(market)).id, is_over)
     refunded = await daemon.until((await buy(market, no_number=True, gives_up_after_s=20.0)).id, is_over)
@@ -89,7 +88,7 @@ async def in_flight(daemon: Daemon) -> str:
     """The id of an order whose payment lnd has not only recorded, but also given to its channel."""
     order = await daemon.until((await daemon.order()).id, lambda o: pair(o)[1] == "IN_FLIGHT")
     await asyncio.sleep(1)  # nothing tells it: lnd signs after 50 ms (channel-commit-interval)
-    return order.id
+    return str(order.id)
 
 
 async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc_and_ends_after_its_expiry_height(
@@ -131,14 +130,14 @@ async def mine_past(market: Market, expiry_height: int) -> None:
     await market.net.mine(1)
 
 
-async def open_orders(market: Market) -> list[pb.Order]:
-    reply = await market.daemon.stub.ListOrders(pb.ListOrdersRequest(open_only=True))
-    assert reply.orders
-    return list(reply.orders)
+async def open_orders(market: Market) -> list[Seen]:
+    found = await market.daemon.listed(open_only=True)
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("is_settled", [True, False])
-async def test_an_order_whose_record_was_deleted_from_lnd_ends_after_its_expiry_height_and_counts_as_spent(
+async def test_a_request_whose_record_was_deleted_from_lnd_ends_after_its_expiry_height_and_counts_as_spent(
     market: Market, is_settled: bool
 ) -> None:
     daemon, carol = market.daemon, market.net["carol"]
@@ -153,7 +152,7 @@ async def test_an_order_whose_record_was_deleted_from_lnd_ends_after_its_expiry_
         await asyncio.sleep(0.1)
     await market.alice.delete_payment(payment_hash)
     await daemon.start_ready()
-    lost = await daemon.until(held.id, lambda order: order.HasField("gone_since_ms"))
+    lost = await daemon.until(held.id, lambda order: order.has("gone_since_ms"))
     assert (pair(lost)[1], lost.terminal) == ("IN_FLIGHT", False)
     assert await found(market) == {"open", "lnd-record-lost"}
     await mine_past(market, held.expiry_height)
