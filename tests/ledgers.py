@@ -47,23 +47,31 @@ def _read(conn: sqlite3.Connection) -> tuple[JournalOrder, ...]:
     if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchall():
         return ()  # killed before it had made its tables
     rows: defaultdict[str, list[JournalRow]] = defaultdict(list)
-    for row in conn.execute("SELECT * FROM journal ORDER BY cursor"):
-        rows[row["order_id"]].append(_row(row))
+    now: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    codes: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)
+    for item in conn.execute("SELECT * FROM items WHERE kind = 'code' ORDER BY order_id, seq"):
+        codes[item["order_id"]].append(item)
+    for row in conn.execute("SELECT * FROM journal LEFT JOIN replies USING (cursor) ORDER BY cursor"):
+        order_id = row["order_id"]
+        now[order_id].update(json.loads(row["change"]))
+        rows[order_id].append(_row(row, now[order_id], codes[order_id]))
     payments = {row["order_id"]: _payment(row) for row in conn.execute("SELECT * FROM payments")}
-    orders = conn.execute("SELECT * FROM orders ORDER BY created_at_ms, id")
-    return tuple(_order(row, payments.get(row["id"]), rows[row["id"]]) for row in orders)
+    orders = conn.execute(
+        "SELECT o.*, r.spec FROM orders o JOIN requests r ON r.id = o.request_id ORDER BY o.created_at_ms, o.id"
+    )
+    return tuple(_order(row, payments.get(row["id"]), rows[row["id"]], codes[row["id"]]) for row in orders)
 
 
-def _row(row: sqlite3.Row) -> JournalRow:
-    after = json.loads(row["snapshot"])
+def _row(row: sqlite3.Row, after: Mapping[str, Any], codes: Iterable[sqlite3.Row]) -> JournalRow:
+    """``after``: all that the changes up to this row say."""
     return JournalRow(
         cursor=row["cursor"],
         event=row["event"],
         says_paid=_says_paid(row["raw"]),
         state=after["state"],
-        htlc=after["payment"]["htlc"] if after["payment"] else "none",
-        code=after["code"],
-        end=after["end"],
+        htlc=after.get("payment.htlc") or "none",
+        code=next((code["text"] for code in codes if code["cursor"] <= row["cursor"]), None),
+        end=after.get("end"),
     )
 
 
@@ -86,15 +94,18 @@ def _payment(row: sqlite3.Row) -> JournalPayment:
     )
 
 
-def _order(row: sqlite3.Row, payment: JournalPayment | None, rows: Iterable[JournalRow]) -> JournalOrder:
-    params = json.loads(row["params"])
+def _order(
+    row: sqlite3.Row, payment: JournalPayment | None, rows: Iterable[JournalRow], codes: Iterable[sqlite3.Row]
+) -> JournalOrder:
+    spec = json.loads(row["spec"])
+    first = next(iter(codes), None)
     return JournalOrder(
         id=row["id"],
-        goods=(params["country_name"], params["service_name"]),
+        goods=(spec.get("country_name", ""), spec.get("service_name", "")),
         state=row["state"],
         end=row["end"],
-        code=row["code"],
-        code_may_lack_zeros=bool(row["code_may_lack_zeros"]),
+        code=first and first["text"],
+        code_may_lack_zeros=bool(first and first["may_lack_zeros"]),
         provider_order_id=row["provider_order_id"],
         max_price_sat=row["max_price_sat"],
         max_fee_sat=row["max_fee_sat"],

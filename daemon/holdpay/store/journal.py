@@ -62,7 +62,8 @@ REQUESTED: Final = Entry("order_requested", "{}")
 def entry_of(event: Event, notes: tuple[str, ...], raw: str | None) -> Entry:
     """``raw``: the reply behind the event."""
     kind: Any = type(event)
-    data = _event_adapter(kind).dump_json(event).decode()
+    # What is at its default is left out: most of a reply's fields are.
+    data = _event_adapter(kind).dump_json(event, exclude_defaults=True).decode()
     is_reply = raw is not None or isinstance(event, _MAY_HOLD_GOODS)
     return Entry(event_name(event), data, notes, raw, is_reply)
 
