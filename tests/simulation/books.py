@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import typing
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -13,7 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from holdpay.core import events, machine
+from holdpay.core import machine
+from holdpay.core.events import Event, event_name
 from holdpay.core.items import ItemKind
 from holdpay.core.model import Order
 from holdpay.ports import Update
@@ -103,9 +105,9 @@ def _reserved(conn: sqlite3.Connection, order: Order) -> None:
 
 @cache
 def _events() -> dict[str, TypeAdapter[Any]]:
-    kinds = {name: kind for name, kind in vars(events).items() if isinstance(kind, type)}
-    return {name: TypeAdapter(kind) for name, kind in kinds.items() if kind in machine._HANDLERS}
+    # The class alone decides the name.
+    return {event_name(kind.__new__(kind)): TypeAdapter(kind) for kind in typing.get_args(Event)}
 
 
 def _event(name: str, data: str) -> Any:
-    return _events()["".join(part.capitalize() for part in name.split("_"))].validate_json(data)
+    return _events()[name].validate_json(data)
