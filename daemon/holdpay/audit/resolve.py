@@ -258,8 +258,7 @@ def _fits(preimage: str | None, payment_hash: str) -> bool:
 def record(store: SqliteStore, order: Order, event: Resolved, policy: Policy, now_ms: int) -> Order:
     """Writes the operator's word into the journal and what follows from it. Returns the order as it is then."""
     step = decide(order, event, policy, now_ms)
-    is_resolved = step.order.htlc is not order.htlc or step.order.charge != order.charge
-    if not step.order.is_closed and not is_resolved:
+    if not step.order.is_closed and step.order.htlc is order.htlc:
         raise ResolveRefused(f"Order {order.id} has no payment that could be resolved so. Nothing was written.")
     store.commit(order, event, step, None, now_ms)
     return step.order

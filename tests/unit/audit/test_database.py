@@ -217,6 +217,12 @@ def test_a_row_changed_by_hand_is_found(path: Path, statement: str, code: str) -
     assert not any(secret in f.text for f in found(path) for secret in ("999999", "012345", "15551234567", "1" * 64))
 
 
+def test_the_rows_after_one_that_cannot_be_read_are_not_blamed(path: Path) -> None:
+    spoil(path, "UPDATE journal SET change = '{' WHERE cursor = 5")
+    assert codes(path) == {"journal-unreadable"}
+    assert read_stored(path, POLICY, NOW_MS).findings[0].text == "Row 5 of its journal cannot be read."
+
+
 def test_a_dropped_trigger_is_found(path: Path) -> None:
     with sqlite3.connect(path, isolation_level=None) as conn:
         conn.execute("DROP TRIGGER journal_is_kept")

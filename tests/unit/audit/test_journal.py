@@ -240,6 +240,9 @@ def test_a_charge_that_was_called_refused_without_proof_is_found() -> None:
     assert healthy.order.charge is not None
     refused = replace(healthy.order, charge=replace(healthy.order.charge, state=ChargeState.REFUSED))
     assert "journal-broken" in codes(with_change(healthy, 3, charge=refused.charge))
+    disproved = book(*PREPAID["not charged, says the balance"], request=prepaid())
+    charged = replace(healthy.order.charge, state=ChargeState.CHARGED)
+    assert "journal-broken" in codes(with_change(disproved, disproved.journal[-1].cursor, charge=charged))
     assert "tables-differ" in codes(replace(healthy, order=refused))
 
 
