@@ -103,6 +103,11 @@ def is_held(order: Seen) -> bool:
     return pair(order) in {("PAID", "IN_FLIGHT"), ("NUMBER_ASSIGNED", "IN_FLIGHT")}
 
 
+def fresh_key() -> str:
+    """An idempotency key that no other request of the run has."""
+    return f"test-{next(_keys)}"
+
+
 _OF_CODE = ("country", "service", "real_phone", "ref")
 
 
@@ -223,12 +228,10 @@ class Daemon:
 
     async def order(self, **fields: Any) -> Seen:
         """Requests a code and returns the order as first recorded; the order goes on by itself."""
-        return await self.submit(code_request(**fields))
+        return await self.submit(code_request(**{"idempotency_key": fresh_key(), **fields}))
 
     async def submit(self, request: pb.SubmitRequest) -> Seen:
-        """The request as first recorded, with a key made up where it has none."""
-        if not request.idempotency_key:
-            request.idempotency_key = f"test-{next(_keys)}"
+        """The request as first recorded."""
         call = self.stub.Submit(request)
         update = await anext(aiter(call))
         call.cancel()
@@ -268,7 +271,9 @@ class Daemon:
         return await self.stub.ExplainRequest(pb.ExplainRequestRequest(request_id=request_id), timeout=10)
 
 
-async def run_cli(socket: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+async def run_cli(
+    socket: Path, *arguments: str, environment: Mapping[str, str] | None = None, stdin: str = ""
+) -> tuple[int, str, str]:
     """`holdpay` as a process: exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -277,11 +282,11 @@ async def run_cli(socket: Path, *arguments: str, environment: Mapping[str, str] 
         "--socket",
         str(socket),
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(environment or {})},
     )
-    stdout, stderr = await process.communicate()
+    stdout, stderr = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return process.returncode, stdout.decode(), stderr.decode()
