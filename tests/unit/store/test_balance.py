@@ -1,0 +1,64 @@
+"""What may have moved the prepaid account's balance: asked before a balance is taken as proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdpay.core import events as ev
+from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.kinds import FundSpec
+from holdpay.core.model import Order
+from holdpay.core.states import End
+from holdpay.core.step import Step
+from holdpay.ports import Limits
+from holdpay.store.store import SqliteStore
+from tests.unit.build import NOW_MS, order
+
+LIMITS = Limits(max_open_orders=9, max_pending_sat=10**6, max_spend_per_day_sat=10**6)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "holdpay.db")
+    yield opened
+    opened.close()
+
+
+def commit(db: SqliteStore, before: Order, after: Order) -> None:
+    db.commit(before, ev.TimePassed(), Step(after, is_change=True), None, NOW_MS)
+
+
+def spends(db: SqliteStore, since_ms: int) -> Order:
+    asked = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
+    spend = Charge(
+        state=ChargeState.CHARGED, since_ms=since_ms, amount_sat=9, balance_before_sat=99, intended_at_ms=NOW_MS
+    )
+    commit(db, asked, replace(asked, charge=spend))
+    return asked
+
+
+@pytest.mark.parametrize(("since_ms", "is_moved"), [(NOW_MS + 4, False), (NOW_MS + 5, True), (NOW_MS + 6, True)])
+def test_another_orders_charge_since_then_may_have(db: SqliteStore, since_ms: int, is_moved: bool) -> None:
+    spending = spends(db, since_ms)
+    assert db.has_moved_balance_since(NOW_MS + 5, besides="another234") == is_moved
+    assert not db.has_moved_balance_since(NOW_MS + 5, besides=spending.id)
+
+
+@pytest.mark.parametrize(("closed_at_ms", "is_moved"), [(None, True), (NOW_MS + 4, False), (NOW_MS + 5, True)])
+def test_money_for_the_account_that_is_on_its_way_or_came_since_may_have(
+    db: SqliteStore, closed_at_ms: int | None, is_moved: bool
+) -> None:
+    asked = db.create(order(spec=FundSpec(amount_sat=1_000)), LIMITS, NOW_MS)
+    if closed_at_ms is not None:
+        commit(db, asked, replace(asked, closed_at_ms=closed_at_ms, end=End.FULFILLED))
+    assert db.has_moved_balance_since(NOW_MS + 5, besides="another234") == is_moved
+    assert not db.has_moved_balance_since(NOW_MS + 5, besides=asked.id)
+
+
+def test_an_order_that_a_hold_invoice_pays_has_not(db: SqliteStore) -> None:
+    db.create(order(), LIMITS, NOW_MS)
+    assert not db.has_moved_balance_since(NOW_MS, besides="another234")
