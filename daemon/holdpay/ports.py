@@ -147,7 +147,7 @@ class ListedCountry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountriesOrigin:
     """``asked_at_ms``: when the provider told its list; None: never, it is the one that comes with the package.
-    ``is_stale``: the provider was not asked lately, or did not answer."""
+    ``is_stale``: the provider did not tell it lately, or does not answer now."""
 
     asked_at_ms: int | None
     is_stale: bool

@@ -62,7 +62,7 @@ def _origin(reply: pb.ListCountriesResponse, now_ms: int) -> str:
             "sms4sats did not tell its countries yet: these come with holdpay. `holdpay status` shows how it answers."
         )
     age = f"As sms4sats said {render.span(now_ms - reply.asked_at_ms)} ago"
-    return f"{age}; it did not answer since. `holdpay status` shows why." if reply.stale else f"{age}."
+    return f"{age}; it does not answer now. `holdpay status` shows why." if reply.stale else f"{age}."
 
 
 @click.command(short_help="List what can be ordered in a country.")

@@ -79,7 +79,6 @@ def listed(rows: Sequence[ListedCountry]) -> Countries:
     """The provider's present list, with the further names of ours. What it leaves out and ours has is kept as not
     shown, unless the provider has it under another number."""
     told = {row.code: row for row in reversed(rows)}.values()
-    names = {word(row.name) for row in told}
     entries = [
         _Entry(
             code=row.code,
@@ -90,7 +89,8 @@ def listed(rows: Sequence[ListedCountry]) -> Countries:
         )
         for row in told
     ]
-    codes = {row.code for row in told}
+    codes = {entry.code for entry in entries}
+    names = {word(name) for entry in entries for name in entry.names}
     left_out = [
         replace(entry, is_shown=False)
         for entry in _bundled().values()
@@ -140,7 +140,7 @@ def _further_names(entries: Sequence[_Entry]) -> Iterator[tuple[int, str]]:
     for code, country in by_name.items():
         yield from ((code, name) for name in (country.aliases if country else ()))
     for entry in entries:
-        country = None if by_name[entry.code] else iso.find(entry.further)
+        country = iso.find(entry.further)
         yield from ((entry.code, name) for name in (country.aliases if country else ()))
 
 

@@ -47,7 +47,7 @@ class KeptDirectory:
         self._clock = clock
         self._path = folder / FILE
         self._kept = self._read()
-        self._has_failed = False
+        self._is_failure_told = False
         self._countries = catalog.listed(self._kept.countries) if self._kept.countries else catalog.bundled()
 
     # --- the port
@@ -65,7 +65,8 @@ class KeptDirectory:
 
     def origin(self) -> CountriesOrigin:
         """See ``Directory``."""
-        return CountriesOrigin(asked_at_ms=self._kept.asked_at_ms, is_stale=self._has_failed or self._is_old)
+        is_down = self._provider.health.last_error != ""
+        return CountriesOrigin(asked_at_ms=self._kept.asked_at_ms, is_stale=is_down or self._is_old)
 
     def seen_services(self) -> Sequence[ServiceInfo]:
         """See ``Directory``."""
@@ -74,19 +75,18 @@ class KeptDirectory:
     # --- what it learns
 
     async def refresh(self) -> None:
-        """Asks the provider for its countries if they are old, or if it did not answer the last time. Never raises for
-        what the provider does."""
-        if not (self._is_old or self._has_failed):
+        """Asks the provider for its countries if they are old. Never raises for what the provider does."""
+        if not self._is_old:
             return
         asked_at_ms = self._clock.now_ms()
         try:
             rows = await self._provider.countries()
         except ProviderError as error:
-            if not self._has_failed:
+            if not self._is_failure_told:
                 log.warning("the provider's countries could not be had; those known go on", error=error.message)
-            self._has_failed = True
+            self._is_failure_told = True
             return
-        self._has_failed = False
+        self._is_failure_told = False
         self._countries = catalog.listed(rows)
         self._keep(self._kept.model_copy(update={"asked_at_ms": asked_at_ms, "countries": list(rows)}))
 

@@ -107,7 +107,7 @@ def test_countries_say_where_numbers_are_rented_and_what_the_provider_does_not_l
     ("origin", "words"),
     [
         ({"asked_at_ms": NOW_MS - 65_000}, "As sms4sats said 1m05s ago."),
-        ({"asked_at_ms": NOW_MS - 65_000, "stale": True}, "As sms4sats said 1m05s ago; it did not answer since."),
+        ({"asked_at_ms": NOW_MS - 65_000, "stale": True}, "As sms4sats said 1m05s ago; it does not answer now."),
         ({"stale": True}, "sms4sats did not tell its countries yet: these come with holdpay."),
     ],
 )

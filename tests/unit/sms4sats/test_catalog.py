@@ -178,6 +178,26 @@ def test_a_country_that_the_provider_has_under_another_number_is_no_longer_under
     assert 50 not in by_code(countries)  # ours for Austria
 
 
+def test_the_further_names_of_a_country_go_with_it_to_another_number() -> None:
+    countries = listed([row(300, "Russia")])
+    assert countries.resolve("russian").code == countries.resolve("RU").code == 300
+    assert 0 not in by_code(countries)
+
+
+def test_a_name_that_only_iso_knows_leads_to_the_country_that_is_meant() -> None:
+    countries = listed([row(43, "Republic of Austria")])
+    assert countries.resolve("austria").code == countries.resolve("AT").code == 43
+    assert 50 not in by_code(countries)
+    with pytest.raises(UnknownCountry):
+        countries.resolve("germany")
+
+
+def test_a_countrys_own_name_is_no_alias_of_another() -> None:
+    countries = listed([row(187, "America"), row(700, "United States")])
+    assert countries.resolve("united states").code == 700
+    assert countries.resolve("usa").code == 187
+
+
 def test_a_new_country_has_the_names_of_iso() -> None:
     countries = listed([row(700, "Iran, Islamic Republic of"), row(701, "Pitcairn")])
     assert countries.resolve("pn").code == countries.resolve("PCN").code == 701

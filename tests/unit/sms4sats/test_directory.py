@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,27 @@ async def test_a_list_is_stale_while_the_provider_is_down_and_asked_for_again_at
     assert directory.origin() == CountriesOrigin(asked_at_ms=home.clock.now_ms(), is_stale=False)
     await directory.refresh()
     assert home.provider.count == 4
+
+
+async def test_a_young_list_is_stale_as_soon_as_the_provider_does_not_answer(home: Home) -> None:
+    directory = home.start()
+    await directory.refresh()
+    assert not directory.origin().is_stale
+    home.provider.health = replace(home.provider.health, last_error="It is down.")
+    assert directory.origin().is_stale
+    await directory.refresh()
+    assert home.provider.count == 1
+
+
+async def test_a_provider_that_stays_down_is_told_to_the_log_once(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = home.start()
+    for rows in (None, None, LIST, None):
+        home.provider.rows = rows
+        await directory.refresh()
+        await home.clock.advance(REFRESH_S)
+    assert capsys.readouterr().out.count("could not be had") == 2
 
 
 async def test_a_list_from_the_future_is_old(home: Home) -> None:

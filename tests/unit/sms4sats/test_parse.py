@@ -296,6 +296,7 @@ def test_a_rental_in_country_zero_is_one() -> None:
     for zero in (0, "0", 0.0, [0]):
         rows = [{"cc": zero, "country": "Russia", "duration": "1", "price": 5}]
         assert parse.rentals(answer(rows)) == (RentalOffer(0, "Russia", 1, 5),)
+        assert parse.rentals(answer([{"cc": zero}])) == (RentalOffer(0, "", None, None),)
 
 
 def test_rentals_are_read_with_numbers_and_texts_for_each_other() -> None:

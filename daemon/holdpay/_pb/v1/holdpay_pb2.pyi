@@ -1446,7 +1446,7 @@ class ListCountriesResponse(_message.Message):
     asked_at_ms: _builtins.int
     """When the provider told this list. Absent: it never did, and this is the one that comes with holdpay."""
     stale: _builtins.bool
-    """Whether the provider could not be asked lately. The list goes on as it is."""
+    """Whether the provider did not tell it lately, or does not answer now. The list goes on as it is."""
     @_builtins.property
     def countries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Country]:
         """By number."""
