@@ -264,7 +264,7 @@ async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay
             await asyncio.sleep(0.05)
     assert not erased.code
     assert not erased.number
-    for field in ("id", "end", "preimage", "payment_hash", "spent_msat", "country"):
+    for field in ("id", "end", "preimage", "payment_hash", "spent_msat", "what"):
         assert getattr(erased, field) == getattr(order, field), field
     assert (await shop.daemon.get(young.id)).code == young.code
     told = await shop.daemon.explain(order.id)
@@ -306,7 +306,7 @@ async def test_a_database_lost_while_a_request_is_held_is_rebuilt_and_its_code_a
     assert pair(done) == ("DELIVERED", "SETTLED")
     assert done.number == order.number
     assert done.code == "246810"
-    assert (done.country, done.service) == ("USA", "OpenAI")
+    assert done.what == "an activation code for OpenAI in USA"
     assert (shop.books.htlcs(order.payment_hash), shop.books.settled(order.payment_hash)) == (1, 1)
     assert shop.sends == sends
     await shop.audit()
@@ -346,7 +346,7 @@ async def test_orders_that_have_ended_are_rebuilt_closed_and_their_hashes_stay_k
     for before, end in ((got, "FULFILLED"), (refunded, "REFUNDED"), (failed, "PAYMENT_FAILED")):
         after = await shop.daemon.get(f"rec{before.payment_hash[:8]}")
         assert enum_name(after, "end") == end
-        for field in ("code", "preimage", "amount_msat", "spent_msat", "country"):
+        for field in ("code", "preimage", "amount_msat", "spent_msat", "what"):
             assert getattr(after, field) == getattr(before, field), field
     await shop.audit()
 
