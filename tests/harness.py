@@ -69,6 +69,10 @@ class Seen:
         return (self.texts(pb.ITEM_KIND_CODE) or [""])[0]
 
     @property
+    def code_may_lack_zeros(self) -> bool:
+        return any(item.may_lack_zeros for item in self.request.items if item.kind == pb.ITEM_KIND_CODE)
+
+    @property
     def later_codes(self) -> list[str]:
         return self.texts(pb.ITEM_KIND_CODE)[1:]
 

@@ -32,6 +32,11 @@ _LIGHTNING_ADDRESS: Final = re.compile(rf"[a-z0-9_.+-]{{1,64}}@(?:{_LABEL}\.)+{_
 _URL: Final = re.compile(r"[!-~]+")
 
 
+def is_region(text: str) -> bool:
+    """Whether it is a country (ISO 3166, two letters) whose phone numbers are known."""
+    return text in phonenumbers.SUPPORTED_REGIONS
+
+
 def phone_number(text: str, region: str | None = None) -> str:
     """E.164, "+19871234567". ``region``: the country (ISO 3166, two letters) whose people write it like ``text``; a
     number that begins with + needs none.
@@ -41,7 +46,7 @@ def phone_number(text: str, region: str | None = None) -> str:
     text = text.strip()
     if not _PHONE.fullmatch(text):
         _refuse("phone", "The phone number has characters that belong to none.", "Write it like +19871234567.")
-    if region is not None and region.upper() not in phonenumbers.SUPPORTED_REGIONS:
+    if region is not None and not is_region(region.upper()):
         _refuse(
             "country", "In this country no phone numbers are known.", "Write the number with + and the country's code."
         )

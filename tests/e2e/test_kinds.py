@@ -121,8 +121,9 @@ async def test_a_message_that_is_paid_for_cannot_be_canceled_and_the_command_say
     assert enum_name(await shop.daemon.until(order.id, is_over), "end") == "REFUNDED"
 
 
-async def test_a_national_number_is_understood_with_its_country(shop: Shop) -> None:
-    code, stdout, stderr = await cli(shop, "sms", "send", "(202) 555-0123", TEXT, "--country", "us")
+@pytest.mark.parametrize("country", ["usa", "us", "United States", "187"])
+async def test_a_national_number_is_understood_with_its_country(shop: Shop, country: str) -> None:
+    code, stdout, stderr = await cli(shop, "sms", "send", "(202) 555-0123", TEXT, "--country", country)
     assert (code, stdout) == (ExitCode.DONE, "sent\n"), stderr
     assert (await newest(shop)).sms.phone == PHONE
 

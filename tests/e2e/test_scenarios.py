@@ -127,7 +127,7 @@ async def test_a_request_whose_sms_never_comes_is_refunded(shop: Shop) -> None:
     assert ending(done) == ("REFUNDED", ("CANCELED", "FAILED"))
     assert bool(done.number)
     assert not done.code
-    assert "There was no code, and the money came back" in await story(shop, done)
+    assert "The code did not come, and the money came back" in await story(shop, done)
 
 
 async def test_a_code_that_comes_before_the_settlement_is_handed_over_at_once(shop: Shop) -> None:
@@ -173,7 +173,7 @@ async def test_a_charge_without_a_code_is_an_alarm_and_ends_with_the_proof(shop:
         while not (await shop.daemon.status()).alarms:
             await asyncio.sleep(0.1)
     (alarm,) = (await shop.daemon.get(order.id)).alarms
-    assert "charged without a code" in alarm
+    assert "charged, and the code did not come" in alarm
 
     done = await shop.daemon.until(order.id, is_over)
 

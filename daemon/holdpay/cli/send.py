@@ -9,6 +9,7 @@ import click
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.kinds import Until
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
+from holdpay.cli.params import complete_country
 
 _MAX_CHARS = 10_000
 """Far more than any message has: the daemon says how long one may be."""
@@ -39,9 +40,7 @@ def sms() -> None:
 @sms.command("send", short_help="Send an SMS and wait until it was sent.")
 @click.argument("phone")
 @_text_argument
-@click.option(
-    "--country", metavar="CC", help="PHONE is written as in this country (ISO 3166, two letters: us, de, ...)."
-)
+@click.option("--country", shell_complete=complete_country, help="PHONE is written as people of this country write it.")
 @ordering
 @_webhook_option
 @ref_option

@@ -12,7 +12,7 @@ from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpe
 from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
 from holdpay.errors import InvalidRequest, KeyTaken, OutOfStock, ProviderError
 from holdpay.ports import Catalog, CodeProvider, CountryInfo, Prices, RentalOffer, ServiceInfo
-from holdpay.recipients import email_address, lightning_address, message_text, phone_number, webhook_url
+from holdpay.recipients import email_address, is_region, lightning_address, message_text, phone_number, webhook_url
 
 MAX_TEXT_LENGTH = 64
 MAX_FUND_SAT = 100_000_000
@@ -159,11 +159,18 @@ class Quoter:
 
     def _sms(self, wanted: SmsWanted) -> SmsSpec:
         return SmsSpec(
-            phone=phone_number(wanted.phone, wanted.country),
+            phone=phone_number(wanted.phone, self._region(wanted.country)),
             message=message_text(wanted.message),
             webhook_url=wanted.webhook_url and webhook_url(wanted.webhook_url),
             ref=_ref(wanted.ref or self._ref),
         )
+
+    def _region(self, country: str | None) -> str | None:
+        """What phone numbers call the country. Raises UnknownCountry."""
+        if country is None:
+            return None
+        names = self._catalog.resolve_country(country).aliases
+        return next((name for name in names if is_region(name)), country)
 
     def _email(self, wanted: EmailWanted) -> EmailSpec:
         return EmailSpec(

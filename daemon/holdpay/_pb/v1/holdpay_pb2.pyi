@@ -484,7 +484,7 @@ class SmsSpec(_message.Message):
     phone: _builtins.str
     """E.164 ("+19871234567"), or as people of `country` write it."""
     country: _builtins.str
-    """The country whose way of writing it `phone` has: its ISO 3166 code of two letters. Absent: `phone` is E.164."""
+    """The country (as CodeSpec.country) whose people write it like `phone`. Absent: `phone` is E.164."""
     message: _builtins.str
     """1 to 140 characters."""
     webhook_url: _builtins.str
