@@ -1,0 +1,227 @@
+"""Every kind of order, from the desk to its end, between the fakes; and what the account pays."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from holdpay.core.charge import ChargeState
+from holdpay.core.events import SendStatus
+from holdpay.core.items import ItemKind, texts
+from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
+from holdpay.errors import (
+    BalanceTooLow,
+    HoldpayError,
+    InvalidRequest,
+    KeyTaken,
+    OutOfStock,
+    PriceTooHigh,
+    ProviderKeyMissing,
+    ProviderRefused,
+    ProviderUnavailable,
+)
+from tests.fakes import Story
+from tests.unit.engine.desks import desk_of
+from tests.unit.engine.world import World
+
+SILENT = Story(number_after_s=None, code_after_s=None)
+"""The provider holds the HTLC; what comes then the test says."""
+CODE = CodeWanted(country="Russia", service="OpenAI")
+SMS = SmsWanted(phone="+19871234567", message="See you at eight.")
+EMAIL = EmailWanted(address="satoshi@example.com", message="See you at eight.")
+RENTAL = RentalWanted(country="Russia")
+FUND = FundWanted(amount_sat=2_000)
+
+
+async def submit(world: World, wanted: Wanted, key: str = "k", **asked: bool | int) -> str:
+    return (await desk_of(world.engine).submit(Asked(key=key, **asked), wanted)).id  # type: ignore[arg-type]
+
+
+async def held(world: World, wanted: Wanted) -> str:
+    """Ordered, paid, and held by the provider."""
+    world.provider.story = SILENT
+    world.provider.price = replace(world.provider.price, send_sat=2_000)  # type: ignore[type-var]
+    order_id = await submit(world, wanted)
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    return order_id
+
+
+def settle(world: World) -> None:
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+
+
+@pytest.mark.parametrize("wanted", [SMS, EMAIL], ids=["SMS", "e-mail"])
+async def test_a_message_is_ordered_sent_settled_and_followed(world: World, wanted: Wanted) -> None:
+    order_id = await held(world, wanted)
+    (placing,) = world.provider.placings
+    assert (placing.path, placing.body["message"]) == (
+        "/createsendorder" if wanted is SMS else "/createemailsendorder",
+        "See you at eight.",
+    )
+    world.theirs.status = replace(world.theirs.status, send_status=SendStatus.SENT)
+    settle(world)
+    await world.until(lambda: world.order(order_id).state is OrderState.DELIVERED)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+    assert not world.order(order_id).is_closed
+    world.theirs.status = replace(world.theirs.status, send_status=SendStatus.DELIVERED)
+    closed = await world.until_closed(order_id)
+    assert (closed.end, texts(closed.items, ItemKind.SENDING)) == (End.FULFILLED, ("sent", "delivered"))
+
+
+async def test_messages_to_a_rented_number_survive_restarts_and_are_asked_for_politely(world: World) -> None:
+    order_id = await held(world, RENTAL)
+    assert world.provider.placings[0].body == {"country": 0, "service": "full", "isRental": True}
+    order = world.order(order_id)
+    assert (order.spec.weeks, order.quote_sat) == (1, 3_000)  # type: ignore[union-attr]
+    world.theirs.status = replace(world.theirs.status, number="447700900123")
+    settle(world)
+    await world.until(lambda: world.order(order_id).state is OrderState.DELIVERED)
+    for said in (("one",), ("one", "two"), ("one", "two", "three")):
+        world.theirs.status = replace(world.theirs.status, messages=said)
+        await world.until(lambda said=said: len(texts(world.order(order_id).items, ItemKind.MESSAGE)) == len(said))  # type: ignore[misc]
+        await world.crash()
+        world.start()
+    poll_count = len(world.provider.polls)
+    await asyncio.sleep(7200)
+    assert not world.order(order_id).is_closed
+    assert len(world.provider.polls) - poll_count < 600 / 15 + 7200 / 300
+    assert texts(world.order(order_id).items, ItemKind.MESSAGE) == ("one", "two", "three")
+    assert len(world.lnd.sends) == 1
+
+
+async def test_money_for_the_account_is_there_when_it_is_settled(world: World) -> None:
+    order_id = await held(world, FUND)
+    (placing,) = world.provider.placings
+    assert (placing.path, placing.needs_key, dict(placing.body)) == ("/fund", True, {"amount": 2_000})
+    assert world.order(order_id).max_price_sat == 2_000
+    settle(world)
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
+
+
+@pytest.mark.parametrize("wanted", [CODE, SMS, EMAIL, RENTAL, FUND], ids=lambda wanted: type(wanted).__name__)
+async def test_the_same_request_with_the_same_key_is_the_first_order_without_any_look_up(
+    world: World, wanted: Wanted
+) -> None:
+    order_id = await held(world, wanted)
+    world.provider.price = ProviderUnavailable("down")
+    world.provider.balance_sat = ProviderUnavailable("down")
+    assert await submit(world, wanted) == order_id
+    with pytest.raises(KeyTaken):
+        await submit(world, wanted, max_fee_sat=1)
+    others = (replace(CODE, is_real_phone=True), replace(SMS, message="no"), replace(EMAIL, message="no"))
+    for other in (*others, replace(RENTAL, weeks=4), FundWanted(amount_sat=2_001)):
+        with pytest.raises(KeyTaken):
+            await submit(world, other)
+    assert len(world.provider.placings) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [
+        (replace(SMS, message="x" * 141), InvalidRequest),
+        (replace(SMS, message=""), InvalidRequest),
+        (replace(SMS, phone="911"), InvalidRequest),
+        (replace(SMS, webhook_url="http://example.com"), InvalidRequest),
+        (replace(EMAIL, address="nobody"), InvalidRequest),
+        (replace(CODE, ref="nobody"), InvalidRequest),
+        (replace(RENTAL, weeks=3), InvalidRequest),
+        (FundWanted(amount_sat=0), InvalidRequest),
+        (FundWanted(amount_sat=50_000), PriceTooHigh),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_bad_request_is_refused_and_nothing_is_recorded_or_ordered(
+    world: World, wanted: Wanted, error: type[HoldpayError]
+) -> None:
+    world.provider.price = replace(world.provider.price, send_sat=2_000)  # type: ignore[type-var]
+    with pytest.raises(error):
+        await submit(world, wanted)
+    assert world.store.find_key("k") is None
+    assert world.provider.placings == []
+
+
+async def test_a_country_without_rentals_is_out_of_stock(world: World) -> None:
+    world.provider.rental_offers = []
+    with pytest.raises(OutOfStock):
+        await submit(world, RENTAL)
+
+
+# --- what the account pays ------------------------------------------------------------------------------------------
+
+
+async def test_a_code_from_the_account_needs_no_lnd(world: World) -> None:
+    world.lnd.is_down = True
+    order_id = await submit(world, CODE, is_prepaid=True)
+    closed = await world.until_closed(order_id)
+    assert (closed.end, closed.code, closed.spent_msat) == (End.FULFILLED, "012345", 2_000_000)
+    assert closed.charge is not None
+    assert closed.charge.balance_before_sat == 10_000
+    assert world.lnd.sends == []
+    assert world.provider.balance_sat == 8_000
+
+
+async def test_an_account_with_too_little_or_without_a_key_is_refused_before_anything_is_ordered(world: World) -> None:
+    world.provider.balance_sat = 1_999
+    with pytest.raises(BalanceTooLow):
+        await submit(world, CODE, is_prepaid=True)
+    world.provider.balance_sat = ProviderKeyMissing()
+    for wanted in (CODE, FUND):
+        with pytest.raises(ProviderKeyMissing):
+            await submit(world, wanted, is_prepaid=wanted is CODE)
+    assert world.provider.placings == []
+
+
+async def test_a_lost_reply_is_never_asked_for_again_and_an_unmoved_balance_ends_it(world: World) -> None:
+    world.provider.next_place_errors.append(ProviderUnavailable("no answer"))
+    order_id = await submit(world, CODE, is_prepaid=True)
+    closed = await world.until_closed(order_id)
+    assert (closed.end, closed.spent_msat) == (End.PROVIDER_REFUSED, 0)
+    assert len(world.provider.placings) == 1
+
+
+async def test_a_lost_reply_with_a_balance_that_fell_stays_open_and_counts_as_spent(world: World) -> None:
+    world.provider.next_place_errors.append(ProviderUnavailable("no answer"))
+    order_id = await submit(world, CODE, is_prepaid=True)
+    await world.until(lambda: world.order(order_id).charge is not None)
+    world.provider.balance_sat = 8_000
+    await asyncio.sleep(7200)
+    order = world.order(order_id)
+    assert order.charge is not None
+    assert (order.is_closed, order.charge.state, order.spent_msat) == (False, ChargeState.UNKNOWN, 2_000_000)
+    assert len(world.provider.placings) == 1
+
+
+async def test_another_charge_meanwhile_makes_the_balance_no_proof(world: World) -> None:
+    world.provider.next_place_errors.append(ProviderUnavailable("no answer"))
+    first = await submit(world, CODE, is_prepaid=True)
+    await world.until(lambda: world.order(first).charge is not None)
+    second = await submit(world, CODE, key="k2", is_prepaid=True)
+    await world.until_closed(second)
+    world.provider.balance_sat = 10_000
+    await asyncio.sleep(3600)
+    assert not world.order(first).is_closed
+
+
+async def test_a_clear_no_spends_nothing(world: World) -> None:
+    world.provider.next_place_errors.append(ProviderRefused("balance too low"))
+    closed = await world.until_closed(await submit(world, CODE, is_prepaid=True))
+    assert (closed.end, closed.spent_msat) == (End.PROVIDER_REFUSED, 0)
+
+
+@pytest.mark.parametrize("crash_at", range(1, 5))
+@pytest.mark.parametrize("is_durable", [True, False])
+async def test_a_crash_at_any_commit_places_at_most_once(world: World, crash_at: int, is_durable: bool) -> None:
+    await world.crash()
+    world.start(crash_at, is_durable=is_durable)
+    order_id = await submit(world, CODE, is_prepaid=True)
+    await world.failure()
+    world.store.close()
+    world.start()
+    await asyncio.sleep(7200)
+    assert len(world.provider.placings) <= 1
+    order = world.order(order_id)
+    took_sat = 10_000 - int(world.provider.balance_sat)  # type: ignore[arg-type]
+    assert order.spent_msat >= took_sat * 1000
