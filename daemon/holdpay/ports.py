@@ -452,7 +452,8 @@ class OrderStore(Protocol):
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """Whether an order other than ``besides`` had a charge that was intended or changed at or after ``at_ms``, or
-        is an order for money of the account that is open or was closed since. By index."""
+        has one whose price may go back unseen (it is open, and delivered nothing), or is an order for money of the
+        account that is open or was closed since. By index."""
         ...
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]: ...

@@ -118,7 +118,10 @@ def _order_placed(order: Order, event: ev.OrderPlaced, ctx: Context) -> Order:
         return order
     placed = signal_order(order, OrderSignal.PLACED, ctx)
     placed = replace(placed, provider_order_id=event.provider_order_id, payreq=event.payreq)
-    return prepaid.placed(placed, ctx) if order.request.is_prepaid else placed
+    if not order.request.is_prepaid:
+        return placed
+    # A wish from before it was placed is passed on now: unlike a hold invoice, the account has paid already.
+    return _with_cancel(prepaid.placed(placed, ctx), ctx)
 
 
 def _placing_failed(order: Order, event: ev.PlacingFailed, ctx: Context) -> Order:
@@ -156,8 +159,10 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: Context) -> 
 
 def _provider_confused(order: Order, event: ev.ProviderConfused, ctx: Context) -> Order:
     ctx.notes.append(event.text)
-    is_paid_for = order.is_money_out or order.htlc is HtlcState.SETTLED or order.state in _PAID_STATES
-    if event.unread is None or not is_paid_for or order.is_delivered:
+    is_spent = order.htlc is HtlcState.SETTLED or order.charge is not None
+    is_paid_for = order.is_money_out or is_spent or order.state in _PAID_STATES
+    is_all_here = order.is_delivered and not order.spec.outlives_delivery
+    if event.unread is None or not is_paid_for or is_all_here:
         return order
     keeper = _keeper(order, ctx)
     keeper.unread(event.unread, has_value=False)
@@ -203,8 +208,14 @@ def _cancel_requested(order: Order, event: ev.CancelRequested, ctx: Context) -> 
         return order
     if order.htlc is HtlcState.SETTLED or not may_be_canceled(order):
         return order
-    order = replace(order, cancel_wanted_at_ms=ctx.now_ms)
-    if order.state is OrderState.CANCELED or order.provider_order_id is None or not order.spec.may_be_canceled:
+    return _with_cancel(replace(order, cancel_wanted_at_ms=ctx.now_ms), ctx)
+
+
+def _with_cancel(order: Order, ctx: Context) -> Order:
+    """Plans to ask the provider, if it is wanted and can be."""
+    if order.cancel_wanted_at_ms is None or not order.spec.may_be_canceled:
+        return order
+    if order.state is OrderState.CANCELED or order.provider_order_id is None:
         return order
     since_ms = paid_since_ms(order) or order.state_since_ms
     return replace(order, cancel_at_ms=max(ctx.now_ms, since_ms + ctx.policy.cancel_after_s * 1000))
@@ -223,6 +234,9 @@ def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: Context) -> Or
     if event.accepted:
         return signal_order(replace(order, provider_text="canceled at your request"), OrderSignal.OVER, ctx)
     order = replace(order, provider_text=event.text)
+    if event.accepted is False and order.charge is not None and order.spec.is_delivered_by_settlement(order):
+        # What is bought is there, and stays.
+        return order
     if not order.is_money_out and order.charge is None:
         # Nothing is left that a cancel could bring back; a code may still come.
         return order
@@ -308,6 +322,9 @@ def _deliver_by_settlement(order: Order, ctx: Context) -> Order:
     """Some kinds are fulfilled as soon as they are paid for: no word of the provider's says so."""
     is_charged = order.charge is not None and order.charge.state is ChargeState.CHARGED
     if not (is_charged or order.htlc is HtlcState.SETTLED) or order.state not in _TO_BE_DELIVERED:
+        return order
+    if is_charged and order.cancel_at_ms is not None:
+        # The account's money comes back by a cancel: its answer comes first.
         return order
     return signal_order(order, OrderSignal.FULFILLED, ctx) if order.spec.is_delivered_by_settlement(order) else order
 

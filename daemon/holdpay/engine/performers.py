@@ -46,6 +46,8 @@ HEALTHY_S = 30
 PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
 BALANCE_S = (30, 60, 120, 300, 600, 1800)
 """Between two looks at the account's balance after a reply was lost."""
+BALANCE_LATE_S = 600
+"""How late the balance may follow what the provider, or lnd, said of another order."""
 MAX_CANCEL_REPLIES = 10
 """Different ones that are kept raw: a provider that words every refusal anew must not fill the disk."""
 JITTER = 0.1
@@ -190,7 +192,8 @@ class Performers:
             assert order.charge is not None
             balance_sat = await self._balance_sat(order_id)
             if balance_sat is not None:
-                is_alone = not self._engine.has_moved_balance_since(order.charge.intended_at_ms, besides=order_id)
+                since_ms = order.charge.intended_at_ms - BALANCE_LATE_S * 1000
+                is_alone = not self._engine.has_moved_balance_since(since_ms, besides=order_id)
                 self._engine.apply(order_id, ev.BalanceSeen(balance_sat, is_alone))
             await self._pause(max(backoff.next_s(), self._engine.policy.prove_absent_s))
 

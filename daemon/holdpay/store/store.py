@@ -99,6 +99,11 @@ HAS_MOVED_BALANCE = """
       OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms IS NULL AND id <> :besides)
       OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms >= :at_ms AND id <> :besides)
 """
+# Its price may go back to the account before anybody says so.
+MAY_MOVE_BALANCE = """
+    SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_id = o.id
+    WHERE o.closed_at_ms IS NULL AND o.state <> 'delivered' AND o.id <> :besides LIMIT 1
+"""
 # An open order that is settled or charged already counts as spent, not as pending, and holds no HTLC. One that is gone
 # is closed.
 TOTALS = """
@@ -309,7 +314,10 @@ class SqliteStore:
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """See OrderStore."""
-        return bool(self._conn.execute(HAS_MOVED_BALANCE, {"at_ms": at_ms, "besides": besides}).fetchone()[0])
+        values = {"at_ms": at_ms, "besides": besides}
+        if self._conn.execute(MAY_MOVE_BALANCE, values).fetchone() is not None:
+            return True
+        return bool(self._conn.execute(HAS_MOVED_BALANCE, values).fetchone()[0])
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:
         """Journal rows after a cursor, oldest first, of one order or of all."""

@@ -207,6 +207,20 @@ def test_a_rental_is_asked_for_minutes_apart_and_sooner_after_a_message() -> Non
     assert next_poll_at_ms(lively, hour_ms, POLICY, hour_ms) == hour_ms + 15 * S
 
 
+def test_a_rental_whose_message_came_without_its_number_stays_open_all_the_same() -> None:
+    found = run(of(RENTAL, PAID, SETTLED), replied(paid=True, messages=("one",)))
+    assert (found.state, found.is_closed) == (DELIVERED, False)
+    ends_s = 2 * WEEK_S + LONGER_S
+    assert not run(found, (ends_s - 1, ev.TimePassed())).is_closed
+    assert run(found, (ends_s, ev.TimePassed())).end is End.FULFILLED
+
+
+def test_a_reply_that_makes_no_sense_is_kept_of_a_rental_that_has_a_message_already() -> None:
+    found = run(of(RENTAL, PAID, SETTLED), replied(paid=True, number="1555", messages=("one",)))
+    confused = ev.ProviderConfused("not JSON", unread="<sms>two</sms>")
+    assert run(found, confused).unread == "<sms>two</sms>"
+
+
 # --- money for the account ------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from holdpay.core.model import Order
 from holdpay.core.states import End, OrderState
 from holdpay.core.tables import CHARGE_TABLE, phase
 from holdpay.errors import InvariantViolation
-from tests.unit.build import EVENTS, HASH, HOUR, NOW_MS, POLICY, SMS, S, prepaid, quarantined, replied
+from tests.unit.build import EVENTS, HASH, HOUR, NOW_MS, POLICY, RENTAL, SMS, S, prepaid, quarantined, replied
 
 REQUESTED, PAID, NUMBER, DELIVERED, CANCELED = (
     OrderState.REQUESTED,
@@ -147,6 +147,31 @@ def test_a_cancel_before_the_intent_closes_and_one_after_the_charge_asks_the_pro
     assert found.cancel_at_ms == NOW_MS + POLICY.cancel_after_s * S
     assert Duty.CANCEL in duties(found)
     assert run(found, (130, ev.CancelAnswered(accepted=True, text=""))).end is End.REFUNDED
+
+
+def test_a_wish_to_cancel_from_while_it_was_placed_is_passed_on_when_it_is() -> None:
+    found = run(prepaid(REQUESTED), INTENT, ev.CancelRequested(), (5, TAKEN))
+    assert found.cancel_at_ms == NOW_MS + (5 + POLICY.cancel_after_s) * S
+    assert Duty.CANCEL in duties(found)
+
+
+def test_a_rental_whose_cancel_is_being_asked_for_is_not_fulfilled_by_its_number() -> None:
+    wished = run(prepaid(PAID, CHARGED, spec=RENTAL), ev.CancelRequested(), replied(paid=True, number="1555"))
+    assert (wished.state, Duty.CANCEL in duties(wished)) == (NUMBER, True)
+
+    canceled = run(wished, (130, ev.CancelAnswered(accepted=True, text="")))
+    assert (canceled.end, canceled.spent_msat) == (End.REFUNDED, 0)
+    refused = run(wished, (130, ev.CancelAnswered(accepted=False, text="no")))
+    assert (refused.state, refused.cancel_at_ms) == (DELIVERED, None)
+    lost = run(wished, (130, ev.CancelAnswered(accepted=None, text="no answer")))
+    assert (lost.state, Duty.CANCEL in duties(lost)) == (NUMBER, True)
+    assert run(lost, (140, replied(paid=True, number="1555", error="canceled"))).end is End.REFUNDED
+
+
+def test_a_rental_from_the_account_is_asked_for_sooner_after_a_message() -> None:
+    found = run(prepaid(PAID, CHARGED, spec=RENTAL), replied(paid=True, number="1555", messages=("one",)))
+    assert next_poll_at_ms(found, NOW_MS, POLICY, NOW_MS) == NOW_MS + 15 * S
+    assert next_poll_at_ms(found, NOW_MS + HOUR, POLICY, NOW_MS + HOUR) == NOW_MS + HOUR + 300 * S
 
 
 def test_a_refused_cancel_is_asked_for_again() -> None:

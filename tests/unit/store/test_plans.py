@@ -96,7 +96,9 @@ def test_what_the_daemon_looks_up_is_found_by_an_index(conn: sqlite3.Connection,
     assert not any(detail.startswith("SCAN") and "CONSTANT ROW" not in detail for detail in details), details
 
 
-@pytest.mark.parametrize(("sql", "values"), [(ORDERS + store.OPEN, ()), (store.TOTALS, BOUND)])
+@pytest.mark.parametrize(
+    ("sql", "values"), [(ORDERS + store.OPEN, ()), (store.TOTALS, BOUND), (store.MAY_MOVE_BALANCE, BOUND)]
+)
 def test_the_open_orders_are_read_off_an_index_that_has_no_closed_one(
     conn: sqlite3.Connection, sql: str, values: Any
 ) -> None:

@@ -57,6 +57,7 @@ from tests.unit.build import (
     order,
     pair,
     payment,
+    prepaid,
 )
 
 LIMITS = Limits(max_open_orders=8, max_pending_sat=50_000, max_spend_per_day_sat=100_000)
@@ -206,6 +207,11 @@ def _commit(db: SqliteStore, found: Order, event: ev.Event | None = None, raw: s
     """An event that made this of the order as it is stored."""
     before = db.get(found.id) if db._one("SELECT count(*) FROM orders WHERE id = ?", found.id) else found
     return db.commit(before, event or ev.TimePassed(), Step(found, is_change=True, **step), raw, NOW_MS + 1)
+
+
+def _charged(n: int, state: OrderState, charged: ChargeState, **changes: Any) -> Order:
+    """As ``_moved``, of one that the account pays."""
+    return changed(prepaid(state, charged, **changes), id=f"order{n:05d}", key=f"key-{n}", created_at_ms=NOW_MS + n)
 
 
 def _count(db: SqliteStore, table: str) -> int:
@@ -1105,3 +1111,32 @@ def test_no_table_can_be_made_by_a_misspelt_name(db: SqliteStore) -> None:
     with pytest.raises(StoreError, match="no such table"):
         db._rows("SELECT * FROM order_s")
     assert store._INSERT_PAYMENT.startswith("INSERT INTO payments")
+
+
+# --- what may have moved the account's balance ----------------------------------------------------------------------
+
+
+LATER_MS = NOW_MS + HOUR
+
+
+@pytest.mark.parametrize(
+    ("state", "charged", "has_moved"),
+    [
+        (OrderState.REQUESTED, ChargeState.UNKNOWN, True),
+        (OrderState.PAID, ChargeState.CHARGED, True),
+        (OrderState.DELIVERED, ChargeState.CHARGED, False),
+    ],
+    ids=["nobody knows of it", "its price may go back", "it was delivered"],
+)
+def test_an_open_order_whose_price_may_go_back_may_have_moved_the_balance(
+    db: SqliteStore, state: OrderState, charged: ChargeState, has_moved: bool
+) -> None:
+    _create(db, _charged(1, OrderState.REQUESTED, ChargeState.UNKNOWN), _charged(2, state, charged))
+    assert db.has_moved_balance_since(LATER_MS, besides="order00001") is has_moved
+
+
+def test_a_charge_that_changed_since_may_have_moved_the_balance_and_the_own_one_does_not(db: SqliteStore) -> None:
+    _create(db, _closed(_charged(1, OrderState.CANCELED, ChargeState.RETURNED, since_ms=NOW_MS), End.REFUNDED))
+    assert db.has_moved_balance_since(NOW_MS, besides="other")
+    assert not db.has_moved_balance_since(NOW_MS + 1, besides="other")
+    assert not db.has_moved_balance_since(NOW_MS, besides="order00001")

@@ -29,6 +29,7 @@ LONGER_S = 3600
 """Past its end a message may still be told."""
 UNKNOWN_WEEKS = 1
 """Where the provider named no duration."""
+_FIRST = frozenset({ItemKind.NUMBER, ItemKind.MESSAGE})
 _POLL_SOON_S, _POLL_MAX_S = 15.0, 300.0
 _SOON_FOR_S = 600
 """After a message the next one is often near: people log in and confirm."""
@@ -97,8 +98,8 @@ class RentalSpec(Spec):
         return order.number is not None
 
     def ends_at_ms(self, order: Order) -> int | None:
-        """When the rental ends, as far as known. None: there is no number yet."""
-        began_ms = next((item.seen_at_ms for item in order.items if item.kind is ItemKind.NUMBER), None)
+        """When the rental ends, as far as known. None: neither a number nor a message is here yet."""
+        began_ms = next((item.seen_at_ms for item in order.items if item.kind in _FIRST), None)
         return None if began_ms is None else began_ms + (self.weeks or UNKNOWN_WEEKS) * WEEK_S * 1000
 
     def is_followed(self, order: Order, policy: Policy, now_ms: int) -> bool:
@@ -107,7 +108,8 @@ class RentalSpec(Spec):
 
     def follow_poll_s(self, order: Order, policy: Policy, now_ms: int) -> float:
         latest_ms = max((item.seen_at_ms for item in order.items), default=0)
-        is_soon = order.htlc is HtlcState.SETTLED and 0 <= now_ms - latest_ms < _SOON_FOR_S * 1000
+        is_paid_for = order.htlc is HtlcState.SETTLED or order.charge is not None
+        is_soon = is_paid_for and 0 <= now_ms - latest_ms < _SOON_FOR_S * 1000
         return _POLL_SOON_S if is_soon else _POLL_MAX_S
 
 
