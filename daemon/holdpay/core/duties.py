@@ -171,8 +171,15 @@ _AT_ONCE_S = 0.5
 """As soon as "at once" comes after a request, so that no clock and no provider can make it a hot loop."""
 
 
-def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
+WATCHED_POLL_S = 5.0
+"""Somebody waits for what comes after the delivery: a message to a rented number, say."""
+
+
+def next_poll_at_ms(
+    order: Order, asked_at_ms: int | None, policy: Policy, now_ms: int, *, is_watched: bool = False
+) -> int:
     """When to ask the provider next; ``asked_at_ms`` is the latest request (None: not asked by this process yet).
+    ``is_watched``: a client follows the order.
 
     A poll comes after a fixed fraction of the time already waited. So what the provider has is seen late by at most
     that fraction of the wait (with bounds), and the number of requests grows with the logarithm of the wait only.
@@ -182,7 +189,8 @@ def next_poll_at_ms(order: Order, asked_at_ms: int | None, policy: Policy, now_m
     payment = order.payment
     asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
     if order.state is OrderState.DELIVERED:
-        wait_ms = int(order.spec.follow_poll_s(order, policy, now_ms) * 1000)
+        follow_s = order.spec.follow_poll_s(order, policy, now_ms)
+        wait_ms = int(min(follow_s, WATCHED_POLL_S if is_watched else follow_s) * 1000)
         return now_ms if asked_at_ms is None else asked_at_ms + wait_ms
     if payment is None:
         return _next_waiting_poll_at_ms(order, order.state_since_ms, asked_at_ms, policy, now_ms)

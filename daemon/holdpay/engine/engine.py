@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
@@ -71,6 +72,7 @@ class Engine:
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
         self._open: dict[str, Order] = {}
         self._changes: dict[str, asyncio.Event] = {}
+        self._watchers: Counter[str] = Counter()
         self._alarms: set[str] = set()
         self._unreadable: list[str] = []
         self._doubt: tuple[int, int] | None = None
@@ -199,6 +201,22 @@ class Engine:
     def change(self, order_id: str) -> asyncio.Event:
         """Set at the next change of the order."""
         return self._changes.setdefault(order_id, asyncio.Event())
+
+    @contextlib.contextmanager
+    def watching(self, order_id: str) -> Iterator[None]:
+        """A client follows the order meanwhile."""
+        self._watchers[order_id] += 1
+        self._announce(order_id)
+        try:
+            yield
+        finally:
+            self._watchers[order_id] -= 1
+            if not self._watchers[order_id]:
+                del self._watchers[order_id]
+
+    def is_watched(self, order_id: str) -> bool:
+        """Whether a client follows the order now."""
+        return order_id in self._watchers
 
     def request(self, order: Order) -> Order:
         """Records a new order and begins it, or returns the first one of its key. Raises KeyTaken, LimitExceeded."""

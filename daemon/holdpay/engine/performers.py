@@ -355,7 +355,8 @@ class Performers:
         asked_at_ms: int | None = None
         is_next_in_line = False
         while (order := self._order(order_id, Duty.POLL)) is not None:
-            at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, self._now_ms())
+            is_watched = self._engine.is_watched(order_id)
+            at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, self._now_ms(), is_watched=is_watched)
             if at_ms > self._now_ms() and not is_next_in_line:
                 await self._until(order_id, self._jittered(at_ms))
                 if self._now_ms() < at_ms or self._engine.order(order_id) is not order:

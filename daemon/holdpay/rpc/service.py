@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -69,8 +70,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @stream
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdate, None]:
         order = await self._desk.submit(asked_from_pb(request), wanted_from_pb(request))
-        async for update in self._updates(0, order.id):
-            yield update
+        with self._engine.watching(order.id):
+            async for update in self._updates(0, order.id):
+                yield update
 
     @unary
     async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:
@@ -117,8 +119,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 field="after_cursor",
                 last_cursor=last,
             )
-        async for update in self._updates(after, order_id):
-            yield update
+        with contextlib.nullcontext() if order_id is None else self._engine.watching(order_id):
+            async for update in self._updates(after, order_id):
+                yield update
 
     async def _updates(self, after_cursor: int, order_id: str | None) -> AsyncGenerator[pb.RequestUpdate, None]:
         """Journal rows, then new ones as they come; of one order up to its terminal one."""

@@ -1,10 +1,11 @@
-"""The main job on the sandbox, as a story: an order that gets its code, one that is refunded, what explain says."""
+"""The main job on the sandbox, as a story: a code, a refund, an SMS, a rented number with its messages."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -41,13 +42,30 @@ class _Cli:
         sys.stdout.flush()
         await self._run(*arguments, expect=expect, stdout=None)
 
+    async def follow(self, *arguments: str, lines: int) -> None:
+        """Runs `holdpay` until it has printed so many lines, then interrupts it, as a person does with ^C."""
+        click.secho(f"\n$ holdpay {' '.join(arguments)}", bold=True)
+        process = await asyncio.create_subprocess_exec(*self._command(*arguments), stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                for _ in range(lines):
+                    click.echo((await process.stdout.readline()).decode().rstrip())
+                process.send_signal(signal.SIGINT)
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            raise DemoFailed(f"`holdpay {arguments[0]}` took more than {STEP_TIMEOUT_S:g} s.") from None
+
+    def _command(self, *arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "holdpay.cli.main", "--socket", str(self.socket), *arguments)
+
     async def ask(self, *arguments: str) -> str:
         """Runs `holdpay`. Returns its stdout."""
         return await self._run(*arguments, expect=0, stdout=asyncio.subprocess.PIPE)
 
     async def _run(self, *arguments: str, expect: int, stdout: int | None) -> str:
-        command = (sys.executable, "-m", "holdpay.cli.main", "--socket", str(self.socket), *arguments)
-        process = await asyncio.create_subprocess_exec(*command, stdout=stdout)
+        process = await asyncio.create_subprocess_exec(*self._command(*arguments), stdout=stdout)
         try:
             said, _ = await asyncio.wait_for(process.communicate(), STEP_TIMEOUT_S)
         except TimeoutError:
@@ -77,14 +95,22 @@ async def tell() -> None:
             await play(world, "gives-up=60")
             await cli.show("code", "germany", "telegram", "--until", "settled", expect=EXIT_REFUNDED)
 
-            click.secho("\n3. What the daemon says of both.", fg="cyan")
+            click.secho("\n3. An SMS that is sent. It is charged when it was.", fg="cyan")
+            await cli.show("sms", "send", "+19871234567", "See you at eight.")
+
+            click.secho("\n4. A rented number, and the first two messages to it.", fg="cyan")
+            await cli.show("rent", "england")
+            *_, rental_id = await _order_ids(cli)
+            await cli.follow("rent", "messages", rental_id, "--follow", lines=2)
+
+            click.secho("\n5. What the daemon says of all four.", fg="cyan")
             for order_id in await _order_ids(cli):
                 await cli.show("orders", "explain", order_id)
 
 
 async def _order_ids(cli: _Cli) -> list[str]:
     answer = await cli.ask("orders", "list", "--json")
-    return [order["id"] for order in reversed(json.loads(answer)["orders"])]
+    return [request["id"] for request in reversed(json.loads(answer)["requests"])]
 
 
 @contextlib.asynccontextmanager

@@ -221,6 +221,11 @@ def test_a_reply_that_makes_no_sense_is_kept_of_a_rental_that_has_a_message_alre
     assert run(found, confused).unread == "<sms>two</sms>"
 
 
+def test_a_rental_that_a_client_follows_is_asked_for_every_few_seconds() -> None:
+    hour_ms = NOW_MS + 3600 * S
+    assert next_poll_at_ms(rented(), hour_ms, POLICY, hour_ms, is_watched=True) == hour_ms + 5 * S
+
+
 # --- money for the account ------------------------------------------------------------------------------------------
 
 

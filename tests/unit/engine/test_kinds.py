@@ -92,6 +92,20 @@ async def test_messages_to_a_rented_number_survive_restarts_and_are_asked_for_po
     assert len(world.lnd.sends) == 1
 
 
+async def test_a_client_that_follows_a_rental_is_not_kept_waiting(world: World) -> None:
+    order_id = await held(world, RENTAL)
+    world.theirs.status = replace(world.theirs.status, number="447700900123")
+    settle(world)
+    await world.until(lambda: world.order(order_id).state is OrderState.DELIVERED)
+    await asyncio.sleep(3600)
+    with world.engine.watching(order_id):
+        world.theirs.status = replace(world.theirs.status, messages=("one",))
+        began_s = asyncio.get_running_loop().time()
+        await world.until(lambda: bool(texts(world.order(order_id).items, ItemKind.MESSAGE)))
+        assert asyncio.get_running_loop().time() - began_s < 7
+    assert not world.engine.is_watched(order_id)
+
+
 async def test_money_for_the_account_is_there_when_it_is_settled(world: World) -> None:
     order_id = await held(world, FUND)
     (placing,) = world.provider.placings
