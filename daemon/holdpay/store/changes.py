@@ -32,9 +32,8 @@ def columns_of(order: Order) -> Row:
 
 
 def change(before: Row, after: Row) -> Row:
-    """The columns that differ; those that are no longer there are NULL."""
-    gone = {column: None for column, value in before.items() if column not in after and value is not None}
-    return {**{column: value for column, value in after.items() if before.get(column) != value}, **gone}
+    """The columns that differ. A payment or a charge that is there once stays."""
+    return {column: value for column, value in after.items() if before.get(column) != value}
 
 
 def own(changed: Row) -> Row:

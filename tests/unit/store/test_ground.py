@@ -248,6 +248,29 @@ def test_a_row_that_made_no_sense_is_no_reason_not_to_start_and_makes_none_after
             store.updates(0, "old0000006", 10)
 
 
+def test_a_journal_row_that_is_damaged_hides_none_of_those_after_it(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("DROP TRIGGER journal_is_append_only")
+        (damaged,) = conn.execute(
+            "SELECT cursor FROM journal WHERE order_id = 'old0000007' LIMIT 1 OFFSET 5"
+        ).fetchone()
+        conn.execute("UPDATE journal SET snapshot = '{\"' WHERE cursor = ?", [damaged])
+        conn.commit()
+    with closing(SqliteStore(path)) as store:
+        updates = store.updates(0, "old0000007", 100)
+        assert updates[-1].order == store.get("old0000007")
+        assert store._rows("SELECT change FROM journal WHERE cursor = ?", damaged)[0]["change"] == "{}"
+
+
+def test_what_the_node_had_paid_before_the_order_is_no_spend(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("UPDATE payments SET is_paid_before = 1 WHERE order_id = 'old0000007'")
+        conn.commit()
+    with closing(SqliteStore(path)) as store:
+        assert store._rows("SELECT * FROM ledger WHERE order_id = 'old0000007' AND what = 'spend'") == []
+        assert store.get("old0000007").spent_msat == 0
+
+
 def test_a_migration_that_is_cut_short_leaves_the_database_as_it_was(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

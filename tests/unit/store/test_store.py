@@ -861,6 +861,8 @@ def test_orders_are_filtered_and_paged_newest_first(db: SqliteStore) -> None:
     assert ids(kind="rent") == ""
     assert ids(created_from_ms=NOW_MS + 1, created_before_ms=NOW_MS + 2) == "32"
     assert ids(before=(NOW_MS + 1, "order00003"), limit=2) == "21"
+    assert ids(before=(NOW_MS + 2, "order00005"), created_before_ms=NOW_MS + 1) == "10"
+    assert ids(before=(NOW_MS + 1, "order00003"), created_before_ms=NOW_MS + 2) == "210"
 
 
 def test_a_payment_hash_is_known_for_ever_and_never_written_twice(db: SqliteStore) -> None:
