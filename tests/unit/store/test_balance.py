@@ -12,7 +12,7 @@ from holdpay.core import events as ev
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.kinds import FundSpec
 from holdpay.core.model import Order
-from holdpay.core.states import End
+from holdpay.core.states import End, OrderState
 from holdpay.core.step import Step
 from holdpay.ports import Limits
 from holdpay.store.store import SqliteStore
@@ -33,11 +33,12 @@ def commit(db: SqliteStore, before: Order, after: Order) -> None:
 
 
 def spends(db: SqliteStore, since_ms: int) -> Order:
+    """One that got what it paid for: its price goes back no more."""
     asked = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
     spend = Charge(
         state=ChargeState.CHARGED, since_ms=since_ms, amount_sat=9, balance_before_sat=99, intended_at_ms=NOW_MS
     )
-    commit(db, asked, replace(asked, charge=spend))
+    commit(db, asked, replace(asked, state=OrderState.DELIVERED, charge=spend))
     return asked
 
 
