@@ -75,9 +75,14 @@ async def open_shop(
 
 
 @contextlib.asynccontextmanager
-async def open_market(net: Net, directory: Path, extra_config: str = FAST) -> AsyncIterator[Market]:
+async def open_market(
+    net: Net, directory: Path, extra_config: str = FAST, *, api_key_file: Path | None = None
+) -> AsyncIterator[Market]:
     """From the first look at lnd to a daemon that takes orders."""
     async with open_shop(net, directory, extra_config=extra_config) as (provider, config):
+        if api_key_file is not None:
+            text = config.read_text().replace("[provider]\n", f'[provider]\napi_key_file = "{api_key_file}"\n')
+            write_private(config, text.encode())
         daemon = Daemon(config, directory / "holdpay.sock")
         try:
             await daemon.start_ready()
