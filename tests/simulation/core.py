@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
 from holdpay.core import machine
-from holdpay.core.model import Order
+from holdpay.core.charge import ChargeState
+from holdpay.core.events import Resolution, Resolved
+from holdpay.core.kinds.spec import KindName
+from holdpay.core.model import Order, Request
 from holdpay.core.policy import Strictness
 from holdpay.core.states import HtlcState
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import SimDaemon
 from tests.simulation.faults import Faults, draw
 from tests.simulation.heap import START_MS, Heap
-from tests.simulation.parties import MINUTE_MS, PAYEE, SimLnd, SimProvider
+from tests.simulation.parties import MINUTE_MS, PAYEE, SimLnd
+from tests.simulation.provider import HOUR_MS, WEEK_MS, SimProvider
+from tests.simulation.wanted import draw_spec
 from tests.unit.build import POLICY as DEFAULTS
 
 PHASE_ONE_MS = 35 * MINUTE_MS
-PHASE_TWO_MS = 80 * 60 * MINUTE_MS
+PHASE_TWO_MS = WEEK_MS + 80 * HOUR_MS
 AFTERMATH_MS = 2 * MINUTE_MS
-PRICE_SAT = 2000
+PREPAID_SHARES = (0.0, 0.0, 0.3, 0.9)
+"""Of the orders of a seed: two at once from the account meet only where most are."""
+RESTARTS = 3
+OPERATOR_MS = 6 * HOUR_MS
 
 POLICY = replace(DEFAULTS, payee_pubkeys=frozenset({PAYEE}), order_id_check=Strictness.PIN)
 
@@ -43,10 +52,11 @@ class CoreSimulation:
         self.seed = seed
         self.rng = Random(seed)
         self.faults: Faults = draw(self.rng)
+        self._prepaid_share = self.rng.choice(PREPAID_SHARES)
         self.heap = Heap(self.rng)
         self.lnd = SimLnd(self.heap, self.faults)
         self.provider = SimProvider(self.heap, self.faults, self.lnd)
-        self.auditor = Auditor(self.lnd.truths)
+        self.auditor = Auditor(self.lnd.truths, self.provider, lambda: self.heap.now_ms)
         self.daemon = SimDaemon(self.heap, self.faults, POLICY, self.lnd, self.provider, self.auditor)
         self.lnd.is_known = self._is_known
         self.transcript: list[str] = []
@@ -71,16 +81,21 @@ class CoreSimulation:
             at_ms = START_MS + self.rng.randrange(MINUTE_MS)
             self.heap.at(at_ms, lambda n=number: self.daemon.request(self._order(n)))  # type: ignore[misc]
         self.daemon.begin_ticking()
-        self._plan_lnd_troubles()
+        self._each_minute("lnd_down", self._lnd_down)
+        self._each_minute("others_spend", self.provider.others_move_balance)
         self._plan_client()
         self.heap.run(START_MS + PHASE_ONE_MS, lambda: False)
         self.faults.is_calm = True
+        self.auditor.calm_since_ms = self.heap.now_ms
         self.lnd.come_up()
         self._tell("-- faults stop --")
+        self.heap.after(OPERATOR_MS, self._operate)
+        if self.faults.crash:
+            self._plan_restarts()
         self.heap.run(START_MS + PHASE_TWO_MS, self._is_over)
         # What is still on its way after the last close must not find money out.
         self.heap.run(self.heap.now_ms + AFTERMATH_MS, lambda: False)
-        self.auditor.at_the_end(self.daemon.orders, self._codes())
+        self.auditor.at_the_end(self.daemon.orders)
         self._replay_journal()
 
     def _is_known(self, payment_hash: str) -> bool:
@@ -90,30 +105,51 @@ class CoreSimulation:
     def _is_over(self) -> bool:
         return bool(self.daemon.orders) and all(order.is_closed for order in self.daemon.orders.values())
 
-    def _codes(self) -> dict[str, str]:
-        return {order_id: order.code for order_id, order in self.provider.orders.items() if order.code}
-
     def _order(self, number: int) -> Order:
         now_ms = self.heap.now_ms
-        return Order(
+        spec, price_sat = draw_spec(self.rng)
+        request = Request(
             id=f"order{number}",
-            kind="code",
-            params={"country": "187", "service": "dr"},
             key=f"key{number}",
             fingerprint="",
+            spec=spec,
+            is_prepaid=spec.kind is not KindName.FUND and self.rng.random() < self._prepaid_share,
+            created_at_ms=now_ms,
+        )
+        return Order(
+            id=request.id,
+            request=request,
             created_at_ms=now_ms,
             pay_by_ms=now_ms + POLICY.pay_within_s * 1000,
-            max_price_sat=PRICE_SAT,
+            max_price_sat=price_sat,
             max_fee_sat=self.rng.choice((20, 20, 20, 2)),
+            quote_sat=self.rng.choice((None, price_sat)),
             state_since_ms=now_ms,
             place_at_ms=now_ms,
         )
 
-    def _plan_lnd_troubles(self) -> None:
+    def _each_minute(self, fault: str, trouble: Callable[[], None]) -> None:
         for minute in range(PHASE_ONE_MS // MINUTE_MS):
-            if self.faults.hits(self.rng, "lnd_down"):
-                at_ms = START_MS + minute * MINUTE_MS + self.rng.randrange(MINUTE_MS)
-                self.heap.at(at_ms, self._lnd_down)
+            if self.faults.hits(self.rng, fault):
+                self.heap.at(START_MS + minute * MINUTE_MS + self.rng.randrange(MINUTE_MS), trouble)
+
+    def _plan_restarts(self) -> None:
+        """A number is rented for weeks, in which machines are started anew."""
+        for _ in range(RESTARTS):
+            self.heap.after(self.rng.randrange(WEEK_MS), self._restart)
+
+    def _restart(self) -> None:
+        if self.daemon.is_up:
+            self.daemon.crash()
+
+    def _operate(self) -> None:
+        """The operator looks at the provider's pages, where a charge is that nobody else can tell of."""
+        for order in list(self.daemon.orders.values()):
+            if not order.is_closed and order.charge is not None and order.charge.state is ChargeState.UNKNOWN:
+                taken = any(spend.state == "taken" for spend in self.provider.spends.get(order.id, []))
+                word = self.rng.choice((Resolution.SETTLED if taken else Resolution.FAILED, Resolution.WRITTEN_OFF))
+                self.daemon.resolve(order.id, Resolved(word, by="ann", why="looked at the provider's page"))
+        self.heap.after(OPERATOR_MS, self._operate)
 
     def _lnd_down(self) -> None:
         self._tell("lnd goes down")

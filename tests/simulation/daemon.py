@@ -12,17 +12,28 @@ from dataclasses import dataclass, field
 from holdpay.core import duties as core_duties
 from holdpay.core import events as ev
 from holdpay.core import machine
+from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Dispatch, Duty, Track
+from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
+from holdpay.core.machine import half
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.states import OrderState
+from holdpay.engine.performers import BALANCE_LATE_S
 from tests.simulation.auditor import Auditor
 from tests.simulation.faults import Faults
 from tests.simulation.heap import Heap
-from tests.simulation.parties import SimLnd, SimProvider
+from tests.simulation.parties import LATE_SEND_MS, SimLnd
+from tests.simulation.provider import SimProvider, Spend
 from tests.simulation.story import short
 
 NODE = NodeIdentity("03" + "22" * 32, "simnet")
+TICKS_MS = ((40 * 60_000, 5_000), (6 * 3_600_000, 600_000), (10**12, 3_600_000))
+"""Until an order has this age deadlines are seen within that time."""
+CALM_POLL_MS = 60 * 60_000
+"""A number that is rented for weeks is asked for no sooner, once faults have stopped."""
+BALANCE_MS = (30_000, 30_000, 120_000, 600_000, 1_800_000)
 Key = tuple[str, Duty]
 
 
@@ -48,6 +59,8 @@ class Memory:
     waiting: dict[Key, Callable[[], None]] = field(default_factory=dict)
     asked_at_ms: dict[str, int] = field(default_factory=dict)
     failures: dict[Key, int] = field(default_factory=dict)
+    is_charging: bool = False
+    """A balance before and after is to tell of one charge only."""
 
 
 class SimDaemon:
@@ -79,17 +92,19 @@ class SimDaemon:
             self._guard(lambda: self._reconcile(order.id))
 
     def cancel(self, order_id: str) -> None:
-        def wish() -> None:
-            self.apply(order_id, ev.CancelRequested())
+        self._guard(lambda: self.apply(order_id, ev.CancelRequested()))
 
-        self._guard(wish)
+    def resolve(self, order_id: str, event: ev.Resolved) -> None:
+        """An operator's word."""
+        if self.is_up:
+            self._guard(lambda: self.apply(order_id, event))
 
-    def later(self, delay_ms: int, action: Callable[[], None]) -> None:
+    def later(self, delay_ms: int, action: Callable[[], object]) -> None:
         """An action of this process: it does not happen if the process is gone by then."""
         memory = self.memory
         self.heap.after(delay_ms, lambda: self._guard(action) if self.memory is memory and self.is_up else None)
 
-    def _guard(self, action: Callable[[], None]) -> None:
+    def _guard(self, action: Callable[[], object]) -> None:
         try:
             action()
         except Crash:
@@ -126,7 +141,7 @@ class SimDaemon:
                 self._reconcile(order_id)
         age_ms = self.heap.now_ms - min((o.created_at_ms for o in self.orders.values()), default=self.heap.now_ms)
         if is_any_open or not self.orders:
-            self.later(5_000 if age_ms < 40 * 60_000 else 600_000, self._tick)
+            self.later(next(wait_ms for until_ms, wait_ms in TICKS_MS if age_ms < until_ms), self._tick)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -141,9 +156,8 @@ class SimDaemon:
             self.orders[order_id] = step.order
             self.journal.append(Row(self.heap.now_ms, order_id, event, step.order))
             if self.is_traced:
-                self.tell(
-                    f"{order_id} {short(event)} → {step.order.state} × {step.order.htlc} {step.order.end or ''}".strip()
-                )
+                after = f"{step.order.state} × {half(step.order)} {step.order.end or ''}"
+                self.tell(f"{order_id} {short(event)} → {after}".strip())
             self.auditor.committed(before, event, step.order)
         if crash:
             raise Crash
@@ -172,6 +186,7 @@ class SimDaemon:
             Duty.DECODE: self._decode,
             Duty.PAY: self._pay,
             Duty.POLL: self._poll,
+            Duty.BALANCE: self._prove_by_balance,
             Duty.CANCEL: self._cancel,
         }[key[1]](key, order)
 
@@ -205,23 +220,103 @@ class SimDaemon:
         if order.place_at_ms > now_ms:
             self._wait(key, order.place_at_ms)
             return
+        if order.request.is_prepaid:
+            self._place_prepaid(key, order)
+            return
         if self.faults.hits(self.heap.rng, "provider_error"):
             self._answer(key, ev.PlacingFailed("unable to save data", may_retry=True))
             return
-        placed = self.provider.place(order.max_price_sat)
+        placed = self.provider.place(order.spec.placing(is_prepaid=False))
         if placed is None:
             self._answer(key, ev.PlacingFailed("no", may_retry=False))
         elif self.faults.hits(self.heap.rng, "lost_reply"):
             self._answer(key, ev.PlacingFailed("no answer", may_retry=True))
         else:
-            order_id = placed.truth.payment_hash
-            self._answer(key, ev.OrderPlaced(order_id, order_id))
+            self._answer(key, ev.OrderPlaced(placed.id, placed.id))
+
+    def _place_prepaid(self, key: Key, order: Order) -> None:
+        if order.charge is not None and order.charge.state is ChargeState.INTENDED:
+            return  # its answer is on the way
+        if self.memory.is_charging:
+            self._again(key, 1_000)
+            return
+        self.memory.is_charging = True
+        is_unknown = self.faults.hits(self.heap.rng, "provider_error")
+        balance_sat = None if is_unknown else self.provider.balance_sat
+        self.later(self.heap.rng.randrange(300), lambda: self._charge(key, balance_sat))
+
+    def _charge(self, key: Key, balance_sat: int | None) -> None:
+        before = self.orders[key[0]]
+        order = self.apply(key[0], ev.ChargeIntended(balance_sat))
+        if order.charge is None or order.charge == before.charge:
+            self.memory.is_charging = False
+            self._wait(key, None)
+            return
+        if self.faults.hits(self.heap.rng, "crash"):
+            raise Crash
+        self.auditor.placing(order)
+        placing = order.spec.placing(is_prepaid=True)
+        spend = self.provider.announce(placing, order.id)
+        self._answer(key, self._charged(order, spend))
+
+    def _charged(self, order: Order, spend: Spend) -> ev.Event:
+        """What its sender hears of a placing from the account, whatever became of it."""
+        rng, placing = self.heap.rng, order.spec.placing(is_prepaid=True)
+        lost = ev.PlacingFailed("no answer", may_retry=True, is_sure=False)
+        if self.faults.hits(rng, "provider_error"):
+            spend.state = "refused"
+            return ev.PlacingFailed("too many requests", may_retry=True, wait_s=5, is_sure=rng.random() < 0.5)
+        if self.faults.hits(rng, "never_placed"):
+            spend.state = "lost"
+            return lost
+        if self.faults.hits(rng, "late_placing"):
+            self.heap.after(rng.randrange(LATE_SEND_MS), lambda: self.provider.place_prepaid(placing, spend))
+            return lost
+        placed = self.provider.place_prepaid(placing, spend)
+        if self.faults.hits(rng, "error_after"):
+            return ev.PlacingFailed("unable to save data", may_retry=True, is_sure=False)
+        if self.faults.hits(rng, "lost_reply"):
+            return lost
+        if placed is None:
+            return ev.PlacingFailed("balance too low", may_retry=False)
+        return ev.OrderPlaced(placed.id, None)
+
+    def _prove_by_balance(self, key: Key, order: Order) -> None:
+        failures = self.memory.failures[key] = self.memory.failures.get(key, -1) + 1
+        again_ms = BALANCE_MS[min(failures, len(BALANCE_MS) - 1)]
+        if self.faults.hits(self.heap.rng, "provider_error") or self.faults.hits(self.heap.rng, "lost_reply"):
+            self._again(key, again_ms)
+            return
+        balance_sat = self.provider.balance_sat
+
+        def arrive() -> None:
+            now = self.orders[order.id]
+            if now.charge is not None:
+                is_alone = not self._has_moved_balance_since(
+                    now.charge.intended_at_ms - BALANCE_LATE_S * 1000, order.id
+                )
+                self.apply(order.id, ev.BalanceSeen(balance_sat, is_alone))
+            self._again(key, again_ms)
+
+        self.later(self.heap.rng.randrange(300), arrive)
+
+    def _has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
+        """As the store says it."""
+        others = [order for order in self.orders.values() if order.id != besides]
+        charges = [order.charge for order in others if order.charge is not None]
+        may_return = [order for order in others if not order.is_closed and order.state is not OrderState.DELIVERED]
+        funding = [order for order in others if order.spec.kind.value == "fund"]
+        is_funded = any(order.closed_at_ms is None or order.closed_at_ms >= at_ms for order in funding)
+        is_returned = any(order.charge is not None for order in may_return)
+        return is_funded or is_returned or any(charge.since_ms >= at_ms for charge in charges)
 
     def _answer(self, key: Key, event: ev.Event, delay_ms: int | None = None) -> None:
         """A reply on its way to this process."""
         delay_ms = self.heap.rng.randrange(300) if delay_ms is None else delay_ms
 
         def arrive() -> None:
+            if key[1] is Duty.PLACE:
+                self.memory.is_charging = False
             self.apply(key[0], event)
             self._perform(key)
 
@@ -264,6 +359,8 @@ class SimDaemon:
     def _poll(self, key: Key, order: Order) -> None:
         now_ms = self.heap.now_ms
         at_ms = core_duties.next_poll_at_ms(order, self.memory.asked_at_ms.get(order.id), self.policy, now_ms)
+        if self.faults.is_calm and order.state is OrderState.DELIVERED and order.spec.kind is KindName.RENTAL:
+            at_ms = max(at_ms, self.memory.asked_at_ms.get(order.id, 0) + CALM_POLL_MS)
         if at_ms > now_ms:
             self._wait(key, at_ms)
             return

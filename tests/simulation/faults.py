@@ -19,6 +19,20 @@ class Faults:
     """A status reply is that of an unpaid order, or lacks what an earlier one had."""
     stale_reply: float = 0.0
     """A status reply was true when the request was sent, and comes much later."""
+    older_reply: float = 0.0
+    """A status reply is one that was true earlier."""
+    never_placed: float = 0.0
+    """A placing from the account never arrives, and nobody says so."""
+    late_placing: float = 0.0
+    """A placing from the account arrives when its sender has given up waiting for the answer."""
+    error_after: float = 0.0
+    """HTTP 5xx to a placing from the account that was carried out all the same."""
+    others_spend: float = 0.0
+    """Per minute: another program of the user spends from the same account."""
+    garbled_message: float = 0.0
+    """A message to a rented number that cannot be read."""
+    sending_fails: float = 0.0
+    """An SMS or e-mail fails, before it was sent or after that."""
     cut_stream: float = 0.0
     """A payment stream ends without a terminal message."""
     hung_stream: float = 0.0

@@ -15,7 +15,7 @@ class Heap:
     def __init__(self, rng: Random) -> None:
         self.rng = rng
         self._now_ms = START_MS
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._heap: list[tuple[int, int, Callable[[], object]]] = []
         self._sequence = 0
         self.tell: Callable[[str], None] = lambda line: None
         """Takes what the parties do, for the story of a seed."""
@@ -24,14 +24,14 @@ class Heap:
     def now_ms(self) -> int:
         return self._now_ms
 
-    def at(self, time_ms: int, action: Callable[[], None]) -> None:
+    def at(self, time_ms: int, action: Callable[[], object]) -> None:
         self._sequence += 1
         heapq.heappush(self._heap, (max(time_ms, self.now_ms), self._sequence, action))
 
-    def after(self, delay_ms: int, action: Callable[[], None]) -> None:
+    def after(self, delay_ms: int, action: Callable[[], object]) -> None:
         self.at(self.now_ms + delay_ms, action)
 
-    def lagged(self, lag_ms: int, action: Callable[[], None]) -> None:
+    def lagged(self, lag_ms: int, action: Callable[[], object]) -> None:
         """After up to ``lag_ms``, so that two parties overtake each other."""
         self.after(self.rng.randrange(lag_ms + 1), action)
 

@@ -1,15 +1,13 @@
-"""The two parties of the simulation, each with a mind of its own: LND, and the provider with its node.
+"""LND in the simulation, with a mind of its own (the provider and its node: ``provider``).
 
-They know nothing of holdpay's model. What is true of the money is in ``Truth``; the parties' words lag behind it.
+It knows nothing of holdpay's model. What is true of the money is in ``Truth``; its words lag behind it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from holdpay.core.events import ProviderStatus
 from holdpay.core.lightning import (
     Attempt,
     AttemptStatus,
@@ -302,146 +300,3 @@ def _with(attempt: Attempt, status: AttemptStatus, code: int = 0, source: int = 
         failure_code=code,
         failure_source_index=source,
     )
-
-
-@dataclass(slots=True)
-class ProviderOrder:
-    """The provider's record. ``word``: unpaid, paid, number, code, over."""
-
-    truth: Truth
-    has_number: bool
-    has_code: bool
-    created_at_ms: int
-    word: str = "unpaid"
-    is_over: bool = False
-    number: str | None = None
-    code: str | None = None
-    held_at_ms: int | None = None
-
-
-class SimProvider:
-    """Sells hold invoices of its own node; its word and the HTLC's resolution lag each other, either way round."""
-
-    def __init__(self, heap: Heap, faults: Faults, lnd: SimLnd) -> None:
-        self.heap = heap
-        self.faults = faults
-        self.lnd = lnd
-        self.orders: dict[str, ProviderOrder] = {}
-        lnd.on_arrival = self.htlc_arrived
-
-    def place(self, price_sat: int) -> ProviderOrder | None:
-        """None: refused."""
-        rng = self.heap.rng
-        if self.faults.hits(rng, "refuse_order"):
-            return None
-        preimage = rng.randbytes(32).hex()
-        payment_hash = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
-        expiry_s = 120 if self.faults.hits(rng, "short_invoice") else 86_400
-        invoice = Invoice(
-            payment_hash=payment_hash,
-            payee=PAYEE,
-            amount_msat=price_sat * 1000,
-            created_at_ms=self.heap.now_ms,
-            expiry_s=expiry_s,
-            final_cltv_delta=40,
-            has_payment_address=True,
-            memo="",
-        )
-        truth = Truth(preimage, payment_hash, invoice.amount_msat, invoice)
-        self.lnd.truths[payment_hash] = truth
-        order = ProviderOrder(
-            truth,
-            has_number=not self.faults.hits(rng, "no_number"),
-            has_code=not self.faults.hits(rng, "no_code"),
-            created_at_ms=self.heap.now_ms,
-        )
-        self.orders[payment_hash] = order
-        return order
-
-    def status(self, order_id: str) -> ProviderStatus:
-        """The word of this moment."""
-        order = self.orders[order_id]
-        if self.faults.hits(self.heap.rng, "provider_flip"):
-            return ProviderStatus(is_paid=False)
-        is_paid = order.held_at_ms is not None and order.word != "unpaid"
-        error = "No available number, payment request is canceled." if order.word == "over" else None
-        return ProviderStatus(is_paid, order.number, order.code, error=error)
-
-    def cancel(self, order_id: str) -> bool:
-        """A client's cancel: refused before two minutes, and after the code."""
-        order = self.orders[order_id]
-        since_ms = order.held_at_ms or order.created_at_ms
-        if order.code is not None or order.truth.htlc == "settled" or self.heap.now_ms - since_ms < 2 * MINUTE_MS:
-            if not order.is_over:
-                self.faults.count("cancel_refused")
-            return order.is_over
-        self._give_back(order)
-        return True
-
-    # --- its node -----------------------------------------------------------------------------------------------------
-
-    def htlc_arrived(self, payment_hash: str) -> None:
-        order = self.orders[payment_hash]
-        if order.is_over or order.truth.was_held or self.heap.now_ms > order.truth.invoice.expires_at_ms:
-            self.heap.lagged(50, lambda: self.lnd.resolved(payment_hash, "refused"))
-            return
-        order.truth.htlc = "held"
-        self.heap.tell("    the provider's node holds the HTLC")
-        order.truth.was_held = True
-        order.held_at_ms = self.heap.now_ms
-        rng = self.heap.rng
-        self.heap.lagged(self.faults.lag_ms, lambda: self._say(order, "paid"))
-        if self.faults.hits(rng, "on_chain"):
-            self.heap.after(rng.randrange(30 * MINUTE_MS), lambda: self._on_chain(order))
-            return
-        if not order.has_number or not order.has_code:
-            if order.has_number:
-                self.heap.after(rng.randrange(30_000), lambda: self._number(order))
-            self.heap.after(rng.randrange(MINUTE_MS, 21 * MINUTE_MS), lambda: self._give_back(order))
-            return
-        number_ms = rng.randrange(1_000, 25_000)
-        self.heap.after(number_ms, lambda: self._number(order))
-        self.heap.after(number_ms + rng.randrange(1_000, 5 * MINUTE_MS), lambda: self._deliver(order))
-
-    def _say(self, order: ProviderOrder, word: str) -> None:
-        ranks = ("unpaid", "paid", "number", "code")
-        if order.word != "over" and (word == "over" or ranks.index(word) > ranks.index(order.word)):
-            order.word = word
-
-    def _number(self, order: ProviderOrder) -> None:
-        if not order.is_over:
-            order.number = "15550001111"
-            self._say(order, "number")
-
-    def _deliver(self, order: ProviderOrder) -> None:
-        if order.is_over or order.truth.htlc != "held":
-            return
-        order.is_over = True
-        self.heap.tell("    the provider ends the order")
-        if not self.faults.hits(self.heap.rng, "never_a_code"):
-            self.heap.lagged(self.faults.lag_ms, lambda: self._show_code(order))
-        self.heap.lagged(self.faults.lag_ms, lambda: self._settle(order))
-
-    def _show_code(self, order: ProviderOrder) -> None:
-        order.code = "048010"
-        self._say(order, "code")
-
-    def _settle(self, order: ProviderOrder) -> None:
-        if order.truth.htlc == "held":
-            order.truth.settle_count += 1
-            self.heap.tell("    the provider's node settles")
-            self.heap.lagged(self.faults.lag_ms, lambda: self.lnd.resolved(order.truth.payment_hash, "settled"))
-
-    def _give_back(self, order: ProviderOrder) -> None:
-        if order.is_over:
-            return
-        order.is_over = True
-        self.heap.lagged(self.faults.lag_ms, lambda: self._say(order, "over"))
-        if order.truth.htlc == "held":
-            self.heap.lagged(self.faults.lag_ms, lambda: self.lnd.resolved(order.truth.payment_hash, "canceled"))
-
-    def _on_chain(self, order: ProviderOrder) -> None:
-        if order.truth.htlc == "held" and not order.is_over:
-            order.is_over = True
-            self.heap.lagged(self.faults.lag_ms, lambda: self._say(order, "over"))
-            self.lnd.resolved(order.truth.payment_hash, "on chain")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from holdpay.core import duties, machine
+from holdpay.core import duties, hold, machine, prepaid, step, tables
 from holdpay.core import events as ev
+from holdpay.core.charge import ChargeState
+from holdpay.core.items import Item, ItemKind, Keeper
+from holdpay.core.kinds import CodeSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds.message import MessageSpec
 from holdpay.core.lightning import PaymentStatus
-from holdpay.core.model import Order
+from holdpay.core.model import Order, Payment
 from holdpay.core.policy import classify
-from holdpay.core.states import FailureClass, HtlcState, OrderState
+from holdpay.core.states import End, FailureClass, HtlcState, OrderSignal, OrderState
+from tests.unit import build
 
 BUGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
 
@@ -25,6 +30,15 @@ def bug(plant: Callable[[], contextlib.AbstractContextManager[Any]]) -> Callable
 
 def _handler(event: type[Any], handler: Callable[..., Order]) -> contextlib.AbstractContextManager[Any]:
     return patch.dict(machine._HANDLERS, {event: handler})
+
+
+def _without(order: Order, kind: ItemKind) -> tuple[Item, ...]:
+    return tuple(item for item in order.items if item.kind is not kind)
+
+
+def _with_charge(order: Order, state: ChargeState) -> Order:
+    assert order.charge is not None
+    return replace(order, charge=replace(order.charge, state=state))
 
 
 def _with_htlc(order: Order, htlc: HtlcState, ctx: Any) -> Order:
@@ -115,7 +129,7 @@ def a_payment_is_sent_again_after_a_hold() -> contextlib.AbstractContextManager[
 
         with (
             patch.object(hold, "_plan_retry", forgetful),
-            patch.object(machine, "_is_licensed", lambda payment: True),
+            patch.object(hold, "is_licensed", lambda payment: True),
         ):
             yield
 
@@ -125,19 +139,19 @@ def a_payment_is_sent_again_after_a_hold() -> contextlib.AbstractContextManager[
 @bug
 def a_retry_needs_no_license() -> contextlib.AbstractContextManager[Any]:
     """A failed payment is sent again before the provider has said that it is unpaid."""
-    return patch.object(machine, "_is_licensed", lambda payment: True)
+    return patch.object(hold, "is_licensed", lambda payment: True)
 
 
 @bug
 def a_failure_of_an_earlier_dispatch_is_believed() -> contextlib.AbstractContextManager[Any]:
     """The failure that LND still shows is taken for the new dispatch's, which may be on its way."""
-    return patch.object(machine, "_is_about_an_earlier_dispatch", lambda payment, update: False)
+    return patch.object(hold, "_is_about_an_earlier_dispatch", lambda payment, update: False)
 
 
 @bug
 def a_preimage_is_not_checked() -> contextlib.AbstractContextManager[Any]:
     """SUCCEEDED is enough."""
-    return patch.object(machine, "preimage_fits", lambda preimage, payment_hash: True)
+    return patch.object(hold, "preimage_fits", lambda preimage, payment_hash: True)
 
 
 @bug
@@ -146,7 +160,7 @@ def a_code_is_forgotten_on_restart() -> contextlib.AbstractContextManager[Any]:
     restarted = machine._HANDLERS[ev.DaemonRestarted]
 
     def forgetful(order: Order, event: ev.Event, ctx: Any) -> Order:
-        return replace(restarted(order, event, ctx), code=None)
+        return replace(restarted(order, event, ctx), items=_without(order, ItemKind.CODE))
 
     return _handler(ev.DaemonRestarted, forgetful)
 
@@ -155,14 +169,17 @@ def a_code_is_forgotten_on_restart() -> contextlib.AbstractContextManager[Any]:
 def a_later_reply_erases_the_code() -> contextlib.AbstractContextManager[Any]:
     """The latest reply is the truth: what it lacks is gone."""
 
+    keep = machine._keep_words
+
     def latest(order: Order, status: ev.ProviderStatus, ctx: Any) -> Order:
-        return replace(order, number=status.number, code=status.code)
+        return keep(replace(order, items=()), status, ctx)
 
     @contextlib.contextmanager
     def planted() -> Iterator[None]:
         with (
             patch.object(machine, "_keep_words", latest),
-            patch.object(duties, "_needs_polling", lambda *_: True),
+            patch.object(duties, "_may_be_polled", lambda order: order.provider_order_id is not None),
+            patch.object(CodeSpec, "follow_poll_s", lambda *_: 15.0),
         ):
             yield
 
@@ -172,12 +189,8 @@ def a_later_reply_erases_the_code() -> contextlib.AbstractContextManager[Any]:
 @bug
 def nobody_asks_for_the_code_after_the_charge() -> contextlib.AbstractContextManager[Any]:
     """Once the HTLC is settled, the provider is not asked any more."""
-    needs = duties._needs_polling
-
-    def incurious(order: Order, payment: Any) -> bool:
-        return payment.htlc is not HtlcState.SETTLED and needs(order, payment)
-
-    return patch.object(duties, "_needs_polling", incurious)
+    may = duties._may_be_polled
+    return patch.object(duties, "_may_be_polled", lambda order: order.htlc is not HtlcState.SETTLED and may(order))
 
 
 @bug
@@ -207,7 +220,7 @@ def a_failure_read_later_is_taken_for_a_live_one() -> contextlib.AbstractContext
 
     @contextlib.contextmanager
     def planted() -> Iterator[None]:
-        with patch.object(machine, "classify", hasty), patch.object(machine, "_is_licensed", lambda payment: True):
+        with patch.object(hold, "classify", hasty), patch.object(hold, "is_licensed", lambda payment: True):
             yield
 
     return planted()
@@ -271,3 +284,262 @@ def an_in_flight_payment_is_taken_for_absent() -> contextlib.AbstractContextMana
 def what_was_refused_and_is_settled_counts_as_paid_before() -> contextlib.AbstractContextManager[Any]:
     """A refusal alone frees the spending limit of a payment that arrived all the same."""
     return patch.object(hold, "_is_paid_before", lambda order, payment, update: payment.refusal is not None)
+
+
+# --- the account ----------------------------------------------------------------------------------------------------
+
+
+@bug
+def a_lost_reply_is_asked_for_again() -> contextlib.AbstractContextManager[Any]:
+    """No answer came, so nothing was ordered."""
+    failed = prepaid.placing_failed
+
+    def hasty(order: Order, event: ev.PlacingFailed, ctx: Any) -> Order:
+        return failed(order, replace(event, is_sure=True), ctx)
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        handler = machine._HANDLERS[ev.PlacingFailed]
+
+        def sure(order: Order, event: ev.PlacingFailed, ctx: Any) -> Order:
+            return handler(order, replace(event, is_sure=True), ctx)
+
+        with patch.object(prepaid, "placing_failed", hasty), _handler(ev.PlacingFailed, sure):
+            yield
+
+    return planted()
+
+
+@bug
+def what_was_intended_is_placed_anew_after_a_restart() -> contextlib.AbstractContextManager[Any]:
+    """The process ended before the answer, so the order is begun once more."""
+    restarted = machine._HANDLERS[ev.DaemonRestarted]
+
+    def anew(order: Order, event: ev.Event, ctx: Any) -> Order:
+        is_intended = order.charge is not None and order.charge.state is ChargeState.INTENDED
+        return replace(order, charge=None) if is_intended else restarted(order, event, ctx)
+
+    return _handler(ev.DaemonRestarted, anew)
+
+
+@bug
+def an_unknown_charge_is_closed_by_time() -> contextlib.AbstractContextManager[Any]:
+    """The order was not paid in time, so nothing was spent."""
+    close = machine._close_prepaid
+
+    def impatient(order: Order, ctx: Any) -> Order:
+        is_unknown = order.charge is not None and order.charge.state is ChargeState.UNKNOWN
+        return close(_with_charge(order, ChargeState.REFUSED) if is_unknown and order.giving_up else order, ctx)
+
+    return patch.object(machine, "_close_prepaid", impatient)
+
+
+@bug
+def a_returned_price_stays_counted() -> contextlib.AbstractContextManager[Any]:
+    """What was charged was spent, whatever the provider says later."""
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        def kept(order: Order, ctx: Any) -> Order:
+            return order
+
+        with (
+            patch.object(prepaid, "returned", kept),
+            patch.dict(tables.CHARGE_TABLE, {(OrderState.CANCELED, ChargeState.CHARGED): "canceled"}),
+        ):
+            yield
+
+    return planted()
+
+
+@bug
+def a_late_order_is_taken_for_returned() -> contextlib.AbstractContextManager[Any]:
+    """Nothing came in the time that was promised, so the price went back to the account."""
+    close = machine._close_prepaid
+
+    def hopeful(order: Order, ctx: Any) -> Order:
+        is_charged = order.charge is not None and order.charge.state is ChargeState.CHARGED
+        until_ms = machine.patience_until_ms(order, ctx.policy)
+        if is_charged and not order.is_delivered and until_ms is not None and ctx.now_ms > until_ms:
+            order = replace(_with_charge(order, ChargeState.RETURNED), state=OrderState.CANCELED)
+        return close(order, ctx)
+
+    return patch.object(machine, "_close_prepaid", hopeful)
+
+
+@bug
+def a_balance_that_others_moved_is_believed() -> contextlib.AbstractContextManager[Any]:
+    """The balance is what it was, whatever came into the account meanwhile."""
+    return _handler(
+        ev.BalanceSeen, lambda order, event, ctx: prepaid.balance_seen(order, replace(event, is_alone=True), ctx)
+    )
+
+
+@bug
+def a_lower_balance_is_proof_of_the_charge() -> contextlib.AbstractContextManager[Any]:
+    """Somebody spent from the account; it must have been this order."""
+
+    def hasty(order: Order, event: ev.BalanceSeen, ctx: Any) -> Order:
+        charge = order.charge
+        is_unknown = charge is not None and charge.state is ChargeState.UNKNOWN
+        if is_unknown and event.balance_sat < ((charge and charge.balance_before_sat) or 0):
+            charged = replace(_with_charge(order, ChargeState.CHARGED), state=OrderState.ABANDONED)
+            return step.close(charged, End.CHARGED_UNFULFILLED, "the balance is lower", ctx)
+        return prepaid.balance_seen(order, event, ctx)
+
+    return _handler(ev.BalanceSeen, hasty)
+
+
+@bug
+def one_look_at_the_balance_is_proof() -> contextlib.AbstractContextManager[Any]:
+    """It is what it was, so nothing was ordered; that the order is still on its way is unlikely."""
+
+    def hasty(order: Order, event: ev.BalanceSeen, ctx: Any) -> Order:
+        seen = prepaid.balance_seen(order, event, ctx)
+        if seen.charge is None or seen.charge.unmoved_since_ms is None:
+            return seen
+        return prepaid.balance_seen(replace(seen, charge=replace(seen.charge, unmoved_since_ms=0)), event, ctx)
+
+    return _handler(ev.BalanceSeen, hasty)
+
+
+@bug
+def a_prepaid_order_is_paid_by_lnd_besides() -> contextlib.AbstractContextManager[Any]:
+    """Each order has an invoice, and each invoice is paid."""
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        wanted = duties.duties
+
+        def both(order: Order) -> frozenset[duties.Duty]:
+            is_paid_twice = order.request.is_prepaid and order.payment is not None and not order.is_closed
+            return wanted(order) | {duties.Duty.PAY} if is_paid_twice else wanted(order)
+
+        placed = machine._HANDLERS[ev.OrderPlaced]
+
+        def with_payment(order: Order, event: ev.OrderPlaced, ctx: Any) -> Order:
+            after = placed(order, event, ctx)
+            return replace(after, payment=_some_payment(ctx)) if order.request.is_prepaid else after
+
+        with (
+            _handler(ev.OrderPlaced, with_payment),
+            patch.object(machine, "_assert_possible", lambda order: None),
+            patch.object(hold, "_is_dispatch_planned", lambda order, payment: payment.dispatch_count == 0),
+            patch.object(duties, "duties", both),
+        ):
+            yield
+
+    return planted()
+
+
+def _some_payment(ctx: Any) -> Payment:
+    return build.payment(htlc_since_ms=ctx.now_ms, dispatch_at_ms=ctx.now_ms)
+
+
+# --- rentals --------------------------------------------------------------------------------------------------------
+
+
+@bug
+def a_rental_is_closed_at_its_first_message() -> contextlib.AbstractContextManager[Any]:
+    """It is fulfilled, so it is over."""
+    followed = RentalSpec.is_followed
+
+    def content(self: RentalSpec, order: Order, policy: Any, now_ms: int) -> bool:
+        return not self.is_delivered(order.items) and followed(self, order, policy, now_ms)
+
+    return patch.object(RentalSpec, "is_followed", content)
+
+
+@bug
+def a_rental_is_closed_when_it_is_paid_for() -> contextlib.AbstractContextManager[Any]:
+    """It is settled, and there is a number."""
+    return patch.object(RentalSpec, "is_followed", lambda *_: False)
+
+
+@bug
+def a_message_is_lost_on_restart() -> contextlib.AbstractContextManager[Any]:
+    """The latest message lives in memory only."""
+    restarted = machine._HANDLERS[ev.DaemonRestarted]
+
+    def forgetful(order: Order, event: ev.Event, ctx: Any) -> Order:
+        is_message = bool(order.items) and order.items[-1].kind is ItemKind.MESSAGE
+        return restarted(replace(order, items=order.items[:-1]) if is_message else order, event, ctx)
+
+    return _handler(ev.DaemonRestarted, forgetful)
+
+
+@bug
+def a_message_that_is_told_again_is_kept_again() -> contextlib.AbstractContextManager[Any]:
+    """Only the latest message is compared with."""
+
+    def short_memory(self: Keeper, said: Iterable[str]) -> None:
+        for text in said:
+            known = [item.text for item in self.items if item.kind is ItemKind.MESSAGE]
+            if text not in known[-1:]:
+                self._add(ItemKind.MESSAGE, text)
+
+    return patch.object(Keeper, "messages", short_memory)
+
+
+@bug
+def a_text_that_came_twice_is_kept_once() -> contextlib.AbstractContextManager[Any]:
+    """What is known is known."""
+    keep = Keeper.messages
+    return patch.object(Keeper, "messages", lambda self, said: keep(self, dict.fromkeys(said)))
+
+
+@bug
+def only_the_latest_message_of_a_list_is_kept() -> contextlib.AbstractContextManager[Any]:
+    """A reply tells what is new."""
+    keep = Keeper.messages
+    return patch.object(Keeper, "messages", lambda self, said: keep(self, tuple(said)[-1:]))
+
+
+@bug
+def a_message_that_cannot_be_read_is_dropped() -> contextlib.AbstractContextManager[Any]:
+    """Nobody could read it anyway."""
+    return patch.object(Keeper, "unread", lambda self, raw, *, has_value: None)
+
+
+@bug
+def nobody_asks_for_messages_after_the_first() -> contextlib.AbstractContextManager[Any]:
+    """A fulfilled order needs no poll."""
+    may = duties._may_be_polled
+    return patch.object(duties, "_may_be_polled", lambda order: order.state is not OrderState.DELIVERED and may(order))
+
+
+# --- SMS and e-mail -------------------------------------------------------------------------------------------------
+
+
+@bug
+def failed_is_read_as_sent() -> contextlib.AbstractContextManager[Any]:
+    """A sending that has a status was sent."""
+    signal = MessageSpec.signal
+
+    def hasty(self: MessageSpec, status: ev.ProviderStatus) -> OrderSignal:
+        return OrderSignal.FULFILLED if status.send_status is ev.SendStatus.FAILED else signal(self, status)
+
+    return patch.object(MessageSpec, "signal", hasty)
+
+
+@bug
+def created_is_read_as_sent() -> contextlib.AbstractContextManager[Any]:
+    """It was created, and is paid for."""
+    signal = SmsSpec.signal
+
+    def hasty(self: SmsSpec, status: ev.ProviderStatus) -> OrderSignal:
+        is_taken = status.is_paid and status.send_status is ev.SendStatus.CREATED
+        return OrderSignal.FULFILLED if is_taken else signal(self, status)
+
+    return patch.object(SmsSpec, "signal", hasty)
+
+
+@bug
+def credit_is_taken_for_granted_when_it_is_held() -> contextlib.AbstractContextManager[Any]:
+    """The provider calls the order paid, so the account has the money."""
+    signal = FundSpec.signal
+
+    def hasty(self: FundSpec, status: ev.ProviderStatus) -> OrderSignal:
+        return OrderSignal.FULFILLED if status.is_paid else signal(self, status)
+
+    return patch.object(FundSpec, "signal", hasty)

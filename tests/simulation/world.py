@@ -36,7 +36,7 @@ class LoopHeap(Heap):
     def now_ms(self) -> int:
         return START_MS + self._loop.now_ms
 
-    def at(self, time_ms: int, action: Callable[[], None]) -> None:
+    def at(self, time_ms: int, action: Callable[[], object]) -> None:
         late_ms = -(max(time_ms, self.now_ms) - START_MS) % self.grain_ms
         self._loop.call_at((max(time_ms, self.now_ms) + late_ms - START_MS) / 1000, action)
 

@@ -145,13 +145,14 @@ def _provider_replied(order: Order, event: ev.ProviderReplied, ctx: Context) -> 
         return order
     order = _keep_words(order, status, ctx)
     order = signal_order(order, order.spec.signal(status), ctx)
-    if order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
+    if order.cancel_at_ms is not None and order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
         # A code that came first wins over the wish to cancel; and what is canceled needs no cancel.
         order = replace(order, cancel_at_ms=None)
     if order.payment is None:
         return order
     if status.is_paid:
-        order = replace(order, payment=replace(order.payment, reached_payee=True))
+        if not order.payment.reached_payee:
+            order = replace(order, payment=replace(order.payment, reached_payee=True))
     elif status.error is None:
         order = hold.note_unpaid(order, event.asked_at_ms, ctx)
     return order
