@@ -147,7 +147,16 @@ class ProviderUnavailable(ProviderError):
     retryable = True
     reason = "PROVIDER_UNAVAILABLE"
 
-    def __init__(self, message: str | None = None, retry_after_s: float | None = None, raw: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        retry_after_s: float | None = None,
+        raw: str | None = None,
+        *,
+        is_turned_away: bool = False,
+    ) -> None:
+        """``is_turned_away``: for sure nothing was carried out, since the request was not let in, or never sent."""
+        self.is_turned_away = is_turned_away
         self.retry_after_s = retry_after_s
         self.raw = raw
         super().__init__(message, **({} if retry_after_s is None else {"retry_after_s": f"{retry_after_s:g}"}))

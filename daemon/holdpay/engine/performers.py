@@ -454,9 +454,8 @@ def _placing_failed(error: ProviderError) -> ev.PlacingFailed:
 
 def _charging_failed(error: ProviderError) -> ev.PlacingFailed:
     """Only a no that is one says that nothing was spent: what failed on the way, or inside the provider, may be."""
-    is_sure = isinstance(error, ProviderRefused) or (
-        isinstance(error, ProviderUnavailable) and error.retry_after_s is not None
-    )
+    is_turned_away = isinstance(error, ProviderUnavailable) and error.is_turned_away
+    is_sure = isinstance(error, ProviderRefused) or is_turned_away
     return replace(_placing_failed(error), is_sure=is_sure)
 
 

@@ -254,7 +254,9 @@ class Sms4Sats:
         left_s = self._limiter.pause_left_s
         if left_s > PATIENCE_S:
             raise ProviderUnavailable(
-                f"sms4sats takes no requests for the next {left_s:.0f} s. Try again then.", retry_after_s=left_s
+                f"sms4sats takes no requests for the next {left_s:.0f} s. Try again then.",
+                retry_after_s=left_s,
+                is_turned_away=True,
             )
 
     async def _ask(

@@ -350,6 +350,7 @@ def _unavailable(answer: Answer) -> ProviderUnavailable:
             f"sms4sats takes no requests for the next {retry_after_s:.0f} s (HTTP 429). Try again then.",
             retry_after_s,
             answer.raw,
+            is_turned_away=True,
         )
     try:
         body = fields.strict_json(answer.body)

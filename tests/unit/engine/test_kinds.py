@@ -219,6 +219,18 @@ async def test_another_charge_meanwhile_makes_the_balance_no_proof(world: World)
     assert not world.order(first).is_closed
 
 
+@pytest.mark.parametrize("is_turned_away", [True, False], ids=["turned away", "failed inside"])
+async def test_only_a_request_that_was_turned_away_is_placed_again(world: World, is_turned_away: bool) -> None:
+    error = ProviderUnavailable("Too many requests.", retry_after_s=2, raw="oops", is_turned_away=is_turned_away)
+    world.provider.next_place_errors.append(error)
+    order_id = await submit(world, CODE, is_prepaid=True)
+    await world.until(lambda: world.order(order_id).charge is not None)
+    await asyncio.sleep(25)
+    charge = world.order(order_id).charge
+    assert charge is not None
+    assert charge.state is (ChargeState.CHARGED if is_turned_away else ChargeState.UNKNOWN)
+
+
 async def test_a_clear_no_spends_nothing(world: World) -> None:
     world.provider.next_place_errors.append(ProviderRefused("balance too low"))
     closed = await world.until_closed(await submit(world, CODE, is_prepaid=True))

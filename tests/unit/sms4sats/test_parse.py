@@ -478,6 +478,13 @@ def test_a_429_says_when_to_come_back(read: Callable[[Answer], object]) -> None:
         with pytest.raises(ProviderUnavailable) as caught:
             read(Answer(429, b"<html>", said_s))
         assert caught.value.retry_after_s == meant_s
+        assert caught.value.is_turned_away
+
+
+def test_a_failure_inside_the_provider_that_names_a_pause_does_not_say_that_nothing_was_done() -> None:
+    with pytest.raises(ProviderUnavailable) as caught:
+        parse.order_status(Answer(503, b"<html>", 17.0))
+    assert (caught.value.retry_after_s, caught.value.is_turned_away) == (17.0, False)
 
 
 @pytest.mark.parametrize("read", ALL)
