@@ -20,6 +20,7 @@ from holdpay.config import Settings, read_key
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
+from holdpay.engine.top_up import TopUp, TopUpRule
 from holdpay.errors import HoldpayError
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
@@ -68,6 +69,8 @@ class _Parts:
     account: Account
     directory: KeptDirectory
     server: RpcServer
+    top_up: TopUp | None
+    """None: the configuration wants none."""
 
 
 class _Daemon:
@@ -106,6 +109,10 @@ class _Daemon:
                 tasks.append(
                     Background("balance", parts.account.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
                 )
+            if parts.top_up is not None:
+                tasks.append(
+                    Background("top-up", parts.top_up.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
+                )
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
             try:
@@ -141,15 +148,18 @@ class _Daemon:
             config_path=str(self._config_path),
         )
         account = Account(provider, settings.provider.warn_balance_below_sat)
+        desk = Desk(engine, directory, account, settings.provider.ref)
+        rule = _top_up_rule(settings)
         service = HoldpayService(
             engine=engine,
-            desk=Desk(engine, directory, account, settings.provider.ref),
+            desk=desk,
             catalog=CatalogCalls(directory, provider),
             account=account,
             feed=self._feed,
             about=about,
         )
-        return _Parts(engine, node, account, directory, RpcServer(service))
+        top_up = None if rule is None else TopUp(engine, desk, account, rule)
+        return _Parts(engine, node, account, directory, RpcServer(service), top_up)
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""
@@ -249,3 +259,10 @@ def provider_settings(settings: Settings) -> Sms4SatsSettings:
         requests_per_s=settings.provider.requests_per_s,
         burst=settings.provider.request_burst,
     )
+
+
+def _top_up_rule(settings: Settings) -> TopUpRule | None:
+    below_sat, amount_sat = settings.provider.top_up_below_sat, settings.provider.top_up_amount_sat
+    if settings.provider.api_key_file is None or below_sat is None or amount_sat is None:
+        return None
+    return TopUpRule(below_sat=below_sat, amount_sat=amount_sat)

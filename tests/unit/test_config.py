@@ -38,6 +38,8 @@ WITHOUT_DEFAULT = {
     "provider.api_key_file",
     "provider.proxy",
     "provider.ref",
+    "provider.top_up_amount_sat",
+    "provider.top_up_below_sat",
     "provider.warn_balance_below_sat",
 }
 MACAROON = b"\x02\x01\x03lnd"
@@ -490,6 +492,16 @@ def test_a_low_balance_without_an_api_key_is_warned_of(read: Load, key_file: Pat
     (warning,) = read("[provider]\nwarn_balance_below_sat = 5000").warnings()
     assert "provider.api_key_file names no key" in warning
     assert read(f"{NAMED}\nwarn_balance_below_sat = 5000").warnings() == []
+
+
+def test_a_top_up_says_when_and_how_much_and_needs_a_key(read: Load, key_file: Path) -> None:
+    both = "top_up_below_sat = 5000\ntop_up_amount_sat = 9000"
+    assert read(f"{NAMED}\n{both}").warnings() == []
+    (warning,) = read(f"[provider]\n{both}").warnings()
+    assert "provider.top_up_below_sat" in warning
+    for half in both.splitlines():
+        with pytest.raises(ConfigError, match="go together"):
+            read(f"{NAMED}\n{half}")
 
 
 def test_a_ref_is_a_lightning_address(read: Load) -> None:

@@ -89,6 +89,16 @@ class ProviderSection(_Section):
     """None: nobody earns a share."""
     warn_balance_below_sat: int | None = Field(default=None, ge=1, le=100_000_000)
     """None: the balance is never asked for by itself."""
+    top_up_below_sat: int | None = Field(default=None, ge=1, le=100_000_000)
+    """None: money for the account is ordered by people only."""
+    top_up_amount_sat: int | None = Field(default=None, ge=1, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _tops_up_wholly(self) -> ProviderSection:
+        if (self.top_up_below_sat is None) != (self.top_up_amount_sat is None):
+            raise ValueError("top_up_below_sat and top_up_amount_sat go together: give both, or none")
+        return self
+
     requests_per_s: float = Field(default=2.0, ge=0.05, le=1000)
     request_burst: int = Field(default=5, ge=1, le=1000)
     cancel_after_s: int = Field(default=120, ge=0, le=3600)
@@ -278,6 +288,14 @@ def _warn_of_checks(settings: Settings) -> list[str]:
 
 def _warn_of_balance(settings: Settings) -> list[str]:
     provider = settings.provider
-    if provider.warn_balance_below_sat is None or provider.api_key_file is not None:
+    if provider.api_key_file is not None:
         return []
-    return ["provider.warn_balance_below_sat is set, and provider.api_key_file names no key to ask with: name one."]
+    wanted = {
+        "provider.warn_balance_below_sat": provider.warn_balance_below_sat,
+        "provider.top_up_below_sat": provider.top_up_below_sat,
+    }
+    return [
+        f"{key} is set, and provider.api_key_file names no key to ask with: name one."
+        for key, value in wanted.items()
+        if value is not None
+    ]
