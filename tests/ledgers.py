@@ -44,8 +44,8 @@ def read_journal(database: Path) -> tuple[JournalOrder, ...]:
 
 def _read(conn: sqlite3.Connection) -> tuple[JournalOrder, ...]:
     assert [row[0] for row in conn.execute("PRAGMA integrity_check")] == ["ok"]
-    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchall():
-        return ()  # killed before it had made its tables
+    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'items'").fetchall():
+        return ()  # killed before it had made its tables, of which this is one of the last
     rows: defaultdict[str, list[JournalRow]] = defaultdict(list)
     now: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     codes: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)

@@ -115,7 +115,7 @@ def test_a_reason_that_is_no_line_of_text_is_an_error_of_usage(config: Path) -> 
 def test_a_preimage_can_be_read_from_stdin_and_settles_the_order(config: Path) -> None:
     done = resolve(config, "--settled", "-", "--by", "ann", "--why", "the payee has it", typed="y\n")
     assert done.exit_code == 0, done.output
-    assert "goes on asking for its code" in done.output
+    assert "goes on asking for the code" in done.output
     assert PREIMAGE not in done.output
     written, _ = stored(config)
     assert (written.htlc, written.is_closed) == (HtlcState.SETTLED, False)
