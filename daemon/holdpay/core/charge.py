@@ -38,7 +38,7 @@ class Charge:
     state: ChargeState = ChargeState.INTENDED
     since_ms: int
     amount_sat: int
-    balance_before_sat: int | None
+    balance_before_sat: int | None = None
     intended_at_ms: int
     unmoved_since_ms: int | None = None
     """Since when the balance is seen to be what it was before, with nothing else that could have moved it. Once proves

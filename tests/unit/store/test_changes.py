@@ -232,3 +232,11 @@ def test_an_order_has_as_of_a_cursor_what_had_been_delivered_by_then(db: SqliteS
         ("15551234567", None),
         ("15551234567", "012345"),
     ]
+
+
+def test_a_charge_whose_balance_is_not_known_comes_back_from_the_journal(db: SqliteStore) -> None:
+    first = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
+    intended = decide(first, ev.ChargeIntended(None), POLICY, NOW_MS)
+    assert intended.order.charge is not None
+    db.commit(first, ev.ChargeIntended(None), intended, None, NOW_MS)
+    assert [update.order for update in db.updates(0, first.id, 10)] == [first, intended.order]
