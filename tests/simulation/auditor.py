@@ -60,8 +60,8 @@ class Book:
 
 @dataclass(slots=True)
 class Auditor:
-    """``truths`` by payment hash: what really happened to the money. ``clock_off_ms``: how far off the daemon's clock may
-    be."""
+    """``truths`` by payment hash: what really happened to the money. ``clock_off_ms``: the most that the daemon's clock
+    may be off."""
 
     truths: dict[str, Truth]
     provider: SimProvider

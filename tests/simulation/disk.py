@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdpay.core.events import Event
+from holdpay.core.machine import half
 from holdpay.core.model import Order
 from holdpay.core.step import Step
 from holdpay.errors import StoreError
@@ -140,7 +141,7 @@ class SimStore(SqliteStore):
         before = world.on_disk[after.id]
         world.on_disk[after.id] = after
         if world.is_traced:
-            world.tell(f"on disk: {after.id} {short(event)} → {after.state} × {after.htlc} {after.end or ''}".rstrip())
+            world.tell(f"on disk: {after.id} {short(event)} → {after.state} × {half(after)} {after.end or ''}".rstrip())
             for note in step.notes:
                 world.tell(f"         anomaly: {note}")
         if after.is_closed:

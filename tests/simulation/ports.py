@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
@@ -18,6 +18,8 @@ from holdpay.errors import (
     ProviderUnavailable,
 )
 from holdpay.ports import (
+    Balance,
+    Funding,
     ListedCountry,
     NodeState,
     NodeStatus,
@@ -30,6 +32,8 @@ from holdpay.ports import (
     Urgency,
 )
 from tests.simulation.auditor import Violation
+from tests.simulation.parties import LATE_SEND_MS
+from tests.simulation.provider import PRICES_SAT, Sale, Spend
 from tests.simulation.story import short
 
 if TYPE_CHECKING:
@@ -37,7 +41,8 @@ if TYPE_CHECKING:
 
 DEFECT = "a defect of the adapter"
 """What an adapter is made to die of. A task that dies of anything else has found a defect of the daemon's own."""
-PRICE_SAT = 2000
+PRICES = Prices(receive_sat=PRICES_SAT["code"], send_sat=PRICES_SAT["sms"], asked_at_ms=0)
+COUNTRY_CODE = 187
 PROVIDER_TIMEOUT_S = 15
 STALE_S = 20
 LATENCY_MS = 150
@@ -158,8 +163,15 @@ def _is_last(message: LndMessage) -> bool:
     return not isinstance(message, Reported) or message.update.is_terminal
 
 
+def _owner() -> str:
+    """Whose duty it is that asks."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.get_name().split()[1]
+
+
 class ProviderPort:
-    """``ports.CodeProvider``: requests that are slow, fail, are carried out without an answer, or answered late."""
+    """``ports.Provider``: requests that are slow, fail, are carried out without an answer, or answered late."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -170,14 +182,61 @@ class ProviderPort:
         return ProviderHealth(url="simulated", answered_at_ms=None, last_error="", request_count=0)
 
     async def place(self, placing: Placing) -> Reply[Placed]:
-        placed = await self._request("place", self._place)
-        if placed is None:
+        if placing.is_prepaid:
+            return await self._place_prepaid(placing)
+        sale = await self._request("place", lambda: self._world.provider.place(placing))
+        if sale is None:
             raise ProviderRefused("no", raw="no")
-        return Reply(placed, placed.payreq or "")
+        return Reply(Placed(sale.id, sale.id), sale.id)
 
-    def _place(self) -> Placed | None:
-        order = self._world.provider.place(PRICE_SAT)
-        return None if order is None else Placed(order.truth.payment_hash, order.truth.payment_hash)
+    async def _place_prepaid(self, placing: Placing) -> Reply[Placed]:
+        world, process = self._world, self._process
+        process.may_die("before it orders from the account")
+        await world.lag(LATENCY_MS)
+        process.enter()
+        owner = _owner()
+        with world.judged():
+            world.auditor.placing(world.on_disk[owner])
+        world.tell(f"→ provider: place {owner} from the account")
+        sale = await self._taken(placing, world.provider.announce(placing, owner))
+        await self._travel()
+        process.may_die("before it reads the provider's answer (place)")
+        if world.hits("garbage"):
+            raise ProviderProtocolError("the provider's answer makes no sense", raw="<html>")
+        if sale is None:
+            raise ProviderRefused("balance too low", raw="no")
+        return Reply(Placed(sale.id, None), sale.id)
+
+    async def _taken(self, placing: Placing, spend: Spend) -> Sale | None:
+        """What becomes of it at the provider, and whether anybody hears of that."""
+        world, provider = self._world, self._world.provider
+        if world.is_provider_down or world.hits("provider_error"):
+            spend.state = "refused"
+            is_turned_away = world.rng.random() < 0.5
+            raise ProviderUnavailable("no", world.rng.choice((5, 60)), "oops", is_turned_away=is_turned_away)
+        if world.hits("never_placed"):
+            spend.state = "lost"
+            await self._time_out()
+        if world.hits("late_placing"):
+            world.heap.after(world.rng.randrange(LATE_SEND_MS), lambda: provider.place_prepaid(placing, spend))
+            await self._time_out()
+        sale = provider.place_prepaid(placing, spend)
+        self._process.may_die("before the provider's answer (place)")
+        if world.hits("error_after"):
+            raise ProviderUnavailable("HTTP 503", world.rng.choice((None, 5)), "oops")
+        if world.hits("lost_reply"):
+            await self._time_out()
+        return sale
+
+    async def _time_out(self) -> NoReturn:
+        await asyncio.sleep(PROVIDER_TIMEOUT_S)
+        raise ProviderUnavailable("sms4sats did not answer in time")
+
+    async def balance(self) -> Balance:
+        return await self._request("balance", lambda: Balance(self._world.provider.balance_sat, 0))
+
+    async def funding(self) -> Funding:
+        raise NotImplementedError("no order needs it")
 
     async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
         self._process.ask("the provider", provider_order_id)
@@ -201,10 +260,11 @@ class ProviderPort:
         return await self._request("services", lambda: ())
 
     async def rentals(self, service: str | None = None) -> Sequence[RentalOffer]:
-        return await self._request("rentals", lambda: ())
+        offer = RentalOffer(COUNTRY_CODE, "United States", 1, PRICES_SAT["rental"])
+        return await self._request("rentals", lambda: (offer,))
 
     async def prices(self, country_code: int | None = None, service: str | None = None) -> Prices:
-        return await self._request("prices", lambda: Prices(receive_sat=PRICE_SAT, asked_at_ms=0))
+        return await self._request("prices", lambda: PRICES)
 
     async def _request(self, what: str, answering: Callable[[], T]) -> T:
         world, process = self._world, self._process
@@ -219,8 +279,7 @@ class ProviderPort:
         process.may_die(f"before the provider's answer ({what})")
         if world.hits("lost_reply"):
             world.tell(f"→ provider: {what}; it is done, and the answer is lost")
-            await asyncio.sleep(PROVIDER_TIMEOUT_S)
-            raise ProviderUnavailable("sms4sats did not answer in time")
+            await self._time_out()
         await self._travel()
         process.may_die(f"before it reads the provider's answer ({what})")
         if world.hits("garbage"):

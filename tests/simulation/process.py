@@ -9,7 +9,9 @@ from random import Random
 from typing import Any, NoReturn, TypeVar
 
 from holdpay.core.duties import Duty
+from holdpay.core.events import Resolved
 from holdpay.core.model import Order
+from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import StoreError
@@ -60,7 +62,7 @@ class OneServiceCatalog:
         return self.countries()[0]
 
     def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
-        return SERVICE
+        return next((service for service in services if service.code == text), SERVICE)
 
 
 class Process:
@@ -87,7 +89,7 @@ class Process:
             clock=SimClock(world, offset_ms),
             rng=Random(world.rng.getrandbits(64)),
         )
-        self.desk = Desk(self.engine, OneServiceCatalog())
+        self.desk = Desk(self.engine, OneServiceCatalog(), Account(self.engine.provider, warn_below_sat=None))
 
     # --- death --------------------------------------------------------------------------------------------------------
 
@@ -212,6 +214,9 @@ class Process:
 
     async def cancel_order(self, order_id: str) -> Order:
         return self.engine.cancel(order_id)
+
+    async def resolve_order(self, order_id: str, said: Resolved) -> Order:
+        return self.engine.apply(order_id, said)
 
     def cancel_some_task(self) -> None:
         """Cancels one task of a duty."""

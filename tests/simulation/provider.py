@@ -17,8 +17,8 @@ from tests.simulation.parties import MINUTE_MS, PAYEE, SimLnd, Truth
 
 HOUR_MS = 60 * MINUTE_MS
 WEEK_MS = 7 * 24 * HOUR_MS
-PRICES_SAT = {"code": 2_000, "sms": 2_000, "email": 500, "rental": 8_000}
-"""Two of them alike: what one order gives back can hide what another one took."""
+PRICES_SAT = {"code": 2_000, "sms": 2_000, "email": 2_000, "rental": 8_000}
+"""Most of them alike: what one order gives back can hide what another one took."""
 ERROR = "No available number, payment request is canceled."
 MAX_EARLIER = 8
 _RANKS = ("unpaid", "paid", "number", "fulfilled")
@@ -207,6 +207,10 @@ class SimProvider:
         if self.balance_sat >= amount_sat:
             self.balance_sat -= amount_sat
             self.heap.tell(f"    another program spends {amount_sat} sat of the account")
+
+    def filled_up(self) -> None:
+        """The user puts in what is enough for all that may still be ordered."""
+        self.balance_sat += 100_001
 
     # --- its node -----------------------------------------------------------------------------------------------------
 

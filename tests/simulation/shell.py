@@ -15,19 +15,24 @@ from unittest.mock import patch
 
 import structlog
 
+from holdpay.core.charge import ChargeState
+from holdpay.core.events import Resolution, Resolved
+from holdpay.core.kinds import rental
 from holdpay.core.model import Order
 from holdpay.engine import desk as desk_module
 from holdpay.engine import engine as engine_module
-from holdpay.engine.desk import CodeRequest
+from holdpay.engine.wanted import Asked, FundWanted, Wanted
 from tests.simulation.auditor import Violation
 from tests.simulation.books import audit_database
-from tests.simulation.core import AFTERMATH_MS, PHASE_ONE_MS, PHASE_TWO_MS, Outcome
+from tests.simulation.core import AFTERMATH_MS, PHASE_ONE_MS, PHASE_TWO_MS, PREPAID_SHARES, Outcome
 from tests.simulation.daemon import NODE
 from tests.simulation.disk import Disk, temporary_disk
 from tests.simulation.heap import START_MS
 from tests.simulation.parties import MINUTE_MS
 from tests.simulation.ports import DEFECT
 from tests.simulation.process import Killed, Process
+from tests.simulation.provider import HOUR_MS, WEEK_MS
+from tests.simulation.wanted import draw_wanted
 from tests.simulation.world import OTHER_NODE, World
 from tests.virtual_loop import Deadlock, HotLoop, VirtualLoop
 
@@ -35,8 +40,12 @@ RESTART_DELAYS_MS = (0, 500, 5_000, 120_000)
 CLOCK_STEPS_MS = (-3_600_000, -30_000, 30_000, 600_000, 3_600_000)
 OPERATOR_MS = 15 * MINUTE_MS
 PASS_S = 5.0
-CALM_PASS_S = 300.0
+CALM_PASS_S = 900.0
 """Days pass in phase two; deadlines may be seen later there."""
+CALM_POLL_S = 45 * 60.0
+"""And a number that is rented for weeks is asked for less often."""
+UNKNOWN_MS = 2 * HOUR_MS
+"""So long the operator leaves it to the balance to tell what became of a charge."""
 
 
 class ShellSimulation:
@@ -53,6 +62,7 @@ class ShellSimulation:
         self._accepted: dict[str, str] = {}
         """Order id by the client's key."""
         self._offset_ms = 0
+        self._prepaid_share = self.world.rng.choice(PREPAID_SHARES)
 
     def run(self) -> Outcome:
         world = self.world
@@ -79,7 +89,7 @@ class ShellSimulation:
         structlog.configure(processors=[self._log], wrapper_class=structlog.make_filtering_bound_logger(level))
         ids_from_the_seed = patch.object(desk_module, "secrets", self.world.rng)
         fewer_passes = patch.object(engine_module, "PASS_INTERVAL_S", PASS_S)
-        with ids_from_the_seed, fewer_passes:
+        with ids_from_the_seed, fewer_passes, patch.object(rental, "_POLL_MAX_S", rental._POLL_MAX_S):
             try:
                 yield
             finally:
@@ -119,7 +129,7 @@ class ShellSimulation:
         await asyncio.sleep(AFTERMATH_MS / 1000)
         if world.violation is None:
             with world.judged():
-                world.auditor.at_the_end(world.on_disk, self._codes())
+                world.auditor.at_the_end(world.on_disk)
                 self._judge_clients()
         manager.cancel()
         for client in clients:
@@ -158,13 +168,18 @@ class ShellSimulation:
         world.tell("-- faults stop --")
         world.faults.is_calm = True
         world.is_provider_down = False
+        world.auditor.calm_since_ms = world.heap.now_ms
         engine_module.PASS_INTERVAL_S = CALM_PASS_S
+        rental._POLL_MAX_S = CALM_POLL_S
+        world.provider.filled_up()
+        self._restart_now_and_then()
         world.swap_node(NODE)
         world.lnd.come_up()
         world.heap.after(OPERATOR_MS, self._operate)
 
     def _operate(self) -> None:
-        """The operator does what the daemon asks for: the node that paid an open order is put back."""
+        """The operator does what the daemon asks for: the node that paid an open order is put back; and what nobody
+        else can tell of a charge is looked up at the provider."""
         payers = {
             order.payment.node_pubkey for order in self.world.on_disk.values() if order.payment and order.is_money_out
         }
@@ -173,10 +188,29 @@ class ShellSimulation:
             self.world.swap_node(OTHER_NODE if there == NODE else NODE)
         else:
             self.world.swap_node(NODE)
+        for order in list(self.world.on_disk.values()):
+            self._look_up(order)
         self.world.heap.after(OPERATOR_MS, self._operate)
 
-    def _codes(self) -> dict[str, str]:
-        return {order_id: order.code for order_id, order in self.world.provider.orders.items() if order.code}
+    def _look_up(self, order: Order) -> None:
+        charge, process = order.charge, self.process
+        if order.is_closed or charge is None or charge.state is not ChargeState.UNKNOWN or process is None:
+            return
+        if process.is_alive and self.world.heap.now_ms - charge.intended_at_ms > UNKNOWN_MS:
+            is_taken = any(spend.state == "taken" for spend in self.world.provider.spends.get(order.id, []))
+            truth = Resolution.SETTLED if is_taken else Resolution.FAILED
+            word = self.world.rng.choice((truth, Resolution.WRITTEN_OFF))
+            said = Resolved(word, by="ann", why="looked at the provider's page")
+            self._begin(self._resolve(process, order.id, said), "operator")
+
+    async def _resolve(self, process: Process, order_id: str, said: Resolved) -> None:
+        await process.call(order_id, process.resolve_order(order_id, said))
+
+    def _restart_now_and_then(self) -> None:
+        """A number is rented for weeks, in which machines are started anew."""
+        rng, heap = self.world.rng, self.world.heap
+        heap.after(rng.randrange(WEEK_MS), lambda: self._on_process(Process.stop))
+        heap.after(rng.randrange(WEEK_MS), lambda: self._on_process(lambda process: process.kill("at some moment")))
 
     def _judge_clients(self) -> None:
         if set(self._accepted.values()) != set(self.world.on_disk):
@@ -199,18 +233,16 @@ class ShellSimulation:
     async def _client(self, number: int) -> None:
         """Asks until it has an answer, with the same key; now and then it asks twice, or has its answer lost."""
         world = self.world
-        request = CodeRequest(
-            country="187",
-            service="oi",
-            max_price_sat=None,
-            max_fee_sat=world.rng.choice((20, 20, 20, 2)),
+        wanted = draw_wanted(world.rng)
+        asked = Asked(
             key=f"key{number}",
-            force=False,
+            max_fee_sat=world.rng.choice((20, 20, 20, 2)),
+            is_prepaid=not isinstance(wanted, FundWanted) and world.rng.random() < self._prepaid_share,
         )
         await asyncio.sleep(world.rng.randrange(MINUTE_MS) / 1000)
-        key = request.key
+        key = asked.key
         while key not in self._accepted or world.hits("lost_reply"):
-            for order in await self._ask(request, times=2 if world.hits("lost_reply") else 1):
+            for order in await self._ask(asked, wanted, times=2 if world.hits("lost_reply") else 1):
                 with world.judged():
                     if self._accepted.setdefault(key, order.id) != order.id:
                         raise Violation(f"one request became two orders, {self._accepted[key]} and {order.id}")
@@ -221,11 +253,11 @@ class ShellSimulation:
             while not await self._ask_to_cancel(self._accepted[key]):
                 await asyncio.sleep(5)
 
-    async def _ask(self, request: CodeRequest, *, times: int) -> list[Order]:
+    async def _ask(self, asked: Asked, wanted: Wanted, *, times: int) -> list[Order]:
         process = self.process
         if process is None or not process.is_alive:
             return []
-        return await process.call(request.key, *(process.desk.request_code(request) for _ in range(times)))
+        return await process.call(asked.key, *(process.desk.submit(asked, wanted) for _ in range(times)))
 
     async def _ask_to_cancel(self, order_id: str) -> list[Order]:
         process = self.process
@@ -239,6 +271,7 @@ class ShellSimulation:
         self._each_minute("lnd_down", self._lnd_down)
         self._each_minute("wrong_node", self._wrong_node)
         self._each_minute("provider_down", self._provider_down)
+        self._each_minute("others_spend", self.world.provider.others_move_balance)
         self._each_minute("kill", lambda: self._on_process(lambda process: process.kill("at some moment")))
         self._each_minute("stop", lambda: self._on_process(Process.stop))
         self._each_minute("task_cancel", lambda: self._on_process(Process.cancel_some_task))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
 from tests.simulation.provider import PRICES_SAT
 
 _COUNTRY = 187
@@ -25,3 +26,19 @@ def draw_spec(rng: Random) -> tuple[AnySpec, int]:
         "email": EmailSpec(address="ann@example.org", message="hello"),
     }
     return specs[kind], PRICES_SAT[kind]
+
+
+def draw_wanted(rng: Random) -> Wanted:
+    """One order's, in a client's words."""
+    spec, _ = draw_spec(rng)
+    match spec:
+        case FundSpec(amount_sat=amount_sat):
+            return FundWanted(amount_sat=amount_sat)
+        case RentalSpec():
+            return RentalWanted(country=str(_COUNTRY))
+        case SmsSpec(phone=phone, message=message):
+            return SmsWanted(phone=phone, message=message)
+        case EmailSpec(address=address, message=message):
+            return EmailWanted(address=address, message=message)
+        case CodeSpec(service=service):
+            return CodeWanted(country=str(_COUNTRY), service=service)

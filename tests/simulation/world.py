@@ -13,10 +13,13 @@ from holdpay.core.states import HtlcState
 from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.daemon import NODE
 from tests.simulation.heap import START_MS, Heap
-from tests.simulation.parties import LndPayment, SimLnd, SimProvider, Truth
+from tests.simulation.parties import LndPayment, SimLnd, Truth
+from tests.simulation.provider import HOUR_MS, SimProvider
 from tests.simulation.shell_faults import ShellFaults, draw_shell
 from tests.virtual_loop import VirtualLoop
 
+CLOCK_OFF_MS = 2 * HOUR_MS
+"""As much later, or earlier, than it was set before the daemon may find its clock: see ``shell.CLOCK_STEPS_MS``."""
 OTHER_NODE = NodeIdentity("03" + "33" * 32, NODE.network)
 """A second node of the user, without channels, that is sometimes found at lnd's address."""
 
@@ -67,7 +70,7 @@ class World:
         """The node that answers at lnd's address."""
         self.provider = SimProvider(self.heap, self.faults, self.lnd)
         self.is_provider_down = False
-        self.auditor = Auditor(self.lnd.truths)
+        self.auditor = Auditor(self.lnd.truths, self.provider, lambda: self.heap.now_ms, CLOCK_OFF_MS)
         self.on_disk: dict[str, Order] = {}
         """What the judge saw being committed: a restart must find exactly this."""
         self.changed = asyncio.Event()
