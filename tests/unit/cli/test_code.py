@@ -72,6 +72,15 @@ def test_a_number_beyond_all_bounds_is_refused_before_anything_is_sent(
     assert daemon.received == []
 
 
+@pytest.mark.parametrize(("until", "printed"), [("number", "+15550001111"), ("code", "004211")])
+def test_the_last_number_and_the_first_code_count(
+    daemon: FakeDaemon, terminal: Terminal, until: str, printed: str
+) -> None:
+    several = DELIVERED | {"earlier_numbers": ["15550009999"], "later_codes": ["998877"]}
+    daemon.submit_scripts = [updates(several)]
+    assert terminal.run("code", "usa", "openai", "--until", until).stdout == f"{printed}\n"
+
+
 def test_an_empty_key_is_passed_on_and_never_made_up(daemon: FakeDaemon, terminal: Terminal) -> None:
     """As from a script whose variable is not set: a made-up key would order anew each time."""
     daemon.submit_scripts = [[Refuse(grpc.StatusCode.INVALID_ARGUMENT, "The idempotency key must have …")]]

@@ -56,6 +56,10 @@ def to_pb(order: Order) -> pb.Request:
     return request_to_pb(order, POLICY, NOW_MS, 7)
 
 
+def test_it_says_up_to_which_cursor_it_tells() -> None:
+    assert to_pb(order()).cursor == 7
+
+
 def test_every_kind_is_here() -> None:
     assert {spec.kind for spec, _ in UNDERSTOOD} == set(KindName)
 
