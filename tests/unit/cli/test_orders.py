@@ -62,6 +62,21 @@ def test_list_passes_its_filters_on(daemon: FakeDaemon, terminal: Terminal) -> N
     assert not request.HasField("created_from_ms")
 
 
+def test_a_list_can_be_of_one_kind(daemon: FakeDaemon, terminal: Terminal) -> None:
+    terminal.run("orders", "list", "--kind", "sms")
+    terminal.run("orders", "list")
+    assert [request.kind for request in daemon.received] == [pb.KIND_SMS, pb.KIND_UNSPECIFIED]
+    assert terminal.run("orders", "list", "--kind", "fax").exit_code == ExitCode.REFUSED_INPUT
+
+
+def test_the_providers_id_is_shown_where_the_payment_hash_is_another(daemon: FakeDaemon, terminal: Terminal) -> None:
+    payment_hash, other = "cd" * 32, "ef" * 32
+    for provider_order_id, shown in ((payment_hash, 1), (other, 2)):
+        daemon.requests = [a_request(**HELD, payment_hash=payment_hash, provider_order_id=provider_order_id)]
+        stdout = terminal.run("orders", "show", ORDER_ID).stdout
+        assert stdout.count("a secret: it fetches what was delivered") == shown
+
+
 def test_list_since_a_date_is_passed_on(
     daemon: FakeDaemon, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

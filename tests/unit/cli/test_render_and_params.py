@@ -106,6 +106,9 @@ def test_a_second_code_and_a_reply_that_could_not_be_read_are_said_without_what_
     (line,) = changes(numbered, odd)
     assert line == f"the provider's reply could not be read; see it with `holdpay orders show {odd.id}`"
     delivered = a_request(**DELIVERED)
+    first = list(changes(numbered, delivered))
+    assert not any("another code" in line for line in first)
+    assert list(changes(delivered, a_request(**DELIVERED | {"unread": "{"}))) == [], "what counts is here"
     (line,) = changes(delivered, a_request(**DELIVERED | {"later_codes": ["998877"]}))
     assert line == f"the provider sent another code; the first one counts, `holdpay orders show {odd.id}` shows all"
 
