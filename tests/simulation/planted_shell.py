@@ -12,18 +12,23 @@ from typing import Any
 from unittest.mock import patch
 
 from holdpay.core import events as ev
+from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Duty, spec_of
+from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
 from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
+from holdpay.core.states import OrderState
 from holdpay.core.step import Step
 from holdpay.engine import performers
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
-from holdpay.errors import ProviderError, StoreError
+from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
 from holdpay.store import store as store_module
+from holdpay.store.changes import change, columns_of
 from holdpay.store.database import transaction
+from holdpay.store.rows import to_row
 from holdpay.store.store import SqliteStore
 from tests.simulation.core import Outcome
 from tests.simulation.shell import ShellSimulation
@@ -133,7 +138,9 @@ def a_code_is_kept_in_memory_until_the_next_commit() -> AbstractContextManager[A
     def lazy(self: Engine, order_id: str, event: ev.Event, raw: str | None = None) -> Order:
         order = self._open.get(order_id)
         if order is not None and isinstance(event, ev.ProviderReplied) and event.status.code is not None:
-            self._open[order_id] = replace(order, code=event.status.code)
+            keeper = Keeper(order.items, self.clock.now_ms())
+            order.spec.keep(keeper, event.status)
+            self._open[order_id] = replace(order, items=keeper.items)
             return self._open[order_id]
         return apply(self, order_id, event, raw)
 
@@ -148,10 +155,10 @@ def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
     """Each is a transaction, so both are durable."""
     commit = SqliteStore.commit
 
-    def twice(self: SqliteStore, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def twice(self: SqliteStore, before: Order, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
         with transaction(self._conn):
-            self._conn.execute(store_module._UPDATE_ORDER, store_module._order_row(step.order))
-        return commit(self, event, step, raw, now_ms)
+            self._update(before, step.order, change(columns_of(before), columns_of(step.order)))
+        return commit(self, before, event, step, raw, now_ms)
 
     return patch.object(SqliteStore, "commit", twice)
 
@@ -180,10 +187,34 @@ def attempts_are_not_stored() -> AbstractContextManager[Any]:
     """LND has them."""
     commit = SqliteStore.commit
 
-    def frugal(self: SqliteStore, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
-        return commit(self, event, replace(step, attempts=()), raw, now_ms)
+    def frugal(self: SqliteStore, before: Order, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
+        return commit(self, before, event, replace(step, attempts=()), raw, now_ms)
 
     return patch.object(SqliteStore, "commit", frugal)
+
+
+@bug()
+def a_message_is_lost_on_restart() -> AbstractContextManager[Any]:
+    """Items are written once, with the first that comes."""
+    write = SqliteStore._write_items
+
+    def once(self: SqliteStore, before: tuple[Item, ...], after: Order, cursor: int) -> None:
+        if not any(item.kind is ItemKind.MESSAGE for item in before):
+            write(self, before, after, cursor)
+
+    return patch.object(SqliteStore, "_write_items", once)
+
+
+@bug()
+def a_charge_is_written_once() -> AbstractContextManager[Any]:
+    """With its intent; what becomes of it stands in the journal."""
+    return patch.object(SqliteStore, "_write_charge", lambda self, before, after, changed: _first(self, before, after))
+
+
+def _first(store: SqliteStore, before: Order | None, after: Order) -> None:
+    if after.charge is not None and (before is None or before.charge is None):
+        values = {"order_id": after.id, **to_row(after.charge)}
+        store._conn.execute(store_module._INSERT_CHARGE, values)
 
 
 # --- the supervisor -------------------------------------------------------------------------------------------------
@@ -312,3 +343,68 @@ def a_client_that_leaves_cancels_its_order() -> AbstractContextManager[Any]:
         return recorded
 
     return patch.object(Engine, "request", forgetting)
+
+
+@bug()
+def fulfilled_orders_are_not_taken_over() -> AbstractContextManager[Any]:
+    """What was bought is here."""
+    open_orders = SqliteStore.open_orders
+
+    def waiting(self: SqliteStore) -> list[Order]:
+        return [order for order in open_orders(self) if order.state is not OrderState.DELIVERED]
+
+    return patch.object(SqliteStore, "open_orders", waiting)
+
+
+# --- the account ----------------------------------------------------------------------------------------------------
+
+
+@bug()
+def a_prepaid_order_is_placed_before_the_commit() -> AbstractContextManager[Any]:
+    """What is placed is written down afterwards."""
+
+    async def hasty(self: Performers, order: Order) -> None:
+        reply = await self._engine.provider.place(order.spec.placing(is_prepaid=True))
+        self._engine.apply(order.id, ev.ChargeIntended(None))
+        self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
+
+    return patch.object(Performers, "_place_prepaid", hasty)
+
+
+@bug("lost_reply", 0.1)
+def a_lost_reply_of_a_prepaid_order_is_taken_for_a_no() -> AbstractContextManager[Any]:
+    """No answer came, so nothing was ordered."""
+    failed = performers._charging_failed
+    return patch.object(performers, "_charging_failed", lambda error: replace(failed(error), is_sure=True))
+
+
+@bug("error_after", 0.1)
+def a_failure_that_names_a_pause_is_taken_for_a_no() -> AbstractContextManager[Any]:
+    """It says when to come back, so it has done nothing."""
+    failed = performers._charging_failed
+
+    def hasty(error: ProviderError) -> ev.PlacingFailed:
+        names_pause = isinstance(error, ProviderUnavailable) and error.retry_after_s is not None
+        return replace(failed(error), is_sure=True) if names_pause else failed(error)
+
+    return patch.object(performers, "_charging_failed", hasty)
+
+
+@bug("task_cancel")
+def a_prepaid_order_is_placed_again_by_the_next_task() -> AbstractContextManager[Any]:
+    """The intent is on disk, so it may be placed."""
+    place = Performers._place_prepaid
+
+    async def again(self: Performers, order: Order) -> None:
+        if order.charge is not None and order.charge.state is ChargeState.INTENDED:
+            await self._charge(order)
+        else:
+            await place(self, order)
+
+    return patch.object(Performers, "_place_prepaid", again)
+
+
+@bug("lost_reply", 0.1)
+def a_balance_that_another_order_moved_is_believed() -> AbstractContextManager[Any]:
+    """The balance is what it was."""
+    return patch.object(Engine, "has_moved_balance_since", lambda self, at_ms, besides: False)
