@@ -77,7 +77,7 @@ class CoreSimulation:
         return Outcome(self.seed, violation, ends, counts, self.transcript)
 
     def _run(self) -> None:
-        for number in range(self.rng.choice((1, 1, 2))):
+        for number in range(2 if self._prepaid_share == max(PREPAID_SHARES) else self.rng.choice((1, 1, 2))):
             at_ms = START_MS + self.rng.randrange(MINUTE_MS)
             self.heap.at(at_ms, lambda n=number: self.daemon.request(self._order(n)))  # type: ignore[misc]
         self.daemon.begin_ticking()
