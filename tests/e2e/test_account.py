@@ -46,6 +46,7 @@ async def test_a_low_balance_is_told_without_a_question_and_the_key_is_in_no_log
 
         knobs.api_key, knobs.balance_sat = KEY, 4999
         await shop.daemon.restart()
+        await shop.daemon.until_ready()
         status = await until_alarmed(shop)
         assert "The prepaid account has 4,999 sat" in status.alarms[0]
         assert status.ready, "a warning stops no order"
