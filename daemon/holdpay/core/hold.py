@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdpay.core import events as ev
+from holdpay.core.charge import ChargeState
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, preimage_fits
 from holdpay.core.model import Order, Payment, PaymentFailure
 from holdpay.core.policy import (
@@ -375,8 +376,12 @@ def _gone(order: Order, payment: Payment, reason: str, ctx: Context) -> Order:
 
 def _told_the_end(order: Order, ctx: Context) -> Order:
     """The provider's last word stays if it is final, and is waited for no longer if it is not."""
-    is_final = order.state in {OrderState.DELIVERED, OrderState.CANCELED}
-    return order if is_final else signal_order(order, OrderSignal.ABANDON, ctx)
+    if order.state in {OrderState.DELIVERED, OrderState.CANCELED}:
+        return order
+    assert order.payment is not None
+    has_it = order.payment.htlc is HtlcState.GONE and order.spec.is_delivered_by_settlement(order)
+    is_followed = has_it and order.spec.outlives_delivery
+    return signal_order(order, OrderSignal.FULFILLED if is_followed else OrderSignal.ABANDON, ctx)
 
 
 def resolved(order: Order, event: ev.Resolved, ctx: Context) -> Order:
@@ -489,7 +494,9 @@ def _never_arrived(order: Order, payment: Payment, ctx: Context) -> Order:
 
 
 def was_never_sent(order: Order) -> bool:
-    """Whether no payment of it was ever begun."""
+    """Whether no payment of it was ever begun, and no charge."""
+    if order.charge is not None and order.charge.state is not ChargeState.REFUSED:
+        return False
     return order.payment is None or (order.payment.dispatch_count == 0 and order.htlc is HtlcState.NONE)
 
 

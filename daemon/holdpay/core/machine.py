@@ -28,7 +28,7 @@ from typing import Any
 
 from holdpay.core import events as ev
 from holdpay.core import hold, prepaid
-from holdpay.core.charge import ChargeState
+from holdpay.core.charge import PERHAPS_CHARGED, ChargeState
 from holdpay.core.items import Keeper
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
@@ -314,6 +314,8 @@ def paid_since_ms(order: Order) -> int | None:
 def _give_up_in_time(order: Order, ctx: Context) -> Order:
     if order.giving_up is not None or ctx.now_ms < order.pay_by_ms or order.is_money_out or order.is_quarantined:
         return order
+    if order.charge is not None and order.charge.state in PERHAPS_CHARGED:
+        return order
     if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and order.htlc is not HtlcState.SETTLED:
         return replace(order, giving_up="it was not paid in time")
     return order
@@ -324,8 +326,9 @@ def _deliver_by_settlement(order: Order, ctx: Context) -> Order:
     is_charged = order.charge is not None and order.charge.state is ChargeState.CHARGED
     if not (is_charged or order.htlc is HtlcState.SETTLED) or order.state not in _TO_BE_DELIVERED:
         return order
-    if is_charged and order.cancel_at_ms is not None:
-        # The account's money comes back by a cancel: its answer comes first.
+    until_ms = patience_until_ms(order, ctx.policy)
+    if is_charged and order.cancel_at_ms is not None and until_ms is not None and ctx.now_ms < until_ms:
+        # The account's money comes back by a cancel: its answer comes first, if it comes in time.
         return order
     return signal_order(order, OrderSignal.FULFILLED, ctx) if order.spec.is_delivered_by_settlement(order) else order
 
@@ -342,9 +345,14 @@ def _close_if_over(order: Order, ctx: Context) -> Order:
     if order.htlc is HtlcState.SETTLED:
         assert order.payment is not None
         return _close_charged(order, order.payment.htlc_since_ms, ctx)
+    if order.htlc is HtlcState.GONE and order.state is OrderState.DELIVERED and order.spec.outlives_delivery:
+        assert order.payment is not None
+        return _close_charged(order, order.payment.htlc_since_ms, ctx)
     if order.htlc is HtlcState.GONE:
         is_delivered = order.state is OrderState.DELIVERED
         return close(order, End.FULFILLED if is_delivered else End.OUTCOME_UNKNOWN, order.giving_up or "", ctx)
+    if order.state is OrderState.DELIVERED and order.spec.is_taken_back(order.items):
+        return close(order, hold.end_without_money(order), order.provider_text or "the provider took it back", ctx)
     if order.state is OrderState.DELIVERED:
         ctx.notes.append("it was fulfilled although nothing was charged")
         return close(order, End.FULFILLED_FREE, "it was fulfilled although nothing was charged", ctx)
@@ -360,9 +368,11 @@ def _close_prepaid(order: Order, ctx: Context) -> Order:
     charge = order.charge
     if charge is not None and charge.state is ChargeState.CHARGED:
         return _close_charged(order, charge.since_ms, ctx)
-    if charge is not None and charge.state is ChargeState.RETURNED and order.state is OrderState.DELIVERED:
-        return close(order, End.FULFILLED_FREE, "it came although the order was over", ctx)
     if charge is not None and charge.state is ChargeState.RETURNED:
+        # There is no second party that could confirm it, as lnd does: its one word may be wrong, and what was bought
+        # may come still.
+        if not ctx.may_end_late or ctx.now_ms < charge.since_ms + ctx.policy.close_unpaid_after_s * 1000:
+            return order
         return close(order, End.REFUNDED, order.provider_text or "the provider canceled it", ctx)
     if charge is not None and charge.state is not ChargeState.REFUSED:
         return order

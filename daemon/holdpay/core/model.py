@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from holdpay.core.charge import COUNTED, Charge
+from holdpay.core.charge import COUNTED, Charge, ChargeState
 from holdpay.core.items import Item, ItemKind, texts
 from holdpay.core.kinds import AnySpec
 from holdpay.core.lightning import FailureReason
@@ -216,7 +216,9 @@ class Order:
     def spent_msat(self) -> int:
         """What was spent; of a payment that is gone, and of a charge without an answer, what may have been."""
         if self.charge is not None:
-            return self.charge.amount_sat * 1000 if self.charge.state in COUNTED else 0
+            # What the provider only says that it gives back counts until the order is over.
+            is_on_its_way_back = self.charge.state is ChargeState.RETURNED and not self.is_closed
+            return self.charge.amount_sat * 1000 if self.charge.state in COUNTED or is_on_its_way_back else 0
         if self.payment is None or self.payment.htlc not in SPENT or self.payment.is_paid_before:
             return 0
         return self.payment.amount_msat + self.payment.fee_msat
@@ -224,11 +226,12 @@ class Order:
     @property
     def reserved_msat(self) -> int:
         """What a budget must count for this order now: 0 once the money is back, the true sum once it is spent."""
-        if self.htlc in SPENT or self.charge is not None:
+        if self.htlc in SPENT or (self.charge is not None and self.charge.state is not ChargeState.REFUSED):
             return self.spent_msat
         if self.is_closed:
             return 0
         if self.request.is_prepaid:
+            # Not placed yet, or to be placed again.
             return self.max_price_sat * 1000
         amount_msat = self.payment.amount_msat if self.payment else self.max_price_sat * 1000
         return amount_msat + self.max_fee_sat * 1000

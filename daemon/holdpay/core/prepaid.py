@@ -86,11 +86,14 @@ def balance_seen(order: Order, event: ev.BalanceSeen, ctx: Context) -> Order:
 
 
 def returned(order: Order, ctx: Context) -> Order:
-    """An order that is over gives its price back to the balance, says the provider."""
-    is_over = order.state is OrderState.CANCELED and order.charge is not None
-    if not is_over or order.charge is None or order.charge.state is not ChargeState.CHARGED:
-        return order
-    return _now(order, ChargeState.RETURNED, ctx)
+    """An order that is over gives its price back to the balance, says the provider; one that is delivered after all
+    does not."""
+    state = None if order.charge is None else order.charge.state
+    if order.state is OrderState.CANCELED and state is ChargeState.CHARGED:
+        return _now(order, ChargeState.RETURNED, ctx)
+    if order.state is OrderState.DELIVERED and state is ChargeState.RETURNED:
+        return _now(order, ChargeState.CHARGED, ctx)
+    return order
 
 
 def resolved(order: Order, event: ev.Resolved, ctx: Context) -> Order:

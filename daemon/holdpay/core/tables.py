@@ -160,7 +160,6 @@ CHARGE_TABLE: dict[tuple[OrderState, ChargeState | None], str] = {
     (_D, ChargeState.CHARGED): "{got}, paid from the account",
     (_D, ChargeState.REFUSED): "{got}, nothing charged",
     (_D, ChargeState.UNKNOWN): "{got}; nobody can say whether the account was charged",
-    (_D, ChargeState.RETURNED): "{got}, and the price goes back to the account",
     (_C, ChargeState.RETURNED): "canceled, the price goes back to the account",
     (_X, None): "given up, nothing was charged",
     (_X, ChargeState.UNKNOWN): "given up; nobody can say whether the account was charged",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from holdpay.core import events as ev
@@ -15,7 +17,22 @@ from holdpay.core.kinds.rental import LONGER_S, WEEK_S
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.build import EMAIL, FUND, NOW_MS, POLICY, RENTAL, SMS, SPEC, S, failed, pair, refunded, replied, settled
+from tests.unit.build import (
+    EMAIL,
+    FUND,
+    NOW_MS,
+    POLICY,
+    RENTAL,
+    SMS,
+    SPEC,
+    S,
+    failed,
+    looked,
+    pair,
+    refunded,
+    replied,
+    settled,
+)
 
 AWAITING, PAID, NUMBER, DELIVERED = (
     OrderState.AWAITING_PAYMENT,
@@ -81,6 +98,11 @@ def test_a_message_that_failed_after_it_was_sent_stays_charged_and_says_so() -> 
     assert texts(found.items, ItemKind.SENDING)[-1] == "failed"
 
 
+def test_a_message_that_was_sent_and_failed_and_whose_money_came_back_is_refunded() -> None:
+    found = run(of(SMS), said(SendStatus.SENT), said(SendStatus.FAILED), refunded())
+    assert (found.end, found.spent_msat) == (End.REFUNDED, 0)
+
+
 def test_a_paid_message_cannot_be_canceled_and_one_that_is_not_paid_can() -> None:
     paid = of(SMS, PAID)
     assert run(paid, ev.CancelRequested()) == paid
@@ -113,6 +135,7 @@ def test_a_message_that_is_sent_after_much_back_and_forth_is_known_as_sent() -> 
 
 def test_the_message_and_its_recipient_are_no_part_of_what_is_kept_for_ever() -> None:
     assert (SMS.without_secrets().phone, SMS.without_secrets().message) == ("", "")
+    assert replace(SMS, webhook_url="https://a.example").without_secrets().webhook_url is None
     assert (EMAIL.without_secrets().address, EMAIL.without_secrets().message) == ("", "")
     assert "+1987" not in SMS.without_secrets().what
 
@@ -190,6 +213,14 @@ def test_the_number_of_messages_has_a_bound_which_is_noted() -> None:
     assert "no more are kept" in keeper.notes[0]
 
 
+def test_a_rental_whose_record_lnd_lost_goes_on_to_its_end() -> None:
+    lost = (ev.PaymentNotFound(), *((s, looked(900_000)) for s in (1, 2, 2 + POLICY.prove_absent_s)))
+    found = run(of(RENTAL, NUMBER, number="447700900123"), *lost)
+    assert (found.state, found.htlc, found.is_closed) == (DELIVERED, HtlcState.GONE, False)
+    assert found.spent_msat > 0
+    assert run(found, (2 * WEEK_S + LONGER_S, ev.TimePassed())).end is End.FULFILLED
+
+
 def test_an_error_does_not_end_a_rental_that_is_paid_for() -> None:
     found = run(rented(), replied(paid=True, error="internal error"))
     assert (found.state, found.is_closed) == (DELIVERED, False)
@@ -233,6 +264,12 @@ def test_money_for_the_account_is_there_when_the_hold_invoice_settles() -> None:
     assert run(of(FUND, AWAITING), settled()).end is End.FULFILLED
     assert run(of(FUND, PAID), settled()).end is End.FULFILLED
     assert run(of(FUND, PAID), failed(live=False), refunded()).state is not DELIVERED
+
+
+def test_an_error_in_the_status_of_money_for_the_account_is_no_word_about_it() -> None:
+    held = run(of(FUND, PAID), replied(paid=True, error="not found"))
+    assert held.state is PAID
+    assert run(held, settled()).end is End.FULFILLED
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------

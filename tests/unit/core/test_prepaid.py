@@ -125,8 +125,40 @@ def test_two_words_of_one_process_are_needed() -> None:
 
 
 def test_an_order_that_is_over_gives_its_price_back_to_the_account() -> None:
-    found = run(prepaid(PAID, CHARGED), replied(paid=True, error="No available number"))
+    over = run(prepaid(PAID, CHARGED), replied(paid=True, error="No available number"))
+    assert (over.is_closed, over.spent_msat, duties(over)) == (False, 2_000_000, {Duty.POLL})
+    late_s = POLICY.close_unpaid_after_s
+    assert not run(over, (late_s - 1, ev.TimePassed())).is_closed
+    found = run(over, (late_s, replied(NOW_MS + late_s * S, paid=True, error="No available number")))
     assert (found.end, found.spent_msat) == (End.REFUNDED, 0)
+
+
+def test_a_code_that_comes_after_all_is_charged_whatever_was_said_before() -> None:
+    over = run(prepaid(PAID, CHARGED), replied(paid=True, error="No available number"))
+    found = run(over, (5, replied(paid=True, number="1555", code="012345")))
+    assert (found.end, found.code, found.spent_msat) == (End.FULFILLED, "012345", 2_000_000)
+
+
+def test_what_will_be_placed_again_keeps_its_reserve() -> None:
+    again = run(prepaid(REQUESTED), INTENT, ev.PlacingFailed("429", may_retry=True, wait_s=30))
+    assert (again.spent_msat, again.reserved_msat) == (0, again.max_price_sat * 1000)
+
+
+def test_an_order_whose_charge_is_unknown_is_not_called_unpaid() -> None:
+    late = run(prepaid(REQUESTED, UNKNOWN), (POLICY.pay_within_s, ev.TimePassed()))
+    assert late.giving_up is None
+
+
+def test_a_quarantined_order_that_is_charged_is_not_closed_by_a_cancel_and_explain_does_not_say_so() -> None:
+    aside = quarantined(prepaid(PAID, CHARGED))
+    assert not run(aside, ev.CancelRequested()).is_closed
+    assert "nothing was sent" not in explain(aside, POLICY, NOW_MS).next
+
+
+def test_a_rental_whose_cancel_is_never_answered_is_the_buyers_after_the_usual_time() -> None:
+    rented = run(prepaid(PAID, CHARGED, spec=RENTAL), ev.CancelRequested(), replied(paid=True, number="1555"))
+    assert rented.state is NUMBER
+    assert run(rented, (POLICY.promise_s, ev.TimePassed())).state is DELIVERED
 
 
 def test_a_charge_for_nothing_is_closed_after_the_long_grace_only() -> None:
@@ -146,7 +178,7 @@ def test_a_cancel_before_the_intent_closes_and_one_after_the_charge_asks_the_pro
     found = run(prepaid(PAID, CHARGED), ev.CancelRequested())
     assert found.cancel_at_ms == NOW_MS + POLICY.cancel_after_s * S
     assert Duty.CANCEL in duties(found)
-    assert run(found, (130, ev.CancelAnswered(accepted=True, text=""))).end is End.REFUNDED
+    assert run(found, (130, ev.CancelAnswered(accepted=True, text="")), (250, ev.TimePassed())).end is End.REFUNDED
 
 
 def test_a_wish_to_cancel_from_while_it_was_placed_is_passed_on_when_it_is() -> None:
@@ -159,13 +191,14 @@ def test_a_rental_whose_cancel_is_being_asked_for_is_not_fulfilled_by_its_number
     wished = run(prepaid(PAID, CHARGED, spec=RENTAL), ev.CancelRequested(), replied(paid=True, number="1555"))
     assert (wished.state, Duty.CANCEL in duties(wished)) == (NUMBER, True)
 
-    canceled = run(wished, (130, ev.CancelAnswered(accepted=True, text="")))
+    canceled = run(wished, (130, ev.CancelAnswered(accepted=True, text="")), (250, ev.TimePassed()))
     assert (canceled.end, canceled.spent_msat) == (End.REFUNDED, 0)
     refused = run(wished, (130, ev.CancelAnswered(accepted=False, text="no")))
     assert (refused.state, refused.cancel_at_ms) == (DELIVERED, None)
     lost = run(wished, (130, ev.CancelAnswered(accepted=None, text="no answer")))
     assert (lost.state, Duty.CANCEL in duties(lost)) == (NUMBER, True)
-    assert run(lost, (140, replied(paid=True, number="1555", error="canceled"))).end is End.REFUNDED
+    over = run(lost, (140, replied(paid=True, number="1555", error="canceled")), (260, ev.TimePassed()))
+    assert over.end is End.REFUNDED
 
 
 def test_a_rental_from_the_account_is_asked_for_sooner_after_a_message() -> None:

@@ -70,6 +70,9 @@ class MessageSpec(Spec):
     def is_delivered(self, items: tuple[Item, ...]) -> bool:
         return not _SENT.isdisjoint(texts(items, ItemKind.SENDING))
 
+    def is_taken_back(self, items: tuple[Item, ...]) -> bool:
+        return texts(items, ItemKind.SENDING)[-1:] == (SendStatus.FAILED.value,)
+
     def signal(self, status: ProviderStatus) -> OrderSignal:
         if status.send_status is not None and status.send_status.value in _SENT:
             return OrderSignal.FULFILLED
@@ -110,7 +113,7 @@ class SmsSpec(MessageSpec):
         return "/createsendorder"
 
     def without_secrets(self) -> Self:
-        return replace(self, message="", phone="")
+        return replace(self, message="", phone="", webhook_url=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,4 +140,4 @@ class EmailSpec(MessageSpec):
         return "/createemailsendorder"
 
     def without_secrets(self) -> Self:
-        return replace(self, message="", address="")
+        return replace(self, message="", address="", webhook_url=None)

@@ -90,6 +90,10 @@ class Spec(ABC):
     def is_delivered(self, items: tuple[Item, ...]) -> bool:
         """Whether what was bought is among the items."""
 
+    def is_taken_back(self, items: tuple[Item, ...]) -> bool:
+        """Whether the provider said later that what was delivered failed after all."""
+        return False
+
     def is_delivered_by_settlement(self, order: Order) -> bool:
         """Whether the order is fulfilled as soon as it is paid for, without a word of the provider's."""
         return False
