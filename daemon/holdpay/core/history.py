@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from holdpay.core.events import SendStatus
 from holdpay.core.explain import end_words, failure_words, sat
+from holdpay.core.items import ItemKind, texts
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState
 from holdpay.core.tables import phase
@@ -55,10 +57,24 @@ def history_line(moment: Moment, before: Order | None) -> str | None:
         parts.append(f"{phase(order)}")
     if before is not None and (new := order.earlier_numbers[len(before.earlier_numbers) :]):
         parts.append(f"the number is +{order.number} now, no longer +{new[-1]}")
+    parts += _what_came(before, order)
     parts += [f"noticed: {note}" for note in moment.notes]
     if order.is_closed and not (before and before.is_closed) and order.end is not None:
         parts.append(f"closed: {end_words(order)}")
     return "; ".join(parts) or None
+
+
+def _what_came(before: Order | None, order: Order) -> list[str]:
+    """What the phase does not tell, without what is in it."""
+    if before is None:
+        return []
+    count = len(texts(order.items, ItemKind.MESSAGE)) - len(texts(before.items, ItemKind.MESSAGE))
+    messages = [] if count < 1 else ["a message came" if count == 1 else f"{count:,} messages came"]
+    words = texts(order.items, ItemKind.SENDING)[len(texts(before.items, ItemKind.SENDING)) :]
+    return messages + [f"the provider says that it {_LAST_WORDS[word]}" for word in words if word in _LAST_WORDS]
+
+
+_LAST_WORDS = {SendStatus.DELIVERED.value: "was delivered", SendStatus.FAILED.value: "failed"}
 
 
 def _event_line(moment: Moment) -> str | None:
