@@ -63,30 +63,44 @@ class Answer:
 def placed(answer: Answer) -> Placed:
     """``/createorder`` and its like, of an order that a hold invoice pays. One without an invoice ('paid' in its place)
     is none of ours."""
-    order_id, payreq = _order_made(answer)
+    body = _object(answer)
+    order_id, payreq = _order_made(body)
+    if not payreq and (reason := _reason(body)):
+        raise _refused(answer, reason)
+    _check_order_id(answer, order_id)
     if len(payreq) > MAX_PAYREQ_CHARS or not _PAYREQ.fullmatch(payreq):
         raise _nonsense(answer, "an order without an invoice")
     return Placed(order_id, payreq)
 
 
 def placed_prepaid(answer: Answer) -> Placed:
-    """``/createorder`` and its like with ``immediate``: 'paid' stands in the place of the invoice."""
-    order_id, payreq = _order_made(answer)
-    if payreq.lower() != "paid":
+    """``/createorder`` and its like with ``immediate``: 'paid', or nothing, stands in the place of the invoice.
+
+    A no that names an order is none that could be relied on: there may be one, and it may be paid for.
+    """
+    try:
+        body = _object(answer)
+    except (ProviderRefused, ProviderUnavailable):
+        if _order_made(fields.body(answer.body).members)[0]:
+            raise _nonsense(answer, "a no that names an order") from None
+        raise
+    order_id, payreq = _order_made(body)
+    if not (order_id or payreq) and (reason := _reason(body)):
+        raise _refused(answer, reason)
+    _check_order_id(answer, order_id)
+    if payreq.lower() not in {"", "paid"}:
         raise _nonsense(answer, "an order that is not paid from the account")
     return Placed(order_id, None)
 
 
-def _order_made(answer: Answer) -> tuple[str, str]:
+def _order_made(body: dict[str, Any]) -> tuple[str, str]:
     """Its id, and what stands in the invoice's place."""
-    body = _object(answer)
-    order_id = fields.text(body.get("orderId")).strip()
-    payreq = fields.text(body.get("payreq")).strip()
-    if not payreq and (reason := _reason(body)):
-        raise _refused(answer, reason)
+    return fields.text(body.get("orderId")).strip(), fields.text(body.get("payreq")).strip()
+
+
+def _check_order_id(answer: Answer, order_id: str) -> None:
     if not _ORDER_ID.fullmatch(order_id):
         raise _nonsense(answer, "an order without a usable id")
-    return order_id, payreq
 
 
 def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:

@@ -73,7 +73,23 @@ def test_a_prepaid_order_is_paid_and_has_no_invoice() -> None:
     assert parse.placed_prepaid(example("createorder_immediate")) == Placed(order_id, None)
 
 
-@pytest.mark.parametrize("payreq", ["lnbc1abc", None, "", "unpaid", True])
+@pytest.mark.parametrize(
+    "beside",
+    [{}, {"payreq": None}, {"payreq": "", "error": "x"}, {"payreq": "PAID"}],
+    ids=["none", "null", "empty", "paid"],
+)
+def test_a_prepaid_order_that_has_an_id_and_no_invoice_was_placed(beside: dict[str, object]) -> None:
+    assert parse.placed_prepaid(answer({"status": "OK", "orderId": "abc123", **beside})) == Placed("abc123", None)
+
+
+@pytest.mark.parametrize("http_status", [200, 400, 429])
+@pytest.mark.parametrize("order_id", ["abc123", "not usable!"])
+def test_a_no_that_names_a_prepaid_order_is_no_sure_one(http_status: int, order_id: str) -> None:
+    with pytest.raises(ProviderProtocolError, match="a no that names an order"):
+        parse.placed_prepaid(answer({"status": "error", "reason": "failed", "orderId": order_id}, http_status))
+
+
+@pytest.mark.parametrize("payreq", ["lnbc1abc", "unpaid", True])
 def test_a_prepaid_order_that_is_not_paid_is_refused(payreq: object) -> None:
     with pytest.raises(ProviderProtocolError, match="not paid from the account"):
         parse.placed_prepaid(answer({"status": "OK", "orderId": "abc", "payreq": payreq}))
