@@ -214,8 +214,8 @@ def test_the_number_of_messages_has_a_bound_which_is_noted() -> None:
 
 
 def test_a_rental_whose_record_lnd_lost_goes_on_to_its_end() -> None:
-    lost = (ev.PaymentNotFound(), *((s, looked(900_000)) for s in (1, 2, 2 + POLICY.prove_absent_s)))
-    found = run(of(RENTAL, NUMBER, number="447700900123"), *lost)
+    gone = run(of(RENTAL, NUMBER, number="447700900123"), ev.PaymentNotFound())
+    found = run(gone, *((at_s, looked(900_000)) for at_s in (1, 2, 2 + POLICY.prove_absent_s)))
     assert (found.state, found.htlc, found.is_closed) == (DELIVERED, HtlcState.GONE, False)
     assert found.spent_msat > 0
     assert run(found, (2 * WEEK_S + LONGER_S, ev.TimePassed())).end is End.FULFILLED

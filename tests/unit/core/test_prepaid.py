@@ -85,7 +85,8 @@ def test_a_clear_no_spends_nothing_and_may_be_tried_again_with_a_new_intent() ->
     closed = run(prepaid(REQUESTED), INTENT, NO)
     assert (closed.end, closed.spent_msat) == (End.PROVIDER_REFUSED, 0)
     again = run(prepaid(REQUESTED), INTENT, ev.PlacingFailed("429", may_retry=True, wait_s=30))
-    assert (again.is_closed, again.spent_msat, duties(again)) == (False, 0, {Duty.PLACE})
+    assert (again.is_closed, again.spent_msat) == (False, 0)
+    assert duties(again) == {Duty.PLACE}
     assert run(again, (31, INTENT), (31, TAKEN)).state is PAID
 
 
@@ -126,7 +127,8 @@ def test_two_words_of_one_process_are_needed() -> None:
 
 def test_an_order_that_is_over_gives_its_price_back_to_the_account() -> None:
     over = run(prepaid(PAID, CHARGED), replied(paid=True, error="No available number"))
-    assert (over.is_closed, over.spent_msat, duties(over)) == (False, 2_000_000, {Duty.POLL})
+    assert (over.is_closed, over.spent_msat) == (False, 2_000_000)
+    assert duties(over) == {Duty.POLL}
     late_s = POLICY.close_unpaid_after_s
     assert not run(over, (late_s - 1, ev.TimePassed())).is_closed
     found = run(over, (late_s, replied(NOW_MS + late_s * S, paid=True, error="No available number")))
