@@ -494,6 +494,45 @@ async def test_nobody_listening_is_unavailable_and_says_what_to_look_at() -> Non
     assert caught.value.retry_after_s is None
 
 
+async def placing_that_fails(client: Sms4Sats) -> ProviderUnavailable:
+    with pytest.raises(ProviderUnavailable) as caught:
+        await client.place(USA_OPENAI)
+    return caught.value
+
+
+async def test_an_order_that_could_not_be_sent_was_turned_away() -> None:
+    async with raw_server(UNPAID) as server:
+        url = server.url
+    async with connected(url) as client:
+        assert (await placing_that_fails(client)).is_turned_away
+
+
+async def test_an_order_is_turned_away_if_the_time_runs_out_while_connecting() -> None:
+    async with against(never, timeout_s=0.3) as (client, server):
+        tls_url = server.url.replace("http://", "https://")
+        async with connected(tls_url, timeout_s=0.3) as shaking_hands:
+            assert (await placing_that_fails(shaking_hands)).is_turned_away
+        assert not (await placing_that_fails(client)).is_turned_away
+
+
+@pytest.mark.parametrize("answer", [hang_up, cut_off])
+async def test_an_order_that_was_sent_is_not_turned_away_if_the_connection_is_lost(answer: Answerer) -> None:
+    async with against(answer) as (client, _):
+        assert not (await placing_that_fails(client)).is_turned_away
+
+
+async def test_an_order_on_a_kept_connection_is_not_turned_away_if_the_time_runs_out() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) > 1:
+            await never(reader, writer)
+        writer.write(UNPAID)
+
+    async with against(answer, timeout_s=0.3) as (client, server):
+        await client.order_status(ORDER_ID, HELD)
+        assert not (await placing_that_fails(client)).is_turned_away
+        assert server.connection_count == 1
+
+
 async def test_a_canceled_poll_frees_its_connection() -> None:
     async with against(never) as (client, server):
         for _ in range(3):

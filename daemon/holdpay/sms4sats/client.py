@@ -74,6 +74,8 @@ KEEP_ALIVE_S: Final = 30
 
 KEY_HEADER: Final = "X-API-Key"
 
+_CONNECTING: Final = ("connection.connect_tcp.", "connection.start_tls.")
+"""Of httpcore's events, those before anything is sent; through a proxy it names others, which say less."""
 _LOST_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 """The answer never began, or was cut off: mostly a kept connection that the server had closed meanwhile."""
 
@@ -280,16 +282,22 @@ class Sms4Sats:
     async def _exchange(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
         """One answer, up to ``tries`` times if the connection fails. Raises ProviderError only."""
         retrying = self._retrying(retry_if_exception_type(_LOST_CONNECTION), tries)
+        progress = _Progress()
+        request.extensions["trace"] = progress.note
         try:
             answer: Answer = await retrying(self._transfer, request, max_bytes)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise ProviderUnavailable(
-                f"sms4sats did not answer within {self._settings.timeout_s:g} s. Try again later."
+                f"sms4sats did not answer within {self._settings.timeout_s:g} s. Try again later.",
+                is_turned_away=progress.is_connecting,
             ) from error
         except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
             why = f" ({parse.without_digits(parse.one_line(str(error)))})" if str(error) else ""
-            raise ProviderUnavailable(f"sms4sats cannot be reached{why}. {_advice(str(error))}") from error
+            raise ProviderUnavailable(
+                f"sms4sats cannot be reached{why}. {_advice(str(error))}",
+                is_turned_away=isinstance(error, httpx.ConnectError),
+            ) from error
         self._answered_at_ms = self._clock.now_ms()
         return answer
 
@@ -325,6 +333,16 @@ class Sms4Sats:
                 await response.aclose()
         retry_after_s = retry_after(response.headers.get("Retry-After", ""), self._clock.now_ms())
         return Answer(response.status_code, body, retry_after_s)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a request is, as httpcore traces it. ``is_connecting``: nothing of it was sent for sure."""
+
+    is_connecting: bool = False
+
+    async def note(self, event: str, info: object) -> None:
+        self.is_connecting = event.startswith(_CONNECTING)
 
 
 def _without_key(answer: Answer, request: httpx.Request) -> Answer:
