@@ -20,8 +20,10 @@ from holdpay.config import Settings, read_key
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
+from holdpay.engine.hooks import Webhooks
 from holdpay.engine.top_up import TopUp, TopUpRule
 from holdpay.errors import HoldpayError
+from holdpay.listener import Listener
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
 from holdpay.lock import SocketClaim, StateLock
@@ -44,6 +46,7 @@ DAY_S = 24 * 3600
 ERASE_EVERY_S = 3600
 TELL_SILENT_S = 60
 BALANCE_EVERY_S = 600
+LISTENER_EVERY_S = 10
 
 log = structlog.get_logger()
 
@@ -71,6 +74,8 @@ class _Parts:
     server: RpcServer
     top_up: TopUp | None
     """None: the configuration wants none."""
+    listener: Listener | None
+    """For webhooks. None: they are off."""
 
 
 class _Daemon:
@@ -113,6 +118,12 @@ class _Daemon:
                 tasks.append(
                     Background("top-up", parts.top_up.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
                 )
+            if parts.listener is not None:
+                tasks.append(
+                    Background(
+                        "webhooks", parts.listener.keep, 3 * LISTENER_EVERY_S, self._clock, every_s=LISTENER_EVERY_S
+                    )
+                )
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
             try:
@@ -128,6 +139,7 @@ class _Daemon:
         store.on_commit = self._feed.committed
         provider = Sms4Sats(provider_settings(settings), self._clock, rng)
         stack.push_async_callback(provider.aclose)
+        webhooks = None if settings.webhook.public_url is None else Webhooks(settings.webhook.public_url)
         node = LndNode(lnd_settings(settings), self._clock)
         await node.start()
         stack.push_async_callback(node.close)
@@ -139,7 +151,9 @@ class _Daemon:
             limits=settings.order_limits(),
             clock=self._clock,
             rng=rng,
+            webhooks=webhooks,
         )
+        listener = None if webhooks is None else await self._listen(stack, engine, webhooks)
         directory = KeptDirectory(provider, self._clock, settings.daemon.state_dir)
         provider.on_services = directory.saw_services
         about = About(
@@ -159,7 +173,18 @@ class _Daemon:
             about=about,
         )
         top_up = None if rule is None else TopUp(engine, desk, account, rule)
-        return _Parts(engine, node, account, directory, RpcServer(service), top_up)
+        return _Parts(engine, node, account, directory, RpcServer(service), top_up, listener)
+
+    async def _listen(self, stack: contextlib.AsyncExitStack, engine: Engine, webhooks: Webhooks) -> Listener:
+        listen = self._settings.webhook.listen
+        assert listen is not None
+        if isinstance(listen, Path):
+            stack.enter_context(SocketClaim(listen, key="webhook.listen"))
+        listener = Listener(listen, engine.hint)
+        webhooks.is_up = lambda: listener.is_up
+        await listener.start()
+        stack.push_async_callback(listener.stop)
+        return listener
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""

@@ -106,13 +106,16 @@ class StateLock:
 class SocketClaim:
     """The right to bind a Unix socket. Take it while holding the state lock, and keep it as long as you serve.
 
+    ``key``: what names the path in the configuration.
+
     A context manager. Entering removes a stale socket, and raises AlreadyRunning if the path answers or another process
     claims it, ConfigError if something else is there. gRPC's own bind asks nobody: it unlinks a live socket and takes
     its calls. The lock beside the socket closes the gap between looking and binding.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str = "daemon.socket") -> None:
         self._path = path
+        self._key = key
         self._lock = FileLock(path.with_name(path.name + ".lock"))
 
     def __enter__(self) -> SocketClaim:
@@ -151,7 +154,7 @@ class SocketClaim:
             mode = self._path.lstat().st_mode
             if not stat.S_ISSOCK(mode):
                 raise ConfigError(
-                    [f"daemon.socket: {self._path} exists and is not a socket; move it away, or name another path."]
+                    [f"{self._key}: {self._path} exists and is not a socket; move it away, or name another path."]
                 )
             if _answers(self._path):
                 raise self._taken("")
@@ -163,12 +166,12 @@ class SocketClaim:
 
     def _taken(self, by: str) -> AlreadyRunning:
         return AlreadyRunning(
-            f"Another holdpayd{by} serves {self._path}. Stop it first, or give this one its own daemon.socket."
+            f"Another holdpayd{by} serves {self._path}. Stop it first, or give this one its own {self._key}."
         )
 
     def _unusable(self, error: OSError) -> ConfigError:
         remedy = _remedy(error, self._path.parent)
-        return ConfigError([f"daemon.socket: {self._path} cannot be used ({error.strerror}); {remedy}."])
+        return ConfigError([f"{self._key}: {self._path} cannot be used ({error.strerror}); {remedy}."])
 
 
 def _answers(path: Path) -> bool:

@@ -41,6 +41,8 @@ WITHOUT_DEFAULT = {
     "provider.top_up_amount_sat",
     "provider.top_up_below_sat",
     "provider.warn_balance_below_sat",
+    "webhook.listen",
+    "webhook.public_url",
 }
 MACAROON = b"\x02\x01\x03lnd"
 
@@ -349,6 +351,72 @@ def test_a_socket_path_that_the_kernel_cannot_take_is_refused(read: Load) -> Non
 @pytest.mark.parametrize(("path", "wanted"), [("/a\\u0000b", "character"), ("/a%20b", "%"), ("", "path in quotes")])
 def test_a_socket_path_that_would_be_read_otherwise_is_refused(read: Load, path: str, wanted: str) -> None:
     assert wanted in problem(read, f'[daemon]\nsocket = "{path}"')
+
+
+# --- webhooks ---
+
+
+HOOKED = '[webhook]\nlisten = "{}"\npublic_url = "{}"'
+PUBLIC_URL = "https://pay.example.org/holdpay"
+
+
+def test_webhooks_are_off_by_default(read: Load) -> None:
+    assert (read("").webhook.listen, read("").webhook.public_url) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("listen", "wanted"),
+    [
+        ("127.0.0.1:8780", "127.0.0.1:8780"),
+        ("[::1]:8780", "[::1]:8780"),
+        ("localhost:8780", "localhost:8780"),
+        ("/run/x/hook.sock", Path("/run/x/hook.sock")),
+    ],
+)
+def test_webhooks_come_to_an_address_or_a_socket(read: Load, listen: str, wanted: str | Path) -> None:
+    loaded = read(HOOKED.format(listen, f"{PUBLIC_URL}/"))
+    assert (loaded.webhook.listen, loaded.webhook.public_url) == (wanted, PUBLIC_URL)
+    assert loaded.warnings() == []
+
+
+def test_the_socket_for_webhooks_starts_at_the_folder_of_the_configuration(read: Load, folder: Path) -> None:
+    assert read(HOOKED.format("./hook.sock", PUBLIC_URL)).webhook.listen == folder / "hook.sock"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('listen = "127.0.0.1:8780"', "webhook.public_url is missing: give the URL"),
+        (f'public_url = "{PUBLIC_URL}"', "webhook.listen is missing: give the address"),
+        (f'listen = "8780"\npublic_url = "{PUBLIC_URL}"', "webhook.listen must be host:port, like"),
+        (f'listen = "hook.sock"\npublic_url = "{PUBLIC_URL}"', "webhook.listen must be host:port, like"),
+        (f'listen = "[:::1]:80"\npublic_url = "{PUBLIC_URL}"', "webhook.listen has no IPv6 address"),
+        (f'listen = 8780\npublic_url = "{PUBLIC_URL}"', "webhook.listen must be host:port, like"),
+        (f'listen = "/{"s" * 107}"\npublic_url = "{PUBLIC_URL}"', "webhook.listen is 108 bytes long"),
+        ('listen = "a:1"\npublic_url = "http://pay.example.org"', "webhook.public_url must begin with https://"),
+        ('listen = "a:1"\npublic_url = "https://u:p@pay.example.org"', "webhook.public_url must be the bare base URL"),
+        ('listen = "a:1"\npublic_url = "https://päy.example.org"', "webhook.public_url must have at most 1024"),
+        (f'listen = "a:1"\npublic_url = "https://{"x" * 1017}"', "webhook.public_url must have at most 1024"),
+        ('listen = "a:1"\npublic_url = 3', "webhook.public_url must be text in quotes"),
+    ],
+)
+def test_half_of_a_webhook_and_a_wrong_one_are_refused(read: Load, text: str, wanted: str) -> None:
+    assert problem(read, f"[webhook]\n{text}").startswith(wanted)
+
+
+@pytest.mark.parametrize(
+    ("listen", "public_url", "wanted"),
+    [
+        ("0.0.0.0:8780", PUBLIC_URL, "webhook.listen is 0.0.0.0:8780, where other machines may reach it"),
+        ("[::]:8780", PUBLIC_URL, "webhook.listen is [::]:8780, where other machines may reach it"),
+        ("127.0.0.1:8780", "http://127.0.0.1:8780", "webhook.public_url begins with http://"),
+    ],
+)
+def test_a_webhook_that_is_too_open_or_that_nobody_reaches_is_warned_of(
+    read: Load, listen: str, public_url: str, wanted: str
+) -> None:
+    (warning,) = read(HOOKED.format(listen, public_url)).warnings()
+    assert warning.startswith(wanted)
 
 
 # --- the files it names ---

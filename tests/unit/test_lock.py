@@ -142,6 +142,14 @@ def test_a_socket_that_answers_is_left_alone(path: Path, server: socket.socket) 
     assert path.lstat().st_ino == inode
 
 
+def test_the_key_that_names_a_socket_is_told(path: Path, server: socket.socket, tmp_path: Path) -> None:
+    with pytest.raises(AlreadyRunning, match=r"or give this one its own webhook\.listen\."):
+        SocketClaim(path, key="webhook.listen").__enter__()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^webhook\.listen: .* is not a socket"):
+        SocketClaim(tmp_path / "file", key="webhook.listen").__enter__()
+
+
 def test_a_socket_with_a_full_backlog_is_not_stale(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdpay.lock._CONNECT_TIMEOUT_S", 0.01)
     clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]

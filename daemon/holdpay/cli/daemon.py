@@ -34,7 +34,7 @@ class DaemonExit(IntEnum):
     INVARIANT = 70
     STORE = 74
     ALREADY_RUNNING = 75
-    """Another daemon may end; then the next start succeeds."""
+    """Another daemon, or what listens where we would, may end; then the next start succeeds."""
     CONFIG = 78
 
 
@@ -48,7 +48,7 @@ Exit codes:
   2   the command line cannot be understood
   70  holdpay contradicted itself and stopped before doing harm
   74  the database could not be written
-  75  another holdpayd uses the state directory or the socket
+  75  another holdpayd uses the state directory or the socket, or webhook.listen is taken
   78  the configuration cannot be used; everything wrong with it is listed
 """,
 )
@@ -127,6 +127,8 @@ def _summary(path: Path, settings: Settings) -> Iterable[str]:
         yield f"          API key {provider.api_key_file}"
     yield f"state     {settings.daemon.state_dir}"
     yield f"socket    {settings.daemon.socket}"
+    if settings.webhook.listen:
+        yield f"webhooks  {settings.webhook.listen}, reached as {settings.webhook.public_url}"
     yield (
         f"limits    {limits.max_open_orders:,} open orders, {limits.max_pending_sat:,} sat pending,"
         f" {limits.max_spend_per_day_sat:,} sat a day, {settings.payment.max_price_sat:,} sat an order"

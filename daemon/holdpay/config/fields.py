@@ -21,6 +21,7 @@ from holdpay.recipients import lightning_address
 
 MAX_SOCKET_PATH_BYTES = 107
 """What sockaddr_un holds, without the closing NUL (unix(7))."""
+MAX_PUBLIC_URL_CHARS = 1024
 MAX_FILE_BYTES = 64 * 1024
 CREDENTIAL = "credential:"
 KEY_CREDENTIAL = "api-key"
@@ -80,11 +81,26 @@ def resolve(text: object, info: ValidationInfo) -> Path:
 
 
 def _check_socket(path: Path) -> Path:
+    _check_socket_length(path)
+    if "%" in str(path):
+        raise ValueError("may not contain %, which gRPC reads as an escape: choose another path")
+    return path
+
+
+def _check_socket_length(path: Path) -> None:
     length = len(os.fsencode(path))
     if length > MAX_SOCKET_PATH_BYTES:
         raise ValueError(f"is {length} bytes long, and a socket's path may have {MAX_SOCKET_PATH_BYTES}: shorten it")
-    if "%" in str(path):
-        raise ValueError("may not contain %, which gRPC reads as an escape: choose another path")
+
+
+def _resolve_listen(text: object, info: ValidationInfo) -> str | Path:
+    """An address as "host:port", or the path of a socket: it has a slash in it."""
+    if not isinstance(text, str) or "/" not in text:
+        if not isinstance(text, str) or not _is_host_and_port(text):
+            raise ValueError('must be host:port, like "127.0.0.1:8780", or a socket\'s path with a slash in it')
+        return _check_address(text)
+    path = resolve(text, info)
+    _check_socket_length(path)
     return path
 
 
@@ -193,9 +209,14 @@ def _read_named(path: Path) -> tuple[bytes, os.stat_result]:
         raise ValueError(f"names {path}, {error}") from None
 
 
+def _is_host_and_port(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 0 < int(match["port"]) < 65536
+
+
 def _check_address(text: str) -> str:
     match = _ADDRESS.fullmatch(text)
-    if match is None or not 0 < int(match["port"]) < 65536:
+    if match is None or not _is_host_and_port(text):
         raise ValueError('must be host:port without a scheme, like "127.0.0.1:10009" or "[::1]:10009"')
     if match["v6"]:
         try:
@@ -213,11 +234,17 @@ def _check_host(text: str) -> str:
 
 def _check_base_url(text: str) -> str:
     url = _split_url(text, ("https", "http"))
-    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ValueError("must begin with https://; plain http:// is for a server on this machine only")
     if url.username is not None or url.query or url.fragment:
         raise ValueError("must be the bare base URL: leave out user, query and fragment")
     return text.rstrip("/")
+
+
+def _check_public_url(text: str) -> str:
+    if len(text) > MAX_PUBLIC_URL_CHARS or not text.isascii():
+        raise ValueError(f"must have at most {MAX_PUBLIC_URL_CHARS} characters, all ASCII: encode or shorten it")
+    return _check_base_url(text)
 
 
 def _check_proxy(text: str) -> str:
@@ -245,7 +272,8 @@ def _split_url(text: str, schemes: tuple[str, ...]) -> SplitResult:
     return url
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine, as far as its name says."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -266,5 +294,8 @@ Ref = Annotated[str, AfterValidator(_check_ref)]
 Address = Annotated[str, AfterValidator(_check_address)]
 HostName = Annotated[str, AfterValidator(_check_host)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
+Listen = Annotated[str | Path, BeforeValidator(_resolve_listen)]
+"""A Path is of a Unix socket."""
 ProxyUrl = Annotated[str, AfterValidator(_check_proxy)]
 Pubkey = Annotated[str, BeforeValidator(_check_pubkey)]

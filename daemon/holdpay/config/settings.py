@@ -14,12 +14,15 @@ from holdpay.config.fields import (
     BaseUrl,
     HostName,
     KeyFile,
+    Listen,
     MacaroonFile,
     ProxyUrl,
     Pubkey,
+    PublicUrl,
     Ref,
     SocketPath,
     credential_key,
+    is_loopback,
 )
 from holdpay.core.policy import Policy, Strictness
 from holdpay.log import Format, Level
@@ -120,6 +123,21 @@ class ProviderSection(_Section):
         return self
 
 
+class WebhookSection(_Section):
+    """Where the provider hints at news of SMS and e-mails. Off without both keys."""
+
+    listen: Listen | None = None
+    public_url: PublicUrl | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> WebhookSection:
+        if self.listen is not None and self.public_url is None:
+            raise ValueError("public_url is missing: give the URL under which the reverse proxy passes webhooks on")
+        if self.public_url is not None and self.listen is None:
+            raise ValueError("listen is missing: give the address to which the reverse proxy passes webhooks on")
+        return self
+
+
 class PaymentSection(_Section):
     """What may be paid, up to which fee, and when to try again."""
 
@@ -181,6 +199,7 @@ class Settings(_Section):
     daemon: DaemonSection = Field(default_factory=DaemonSection)
     lnd: LndSection
     provider: ProviderSection = Field(default_factory=ProviderSection)
+    webhook: WebhookSection = Field(default_factory=WebhookSection)
     payment: PaymentSection = Field(default_factory=PaymentSection)
     polling: PollingSection = Field(default_factory=PollingSection)
     alarms: AlarmsSection = Field(default_factory=AlarmsSection)
@@ -236,7 +255,7 @@ class Settings(_Section):
 
     def warnings(self) -> list[str]:
         """What can be used and is probably not meant; a sentence each."""
-        looks = (_warn_of_times, _warn_of_fees, _warn_of_sums, _warn_of_checks, _warn_of_balance)
+        looks = (_warn_of_times, _warn_of_fees, _warn_of_sums, _warn_of_checks, _warn_of_balance, _warn_of_webhook)
         return [warning for look in looks for warning in look(self)]
 
 
@@ -299,3 +318,19 @@ def _warn_of_balance(settings: Settings) -> list[str]:
         for key, value in wanted.items()
         if value is not None
     ]
+
+
+def _warn_of_webhook(settings: Settings) -> list[str]:
+    listen, public_url = settings.webhook.listen, settings.webhook.public_url or ""
+    found = []
+    if isinstance(listen, str) and not is_loopback(listen.rpartition(":")[0].strip("[]")):
+        found.append(
+            f"webhook.listen is {listen}, where other machines may reach it without TLS;"
+            " use an address of this machine only (127.0.0.1), and a reverse proxy on it."
+        )
+    if public_url.startswith("http://") and settings.provider.base_url.startswith("https://"):
+        found.append(
+            "webhook.public_url begins with http://, and is of this machine only: the provider cannot reach it;"
+            " name the https:// URL of your reverse proxy."
+        )
+    return found

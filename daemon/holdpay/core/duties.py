@@ -173,13 +173,28 @@ _AT_ONCE_S = 0.5
 
 WATCHED_POLL_S = 5.0
 """Somebody waits for what comes after the delivery: a message to a rented number, say."""
+TOLD_POLL_S = 30.0
+"""The provider tells of news by itself: between two requests in case a hint is lost, at least."""
+_HINTED_POLL_S = 1.0
+"""As soon as a hint makes a request after the one before."""
+
+
+def hinted_poll_at_ms(asked_at_ms: int | None, now_ms: int) -> int:
+    """When to ask the provider after a hint that it has news. ``asked_at_ms`` as for ``next_poll_at_ms``."""
+    return now_ms if asked_at_ms is None else max(now_ms, min(asked_at_ms, now_ms) + int(_HINTED_POLL_S * 1000))
 
 
 def next_poll_at_ms(
-    order: Order, asked_at_ms: int | None, policy: Policy, now_ms: int, *, is_watched: bool = False
+    order: Order,
+    asked_at_ms: int | None,
+    policy: Policy,
+    now_ms: int,
+    *,
+    is_watched: bool = False,
+    is_told: bool = False,
 ) -> int:
     """When to ask the provider next; ``asked_at_ms`` is the latest request (None: not asked by this process yet).
-    ``is_watched``: a client follows the order.
+    ``is_watched``: a client follows the order. ``is_told``: the provider hints at news, so that there is no hurry.
 
     A poll comes after a fixed fraction of the time already waited. So what the provider has is seen late by at most
     that fraction of the wait (with bounds), and the number of requests grows with the logarithm of the wait only.
@@ -190,10 +205,10 @@ def next_poll_at_ms(
     asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
     if order.state is OrderState.DELIVERED:
         follow_s = order.spec.follow_poll_s(order, policy, now_ms)
-        wait_ms = int(min(follow_s, WATCHED_POLL_S if is_watched else follow_s) * 1000)
+        wait_ms = int(max(min(follow_s, WATCHED_POLL_S if is_watched else follow_s), _least_s(is_told)) * 1000)
         return now_ms if asked_at_ms is None else asked_at_ms + wait_ms
     if payment is None:
-        return _next_waiting_poll_at_ms(order, order.state_since_ms, asked_at_ms, policy, now_ms)
+        return _next_waiting_poll_at_ms(order, order.state_since_ms, asked_at_ms, policy, now_ms, is_told=is_told)
     is_ended = payment.htlc not in MONEY_MAY_BE_OUT and payment.htlc_since_ms <= now_ms
     if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
         again_ms = 0 if asked_at_ms is None else asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000)
@@ -202,16 +217,23 @@ def next_poll_at_ms(
     if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
         return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
     since_ms = max(order.state_since_ms, payment.htlc_since_ms)
-    return _next_waiting_poll_at_ms(order, since_ms, asked_at_ms, policy, now_ms)
+    return _next_waiting_poll_at_ms(order, since_ms, asked_at_ms, policy, now_ms, is_told=is_told)
 
 
-def _next_waiting_poll_at_ms(order: Order, since_ms: int, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
+def _least_s(is_told: bool) -> float:
+    return TOLD_POLL_S if is_told else 0
+
+
+def _next_waiting_poll_at_ms(
+    order: Order, since_ms: int, asked_at_ms: int | None, policy: Policy, now_ms: int, *, is_told: bool
+) -> int:
     since_ms = min(since_ms, now_ms)
     latest_ms = max(since_ms, asked_at_ms or 0)
     waited_s = (latest_ms - since_ms) / 1000
     max_s = policy.poll_max_s if waited_s < policy.promise_s else policy.poll_late_max_s
     min_s = policy.poll_max_s if order.state is OrderState.CANCELED else policy.poll_min_s
-    return latest_ms + int(min(max(waited_s * policy.poll_fraction, min_s), max_s) * 1000)
+    wait_s = min(max(waited_s * policy.poll_fraction, min_s), max_s)
+    return latest_ms + int(max(wait_s, _least_s(is_told)) * 1000)
 
 
 def _next_license_poll_at_ms(payment: Payment, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:

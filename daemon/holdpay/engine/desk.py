@@ -53,12 +53,13 @@ class Desk:
         return self._engine.request(self._order(asked, quoted, cap_sat))
 
     def _order(self, asked: Asked, quoted: Quoted, cap_sat: int) -> Order:
-        policy, now_ms = self._engine.policy, self._engine.clock.now_ms()
+        policy, now_ms, webhooks = self._engine.policy, self._engine.clock.now_ms(), self._engine.webhooks
         request = Request(
             id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)),
             key=asked.key,
+            # Without a webhook of ours: it is another one each time.
             fingerprint=_fingerprint(asked, quoted.spec),
-            spec=quoted.spec,
+            spec=quoted.spec if webhooks is None else quoted.spec.with_webhook(webhooks.new_url),
             is_prepaid=asked.is_prepaid,
             created_at_ms=now_ms,
         )

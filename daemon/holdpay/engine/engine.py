@@ -28,6 +28,7 @@ from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
+from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
 from holdpay.errors import InvariantViolation, StoreError
@@ -59,7 +60,9 @@ class Engine:
         limits: Limits,
         clock: Clock,
         rng: Random,
+        webhooks: Webhooks | None = None,
     ) -> None:
+        """``webhooks``: where the provider hints at news. None: it is only asked."""
         self.store = store
         self.node = node
         self.provider = provider
@@ -67,12 +70,14 @@ class Engine:
         self.limits = limits
         self.clock = clock
         self.rng = rng
+        self.webhooks = webhooks
         self.on_pass: Callable[[], None] = lambda: None
         self.trouble: Callable[[], str] = lambda: ""
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
         self._open: dict[str, Order] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._watchers: Counter[str] = Counter()
+        self._hinted: set[str] = set()
         self._alarms: set[str] = set()
         self._unreadable: list[str] = []
         self._doubt: tuple[int, int] | None = None
@@ -91,7 +96,7 @@ class Engine:
         for order_id in self._unreadable:
             log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
         for order in self.store.open_orders():
-            self._open[order.id] = order
+            self._opened(order)
             if Duty.POLL in duties(self.apply(order.id, DaemonRestarted())):
                 self._ask_first_until_ms[order.id] = self.clock.now_ms() + ASK_FIRST_S * 1000
             self._reconcile(order.id)
@@ -173,6 +178,11 @@ class Engine:
             self._supervisor.fail(error)
             raise
 
+    def _opened(self, order: Order) -> None:
+        self._open[order.id] = order
+        if self.webhooks is not None:
+            self.webhooks.opened(order)
+
     def _reconcile(self, order_id: str) -> None:
         order = self._open.get(order_id)
         if order is None:
@@ -182,6 +192,9 @@ class Engine:
             del self._open[order_id]
             self._changes.pop(order_id, None)
             self._ask_first_until_ms.pop(order_id, None)
+            self._hinted.discard(order_id)
+            if self.webhooks is not None:
+                self.webhooks.closed(order)
 
     def _announce(self, order_id: str) -> None:
         change = self._changes.pop(order_id, None)
@@ -218,12 +231,38 @@ class Engine:
         """Whether a client follows the order now."""
         return order_id in self._watchers
 
+    def hint(self, secret: str) -> bool:
+        """What came to one of the daemon's webhooks. False: no open order has it."""
+        order_id = None if self.webhooks is None else self.webhooks.find(secret)
+        if order_id is None:
+            return False
+        self.poll_soon(order_id)
+        return True
+
+    def poll_soon(self, order_id: str) -> None:
+        """Somebody hints that the provider has news of an order: it is asked at once, if it is asked at all now."""
+        if order_id in self._open:
+            self._hinted.add(order_id)
+            self._announce(order_id)
+
+    def is_hinted(self, order_id: str) -> bool:
+        """Whether there was a hint since the provider was asked last."""
+        return order_id in self._hinted
+
+    def is_told(self, order: Order) -> bool:
+        """Whether the provider hints at news of the order by itself."""
+        return self.webhooks is not None and self.webhooks.is_told(order)
+
+    def asking(self, order_id: str) -> None:
+        """The provider is being asked: a hint from now on may be about something newer than its answer."""
+        self._hinted.discard(order_id)
+
     def request(self, order: Order) -> Order:
         """Records a new order and begins it, or returns the first one of its key. Raises KeyTaken, LimitExceeded."""
         with self._ending_the_process():
             recorded = self.store.create(order, self.limits, self.clock.now_ms())
         if recorded.id == order.id:
-            self._open[order.id] = recorded
+            self._opened(recorded)
             log.info("order accepted", order_id=order.id, kind=order.spec.kind.value, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
         return recorded

@@ -17,6 +17,7 @@ from holdpay.core.duties import (
     Duty,
     Track,
     duties,
+    hinted_poll_at_ms,
     next_payment_action,
     next_poll_at_ms,
     retrack_at_ms,
@@ -355,8 +356,7 @@ class Performers:
         asked_at_ms: int | None = None
         is_next_in_line = False
         while (order := self._order(order_id, Duty.POLL)) is not None:
-            is_watched = self._engine.is_watched(order_id)
-            at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, self._now_ms(), is_watched=is_watched)
+            at_ms = self._poll_at_ms(order, asked_at_ms)
             if at_ms > self._now_ms() and not is_next_in_line:
                 await self._until(order_id, self._jittered(at_ms))
                 if self._now_ms() < at_ms or self._engine.order(order_id) is not order:
@@ -369,6 +369,12 @@ class Performers:
                 backoff.reset()
             elif not is_next_in_line:
                 await self._back_off(order_id, backoff.next_s())
+
+    def _poll_at_ms(self, order: Order, asked_at_ms: int | None) -> int:
+        now_ms = self._now_ms()
+        is_watched, is_told = self._engine.is_watched(order.id), self._engine.is_told(order)
+        at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, now_ms, is_watched=is_watched, is_told=is_told)
+        return min(at_ms, hinted_poll_at_ms(asked_at_ms, now_ms)) if self._engine.is_hinted(order.id) else at_ms
 
     async def _back_off(self, order_id: str, delay_s: int) -> None:
         """Pauses; not longer than until the HTLC settles."""
@@ -389,6 +395,7 @@ class Performers:
         """One status request. Returns why it was not answered. A pause that the provider asks for is its adapter's."""
         assert order.provider_order_id is not None
         asked_at_ms = self._now_ms()
+        self._engine.asking(order.id)
         try:
             reply = await self._engine.provider.order_status(order.provider_order_id, _urgency(order))
         except ProviderUnavailable as error:

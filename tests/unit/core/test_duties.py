@@ -13,6 +13,7 @@ from holdpay.core.duties import (
     Track,
     Wait,
     duties,
+    hinted_poll_at_ms,
     next_payment_action,
     next_poll_at_ms,
     retrack_at_ms,
@@ -128,6 +129,35 @@ def _poll_s(found: Order, *, asked_s: float | None, at_s: float = 0) -> float:
     """When the next poll is due, in seconds after NOW_MS."""
     asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
     return (next_poll_at_ms(found, asked_at_ms, POLICY, NOW_MS + int(at_s * S)) - NOW_MS) / S
+
+
+@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER])
+@pytest.mark.parametrize("asked_s", [None, 0, 20, 3000])
+def test_an_order_of_which_the_provider_tells_is_asked_about_seldom(state: OrderState, asked_s: float | None) -> None:
+    found, asked_at_ms = pair(state, IN_FLIGHT), None if asked_s is None else NOW_MS + int(asked_s * S)
+    usual_ms, told_ms = (
+        next_poll_at_ms(found, asked_at_ms, POLICY, NOW_MS + 3000 * S, is_told=is_told) for is_told in (False, True)
+    )
+    assert told_ms == max(usual_ms, (asked_at_ms or NOW_MS) + 30 * S)
+    assert (told_ms > usual_ms) == (asked_s != 3000), "a late order is asked about as seldom as ever"
+
+
+def test_what_only_the_provider_s_answer_can_say_is_not_waited_for_longer_when_it_tells() -> None:
+    """That an order is unpaid, and why its HTLC ended, comes by no hint."""
+    unpaid = pair(AWAITING, FAILED)
+    ended = pair(PAID, SETTLED)
+    for found in (unpaid, ended):
+        asked_at_ms = NOW_MS - 10 * S
+        told, usual = (next_poll_at_ms(found, asked_at_ms, POLICY, NOW_MS + S, is_told=told) for told in (True, False))
+        assert told == usual <= NOW_MS + 2 * S
+
+
+@pytest.mark.parametrize(("asked_s", "at_s", "due_s"), [(None, 0, 0), (0, 0, 1), (0, 0.4, 1), (0, 7, 7), (90, 0, 1)])
+def test_a_hint_makes_a_question_at_once_but_a_second_after_the_one_before(
+    asked_s: float | None, at_s: float, due_s: float
+) -> None:
+    asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
+    assert hinted_poll_at_ms(asked_at_ms, NOW_MS + int(at_s * S)) == NOW_MS + due_s * S
 
 
 def _polls(found: Order, for_s: float) -> list[float]:

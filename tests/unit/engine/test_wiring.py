@@ -80,7 +80,13 @@ class _Serving:
 
         async def build_it(stack: contextlib.AsyncExitStack) -> Any:
             return SimpleNamespace(
-                engine=self.engine, node=self.node, account=None, directory=directory, server=_Server(), top_up=None
+                engine=self.engine,
+                node=self.node,
+                account=None,
+                directory=directory,
+                server=_Server(),
+                top_up=None,
+                listener=None,
             )
 
         monkeypatch.setattr(daemon, "_build", build_it)

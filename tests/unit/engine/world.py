@@ -14,6 +14,7 @@ from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.step import Step
 from holdpay.engine.engine import Engine
+from holdpay.engine.hooks import Webhooks
 from holdpay.errors import InvariantViolation, StoreError
 from holdpay.ports import Limits
 from holdpay.store.store import SqliteStore
@@ -51,6 +52,7 @@ class World:
 
     def __init__(self, path: Path, story: Story | None = None, policy: Policy = build.POLICY) -> None:
         self.path = path
+        self.webhooks: Webhooks | None = None
         self.policy = policy
         self.clock = FakeClock()
         self.lnd = FakeLnd(self.clock)
@@ -75,6 +77,7 @@ class World:
             limits=LIMITS,
             clock=self.clock,
             rng=Random(1),
+            webhooks=self.webhooks,
         )
         self.engine.take_over()
         self.running = asyncio.create_task(self.engine.run(), name="engine")

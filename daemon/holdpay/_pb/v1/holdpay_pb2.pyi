@@ -488,7 +488,9 @@ class SmsSpec(_message.Message):
     message: _builtins.str
     """1 to 140 characters."""
     webhook_url: _builtins.str
-    """The provider POSTs there how the sending goes. Absent: nowhere."""
+    """The provider POSTs there how the sending goes. Absent: nowhere, or to the daemon itself if its configuration has
+    [webhook].
+    """
     ref: _builtins.str
     """As CodeSpec.ref."""
     def __init__(
@@ -887,7 +889,7 @@ class SmsBought(_message.Message):
     message: _builtins.str
     """The text. Empty: erased."""
     webhook_url: _builtins.str
-    """As SmsSpec.webhook_url."""
+    """As SmsSpec.webhook_url; the daemon's own too."""
     ref: _builtins.str
     """As CodeBought.ref."""
     def __init__(
@@ -925,7 +927,7 @@ class EmailBought(_message.Message):
     message: _builtins.str
     """The text. Empty: erased."""
     webhook_url: _builtins.str
-    """As SmsSpec.webhook_url."""
+    """As SmsSpec.webhook_url; the daemon's own too."""
     def __init__(
         self,
         *,

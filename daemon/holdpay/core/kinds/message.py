@@ -8,6 +8,7 @@ is assumed: the alarms about a slow one are ours.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -56,6 +57,9 @@ class MessageSpec(Spec):
         if self.webhook_url is not None:
             body["webhookUrl"] = self.webhook_url
         return prepaid(self.path, body) if is_prepaid else Placing(path=self.path, body=body)
+
+    def with_webhook(self, make_url: Callable[[], str]) -> Self:
+        return self if self.webhook_url is not None else replace(self, webhook_url=make_url())
 
     def comes_next(self, order: Order) -> str:
         return "It is sent next, and charged only then."

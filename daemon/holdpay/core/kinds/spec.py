@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from holdpay.core.events import ProviderStatus
 from holdpay.core.items import Item, Keeper
@@ -68,6 +68,15 @@ class Spec(ABC):
     """More may come once it is fulfilled and paid for: see ``is_followed``."""
     may_be_canceled: ClassVar[bool] = False
     """The provider can be asked to cancel what is paid."""
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where the provider tells how it goes. None: nowhere, or the kind has no such thing."""
+        return None
+
+    def with_webhook(self, make_url: Callable[[], str]) -> Self:
+        """The same, telling at a new URL how it goes: if the kind has that, and the client named none of its own."""
+        return self
 
     @property
     @abstractmethod
