@@ -156,14 +156,21 @@ class Performers:
             self._decoder.forget(payreq)
 
     async def _place_prepaid(self, order: Order) -> None:
-        """Commits the intent and places, once: what came of a lost reply is never found out by asking again."""
+        """Commits the intent and places, once: what came of a lost reply is never found out by asking again, and only
+        a balance that was known before can prove it."""
         if order.charge is not None and order.charge.state is ChargeState.INTENDED:
             # A task before this one died at it.
             self._engine.apply(order.id, ev.PlacingFailed("the answer was lost", may_retry=False, is_sure=False))
             return
         async with self._engine.one_charge_at_a_time:
-            balance_sat = await self._balance_sat(order.id)
-            intended = self._engine.apply(order.id, ev.ChargeIntended(balance_sat))
+            try:
+                balance = await self._engine.provider.balance()
+            except ProviderError as error:
+                failed = _placing_failed(error)
+                text = f"the balance of the account is not known: {failed.text}"
+                self._engine.apply(order.id, replace(failed, text=text), raw=_raw(error))
+                return
+            intended = self._engine.apply(order.id, ev.ChargeIntended(balance.balance_sat))
             if intended.charge is not None and intended.charge != order.charge:
                 await self._charge(intended)
                 return
@@ -178,24 +185,20 @@ class Performers:
         else:
             self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
 
-    async def _balance_sat(self, order_id: str) -> int | None:
-        try:
-            return (await self._engine.provider.balance()).balance_sat
-        except ProviderError as error:
-            log.warning("the balance of the account is not known", order_id=order_id, error=error.message)
-            return None
-
     # --- BALANCE ------------------------------------------------------------------------------------------------------
 
     async def _prove_by_balance(self, order_id: str) -> None:
         backoff = Backoff(BALANCE_S)
         while (order := self._order(order_id, Duty.BALANCE)) is not None:
             assert order.charge is not None
-            balance_sat = await self._balance_sat(order_id)
-            if balance_sat is not None:
+            try:
+                balance = await self._engine.provider.balance()
+            except ProviderError as error:
+                log.warning("the balance of the account is not known", order_id=order_id, error=error.message)
+            else:
                 since_ms = order.charge.intended_at_ms - BALANCE_LATE_S * 1000
                 is_alone = not self._engine.has_moved_balance_since(since_ms, besides=order_id)
-                self._engine.apply(order_id, ev.BalanceSeen(balance_sat, is_alone))
+                self._engine.apply(order_id, ev.BalanceSeen(balance.balance_sat, is_alone))
             await self._pause(max(backoff.next_s(), self._engine.policy.prove_absent_s))
 
     # --- DECODE -------------------------------------------------------------------------------------------------------

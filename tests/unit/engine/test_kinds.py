@@ -231,6 +231,35 @@ async def test_only_a_request_that_was_turned_away_is_placed_again(world: World,
     assert charge.state is (ChargeState.CHARGED if is_turned_away else ChargeState.UNKNOWN)
 
 
+async def asked_for_balance_in_vain(world: World, error: HoldpayError) -> str:
+    """A prepaid order that the desk took; then ``/balance`` fails."""
+    order_id = await submit(world, CODE, is_prepaid=True)
+    world.provider.balance_sat = error
+    await world.until(lambda: bool(world.order(order_id).place_count))
+    return order_id
+
+
+async def test_nothing_is_placed_from_an_account_before_its_balance_is_known(world: World) -> None:
+    order_id = await asked_for_balance_in_vain(world, ProviderUnavailable("HTTP 500", raw="oops"))
+    assert (world.order(order_id).charge, world.provider.placings) == (None, [])
+    world.provider.balance_sat = 10_000
+    closed = await world.until_closed(order_id)
+    assert closed.charge is not None
+    assert (closed.end, closed.charge.balance_before_sat) == (End.FULFILLED, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(ProviderUnavailable("HTTP 500"), 3), (ProviderRefused("no such key"), 1)], ids=["500", "no"]
+)
+async def test_an_order_for_an_account_whose_balance_stays_unknown_is_given_up(
+    world: World, error: HoldpayError, tries: int
+) -> None:
+    closed = await world.until_closed(await asked_for_balance_in_vain(world, error))
+    assert (closed.end, closed.charge, closed.place_count) == (End.PROVIDER_REFUSED, None, tries)
+    assert "the balance of the account is not known" in closed.reason
+    assert world.provider.placings == []
+
+
 async def test_a_clear_no_spends_nothing(world: World) -> None:
     world.provider.next_place_errors.append(ProviderRefused("balance too low"))
     closed = await world.until_closed(await submit(world, CODE, is_prepaid=True))
