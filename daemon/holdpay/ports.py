@@ -380,7 +380,7 @@ class MoneyTotals:
     open_orders: int
     """Those that may hold an HTLC or come to hold one."""
     settled_orders: int
-    """Open too, and paid: only the code is awaited."""
+    """Open too, and paid, or charged for all we know: they hold no HTLC."""
     pending_msat: int
     spent_day_msat: int
     """Settled in the last 24 hours; pending is not in it."""
@@ -453,7 +453,8 @@ class OrderStore(Protocol):
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """Whether an order other than ``besides`` had a charge that was intended or changed at or after ``at_ms``, or
         has one whose price may go back unseen (it is open, and delivered nothing), or is an order for money of the
-        account that is open or was closed since. By index."""
+        account that is open or was closed since. Not a charge that is unknown or refused and had the same balance
+        before it as that of ``besides``: if the balance is unmoved, it was not charged either. By index."""
         ...
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]: ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from holdpay.core import duties as core_duties
 from holdpay.core import events as ev
 from holdpay.core import machine
-from holdpay.core.charge import ChargeState
+from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import Dispatch, Duty, Track
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
@@ -303,11 +303,13 @@ class SimDaemon:
     def _has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """As the store says it."""
         others = [order for order in self.orders.values() if order.id != besides]
-        charges = [order.charge for order in others if order.charge is not None]
-        may_return = [order for order in others if not order.is_closed and order.state is not OrderState.DELIVERED]
+        own = self.orders[besides].charge
+        assert own is not None
+        charged = [order for order in others if order.charge is not None and not _is_proven_with(order.charge, own)]
+        charges = [order.charge for order in charged if order.charge is not None]
         funding = [order for order in others if order.spec.kind.value == "fund"]
         is_funded = any(order.closed_at_ms is None or order.closed_at_ms >= at_ms for order in funding)
-        is_returned = any(order.charge is not None for order in may_return)
+        is_returned = any(not order.is_closed and order.state is not OrderState.DELIVERED for order in charged)
         return is_funded or is_returned or any(charge.since_ms >= at_ms for charge in charges)
 
     def _answer(self, key: Key, event: ev.Event, delay_ms: int | None = None) -> None:
@@ -450,6 +452,12 @@ class Stream:
             self._daemon._perform(self._key)
         else:
             self._watch()
+
+
+def _is_proven_with(other: Charge, own: Charge) -> bool:
+    """If the balance is what it was before ``own``, the other was not charged either."""
+    is_open_question = other.state in {ChargeState.UNKNOWN, ChargeState.REFUSED}
+    return is_open_question and other.balance_before_sat == own.balance_before_sat
 
 
 def _event_of(message: LndMessage) -> ev.Event:

@@ -94,29 +94,37 @@ HAS_PROVIDER_ORDER = (
     "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
     " WHERE o.provider_order_id = ? AND o.id <> ?)"
 )
-HAS_MOVED_BALANCE = """
-    SELECT EXISTS (SELECT 1 FROM charges WHERE since_ms >= :at_ms AND order_id <> :besides)
+# If the balance is still what it was, none of those that were asked for at this same balance was charged: two replies
+# that were lost do not keep each other from being proven.
+_MOVES = """
+    NOT (c.state IN ('unknown', 'refused')
+      AND c.balance_before_sat IS (SELECT balance_before_sat FROM charges WHERE order_id = :besides))
+"""
+HAS_MOVED_BALANCE = f"""
+    SELECT EXISTS (SELECT 1 FROM charges c WHERE c.since_ms >= :at_ms AND c.order_id <> :besides AND {_MOVES})
       OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms IS NULL AND id <> :besides)
       OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms >= :at_ms AND id <> :besides)
-"""
+"""  # noqa: S608 - our own words only
 # Its price may go back to the account before anybody says so.
-MAY_MOVE_BALANCE = """
+MAY_MOVE_BALANCE = f"""
     SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_id = o.id
-    WHERE o.closed_at_ms IS NULL AND o.state <> 'delivered' AND o.id <> :besides LIMIT 1
-"""
-# An open order that is settled or charged already counts as spent, not as pending, and holds no HTLC. One that is gone
-# is closed.
+    WHERE o.closed_at_ms IS NULL AND o.state <> 'delivered' AND o.id <> :besides AND {_MOVES} LIMIT 1
+"""  # noqa: S608 - our own words only
+# An open order that is settled or charged, or may be charged, holds no HTLC. What counts as spent is not pending too.
+# One that is gone is closed.
 TOTALS = """
     SELECT count(*) AS all_orders,
-      coalesce(sum(p.htlc IS :settled OR c.state IN (:charged, :returned)), 0) AS settled_orders,
-      coalesce(sum(iif(p.htlc IS :settled OR c.state IS NOT NULL, 0, o.reserved_msat)), 0) AS pending_msat
+      coalesce(sum(p.htlc IS :settled OR c.state IN (:charged, :unknown, :returned)), 0) AS settled_orders,
+      coalesce(sum(iif(p.htlc IS :settled OR c.state <> :refused, 0, o.reserved_msat)), 0) AS pending_msat
     FROM orders o LEFT JOIN payments p ON p.order_id = o.id LEFT JOIN charges c ON c.order_id = o.id
     WHERE o.closed_at_ms IS NULL
 """
 _OF_TOTALS = {
     "settled": HtlcState.SETTLED.value,
     "charged": ChargeState.CHARGED.value,
+    "unknown": ChargeState.UNKNOWN.value,
     "returned": ChargeState.RETURNED.value,
+    "refused": ChargeState.REFUSED.value,
 }
 # What lies more than a day ahead was spent under a wall clock that was wrong.
 SPENT = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"

@@ -219,6 +219,29 @@ async def test_another_charge_meanwhile_makes_the_balance_no_proof(world: World)
     assert not world.order(first).is_closed
 
 
+async def test_two_lost_replies_with_an_unmoved_balance_end(world: World) -> None:
+    for _ in range(2):
+        world.provider.next_place_errors.append(ProviderUnavailable("HTTP 500: unable to save data", raw="x"))
+    for key in ("one", "two"):
+        await submit(world, CODE, key=key, is_prepaid=True)
+    for key in ("one", "two"):
+        found = world.store.find_key(key)
+        assert found is not None
+        assert (await world.until_closed(found.id)).end is End.PROVIDER_REFUSED
+
+
+async def test_orders_of_which_nobody_knows_whether_they_were_charged_block_none_for_an_invoice(world: World) -> None:
+    for n in range(8):
+        world.provider.next_place_errors.append(ProviderUnavailable("HTTP 500: unable to save data", raw="x"))
+        order_id = await submit(world, CODE, key=f"k{n}", is_prepaid=True)
+        await world.until(lambda order_id=order_id: world.order(order_id).charge is not None)  # type: ignore[misc]
+    world.provider.balance_sat = 1_000
+    await asyncio.sleep(48 * 3600)
+    assert len(world.store.open_orders()) == 8
+    closed = await world.until_closed(await submit(world, CODE, key="new"))
+    assert closed.end is End.FULFILLED
+
+
 @pytest.mark.parametrize("is_turned_away", [True, False], ids=["turned away", "failed inside"])
 async def test_only_a_request_that_was_turned_away_is_placed_again(world: World, is_turned_away: bool) -> None:
     error = ProviderUnavailable("Too many requests.", retry_after_s=2, raw="oops", is_turned_away=is_turned_away)

@@ -60,6 +60,36 @@ def test_money_for_the_account_that_is_on_its_way_or_came_since_may_have(
     assert not db.has_moved_balance_since(NOW_MS + 5, besides=asked.id)
 
 
+def asked_for_at(db: SqliteStore, balance_sat: int | None, state: ChargeState, n: int) -> Order:
+    """An order from the account; before it was asked for, this was the balance."""
+    asked = db.create(order(id=f"order{n:05d}", key=f"key-{n}", is_prepaid=True), LIMITS, NOW_MS)
+    charge = Charge(state=state, since_ms=NOW_MS, amount_sat=9, balance_before_sat=balance_sat, intended_at_ms=NOW_MS)
+    commit(db, asked, replace(asked, charge=charge))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("balance_sat", "state", "is_moved"),
+    [
+        (99, ChargeState.UNKNOWN, False),
+        (99, ChargeState.REFUSED, False),
+        (99, ChargeState.INTENDED, True),
+        (99, ChargeState.CHARGED, True),
+        (99, ChargeState.RETURNED, True),
+        (98, ChargeState.UNKNOWN, True),
+        (98, ChargeState.REFUSED, True),
+        (None, ChargeState.UNKNOWN, True),
+    ],
+)
+def test_two_lost_replies_at_the_same_balance_do_not_keep_each_other_from_being_proven(
+    db: SqliteStore, balance_sat: int | None, state: ChargeState, is_moved: bool
+) -> None:
+    first = asked_for_at(db, 99, ChargeState.UNKNOWN, 1)
+    asked_for_at(db, balance_sat, state, 2)
+    assert db.has_moved_balance_since(NOW_MS, besides=first.id) == is_moved
+    assert db.has_moved_balance_since(NOW_MS + 1, besides=first.id) == is_moved, "it is open still"
+
+
 def test_an_order_that_a_hold_invoice_pays_has_not(db: SqliteStore) -> None:
     db.create(order(), LIMITS, NOW_MS)
     assert not db.has_moved_balance_since(NOW_MS, besides="another234")

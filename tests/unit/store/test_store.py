@@ -1133,7 +1133,8 @@ LATER_MS = NOW_MS + HOUR
 def test_an_open_order_whose_price_may_go_back_may_have_moved_the_balance(
     db: SqliteStore, state: OrderState, charged: ChargeState, has_moved: bool
 ) -> None:
-    _create(db, _charged(1, OrderState.REQUESTED, ChargeState.UNKNOWN), _charged(2, state, charged))
+    own = _charged(1, OrderState.REQUESTED, ChargeState.UNKNOWN, balance_before_sat=9_999)
+    _create(db, own, _charged(2, state, charged))
     assert db.has_moved_balance_since(LATER_MS, besides="order00001") is has_moved
 
 

@@ -1973,7 +1973,9 @@ class Money(_message.Message):
     locked_msat: _builtins.int
     """In flight or possibly in flight now."""
     settled_orders: _builtins.int
-    """Paid orders that still wait for what was ordered. They hold no HTLC, and no limit counts them."""
+    """Open orders that are paid, or perhaps paid from the account. They hold no HTLC, and take no place among
+    max_open_orders; what they cost is in spent_day_msat.
+    """
     def __init__(
         self,
         *,
