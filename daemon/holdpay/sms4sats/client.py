@@ -293,7 +293,7 @@ class Sms4Sats:
             ) from error
         except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
-            why = f" ({parse.without_digits(parse.one_line(str(error)))})" if str(error) else ""
+            why = f" ({parse.masked(parse.one_line(str(error)))})" if str(error) else ""
             raise ProviderUnavailable(
                 f"sms4sats cannot be reached{why}. {_advice(str(error))}",
                 is_turned_away=isinstance(error, httpx.ConnectError),

@@ -41,6 +41,7 @@ _COUNTRY_CODE: Final = re.compile(r"[0-9]{1,6}")
 _WEEKS: Final = re.compile(r"[0-9]{1,3}")
 _PRICE: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{0,40})?")
 _DIGITS: Final = re.compile(r"[0-9](?:[ .-]?[0-9]){3,}")
+_ADDRESS: Final = re.compile(r"\S+@\S+")
 _LONG_HEX: Final = re.compile(r"([0-9a-fA-F]{8})[0-9a-fA-F]{24,}")
 
 
@@ -132,7 +133,7 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         messages=found.messages.texts,
         send_status=found.sending.status,
         # Kept for ever, unlike a code or a number.
-        error=without_digits(one_line(error)) or None,
+        error=masked(one_line(error)) or None,
         unread=fields.kept_raw(answer.raw) if found.is_unread else None,
     )
 
@@ -409,14 +410,15 @@ def _text(value: object) -> str:
 
 
 def _reason(body: dict[str, Any]) -> str:
-    """For messages, which get into the log: without runs of digits, which may be a code or a number."""
+    """For messages, which are kept for ever and get into the log."""
     text = one_line(fields.text(body.get("reason")) or fields.text(body.get("error")))
-    return without_digits(text)
+    return masked(text)
 
 
-def without_digits(text: str) -> str:
-    """Four digits in a row and more, separators between them or not, become "…": a code or a phone number."""
-    return _DIGITS.sub("…", text)
+def masked(text: str) -> str:
+    """Four digits in a row and more, separators between them or not, become "…": a code or a phone number. So do the
+    two halves of an e-mail address."""
+    return _DIGITS.sub("…", _ADDRESS.sub("…@…", text))
 
 
 def one_line(text: str) -> str:

@@ -483,6 +483,17 @@ def test_a_page_of_somebody_in_between_is_not_called_a_change_of_the_api(
     assert "API has changed" not in caught.value.message
 
 
+@pytest.mark.parametrize("http_status", [400, 500])
+def test_an_e_mail_address_is_in_no_message(http_status: int) -> None:
+    body = {"status": "error", "reason": "invalid address Satoshi.N@mail.example.com, sorry"}
+    with pytest.raises((ProviderRefused, ProviderUnavailable), match='"invalid address …@… sorry"'):
+        parse.placed(answer(body, http_status))
+
+
+def test_an_e_mail_address_is_in_no_error_of_an_order() -> None:
+    assert parse.order_status(status(error="no mailbox satoshi@example.com")).error == "no mailbox …@…"
+
+
 def test_a_missing_key_is_a_refusal() -> None:
     with pytest.raises(ProviderRefused, match="X-API-Key"):
         parse.order_status(example("balance_no_key", 400))
