@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,6 +47,15 @@ class Item:
 def texts(items: Iterable[Item], kind: ItemKind) -> tuple[str, ...]:
     """Of one kind, oldest first."""
     return tuple(item.text for item in items if item.kind is kind)
+
+
+def stands_in(code: str, message: str) -> bool:
+    """Whether a code is one of the message's words. One of digits only may have letters next to it, since not every
+    language has spaces; what is part of a longer number, or of a longer word, is another."""
+    if code not in message:
+        return False
+    more = "[0-9]" if code.isdecimal() else "[0-9A-Za-z]"
+    return re.search(f"(?<!{more}){re.escape(code)}(?!{more})", message) is not None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from holdpay.core.items import stands_in
+
 MAX_CODE_CHARS: Final = 320
 """Two SMS: what is paid for may come as a whole sentence."""
 MAX_NUMBER_DIGITS: Final = 32
@@ -133,14 +135,17 @@ class Messages:
 
 
 def messages(members: Mapping[str, Any]) -> Messages:
-    """Those of all MESSAGES_NAMES: what stands under a later name and is in a message already is that one."""
+    """Those of all MESSAGES_NAMES: what stands under a later name and is a word, or more, of a message already is that
+    one."""
     texts: list[str] = []
     is_unread = False
     for name in MESSAGES_NAMES:
         rows = members.get(name)
         read = [_message(row) for row in (rows if isinstance(rows, list) else [rows])[:MAX_MESSAGES]]
         is_unread |= any(one.is_unread for one in read) or (isinstance(rows, list) and len(rows) > MAX_MESSAGES)
-        texts += [one.text for one in read if one.text and not any(one.text in earlier for earlier in tuple(texts))]
+        texts += [
+            one.text for one in read if one.text and not any(stands_in(one.text, earlier) for earlier in tuple(texts))
+        ]
     return Messages(tuple(texts[:MAX_MESSAGES]), is_unread or len(texts) > MAX_MESSAGES)
 
 

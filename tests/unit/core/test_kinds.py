@@ -206,6 +206,25 @@ def test_a_code_that_is_in_the_list_is_no_message_of_its_own() -> None:
     assert texts(found.items, ItemKind.MESSAGE) == ("Your code is 123456.",)
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "is_one"),
+    [
+        ("1234", "Call 0712345678 now", False),
+        ("1234", "1234567", False),
+        ("1234", "5551234", False),
+        ("1234", "5551234 is not 1234", True),
+        ("1234", "G-1234.", True),
+        ("1234", "您的验证码1234请勿泄露", True),
+        ("AB12", "xAB123", False),
+        ("AB12", "(AB12)", True),
+        ("a+b", "a+b", True),
+    ],
+)
+def test_a_code_is_that_of_a_message_if_it_is_a_word_of_it(code: str, message: str, is_one: bool) -> None:
+    found = run(rented(), replied(paid=True, code=code, messages=(message,)))
+    assert texts(found.items, ItemKind.MESSAGE) == ((message,) if is_one else (message, code))
+
+
 def test_the_number_of_messages_has_a_bound_which_is_noted() -> None:
     keeper = Keeper((), NOW_MS)
     keeper.messages(str(n) for n in range(MAX_MESSAGES + 5))

@@ -140,6 +140,10 @@ def test_messages_behind_what_cannot_be_read_are_noticed() -> None:
     assert read('{"status":"OK","paid":true,"extra":{"a":,"messages":["1111"]}').unread is not None
 
 
+def test_a_code_that_is_part_of_another_messages_number_is_a_message_of_its_own() -> None:
+    assert status(messages=["Your code is 55512"], codes=["555", "55512"]).messages == ("Your code is 55512", "555")
+
+
 def test_messages_of_all_names_together_are_bounded() -> None:
     first, second = ([f"{start + number}" for number in range(600)] for start in (10_000, 20_000))
     got = status(messages=first, texts=second)
