@@ -188,11 +188,12 @@ class Urgency(StrEnum):
     """Who goes first when the request rate is at its limit."""
 
     CHARGED = "0"
-    """The HTLC settled: the code is there now, and the money is gone."""
+    """The HTLC settled, or the account was charged: the money is gone, and what it bought is not here yet."""
     HELD_WITHOUT_NUMBER = "1"
     AWAITING_CODE = "2"
     LICENSE = "3"
     REFUND = "4"
+    """Also what may come after the delivery: it is in no hurry."""
     NEW = "5"
     """A new order, and what a person looks up. Never waits for the rate, only for a pause."""
 

@@ -160,7 +160,10 @@ class Performers:
         a balance that was known before can prove it."""
         if order.charge is not None and order.charge.state is ChargeState.INTENDED:
             # A task before this one died at it.
-            self._engine.apply(order.id, ev.PlacingFailed("the answer was lost", may_retry=False, is_sure=False))
+            lost = ev.PlacingFailed("the answer was lost", may_retry=False, is_sure=False)
+            if self._engine.apply(order.id, lost).charge == order.charge:
+                # Only in quarantine: what breaks a law is not written, and only a person's word changes it.
+                await self._until(order.id, None)
             return
         async with self._engine.one_charge_at_a_time:
             try:
@@ -366,8 +369,8 @@ class Performers:
                     continue
             asked_at_ms = self._now_ms()
             error = await self._ask(order)
-            # Of what was charged the code is due: it waits in the adapter for the end of the pause, as the first.
-            is_next_in_line = _names_pause(error) and self._is_charged(order_id)
+            # What was charged is due: it waits in the adapter for the end of the pause, as the first.
+            is_next_in_line = _names_pause(error) and self._is_due(order_id)
             if error is None:
                 backoff.reset()
             elif not is_next_in_line:
@@ -380,15 +383,15 @@ class Performers:
         return min(at_ms, hinted_poll_at_ms(asked_at_ms, now_ms)) if self._engine.is_hinted(order.id) else at_ms
 
     async def _back_off(self, order_id: str, delay_s: int) -> None:
-        """Pauses; not longer than until the HTLC settles."""
+        """Pauses; not longer than until it is charged."""
         until_ms = self._now_ms() + delay_s * 1000
-        was_charged = self._is_charged(order_id)
-        while self._now_ms() < until_ms and self._is_charged(order_id) == was_charged:
+        was_due = self._is_due(order_id)
+        while self._now_ms() < until_ms and self._is_due(order_id) == was_due:
             await self._until(order_id, until_ms)
 
-    def _is_charged(self, order_id: str) -> bool:
+    def _is_due(self, order_id: str) -> bool:
         order = self._engine.order(order_id)
-        return order is not None and order.htlc is HtlcState.SETTLED
+        return order is not None and _is_due(order)
 
     def _jittered(self, at_ms: int) -> int:
         now_ms = self._now_ms()
@@ -492,8 +495,15 @@ def _event_of(message: LndMessage) -> ev.Event:
             return ev.TrackingLost(text)
 
 
+def _is_due(order: Order) -> bool:
+    """Whether the money is gone, from the node or from the account, and nothing came for it yet."""
+    is_charged = order.charge is not None and order.charge.state is ChargeState.CHARGED
+    return (is_charged or order.htlc is HtlcState.SETTLED) and order.state is not OrderState.DELIVERED
+
+
 def _urgency(order: Order) -> Urgency:
-    if order.htlc is HtlcState.SETTLED:
+    """What only follows after a delivery, as a rental's next messages for weeks, goes last."""
+    if _is_due(order):
         return Urgency.CHARGED
     if order.is_money_out and order.state in {OrderState.AWAITING_PAYMENT, OrderState.PAID}:
         return Urgency.HELD_WITHOUT_NUMBER

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from holdpay.core.events import ProviderStatus
+from holdpay.core.charge import ChargeState
+from holdpay.core.duties import Duty
+from holdpay.core.events import Event, ProviderStatus
+from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.engine.wanted import Asked, CodeWanted, RentalWanted
 from holdpay.errors import ProviderUnavailable
 from holdpay.ports import Reply, Urgency
 from holdpay.sms4sats.rate import RateLimiter
 from tests.fakes import Send, Story
-from tests.unit.build import POLICY
+from tests.unit.build import POLICY, payment, prepaid, quarantined
+from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
 HOUR_S = 3600
@@ -108,6 +114,31 @@ async def test_after_each_pause_that_the_provider_asks_for_the_order_that_was_ch
     assert 9 <= len(sent) <= 10, "the gate alone says when"
 
 
+FROM_THE_ACCOUNT = CodeWanted(country="Russia", service="OpenAI")
+
+
+async def test_a_code_that_the_account_paid_for_is_the_probe_and_a_rental_that_goes_on_is_not(world: World) -> None:
+    sent = _gated(world)
+    world.provider.story = NEVER
+    desk = desk_of(world.engine)
+    rental = await desk.submit(Asked(key="rental"), RentalWanted(country="Russia"))
+    await world.until(lambda: world.order(rental.id).state is OrderState.PAID)
+    world.theirs.status = replace(world.theirs.status, number="447700900123")
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    await world.until(lambda: world.order(rental.id).state is OrderState.DELIVERED)
+    sent.clear()
+    await asyncio.sleep(HOUR_S)
+    assert {urgency for _, urgency in sent} == {Urgency.REFUND}
+    code = await desk.submit(Asked(key="code", is_prepaid=True), FROM_THE_ACCOUNT)
+    await world.until(lambda: world.order(code.id).state is OrderState.PAID)
+    world.provider.status_error = ProviderUnavailable("Too many requests.", retry_after_s=30)
+    await asyncio.sleep(60)
+    sent.clear()
+    await asyncio.sleep(300)
+    assert {urgency for _, urgency in sent} == {Urgency.CHARGED}
+    assert 9 <= len(sent) <= 10, "the gate alone says when"
+
+
 async def test_an_order_that_is_charged_while_it_backs_off_is_asked_about_at_once(world: World) -> None:
     sent = _gated(world)
     order_id = await _held(world)
@@ -121,6 +152,24 @@ async def test_an_order_that_is_charged_while_it_backs_off_is_asked_about_at_onc
     settled_s = world.now_s
     await world.until(lambda: sent[-1][1] is Urgency.CHARGED)
     assert sent[-1][0] - settled_s < 2
+
+
+async def test_an_order_in_quarantine_that_was_being_placed_and_is_damaged_is_no_hot_loop(world: World) -> None:
+    damaged = replace(quarantined(prepaid(OrderState.REQUESTED, ChargeState.INTENDED)), payment=payment())
+    applied = 0
+
+    def apply(order_id: str, event: Event, raw: str | None = None) -> Order:
+        nonlocal applied
+        applied += 1
+        assert applied < 1000, "without a pause"
+        return damaged
+
+    world.engine.order = lambda order_id: damaged  # type: ignore[method-assign]
+    world.engine.apply = apply  # type: ignore[method-assign]
+    placing = asyncio.create_task(world.engine._performers.perform(damaged.id, Duty.PLACE))
+    await asyncio.sleep(60)
+    assert (applied, placing.done()) == (1, False)
+    placing.cancel()
 
 
 async def test_a_provider_that_names_no_real_pause_is_no_hot_loop(world: World) -> None:
