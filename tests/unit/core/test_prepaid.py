@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 
 from holdpay.core import events as ev
@@ -267,7 +265,7 @@ def test_quarantine_ends_by_a_person_only(state: OrderState, charged: ChargeStat
     assert run(aside, Resolved(Resolution.WRITTEN_OFF, by="ann", why="")).is_closed
 
 
-@pytest.mark.parametrize(("state", "charged"), product([PAID, NUMBER], [CHARGED]))
+@pytest.mark.parametrize(("state", "charged"), [(PAID, CHARGED), (NUMBER, CHARGED)])
 def test_the_provider_is_asked_as_for_a_held_order(state: OrderState, charged: ChargeState) -> None:
     found = prepaid(state, charged)
     assert next_poll_at_ms(found, NOW_MS, POLICY, NOW_MS) == NOW_MS + 2 * S
