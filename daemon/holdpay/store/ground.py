@@ -186,6 +186,7 @@ INDEXES: Final = (
     "CREATE INDEX journal_order ON journal (order_id, cursor)",
     # What the limits count as spent.
     "CREATE INDEX ledger_spent ON ledger (at_ms, msat) WHERE what = 'spend'",
+    "CREATE INDEX ledger_order_spent ON ledger (order_id) WHERE what = 'spend'",
 )
 
 TRIGGERS: Final = (

@@ -129,6 +129,8 @@ _OF_TOTALS = {
 # What lies more than a day ahead was spent under a wall clock that was wrong.
 SPENT = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"
 
+SPENT_AT = "SELECT at_ms FROM ledger WHERE order_id = ? AND what = 'spend' ORDER BY id DESC LIMIT 1"
+
 
 class SqliteStore:
     """One connection, for one thread. ``on_commit`` is called after each commit with its cursor and order."""
@@ -207,9 +209,13 @@ class SqliteStore:
         self._write_payment(before, after, of_payment(changed), attempts)
         self._write_charge(before, after, of_charge(changed))
         self._write_items(() if before is None else before.items, after, cursor)
-        for what, msat, at_ms in entries(before, after, now_ms):
+        for what, msat, at_ms in entries(before, after, lambda: self._spent_at_ms(after.id), now_ms):
             self._conn.execute(_INSERT_LEDGER, (after.request.id, after.id, what, msat, at_ms))
         return cursor
+
+    def _spent_at_ms(self, order_id: str) -> int | None:
+        found = self._conn.execute(SPENT_AT, (order_id,)).fetchone()
+        return None if found is None else found[0]
 
     def _write_payment(self, before: Order | None, after: Order, changed: Row, attempts: Iterable[Attempt]) -> None:
         payment = after.payment

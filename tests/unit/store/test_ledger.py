@@ -12,12 +12,13 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.step import Step
 from holdpay.ports import Limits
 from holdpay.store.store import DAY_MS, SqliteStore
-from tests.unit.build import HOUR, NOW_MS, order, pair
+from tests.unit.build import HOUR, NOW_MS, POLICY, order, pair
 
 LIMITS = Limits(max_open_orders=9, max_pending_sat=10**6, max_spend_per_day_sat=10**6)
 
@@ -95,6 +96,37 @@ def test_a_charge_that_is_taken_back_gives_no_room_for_more_than_a_day_may_cost(
     assert db.totals(later_ms).spent_day_msat == 2_001_002
     assert db.totals(NOW_MS + 1).spent_day_msat == 0
     assert ("spend", -1_500_000, NOW_MS) in booked(db)
+
+
+def test_a_spend_that_is_corrected_after_the_clock_was_set_back_frees_nothing_of_todays_limit(db: SqliteStore) -> None:
+    ahead_ms = NOW_MS + 2 * DAY_MS
+    times = {"created_at_ms": ahead_ms, "state_since_ms": ahead_ms, "place_at_ms": ahead_ms}
+    now = db.create(order(is_prepaid=True, pay_by_ms=ahead_ms + HOUR, **times), LIMITS, ahead_ms)
+    events: list[tuple[ev.Event, int]] = [
+        (ev.ChargeIntended(10_000), ahead_ms),
+        (ev.DaemonRestarted(), NOW_MS),
+        (ev.BalanceSeen(10_000, is_alone=True), NOW_MS + 1_000),
+        (ev.BalanceSeen(10_000, is_alone=True), NOW_MS + 40_000),
+    ]
+    for event, at_ms in events:
+        step = decide(now, event, POLICY, at_ms)
+        db.commit(now, event, step, None, at_ms)
+        now = step.order
+    assert now.is_closed
+    for at_ms in (NOW_MS + 50_000, ahead_ms + 1):
+        assert db.totals(at_ms).spent_day_msat == 0
+
+
+def test_a_second_spend_of_an_order_is_booked_when_it_was_and_corrected_there(db: SqliteStore) -> None:
+    now = db.create(order(is_prepaid=True), LIMITS, NOW_MS)
+    for n in range(2):
+        at_ms = NOW_MS + n * DAY_MS
+        intended = replace(charge(ChargeState.UNKNOWN, at_ms), intended_at_ms=at_ms)
+        now = commit(db, now, replace(now, charge=intended), at_ms)
+        now = commit(db, now, replace(now, charge=replace(intended, state=ChargeState.REFUSED)), at_ms + HOUR)
+    spends = [(msat, at_ms) for what, msat, at_ms in booked(db) if what == "spend"]
+    later_ms = NOW_MS + DAY_MS
+    assert spends == [(1_500_000, NOW_MS), (-1_500_000, NOW_MS), (1_500_000, later_ms), (-1_500_000, later_ms)]
 
 
 @pytest.mark.parametrize("state", ChargeState)

@@ -93,6 +93,7 @@ QUERIES = {
     "the provider's order": (store.HAS_PROVIDER_ORDER, ("x", "y")),
     "what may have moved the balance": (store.HAS_MOVED_BALANCE, BOUND),
     "what was spent": (store.SPENT, (1, 2)),
+    "when an order's price was spent": (store.SPENT_AT, ("x",)),
     "what is to erase": (erasing.SELECT_TO_ERASE, (1, 5)),
     **{f"erasing: {sql[:20]}": (sql, BOUND) for sql in erasing.ERASE},
 }
