@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from holdpay.core.events import Event, ProviderStatus
-from holdpay.core.kinds.spec import Placing
+from holdpay.core.kinds.spec import KindName, Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.states import End
@@ -440,6 +440,10 @@ class OrderStore(Protocol):
 
     def quarantine_unreadable(self, now_ms: int) -> list[str]:
         """Marks the open orders whose row makes no sense as quarantined. Returns the ids of all, oldest first."""
+        ...
+
+    def has_open(self, kind: KindName) -> bool:
+        """Whether an order of this kind is open, also one whose row makes no sense. By index."""
         ...
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]: ...

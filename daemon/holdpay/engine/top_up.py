@@ -68,9 +68,8 @@ class TopUp:
 
     def _has_begun_one(self) -> bool:
         """Whether an order for money of the account is open, or one of ours was made lately."""
-        fund = KindName.FUND.value
-        if self._engine.store.list_orders(OrderFilter(kind=fund, open_only=True, limit=1)):
+        if self._engine.store.has_open(KindName.FUND):
             return True
         since_ms = self._engine.clock.now_ms() - EVERY_S * 1000
-        lately = self._engine.store.list_orders(OrderFilter(kind=fund, created_from_ms=since_ms))
+        lately = self._engine.store.list_orders(OrderFilter(kind=KindName.FUND.value, created_from_ms=since_ms))
         return any(order.request.key.startswith(KEY_PREFIX) for order in lately)

@@ -12,6 +12,7 @@ import structlog
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import Event
 from holdpay.core.items import Item
+from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Request
 from holdpay.core.states import HtlcState
@@ -90,6 +91,7 @@ OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
 BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE key = ?)"
 BY_ID = "WHERE o.id = ?"
 BY_PREFIX = "WHERE o.id >= ? AND o.id < ? LIMIT 2"
+HAS_OPEN = "SELECT EXISTS (SELECT 1 FROM orders WHERE kind = ? AND closed_at_ms IS NULL)"
 HAS_PROVIDER_ORDER = (
     "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
     " WHERE o.provider_order_id = ? AND o.id <> ?)"
@@ -311,6 +313,10 @@ class SqliteStore:
     def open_orders(self) -> list[Order]:
         """See OrderStore."""
         return self._select(OPEN)
+
+    def has_open(self, kind: KindName) -> bool:
+        """See OrderStore."""
+        return bool(self._one(HAS_OPEN, kind.value))
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]:
         """Newest first."""

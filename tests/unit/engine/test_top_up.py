@@ -48,6 +48,17 @@ async def test_as_long_as_one_is_open_no_other_is_made(world: World) -> None:
     assert len(orders(world)) == 1
 
 
+async def test_one_that_is_open_and_cannot_be_read_is_begun_too(world: World) -> None:
+    top_up = top_up_of(world)
+    world.provider.balance_sat = 0
+    await top_up.look()
+    await world.until(lambda: orders(world)[0].htlc is HtlcState.IN_FLIGHT)
+    await asyncio.sleep(2 * EVERY_S)
+    world.store._conn.execute("UPDATE orders SET state = 'nonsense'")
+    await top_up.look()
+    assert world.store._one("SELECT count(*) FROM orders") == 1
+
+
 async def test_a_balance_that_does_not_show_what_was_paid_is_no_reason_to_pay_again_and_again(world: World) -> None:
     top_up = top_up_of(world)
     world.provider.balance_sat = 0

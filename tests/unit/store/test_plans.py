@@ -92,6 +92,7 @@ QUERIES = {
     "what changed up to a row": (journal.SELECT_CHANGES, ("x", 5)),
     "the provider's order": (store.HAS_PROVIDER_ORDER, ("x", "y")),
     "what may have moved the balance": (store.HAS_MOVED_BALANCE, BOUND),
+    "whether an order of a kind is open": (store.HAS_OPEN, ("x",)),
     "what was spent": (store.SPENT, (1, 2)),
     "when an order's price was spent": (store.SPENT_AT, ("x",)),
     "what is to erase": (erasing.SELECT_TO_ERASE, (1, 5)),

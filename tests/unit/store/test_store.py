@@ -27,6 +27,7 @@ from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.events import event_name
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment, PaymentFailure, Request
@@ -845,6 +846,15 @@ def test_open_orders_are_those_that_are_not_closed(db: SqliteStore) -> None:
     _create(db, *(_order(n) for n in (3, 1, 2)))
     _commit(db, _order(2, closed_at_ms=NOW_MS, end=End.PAYMENT_FAILED))
     assert [found.id[-1] for found in db.open_orders()] == ["1", "3"]
+
+
+def test_an_open_order_of_a_kind_is_known_of_even_if_its_row_makes_no_sense(db: SqliteStore) -> None:
+    _create(db, _order(1, spec=FundSpec(amount_sat=2_000)), _order(2))
+    assert (db.has_open(KindName.FUND), db.has_open(KindName.SMS)) == (True, False)
+    db._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = 'order00001'")
+    assert db.has_open(KindName.FUND)
+    db._conn.execute("""UPDATE orders SET closed_at_ms = 1, "end" = 'fulfilled' WHERE id = 'order00001'""")
+    assert not db.has_open(KindName.FUND)
 
 
 def test_orders_are_filtered_and_paged_newest_first(db: SqliteStore) -> None:
