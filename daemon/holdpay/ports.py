@@ -457,8 +457,9 @@ class OrderStore(Protocol):
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """Whether an order other than ``besides`` had a charge that was intended or changed at or after ``at_ms``, or
-        has one whose price may go back unseen (it is open, and delivered nothing), or is an order for money of the
-        account that is open or was closed since. Not a charge that is unknown or refused and had the same balance
+        has one whose price may go back unseen (it is open, and delivered nothing; or it is an SMS or an e-mail that
+        is open or was closed since, and is not said to have arrived), or is an order for money of the account that is
+        open or was closed since. Not a charge that is unknown or refused and had the same balance
         before it as that of ``besides``: if the balance is unmoved, it was not charged either. By index."""
         ...
 

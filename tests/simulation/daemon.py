@@ -14,6 +14,7 @@ from holdpay.core import events as ev
 from holdpay.core import machine
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import Dispatch, Duty, Track
+from holdpay.core.items import ItemKind, texts
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.machine import half
@@ -309,7 +310,7 @@ class SimDaemon:
         charges = [order.charge for order in charged if order.charge is not None]
         funding = [order for order in others if order.spec.kind.value == "fund"]
         is_funded = any(order.closed_at_ms is None or order.closed_at_ms >= at_ms for order in funding)
-        is_returned = any(not order.is_closed and order.state is not OrderState.DELIVERED for order in charged)
+        is_returned = any(_may_return(order, at_ms) for order in charged)
         return is_funded or is_returned or any(charge.since_ms >= at_ms for charge in charges)
 
     def _answer(self, key: Key, event: ev.Event, delay_ms: int | None = None) -> None:
@@ -458,6 +459,15 @@ def _is_proven_with(other: Charge, own: Charge) -> bool:
     """If the balance is what it was before ``own``, the other was not charged either."""
     is_open_question = other.state in {ChargeState.UNKNOWN, ChargeState.REFUSED}
     return is_open_question and other.balance_before_sat == own.balance_before_sat
+
+
+def _may_return(order: Order, at_ms: int) -> bool:
+    """Its price may go back before anybody says so."""
+    if order.spec.kind in {KindName.SMS, KindName.EMAIL} and texts(order.items, ItemKind.SENDING)[-1:] != (
+        "delivered",
+    ):
+        return order.closed_at_ms is None or order.closed_at_ms >= at_ms
+    return not order.is_closed and order.state is not OrderState.DELIVERED
 
 
 def _event_of(message: LndMessage) -> ev.Event:

@@ -183,6 +183,7 @@ INDEXES: Final = (
     # What may have moved the account's balance.
     "CREATE INDEX charges_since ON charges (since_ms)",
     "CREATE INDEX orders_funding_closed ON orders (closed_at_ms) WHERE kind = 'fund'",
+    "CREATE INDEX orders_sending_closed ON orders (closed_at_ms) WHERE kind IN ('sms', 'email')",
     "CREATE INDEX journal_order ON journal (order_id, cursor)",
     # What the limits count as spent.
     "CREATE INDEX ledger_spent ON ledger (at_ms, msat) WHERE what = 'spend'",

@@ -102,15 +102,26 @@ _MOVES = """
     NOT (c.state IN ('unknown', 'refused')
       AND c.balance_before_sat IS (SELECT balance_before_sat FROM charges WHERE order_id = :besides))
 """
+# What was sent may fail after all until it is said to have arrived: then its price goes back.
+_MAY_COME_BACK = """
+    o.kind IN ('sms', 'email') AND (
+      SELECT text FROM items WHERE order_id = o.id AND kind = 'sending' ORDER BY seq DESC LIMIT 1
+    ) IS NOT 'delivered'
+"""
 HAS_MOVED_BALANCE = f"""
     SELECT EXISTS (SELECT 1 FROM charges c WHERE c.since_ms >= :at_ms AND c.order_id <> :besides AND {_MOVES})
       OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms IS NULL AND id <> :besides)
       OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms >= :at_ms AND id <> :besides)
+      OR EXISTS (
+        SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_id = o.id
+        WHERE {_MAY_COME_BACK} AND o.closed_at_ms >= :at_ms AND o.id <> :besides AND {_MOVES}
+      )
 """  # noqa: S608 - our own words only
 # Its price may go back to the account before anybody says so.
 MAY_MOVE_BALANCE = f"""
     SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_id = o.id
-    WHERE o.closed_at_ms IS NULL AND o.state <> 'delivered' AND o.id <> :besides AND {_MOVES} LIMIT 1
+    WHERE o.closed_at_ms IS NULL AND (o.state <> 'delivered' OR {_MAY_COME_BACK}) AND o.id <> :besides AND {_MOVES}
+    LIMIT 1
 """  # noqa: S608 - our own words only
 # An open order that is settled or charged, or may be charged, holds no HTLC. What counts as spent is not pending too.
 # One that is gone is closed.

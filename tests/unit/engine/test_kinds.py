@@ -219,6 +219,29 @@ async def test_another_charge_meanwhile_makes_the_balance_no_proof(world: World)
     assert not world.order(first).is_closed
 
 
+async def test_the_price_of_what_was_sent_and_failed_proves_no_lost_reply_away(world: World) -> None:
+    first = await submit_sms(world, "one")
+    await world.until(lambda: world.order(first).state is OrderState.PAID)
+    world.theirs.status = replace(world.theirs.status, send_status=SendStatus.SENT)
+    await world.until(lambda: world.order(first).state is OrderState.DELIVERED)
+    await asyncio.sleep(1500)
+    world.provider.next_place_errors.append(ProviderUnavailable("no answer"))
+    second = await submit_sms(world, "two")
+    await world.until(lambda: world.order(second).charge is not None)
+    # It was taken, and the first one's price came back before anybody said so: the balance is what it was.
+    for _ in range(2):
+        await asyncio.sleep(7200)
+        assert not world.order(second).is_closed
+    assert world.order(first).is_closed
+
+
+async def submit_sms(world: World, key: str) -> str:
+    """From the account; what becomes of it the test says."""
+    world.provider.story = SILENT
+    world.provider.price = replace(world.provider.price, send_sat=2_000)  # type: ignore[type-var]
+    return await submit(world, SMS, key=key, is_prepaid=True)
+
+
 async def test_two_lost_replies_with_an_unmoved_balance_end(world: World) -> None:
     for _ in range(2):
         world.provider.next_place_errors.append(ProviderUnavailable("HTTP 500: unable to save data", raw="x"))

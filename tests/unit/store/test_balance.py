@@ -11,12 +11,13 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.kinds import FundSpec
+from holdpay.core.kinds.message import MessageSpec
 from holdpay.core.model import Order
 from holdpay.core.states import End, OrderState
 from holdpay.core.step import Step
 from holdpay.ports import Limits
 from holdpay.store.store import SqliteStore
-from tests.unit.build import NOW_MS, order
+from tests.unit.build import EMAIL, NOW_MS, SMS, changed, order
 
 LIMITS = Limits(max_open_orders=9, max_pending_sat=10**6, max_spend_per_day_sat=10**6)
 
@@ -63,8 +64,8 @@ def test_money_for_the_account_that_is_on_its_way_or_came_since_may_have(
 def asked_for_at(db: SqliteStore, balance_sat: int | None, state: ChargeState, n: int) -> Order:
     """An order from the account; before it was asked for, this was the balance."""
     asked = db.create(order(id=f"order{n:05d}", key=f"key-{n}", is_prepaid=True), LIMITS, NOW_MS)
-    charge = Charge(state=state, since_ms=NOW_MS, amount_sat=9, balance_before_sat=balance_sat, intended_at_ms=NOW_MS)
-    commit(db, asked, replace(asked, charge=charge))
+    spend = Charge(state=state, since_ms=NOW_MS, amount_sat=9, balance_before_sat=balance_sat, intended_at_ms=NOW_MS)
+    commit(db, asked, replace(asked, charge=spend))
     return asked
 
 
@@ -88,6 +89,29 @@ def test_two_lost_replies_at_the_same_balance_do_not_keep_each_other_from_being_
     asked_for_at(db, balance_sat, state, 2)
     assert db.has_moved_balance_since(NOW_MS, besides=first.id) == is_moved
     assert db.has_moved_balance_since(NOW_MS + 1, besides=first.id) == is_moved, "it is open still"
+
+
+@pytest.mark.parametrize("closed_at_ms", [None, NOW_MS + 4, NOW_MS + 5], ids=["open", "closed before", "closed since"])
+@pytest.mark.parametrize("said", [("sent",), ("sent", "delivered"), ("delivered", "failed")], ids="-".join)
+@pytest.mark.parametrize("spec", [SMS, EMAIL], ids=lambda spec: spec.kind)
+def test_what_was_sent_may_fail_and_give_its_price_back_until_it_is_said_to_have_arrived(
+    db: SqliteStore, spec: MessageSpec, said: tuple[str, ...], closed_at_ms: int | None
+) -> None:
+    asked = db.create(order(is_prepaid=True, spec=spec), LIMITS, NOW_MS)
+    spend = Charge(
+        state=ChargeState.CHARGED, since_ms=NOW_MS, amount_sat=9, balance_before_sat=99, intended_at_ms=NOW_MS
+    )
+    sent = changed(asked, state=OrderState.DELIVERED, charge=spend, sending=said)
+    commit(db, asked, replace(sent, closed_at_ms=closed_at_ms, end=None if closed_at_ms is None else End.FULFILLED))
+    may_have = said[-1] != "delivered" and closed_at_ms != NOW_MS + 4
+    assert db.has_moved_balance_since(NOW_MS + 5, besides="another234") == may_have
+    assert not db.has_moved_balance_since(NOW_MS + 5, besides=asked.id)
+
+
+def test_what_a_hold_invoice_paid_to_send_moves_no_balance(db: SqliteStore) -> None:
+    asked = db.create(order(spec=SMS), LIMITS, NOW_MS)
+    commit(db, asked, changed(asked, state=OrderState.DELIVERED, sending="sent"))
+    assert not db.has_moved_balance_since(NOW_MS, besides="another234")
 
 
 def test_an_order_that_a_hold_invoice_pays_has_not(db: SqliteStore) -> None:
