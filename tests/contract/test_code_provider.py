@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import ssl
@@ -426,12 +427,23 @@ async def test_a_redirect_is_not_followed() -> None:
 async def test_a_body_without_end_is_cut_off() -> None:
     async with against(flood) as (client, server):
         with pytest.raises(ProviderProtocolError, match=f"more than {MAX_ORDER_BYTES} bytes") as caught:
-            await client.order_status(ORDER_ID, HELD)
+            await client.place(USA_OPENAI)
         assert caught.value.raw is not None
         assert len(caught.value.raw) == MAX_ORDER_BYTES
         with pytest.raises(ProviderProtocolError, match=f"more than {MAX_LIST_BYTES} bytes"):
             await client.services(187)
         assert len(server.heads) == 2
+
+
+async def test_the_status_of_a_rental_with_very_many_messages_is_read() -> None:
+    texts = [
+        f"{number:06} is your code. Do not share it with anybody: nobody of us will ask for it."
+        for number in range(5000)
+    ]
+    body = json.dumps({"status": "OK", "paid": True, "number": "447700900123", "messages": texts})
+    assert MAX_ORDER_BYTES < len(body) < MAX_LIST_BYTES
+    async with against(http(body)) as (client, _):
+        assert (await client.order_status(ORDER_ID, HELD)).value.messages[-1] == texts[-1]
 
 
 @pytest.mark.parametrize("answer", [never, dribble])

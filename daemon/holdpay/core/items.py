@@ -14,6 +14,9 @@ MAX_MESSAGES = 2_000
 MAX_STATES = 10
 """Of one sending: a provider that goes back and forth must not fill the disk."""
 
+_AROUND = ".,;:!?()[]<>\"'"
+_WORDS = (re.compile("[0-9A-Za-z]+"), re.compile("[0-9]+"), re.compile("[0-9]+(?:[ .-][0-9]+)*"))
+
 
 class ItemKind(StrEnum):
     """What an item is."""
@@ -49,13 +52,12 @@ def texts(items: Iterable[Item], kind: ItemKind) -> tuple[str, ...]:
     return tuple(item.text for item in items if item.kind is kind)
 
 
-def stands_in(code: str, message: str) -> bool:
-    """Whether a code is one of the message's words. One of digits only may have letters next to it, since not every
-    language has spaces; what is part of a longer number, or of a longer word, is another."""
-    if code not in message:
-        return False
-    more = "[0-9]" if code.isdecimal() else "[0-9A-Za-z]"
-    return re.search(f"(?<!{more}){re.escape(code)}(?!{more})", message) is not None
+def words(message: str) -> set[str]:
+    """What in a message may be a code: itself, each word with and without what stands around and between its letters,
+    each run of digits (letters may be next to it, since not every language has spaces), and runs in groups ("123 456").
+    Never a part of a longer number, or of a longer word."""
+    found = {message, *(word.strip(_AROUND) for word in message.split())}
+    return found.union(*(pattern.findall(message) for pattern in _WORDS))
 
 
 @dataclass(slots=True)

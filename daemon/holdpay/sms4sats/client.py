@@ -61,6 +61,7 @@ T = TypeVar("T")
 
 MAX_ORDER_BYTES: Final = 64 * 1024
 MAX_LIST_BYTES: Final = 1024 * 1024
+"""Of an order's status, too: a rental's may have all its messages."""
 GET_TRIES: Final = 3
 LOOK_UP_TRIES: Final = 2
 FRESH_S: Final = 10
@@ -170,7 +171,7 @@ class Sms4Sats:
         request = self._http.build_request("GET", "/orderstatus", params={"orderId": provider_order_id})
         async with self._limiter.turn(urgency):
             return await self._ask(
-                request, lambda answer: parse.order_status(answer, provider_order_id), MAX_ORDER_BYTES, tries=GET_TRIES
+                request, lambda answer: parse.order_status(answer, provider_order_id), MAX_LIST_BYTES, tries=GET_TRIES
             )
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from holdpay.core.items import stands_in
+from holdpay.core.items import words
 
 MAX_CODE_CHARS: Final = 320
 """Two SMS: what is paid for may come as a whole sentence."""
 MAX_NUMBER_DIGITS: Final = 32
 MAX_MESSAGES: Final = 1000
+"""The last ones count: those before were in earlier replies."""
 MAX_MESSAGE_CHARS: Final = 2000
 """Of one message to a rented number: more than an SMS in all its parts."""
 MAX_KEPT_RAW_CHARS: Final = 4096
@@ -135,18 +136,19 @@ class Messages:
 
 
 def messages(members: Mapping[str, Any]) -> Messages:
-    """Those of all MESSAGES_NAMES: what stands under a later name and is a word, or more, of a message already is that
+    """Those of all MESSAGES_NAMES: what stands under a later name and is a message already, or a word of one, is that
     one."""
     texts: list[str] = []
+    known: set[str] = set()
     is_unread = False
     for name in MESSAGES_NAMES:
         rows = members.get(name)
-        read = [_message(row) for row in (rows if isinstance(rows, list) else [rows])[:MAX_MESSAGES]]
+        read = [_message(row) for row in (rows if isinstance(rows, list) else [rows])[-MAX_MESSAGES:]]
         is_unread |= any(one.is_unread for one in read) or (isinstance(rows, list) and len(rows) > MAX_MESSAGES)
-        texts += [
-            one.text for one in read if one.text and not any(stands_in(one.text, earlier) for earlier in tuple(texts))
-        ]
-    return Messages(tuple(texts[:MAX_MESSAGES]), is_unread or len(texts) > MAX_MESSAGES)
+        new = [one.text for one in read if one.text and one.text not in known]
+        texts += new
+        known.update(*(words(text) for text in new))
+    return Messages(tuple(texts[-MAX_MESSAGES:]), is_unread or len(texts) > MAX_MESSAGES)
 
 
 def _message(row: object) -> Read:

@@ -214,6 +214,10 @@ def test_a_code_that_is_in_the_list_is_no_message_of_its_own() -> None:
         ("1234", "5551234", False),
         ("1234", "5551234 is not 1234", True),
         ("1234", "G-1234.", True),
+        ("G-1234", "G-1234.", True),
+        ("123 456", "Your code is 123 456", True),
+        ("123-456", "Your code: 123-456!", True),
+        ("123 456", "1123 456", False),
         ("1234", "您的验证码1234请勿泄露", True),
         ("AB12", "xAB123", False),
         ("AB12", "(AB12)", True),
@@ -223,6 +227,12 @@ def test_a_code_that_is_in_the_list_is_no_message_of_its_own() -> None:
 def test_a_code_is_that_of_a_message_if_it_is_a_word_of_it(code: str, message: str, is_one: bool) -> None:
     found = run(rented(), replied(paid=True, code=code, messages=(message,)))
     assert texts(found.items, ItemKind.MESSAGE) == ((message,) if is_one else (message, code))
+
+
+def test_a_list_that_has_its_last_messages_only_loses_and_repeats_none() -> None:
+    said = [f"message {number}" for number in range(9)]
+    found = run(rented(), *(replied(paid=True, messages=tuple(said[max(0, end - 3) : end])) for end in range(1, 10)))
+    assert texts(found.items, ItemKind.MESSAGE) == tuple(said)
 
 
 def test_the_number_of_messages_has_a_bound_which_is_noted() -> None:

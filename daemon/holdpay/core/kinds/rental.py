@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from holdpay.core.events import ProviderStatus
-from holdpay.core.items import Item, ItemKind, Keeper, stands_in, texts
+from holdpay.core.items import Item, ItemKind, Keeper, texts, words
 from holdpay.core.kinds.spec import KindName, Placing, Spec, Words, prepaid, signal_of
 from holdpay.core.states import HtlcState, OrderSignal
 
@@ -115,6 +115,7 @@ class RentalSpec(Spec):
 
 def _messages(status: ProviderStatus) -> tuple[str, ...]:
     """A code that the list has, too, is one of its messages and no other."""
-    if status.code is None or any(stands_in(status.code, text) for text in status.messages):
+    code = status.code
+    if code is None or any(code in text and code in words(text) for text in status.messages):
         return status.messages
-    return (*status.messages, status.code)
+    return (*status.messages, code)
