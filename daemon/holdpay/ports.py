@@ -460,7 +460,8 @@ class OrderStore(Protocol):
         has one whose price may go back unseen (it is open, and delivered nothing; or it is an SMS or an e-mail that
         is open or was closed since, and is not said to have arrived), or is an order for money of the account that is
         open or was closed since. Not a charge that is unknown or refused and had the same balance
-        before it as that of ``besides``: if the balance is unmoved, it was not charged either. By index."""
+        before it as that of ``besides``: if the balance is unmoved since the earliest of them,
+        none was charged. By index."""
         ...
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]: ...

@@ -308,6 +308,9 @@ class SimDaemon:
         assert own is not None
         charged = [order for order in others if order.charge is not None and not _is_proven_with(order.charge, own)]
         charges = [order.charge for order in charged if order.charge is not None]
+        open_questions = [order.charge for order in others if order.charge is not None and not order.is_closed]
+        together = [c for c in open_questions if c.state is ChargeState.UNKNOWN and _is_proven_with(c, own)]
+        at_ms -= max([0, *(own.intended_at_ms - c.intended_at_ms for c in together)])
         funding = [order for order in others if order.spec.kind.value == "fund"]
         is_funded = any(order.closed_at_ms is None or order.closed_at_ms >= at_ms for order in funding)
         is_returned = any(_may_return(order, at_ms) for order in charged)

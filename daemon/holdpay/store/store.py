@@ -96,11 +96,17 @@ HAS_PROVIDER_ORDER = (
     "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
     " WHERE o.provider_order_id = ? AND o.id <> ?)"
 )
-# If the balance is still what it was, none of those that were asked for at this same balance was charged: two replies
-# that were lost do not keep each other from being proven.
+# If the balance is still what it was before the earliest of those that were asked for at this same balance, none of
+# them was charged: two replies that were lost do not keep each other from being proven.
 _MOVES = """
     NOT (c.state IN ('unknown', 'refused')
       AND c.balance_before_sat IS (SELECT balance_before_sat FROM charges WHERE order_id = :besides))
+"""
+# Nothing else may have moved it since that earliest one either.
+SINCE_THE_EARLIEST = """
+    SELECT :at_ms - coalesce(max(0, max(own.intended_at_ms - c.intended_at_ms)), 0)
+    FROM orders o CROSS JOIN charges c ON c.order_id = o.id CROSS JOIN charges own ON own.order_id = :besides
+    WHERE o.closed_at_ms IS NULL AND c.state = 'unknown' AND c.balance_before_sat = own.balance_before_sat
 """
 # What was sent may fail after all until it is said to have arrived: then its price goes back.
 _MAY_COME_BACK = """
@@ -345,9 +351,10 @@ class SqliteStore:
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """See OrderStore."""
-        values = {"at_ms": at_ms, "besides": besides}
+        values: Row = {"at_ms": at_ms, "besides": besides}
         if self._conn.execute(MAY_MOVE_BALANCE, values).fetchone() is not None:
             return True
+        values["at_ms"] = self._conn.execute(SINCE_THE_EARLIEST, values).fetchone()[0]
         return bool(self._conn.execute(HAS_MOVED_BALANCE, values).fetchone()[0])
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:

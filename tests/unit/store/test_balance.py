@@ -91,6 +91,19 @@ def test_two_lost_replies_at_the_same_balance_do_not_keep_each_other_from_being_
     assert db.has_moved_balance_since(NOW_MS + 1, besides=first.id) == is_moved, "it is open still"
 
 
+@pytest.mark.parametrize(("earlier_by_ms", "is_moved"), [(3, False), (5, True), (6, True)])
+def test_money_that_came_since_the_earliest_of_them_makes_the_same_balance_no_proof(
+    db: SqliteStore, earlier_by_ms: int, is_moved: bool
+) -> None:
+    """The earlier one may have been charged before it came, and may get its price back now."""
+    earlier = asked_for_at(db, 99, ChargeState.UNKNOWN, 1)
+    fund = db.create(order(key="money", spec=FundSpec(amount_sat=1_000)), LIMITS, NOW_MS)
+    commit(db, fund, replace(fund, closed_at_ms=NOW_MS - 5, end=End.FULFILLED))
+    own = asked_for_at(db, 99, ChargeState.UNKNOWN, 2)
+    db._conn.execute("UPDATE charges SET intended_at_ms = ? WHERE order_id = ?", (NOW_MS - earlier_by_ms, earlier.id))
+    assert db.has_moved_balance_since(NOW_MS, besides=own.id) == is_moved
+
+
 @pytest.mark.parametrize("closed_at_ms", [None, NOW_MS + 4, NOW_MS + 5], ids=["open", "closed before", "closed since"])
 @pytest.mark.parametrize("said", [("sent",), ("sent", "delivered"), ("delivered", "failed")], ids="-".join)
 @pytest.mark.parametrize("spec", [SMS, EMAIL], ids=lambda spec: spec.kind)

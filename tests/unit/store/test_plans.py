@@ -109,7 +109,13 @@ def test_what_the_daemon_looks_up_is_found_by_an_index(conn: sqlite3.Connection,
 
 
 @pytest.mark.parametrize(
-    ("sql", "values"), [(ORDERS + store.OPEN, ()), (store.TOTALS, BOUND), (store.MAY_MOVE_BALANCE, BOUND)]
+    ("sql", "values"),
+    [
+        (ORDERS + store.OPEN, ()),
+        (store.TOTALS, BOUND),
+        (store.MAY_MOVE_BALANCE, BOUND),
+        (store.SINCE_THE_EARLIEST, BOUND),
+    ],
 )
 def test_the_open_orders_are_read_off_an_index_that_has_no_closed_one(
     conn: sqlite3.Connection, sql: str, values: Any
