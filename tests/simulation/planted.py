@@ -329,7 +329,9 @@ def an_unknown_charge_is_closed_by_time() -> contextlib.AbstractContextManager[A
 
     def impatient(order: Order, ctx: Any) -> Order:
         is_unknown = order.charge is not None and order.charge.state is ChargeState.UNKNOWN
-        return close(_with_charge(order, ChargeState.REFUSED) if is_unknown and order.giving_up else order, ctx)
+        if is_unknown and ctx.now_ms >= order.pay_by_ms:
+            order = replace(_with_charge(order, ChargeState.REFUSED), giving_up="it was not paid in time")
+        return close(order, ctx)
 
     return patch.object(machine, "_close_prepaid", impatient)
 
