@@ -161,3 +161,17 @@ async def open_shop(
             yield Shop(world, daemon, Books(world.lnd.network))
         finally:
             await daemon.stop()
+
+
+@contextlib.asynccontextmanager
+async def open_account_shop(folder: Path) -> AsyncIterator[Shop]:
+    """The same, with the key of the prepaid account."""
+    key = folder / "api-key"
+    key.write_text("sandbox-key\n")
+    key.chmod(0o600)
+
+    def with_account(text: str) -> str:
+        return text.replace("[provider]\n", f'[provider]\napi_key_file = "{key}"\n')
+
+    async with open_shop(folder, edit_config=with_account, extra_config=QUICK) as opened:
+        yield opened

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.e2e.shop import FOR_EVER_S, QUICK, Shop, open_shop
+from tests.e2e.shop import FOR_EVER_S, Shop, open_account_shop
 from tests.e2e.test_kinds import CODE, EMAIL, FUND, RENTAL, SMS, submit
 from tests.harness import Seen, enum_name
 
@@ -32,15 +32,7 @@ MESSAGES_AFTER_S = (60.0, 150.0, 240.0)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    folder = tmp_path_factory.mktemp("kill-kinds")
-    key = folder / "api-key"
-    key.write_text("sandbox-key\n")
-    key.chmod(0o600)
-
-    def with_account(text: str) -> str:
-        return text.replace("[provider]\n", f'[provider]\napi_key_file = "{key}"\n')
-
-    async with open_shop(folder, edit_config=with_account, extra_config=QUICK) as opened:
+    async with open_account_shop(tmp_path_factory.mktemp("kill-kinds")) as opened:
         yield opened
 
 

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
-from tests.e2e.shop import FEE_MSAT, FOR_EVER_S, QUICK, Shop, open_shop
+from tests.e2e.shop import FEE_MSAT, FOR_EVER_S, Shop, open_account_shop, open_shop
 from tests.harness import Seen, enum_name, fresh_key, is_held, is_over, pair, run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,15 +36,7 @@ SEND = {"sms": ("sms", "send", PHONE), "email": ("email", "send", ADDRESS)}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    folder = tmp_path_factory.mktemp("kinds")
-    key = folder / "api-key"
-    key.write_text("sandbox-key\n")
-    key.chmod(0o600)
-
-    def with_account(text: str) -> str:
-        return text.replace("[provider]\n", f'[provider]\napi_key_file = "{key}"\n')
-
-    async with open_shop(folder, edit_config=with_account, extra_config=QUICK) as opened:
+    async with open_account_shop(tmp_path_factory.mktemp("kinds")) as opened:
         yield opened
 
 

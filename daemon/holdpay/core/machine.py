@@ -205,11 +205,13 @@ def _kept(order: Order, keeper: Keeper, ctx: Context) -> Order:
 
 
 def _cancel_requested(order: Order, event: ev.CancelRequested, ctx: Context) -> Order:
-    if order.cancel_wanted_at_ms is not None or order.is_delivered:
-        return order
-    if order.htlc is HtlcState.SETTLED or not may_be_canceled(order):
-        return order
-    return _with_cancel(replace(order, cancel_wanted_at_ms=ctx.now_ms), ctx)
+    return _with_cancel(replace(order, cancel_wanted_at_ms=ctx.now_ms), ctx) if takes_cancel(order) else order
+
+
+def takes_cancel(order: Order) -> bool:
+    """Whether a wish to cancel changes anything now: it is not too late, and there is none yet."""
+    is_too_late = order.is_closed or order.is_delivered or order.htlc is HtlcState.SETTLED
+    return not is_too_late and order.cancel_wanted_at_ms is None and may_be_canceled(order)
 
 
 def _with_cancel(order: Order, ctx: Context) -> Order:

@@ -6,7 +6,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import ChargeState
 from holdpay.core.explain import alarms, explain, trouble
 from holdpay.core.items import Item, ItemKind
-from holdpay.core.machine import may_be_canceled, promise_until_ms
+from holdpay.core.machine import promise_until_ms, takes_cancel
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
 from holdpay.core.states import End, HtlcState, OrderState
@@ -46,7 +46,7 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.R
         items=[_item_to_pb(seq, item) for seq, item in enumerate(order.items, start=1)],
         orders=[_order_to_pb(order, policy)],
         fulfilled=order.is_delivered,
-        may_be_canceled=_may_be_canceled(order),
+        may_be_canceled=takes_cancel(order),
         cancel_wanted_at_ms=order.cancel_wanted_at_ms,
         closed_at_ms=order.closed_at_ms,
         end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
@@ -60,11 +60,6 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.R
     )
     add_understood(message, order)
     return message
-
-
-def _may_be_canceled(order: Order) -> bool:
-    is_too_late = order.is_closed or order.is_delivered or order.htlc is HtlcState.SETTLED
-    return not is_too_late and order.cancel_wanted_at_ms is None and may_be_canceled(order)
 
 
 def _item_to_pb(seq: int, item: Item) -> pb.Item:
