@@ -344,10 +344,8 @@ def _close_if_over(order: Order, ctx: Context) -> Order:
         return order
     if order.request.is_prepaid:
         return _close_prepaid(order, ctx)
-    if order.htlc is HtlcState.SETTLED:
-        assert order.payment is not None
-        return _close_charged(order, order.payment.htlc_since_ms, ctx)
-    if order.htlc is HtlcState.GONE and order.state is OrderState.DELIVERED and order.spec.outlives_delivery:
+    is_followed = order.state is OrderState.DELIVERED and order.spec.outlives_delivery
+    if order.htlc is HtlcState.SETTLED or (order.htlc is HtlcState.GONE and is_followed):
         assert order.payment is not None
         return _close_charged(order, order.payment.htlc_since_ms, ctx)
     if order.htlc is HtlcState.GONE:

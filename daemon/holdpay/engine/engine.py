@@ -293,10 +293,6 @@ class Engine:
             for order_id in self._unreadable
         ]
 
-    def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
-        """Whether another order may have moved the prepaid account's balance since then."""
-        return self.store.has_moved_balance_since(at_ms, besides)
-
     def cancel(self, order_id: str) -> Order:
         """Records the wish to cancel. Raises OrderNotFound."""
         return self.apply(self.store.get(order_id).id, CancelRequested())

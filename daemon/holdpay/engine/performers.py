@@ -200,7 +200,7 @@ class Performers:
                 log.warning("the balance of the account is not known", order_id=order_id, error=error.message)
             else:
                 since_ms = order.charge.intended_at_ms - BALANCE_LATE_S * 1000
-                is_alone = not self._engine.has_moved_balance_since(since_ms, besides=order_id)
+                is_alone = not self._engine.store.has_moved_balance_since(since_ms, besides=order_id)
                 self._engine.apply(order_id, ev.BalanceSeen(balance.balance_sat, is_alone))
             await self._pause(max(backoff.next_s(), self._engine.policy.prove_absent_s))
 
