@@ -407,4 +407,4 @@ def a_prepaid_order_is_placed_again_by_the_next_task() -> AbstractContextManager
 @bug("lost_reply", 0.1)
 def a_balance_that_another_order_moved_is_believed() -> AbstractContextManager[Any]:
     """The balance is what it was."""
-    return patch.object(Engine, "has_moved_balance_since", lambda self, at_ms, besides: False)
+    return patch.object(SqliteStore, "has_moved_balance_since", lambda self, at_ms, besides: False)
