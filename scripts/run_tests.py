@@ -1,5 +1,8 @@
 """What scripts/test runs inside the environment: a pytest for each suite, then what ran, what did not, and why.
 
+The suites on a real lnd, which mostly wait for blocks, run one after another beside the one that needs only Python; what
+they print comes as each of them ends.
+
 HOLDPAY_LND_VERSION chooses the lnd of the real suite (default: the newest supported; in CI also the oldest one tested).
 A test says by `pytest.skip("needs …")` that the machine lacks something: shown at the end, and a failure where CI=true.
 """
@@ -13,6 +16,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +57,7 @@ def main(arguments: list[str]) -> int:
     client, client_missing = lndgrpc_client()
     environment = {"HOLDPAY_LNDGRPC_PYTHON": client} if client else {}
     suites = [Suite("Python alone", "not real", environment), *real_suites(environment, asked=real, both=ci)]
-    outcomes = [run(suite, chosen) for suite in suites if suite.missing is None]
+    outcomes = run_all([suite for suite in suites if suite.missing is None], chosen)
     print("\nSuites")
     for suite in suites:
         print(f"  {suite.name}: {describe(suite, outcomes)}")
@@ -99,13 +103,28 @@ def real_suite(version: str, environment: dict[str, str], *, asked: bool) -> Sui
     return Suite(name, "real", {**environment, "HOLDPAY_REAL": "1", "HOLDPAY_LND_VERSION": version})
 
 
-def run(suite: Suite, chosen: list[str]) -> Outcome:
-    print(f"\n===== {suite.name} =====", flush=True)
+def run_all(suites: list[Suite], chosen: list[str]) -> list[Outcome]:
+    """The first suite here, the others behind it in a lane of their own."""
+    with ThreadPoolExecutor(max_workers=1) as lane:
+        beside = [lane.submit(run, suite, chosen, is_beside=True) for suite in suites[1:]]
+        return [*(run(suite, chosen) for suite in suites[:1]), *(ran.result() for ran in beside)]
+
+
+def run(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
+    """``is_beside``: what it prints is kept until it has ended."""
     with tempfile.TemporaryDirectory(prefix="holdpay-test-") as scratch:
         report = Path(scratch) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", suite.marker, f"--junit-xml={report}"]
         command += ["-o", f"faulthandler_timeout={HANG_S}", "-o", "faulthandler_exit_on_timeout=true", *chosen]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | suite.environment, check=False)
+        if not is_beside:
+            print(f"\n===== {suite.name} =====", flush=True)
+        into = subprocess.PIPE if is_beside else None
+        environment = os.environ | suite.environment
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=into, stderr=subprocess.STDOUT if into else None, check=False
+        )
+        if done.stdout is not None:
+            print(f"\n===== {suite.name} =====\n{done.stdout.decode(errors='replace')}", flush=True)
         counts, needs = read_report(report)
     return Outcome(suite, done.returncode, counts, needs)
 
