@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import latency, process, throughput
+from tests.bench import lag, latency, process, throughput
+from tests.bench.lag import Scenario
 from tests.bench.loops import LoopFailed
 from tests.bench.report import Report, machine
+from tests.bench.rows import Figures
 from tests.regtest.binaries import ACCEPTED_ON_PATH, DEFAULT_VERSION, Unavailable
 from tests.regtest.process import StartFailed
 
-PARTS: Final = ("latency", "memory", "throughput")
+PARTS: Final = ("lag", "latency", "memory", "throughput")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How much is done."""
 
+    lag: tuple[Scenario, ...]
     latency_orders: int
     ordinary_orders: int
     idle_s: float
@@ -29,8 +32,8 @@ class Plan:
     rounds: int
 
 
-FULL: Final = Plan(latency_orders=300, ordinary_orders=80, idle_s=20, starts=9, rounds=7)
-QUICK: Final = Plan(latency_orders=60, ordinary_orders=16, idle_s=5, starts=3, rounds=2)
+FULL: Final = Plan(lag=lag.FULL, latency_orders=300, ordinary_orders=80, idle_s=20, starts=9, rounds=7)
+QUICK: Final = Plan(lag=lag.QUICK, latency_orders=60, ordinary_orders=16, idle_s=5, starts=3, rounds=2)
 
 
 def main() -> int:
@@ -57,25 +60,25 @@ def main() -> int:
 
 async def measure(parts: tuple[str, ...], plan: Plan, lnd_version: str, python: Path) -> Report:
     """Prints each part's rows as they come."""
-    report = Report(lnd_version)
+    report = Report()
     told = machine()
     print(f"Python {told['python']}, {told['cores']} cores, load {told['load_1min']:.1f}", flush=True)
-    shown = 0
-    for part in PARTS:
-        if part not in parts:
-            continue
-        if part == "latency":
-            report.latency = await latency.measure(python, plan.latency_orders)
-        elif part == "memory":
-            report.process = await process.measure(
-                python, orders=plan.ordinary_orders, idle_s=plan.idle_s, starts=plan.starts
-            )
-        else:
-            report.throughput = await throughput.measure(lnd_version, python, plan.rounds)
-        rows = list(report.rows())
-        print("\n".join(map(str, rows[shown:])), flush=True)
-        shown = len(rows)
+    for part in parts:
+        report.figures[part] = figures = await _measure(part, plan, lnd_version, python)
+        print("\n".join(map(str, figures.rows())), flush=True)
     return report
+
+
+async def _measure(part: str, plan: Plan, lnd_version: str, python: Path) -> Figures:
+    match part:
+        case "lag":
+            return await asyncio.to_thread(lag.measure, plan.lag)
+        case "latency":
+            return await latency.measure(python, plan.latency_orders)
+        case "memory":
+            return await process.measure(python, orders=plan.ordinary_orders, idle_s=plan.idle_s, starts=plan.starts)
+        case _:
+            return await throughput.measure(lnd_version, python, plan.rounds)
 
 
 if __name__ == "__main__":

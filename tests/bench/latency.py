@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -24,8 +25,10 @@ from holdpay.sandbox.world import Endpoints, SandboxWorld
 from tests.bench import bare, client
 from tests.bench.daemon import running, write_config
 from tests.bench.provider import INSTANT
+from tests.bench.rows import Row, at_most, ms
 
 WARM_UP_ORDERS: Final = 10
+MAX_ADDED_MS: Final = 4.0
 AWAY_S: Final = 0.05
 """The simulated provider thinks this long before each reply: a real one is not next door either."""
 
@@ -43,6 +46,12 @@ class Latency:
     def added_ms(self) -> float:
         """What the daemon adds to the way of the reply and of the call, which the bare loop has as well."""
         return self.daemon_median_ms - self.bare_median_ms
+
+    def rows(self) -> Iterator[Row]:
+        yield Row("provider's reply to SendPaymentV2, median", ms(self.daemon_median_ms))
+        yield Row("  90th percentile", ms(self.daemon_p90_ms))
+        yield Row("  the bare loop, median", ms(self.bare_median_ms))
+        yield at_most("  added by the daemon", self.added_ms, MAX_ADDED_MS, "ms")
 
 
 class Tap:

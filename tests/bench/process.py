@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,10 +16,12 @@ from holdpay.sandbox.world import SandboxWorld
 from tests.bench import client
 from tests.bench.daemon import MeasuredDaemon, clean_environment, running, write_config
 from tests.bench.latency import endpoints_of
+from tests.bench.rows import Row, at_most, ms
 
 PACE: Final = 20.0
 """The provider's clock and the polls, so that an order of 40 s takes two, with as many polls as in true life."""
 AT_ONCE: Final = 8
+MAX_IDLE_RSS_MB: Final = 80.0
 SETTLING_S: Final = 5
 """From taking orders to idle."""
 
@@ -35,6 +38,14 @@ class Costs:
     cpu_ms_per_order: float
     daemon_start_ms: float
     cli_help_ms: float
+
+    def rows(self) -> Iterator[Row]:
+        yield at_most("idle RSS", self.idle_rss_mb, MAX_IDLE_RSS_MB, "MB")
+        yield Row(f"  after {self.orders} orders", f"{self.rss_after_orders_mb:.1f} MB")
+        yield Row("idle CPU, a second", ms(self.idle_cpu_ms_per_s))
+        yield Row(f"CPU of an ordinary order ({self.polls_per_order:.0f} polls)", ms(self.cpu_ms_per_order))
+        yield Row("holdpayd from start to its socket", f"{self.daemon_start_ms:.0f} ms")
+        yield Row("holdpay --help", f"{self.cli_help_ms:.0f} ms", "about 120")
 
 
 async def measure(python: Path, *, orders: int, idle_s: float, starts: int) -> Costs:

@@ -8,6 +8,7 @@ that whatever slows the machine, or lnd as its database grows, slows both.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,11 +19,16 @@ from holdpay.sandbox.world import Endpoints
 from tests.bench import bare, client
 from tests.bench.daemon import MeasuredDaemon, running, write_config
 from tests.bench.provider import selling
+from tests.bench.rows import Row, at_least, at_most
 from tests.integration.market import documented_uris
 from tests.regtest.net import Net
 
 ORDERS_OF_A_ROUND: Final = {1: 20, 16: 96, 64: 192}
 """By how many are made at once: each round takes four or five seconds."""
+
+MIN_RATIOS: Final = {1: 0.95, 16: 0.85, 64: 0.85}
+"""Likewise."""
+MAX_CPU_MS_PER_ORDER: Final = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,27 @@ class Level:
     ratios: tuple[float, ...]
     daemon_cpu_ms_per_order: float
 
+    def rows(self, lnd_version: str) -> Iterator[Row]:
+        yield Row(f"lnd {lnd_version}, {self.at_once} at once: bare, orders a second", f"{self.bare_per_s:.1f}")
+        yield Row("  through the daemon", f"{self.daemon_per_s:.1f}")
+        spread = f"{min(self.ratios):.2f} to {max(self.ratios):.2f}"
+        yield at_least(f"  daemon / bare, median of {self.rounds} ({spread})", self.ratio, MIN_RATIOS[self.at_once])
+        yield at_most("  CPU of the daemon, an order", self.daemon_cpu_ms_per_order, MAX_CPU_MS_PER_ORDER, "ms")
 
-async def measure(lnd_version: str, python: Path, rounds: int) -> list[Level]:
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """One level for each number of orders at once."""
+
+    lnd_version: str
+    levels: tuple[Level, ...]
+
+    def rows(self) -> Iterator[Row]:
+        for level in self.levels:
+            yield from level.rows(self.lnd_version)
+
+
+async def measure(lnd_version: str, python: Path, rounds: int) -> Throughput:
     """Starts a net, and measures at each number of orders at once. Raises Unavailable, StartFailed, LoopFailed."""
     with tempfile.TemporaryDirectory(prefix="holdpay-bench-") as name:
         directory = Path(name)
@@ -48,7 +73,8 @@ async def measure(lnd_version: str, python: Path, rounds: int) -> list[Level]:
             async with selling(net["carol"]) as provider_url:
                 endpoints = await _endpoints(net, directory, provider_url)
                 async with running(write_config(directory, endpoints), python) as daemon:
-                    return [await _level(daemon, endpoints, at_once, rounds) for at_once in ORDERS_OF_A_ROUND]
+                    levels = [await _level(daemon, endpoints, at_once, rounds) for at_once in ORDERS_OF_A_ROUND]
+                    return Throughput(lnd_version, tuple(levels))
         finally:
             await net.stop()
 
