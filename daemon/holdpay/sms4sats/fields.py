@@ -142,7 +142,7 @@ def messages(members: Mapping[str, Any]) -> Messages:
     known: set[str] = set()
     is_unread = False
     for name in MESSAGES_NAMES:
-        rows = members.get(name)
+        rows = single(members.get(name))
         read = [_message(row) for row in (rows if isinstance(rows, list) else [rows])[-MAX_MESSAGES:]]
         is_unread |= any(one.is_unread for one in read) or (isinstance(rows, list) and len(rows) > MAX_MESSAGES)
         new = [one.text for one in read if one.text and one.text not in known]
@@ -152,6 +152,7 @@ def messages(members: Mapping[str, Any]) -> Messages:
 
 
 def _message(row: object) -> Read:
+    row = single(row)
     if row is True:
         return Read()  # a flag
     if isinstance(row, dict) and row is not UNREADABLE:

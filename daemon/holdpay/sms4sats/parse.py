@@ -171,16 +171,19 @@ class _Delivered:
 
 
 def _delivered(answer: Answer, body: dict[str, Any]) -> _Delivered:
-    says_no = _says_no(answer, body)
-    messages = fields.messages(body)
-    if says_no and not any(_may_hold_code(text) for text in messages.texts):
-        messages = fields.Messages()  # what frameworks tell of an error, under the same names
-    return _Delivered(
-        code=fields.Read() if _is_code_of_an_error(answer, body) else fields.code(body.get("code")),
-        number=fields.number(body.get("number")),
-        messages=messages,
-        sending=_sending(body),
-    )
+    code, number, messages = fields.code(body.get("code")), fields.number(body.get("number")), fields.messages(body)
+    if _says_no(answer, body) and not (number.text or _may_be_paid(body)):
+        # A no that says nothing else about an order has under the same names what frameworks and gateways tell of an
+        # error ("ECONNREFUSED", 429, "no such order"), and not what an SMS brought.
+        code = code if _may_hold_code(code.text) else fields.Read()
+        messages = messages if any(map(_may_hold_code, messages.texts)) else fields.Messages()
+    return _Delivered(code=code, number=number, messages=messages, sending=_sending(body))
+
+
+def _may_be_paid(body: dict[str, Any]) -> bool:
+    """Whether it says so, or something that is no yes and no no."""
+    is_paid = fields.truth(body.get("paid"))
+    return bool(is_paid) or (is_paid is None and not fields.is_absent(body.get("paid")))
 
 
 def _sending(body: dict[str, Any]) -> _Sending:
@@ -191,14 +194,6 @@ def _sending(body: dict[str, Any]) -> _Sending:
 
 def _may_hold_code(text: str) -> bool:
     return sum(char.isdigit() for char in text) >= _LEAST_CODE_DIGITS
-
-
-def _is_code_of_an_error(answer: Answer, body: dict[str, Any]) -> bool:
-    """Whether ``code`` is the word or the number of an error, as frameworks and gateways have it ("ECONNREFUSED", 429),
-    and not what an SMS brought: a no that says nothing else about an order, with less than four digits."""
-    if not _says_no(answer, body) or body.keys() & {"paid", "number"}:
-        return False
-    return not _may_hold_code(fields.code(body.get("code")).text)
 
 
 _LEAST_CODE_DIGITS: Final = 4

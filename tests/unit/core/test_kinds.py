@@ -144,10 +144,17 @@ def test_the_message_and_its_recipient_are_no_part_of_what_is_kept_for_ever() ->
 
 
 def test_a_code_order_that_is_answered_with_the_sms_itself_hands_it_over() -> None:
-    found = run(of(SPEC, NUMBER), replied(paid=True, messages=("Your code is 048010.", "again")), settled())
-    assert (found.end, found.code, found.later_codes) == (End.FULFILLED, "Your code is 048010.", ("again",))
+    found = run(of(SPEC, NUMBER), replied(paid=True, messages=("Your code is 048010.", "again 7")), settled())
+    assert (found.end, found.code, found.later_codes) == (End.FULFILLED, "Your code is 048010.", ("again 7",))
     both = run(of(SPEC, NUMBER), replied(paid=True, code="048010", messages=("Your code is 048010.",)))
     assert (both.code, both.later_codes) == ("048010", ())
+
+
+@pytest.mark.parametrize("said", ["pending", "no SMS yet"])
+def test_a_word_in_place_of_the_sms_is_no_code_and_is_shown_to_the_buyer(said: str) -> None:
+    found = run(of(SPEC, NUMBER), replied(paid=True, number="15551234567", messages=(said,)))
+    assert (found.state, found.code, found.unread) == (NUMBER, None, said)
+    assert run(found, replied(paid=True, messages=("Your code is 048010.",))).code == "Your code is 048010."
 
 
 # --- rentals --------------------------------------------------------------------------------------------------------

@@ -66,15 +66,22 @@ class CodeSpec(Spec):
             keeper.code(status.code, may_lack_zeros=status.code_may_lack_zeros)
             return
         for text in status.messages:
-            # The SMS itself, in place of what is to be found in it.
-            keeper.code(text, may_lack_zeros=False)
+            # The SMS itself, in place of what is to be found in it. Without a digit it is more likely a word about it.
+            if _may_hold_code(text):
+                keeper.code(text, may_lack_zeros=False)
+            else:
+                keeper.unread(text, has_value=True)
 
     def is_delivered(self, items: tuple[Item, ...]) -> bool:
         return bool(texts(items, ItemKind.CODE))
 
     def signal(self, status: ProviderStatus) -> OrderSignal:
-        if status.code is not None or status.messages:
+        if status.code is not None or any(map(_may_hold_code, status.messages)):
             return OrderSignal.FULFILLED
         if status.error is None and status.number is not None:
             return OrderSignal.NUMBER
         return signal_of(status)
+
+
+def _may_hold_code(text: str) -> bool:
+    return any(map(str.isdigit, text))
