@@ -1,0 +1,349 @@
+"""From mutants to verdicts: in place where that can be, else in a process that imports the mutant."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import TextIO
+
+import pytest
+
+from tests.mutation.children import Children, Ended
+from tests.mutation.operators import Mutant, parse
+from tests.mutation.suite import Line, Record, Tracer, collect, first_failure, run_all
+from tests.mutation.swapping import Swap, live_functions, plan
+
+REMEMBERED = 4
+"""So many tests that killed mutants of a function are tried first on the next one of it."""
+IMPORT_S = 60.0
+"""So much time of tests, as they take without a mutant, a change in what runs at import is worth."""
+SEED_S = 1.0
+"""A seed of the simulation takes far less."""
+SIMULATION = "the simulation"
+
+
+class Verdict(StrEnum):
+    """What became of a mutant."""
+
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    """A test takes far longer with it: killed, too."""
+    SIMULATED = "simulated"
+    """No test kills it, the simulation does."""
+    SURVIVED = "survived"
+    NO_TEST = "no test"
+    SAME = "same"
+    """It compiles to the same code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``by``: the test that killed it."""
+
+    mutant: Mutant
+    verdict: Verdict
+    by: str = ""
+
+
+@dataclass(slots=True)
+class Warm:
+    """What the process that has imported everything hands to the one that has imported nothing."""
+
+    verdicts: dict[int, tuple[Verdict, str]]
+    at_import: dict[int, list[int]]
+    names: list[str]
+    took_s: dict[int, float]
+    modules: list[str]
+
+
+@dataclass(slots=True)
+class Progress:
+    """A line on stderr, of which a terminal shows the latest only."""
+
+    total: int
+    out: TextIO
+    counts: dict[Verdict, int]
+    told_s: float = 0.0
+
+    def note(self, verdict: Verdict) -> None:
+        self.counts[verdict] = self.counts.get(verdict, 0) + 1
+        if time.monotonic() - self.told_s > (0.5 if self.out.isatty() else 30):
+            words = ", ".join(f"{count} {each}" for each, count in self.counts.items())
+            self.tell(f"{sum(self.counts.values())} of {self.total}: {words}")
+
+    def tell(self, text: str) -> None:
+        self.told_s = time.monotonic()
+        print(
+            f"\r\x1b[K{text}" if self.out.isatty() else text,
+            end="" if self.out.isatty() else "\n",
+            file=self.out,
+            flush=True,
+        )
+
+
+def run(mutants: Sequence[Mutant], tests: Sequence[str], jobs: int, seeds: int, scratch: Path) -> list[Result]:
+    """Each mutant's verdict."""
+    progress = Progress(len(mutants), sys.stderr, {})
+    warm_folder, cold_folder = scratch / "w", scratch / "c"
+    warm_folder.mkdir()
+    cold_folder.mkdir()
+    ended: list[Ended] = []
+    one = Children(1, scratch)
+    one.start(lambda: _Warm(mutants, jobs, seeds, warm_folder, progress).work(tests), ended.append, is_quiet=False)
+    one.finish()
+    warm: Warm = ended[0].result
+    progress.counts = {}
+    for verdict, _ in warm.verdicts.values():
+        progress.counts[verdict] = progress.counts.get(verdict, 0) + 1
+    _import_all(warm.modules)
+    _run_at_import(mutants, warm, Children(jobs, cold_folder), progress, seeds)
+    return [Result(mutant, *warm.verdicts[at]) for at, mutant in enumerate(mutants)]
+
+
+def _verdict(ended: Ended) -> Verdict:
+    if ended.signal is not None:
+        return Verdict.TIMEOUT if ended.signal == signal.SIGALRM else Verdict.KILLED
+    if ended.result == SIMULATION:
+        return Verdict.SIMULATED
+    return Verdict.SURVIVED if ended.result is None else Verdict.KILLED
+
+
+def _simulation(seeds: int) -> Callable[[], bool]:
+    """Whether every law holds in that many seeds of the core's simulation."""
+    from tests.simulation.core import CoreSimulation  # not before the package is collected under the eyes of the tracer
+
+    def holds() -> bool:
+        signal.setitimer(signal.ITIMER_REAL, SEED_S * seeds)
+        outcomes = (CoreSimulation(seed).run() for seed in range(seeds))
+        is_broken = any(outcome.violation for outcome in outcomes)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return not is_broken
+
+    return holds
+
+
+# --- in place -------------------------------------------------------------------------------------------------------
+
+
+class _Warm:
+    """In a child of its own, which collects all tests and runs none: what runs one is forked from it."""
+
+    def __init__(self, mutants: Sequence[Mutant], jobs: int, seeds: int, scratch: Path, progress: Progress) -> None:
+        self._mutants = mutants
+        self._files = {str(mutant.path) for mutant in mutants}
+        self._jobs = jobs
+        self._seeds = seeds
+        self._scratch = scratch
+        self._progress = progress
+        self._children = Children(jobs, scratch)
+        self._warm: Warm | None = None
+        self._failed: list[str] = []
+        self._killers: dict[tuple[Path, str], list[int]] = defaultdict(list)
+
+    def work(self, tests: Sequence[str]) -> Warm:
+        with Tracer(self._files) as tracer:
+            exit_code = collect(tests, lambda items: self._on_items(items, tracer))
+        if self._warm is None:
+            reason = "\n".join(self._failed) or f"pytest ended with {exit_code}"
+            raise SystemExit(f"the tests fail without a mutant, so nothing can be said of one:\n{reason}")
+        return self._warm
+
+    def _on_items(self, items: Sequence[pytest.Item], tracer: Tracer) -> None:
+        tracer.stop()
+        self._items = items
+        self._progress.tell(f"{len(items)} tests, each traced once")
+        self._record = self._run_each(range(len(items)), is_traced=True)
+        if self._record.failed:
+            self._failed = [items[at].nodeid for at in self._record.failed]
+            return
+        self._record.imported = frozenset(tracer.lines)
+        self._ran = {test: {name for name, _ in lines} for test, lines in self._record.lines.items()}
+        self._covering: dict[Line, list[int]] = defaultdict(list)
+        for test, lines in self._record.lines.items():
+            for line in lines:
+                self._covering[line].append(test)
+        concerned = sorted({test for tests in self._covering.values() for test in tests}, key=self._took_s)
+        self._progress.tell(f"{len(concerned)} tests run the code in question; once more in the order of their time")
+        control = self._run_each(concerned, is_traced=False)
+        self._record.took_s |= control.took_s
+        self._flaky = set(control.failed)
+        if self._flaky:
+            self._progress.tell(
+                "not used, since they fail in another order:\n" + "\n".join(items[at].nodeid for at in self._flaky)
+            )
+        self._warm = Warm({}, {}, [item.nodeid for item in items], self._record.took_s, list(sys.modules))
+        self._swap_all(self._warm)
+
+    def _took_s(self, test: int) -> float:
+        return self._record.took_s[test]
+
+    def _run_each(self, order: Sequence[int], *, is_traced: bool) -> Record:
+        def work() -> Record:
+            if not is_traced:
+                return run_all(self._items, order)
+            with Tracer(self._files) as tracer:
+                return run_all(self._items, order, tracer)
+
+        ended: list[Ended] = []
+        self._children.start(work, ended.append)
+        self._children.finish()
+        record: Record = ended[0].result
+        return record
+
+    def _swap_all(self, warm: Warm) -> None:
+        originals = {
+            path: compile(parse(path), str(path), "exec", dont_inherit=True) for path in {m.path for m in self._mutants}
+        }
+        live = live_functions(self._files)
+        simulate = _simulation(self._seeds) if self._seeds else None  # imported before the forks
+        for at, mutant in enumerate(self._mutants):
+            swap = plan(originals[mutant.path], mutant.compile(), live)
+            lines = [(str(mutant.path), line) for line in range(mutant.first_line, mutant.last_line + 1)]
+            covering = {test for line in lines for test in self._covering.get(line, ())} - self._flaky
+            if swap is not None and not swap:
+                self._note(warm, at, Verdict.SAME)
+            elif swap is None or (not covering and not self._record.imported.isdisjoint(lines)):
+                warm.at_import[at] = self._order_at_import(mutant)
+            elif not covering and simulate is None:
+                self._note(warm, at, Verdict.NO_TEST)
+            else:
+                self._start(warm, at, swap, self._order(mutant, covering), simulate)
+        self._children.finish()
+
+    def _order(self, mutant: Mutant, covering: set[int]) -> list[int]:
+        killers = [test for test in self._killers[mutant.path, mutant.function] if test in covering]
+        return killers + sorted(covering - set(killers), key=self._took_s)
+
+    def _order_at_import(self, mutant: Mutant) -> list[int]:
+        """Tests that run anything of the file, then those of its folder."""
+        beside = {str(path) for path in mutant.path.parent.iterdir()}
+        of_file = {
+            test for test, lines in self._record.lines.items() if any(name == str(mutant.path) for name, _ in lines)
+        }
+        of_folder = {test for test, lines in self._record.lines.items() if any(name in beside for name, _ in lines)}
+        order = [*sorted(of_file, key=self._took_s), *sorted(of_folder - of_file, key=self._took_s)]
+        left_s = IMPORT_S
+        return [test for test in order if test not in self._flaky and (left_s := left_s - self._took_s(test)) > 0]
+
+    def _start(self, warm: Warm, at: int, swap: Swap, order: list[int], simulate: Callable[[], bool] | None) -> None:
+        def work() -> int | str | None:
+            for function, code in swap:
+                function.__code__ = code
+            failed = first_failure(self._items, order, self._record.took_s)
+            return SIMULATION if failed is None and simulate is not None and not simulate() else failed
+
+        def done(ended: Ended) -> None:
+            verdict = _verdict(ended)
+            if verdict is Verdict.SURVIVED and not order:
+                verdict = Verdict.NO_TEST
+            by = ""
+            if isinstance(ended.result, int):
+                by = warm.names[ended.result]
+                killers = self._killers[self._mutants[at].path, self._mutants[at].function]
+                if ended.result in killers:
+                    killers.remove(ended.result)
+                killers.insert(0, ended.result)
+                del killers[REMEMBERED:]
+            self._note(warm, at, verdict, by)
+
+        self._children.start(work, done)
+
+    def _note(self, warm: Warm, at: int, verdict: Verdict, by: str = "") -> None:
+        warm.verdicts[at] = verdict, by
+        self._progress.note(verdict)
+
+
+# --- at import ------------------------------------------------------------------------------------------------------
+
+
+def _import_all(names: Sequence[str]) -> None:
+    """What the tests import of other people's, so that each child need not."""
+    ours = ("holdpay", "tests", "scripts", "__main__")
+    for name in names:
+        if name.partition(".")[0] not in ours and not name.startswith(("_pytest", "pytest")):
+            with suppress(Exception):
+                importlib.import_module(name)
+
+
+def _run_at_import(mutants: Sequence[Mutant], warm: Warm, children: Children, progress: Progress, seeds: int) -> None:
+    for at, order in warm.at_import.items():
+        _start_at_import(mutants, warm, at, order, children, progress, seeds)
+    children.finish()
+
+
+def _start_at_import(
+    mutants: Sequence[Mutant], warm: Warm, at: int, order: list[int], children: Children, progress: Progress, seeds: int
+) -> None:
+    mutant = mutants[at]
+
+    def work() -> str | None:
+        sys.meta_path.insert(0, _Importer(mutant))
+        names = [warm.names[test] for test in order]
+        beside = [name for name in names if Path(name.partition("::")[0]).parent.name == mutant.path.parent.name]
+        rest = [name for name in names if name not in set(beside)]
+        took_s = dict(zip(warm.names, (warm.took_s[test] for test in range(len(warm.names))), strict=True))
+        failed = _run_named(beside, took_s) or _run_named(rest, took_s)
+        return SIMULATION if failed is None and seeds and not _simulation(seeds)() else failed
+
+    def done(ended: Ended) -> None:
+        verdict = _verdict(ended)
+        warm.verdicts[at] = verdict, ended.result if verdict is Verdict.KILLED and ended.result else ""
+        progress.note(verdict)
+
+    children.start(work, done)
+
+
+def _run_named(names: Sequence[str], took_s: dict[str, float]) -> str | None:
+    """The first of the tests that fails, or cannot be collected."""
+    if not names:
+        return None
+    failed: list[str] = []
+
+    def on_items(items: Sequence[pytest.Item]) -> None:
+        places = {item.nodeid: at for at, item in enumerate(items)}
+        order = [places[name] for name in names]
+        first = first_failure(items, order, {places[name]: took_s[name] for name in names})
+        if first is not None:
+            failed.append(items[first].nodeid)
+
+    # A mutant that loops at import never comes to a test.
+    signal.setitimer(signal.ITIMER_REAL, IMPORT_S)
+    exit_code = collect(sorted({name.partition("::")[0] for name in names}), on_items)
+    if failed:
+        return failed[0]
+    return None if exit_code == 0 else "the import"
+
+
+class _Importer(importlib.abc.MetaPathFinder):
+    """Finds the mutant's module, and all else as ever."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.origin == str(self._mutant.path):
+            spec.loader = _Loader(fullname, spec.origin, self._mutant)
+        return spec
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, fullname: str, path: str, mutant: Mutant) -> None:
+        super().__init__(fullname, path)
+        self._mutant = mutant
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._mutant.compile()
