@@ -63,6 +63,7 @@ class Warm:
     verdicts: dict[int, tuple[Verdict, str]]
     at_import: dict[int, list[int]]
     names: list[str]
+    paths: list[Path]
     took_s: dict[int, float]
     modules: list[str]
 
@@ -182,7 +183,8 @@ class _Warm:
             self._progress.tell(
                 "not used, since they fail in another order:\n" + "\n".join(items[at].nodeid for at in self._flaky)
             )
-        self._warm = Warm({}, {}, [item.nodeid for item in items], self._record.took_s, list(sys.modules))
+        names, paths = [item.nodeid for item in items], [item.path for item in items]
+        self._warm = Warm({}, {}, names, paths, self._record.took_s, list(sys.modules))
         self._swap_all(self._warm)
 
     def _took_s(self, test: int) -> float:
@@ -277,51 +279,62 @@ def _import_all(names: Sequence[str]) -> None:
 
 
 def _run_at_import(mutants: Sequence[Mutant], warm: Warm, children: Children, progress: Progress, seeds: int) -> None:
+    longest = max(warm.at_import.values(), key=len, default=[])
+    children.start(lambda: _run_in_folders(longest, warm, None), _insist)
     for at, order in warm.at_import.items():
-        _start_at_import(mutants, warm, at, order, children, progress, seeds)
+        _start_at_import(mutants[at], at, order, warm, children, progress, seeds)
     children.finish()
 
 
-def _start_at_import(
-    mutants: Sequence[Mutant], warm: Warm, at: int, order: list[int], children: Children, progress: Progress, seeds: int
-) -> None:
-    mutant = mutants[at]
+def _insist(ended: Ended) -> None:
+    if ended != Ended(None, None):
+        raise SystemExit(f"scripts/mutate: {ended.result} fails in a process of its own without a mutant.")
 
+
+def _start_at_import(
+    mutant: Mutant, at: int, order: list[int], warm: Warm, children: Children, progress: Progress, seeds: int
+) -> None:
     def work() -> str | None:
         sys.meta_path.insert(0, _Importer(mutant))
-        names = [warm.names[test] for test in order]
-        beside = [name for name in names if Path(name.partition("::")[0]).parent.name == mutant.path.parent.name]
-        rest = [name for name in names if name not in set(beside)]
-        took_s = dict(zip(warm.names, (warm.took_s[test] for test in range(len(warm.names))), strict=True))
-        failed = _run_named(beside, took_s) or _run_named(rest, took_s)
+        failed = _run_in_folders(order, warm, mutant)
         return SIMULATION if failed is None and seeds and not _simulation(seeds)() else failed
 
     def done(ended: Ended) -> None:
         verdict = _verdict(ended)
-        warm.verdicts[at] = verdict, ended.result if verdict is Verdict.KILLED and ended.result else ""
+        if verdict is Verdict.SURVIVED and not order:
+            verdict = Verdict.NO_TEST
+        warm.verdicts[at] = verdict, ended.result or ""
         progress.note(verdict)
 
     children.start(work, done)
 
 
-def _run_named(names: Sequence[str], took_s: dict[str, float]) -> str | None:
-    """The first of the tests that fails, or cannot be collected."""
-    if not names:
+def _run_in_folders(order: list[int], warm: Warm, mutant: Mutant | None) -> str | None:
+    """The first test that fails. Those of the mutant's package come first, since to collect all takes long."""
+    near = [test for test in order if mutant is None or warm.paths[test].parent.name == mutant.path.parent.name]
+    far = [test for test in order if test not in set(near)]
+    return _run_named(near, warm) or _run_named(far, warm)
+
+
+def _run_named(tests: Sequence[int], warm: Warm) -> str | None:
+    if not tests:
         return None
     failed: list[str] = []
 
     def on_items(items: Sequence[pytest.Item]) -> None:
         places = {item.nodeid: at for at, item in enumerate(items)}
-        order = [places[name] for name in names]
-        first = first_failure(items, order, {places[name]: took_s[name] for name in names})
+        took_s = {places[warm.names[test]]: warm.took_s[test] for test in tests}
+        first = first_failure(items, list(took_s), took_s)
         if first is not None:
             failed.append(items[first].nodeid)
 
     # A mutant that loops at import never comes to a test.
     signal.setitimer(signal.ITIMER_REAL, IMPORT_S)
-    exit_code = collect(sorted({name.partition("::")[0] for name in names}), on_items)
+    exit_code = collect(sorted({str(warm.paths[test]) for test in tests}), on_items)
     if failed:
         return failed[0]
+    if exit_code in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        raise SystemExit("the tests were not found again")
     return None if exit_code == 0 else "the import"
 
 
