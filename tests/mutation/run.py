@@ -184,7 +184,7 @@ class _Warm:
                 "not used, since they fail in another order:\n" + "\n".join(items[at].nodeid for at in self._flaky)
             )
         names, paths = [item.nodeid for item in items], [item.path for item in items]
-        self._warm = Warm({}, {}, names, paths, self._record.took_s, list(sys.modules))
+        self._warm = Warm({}, {}, names, paths, self._record.took_s, _installed())
         self._swap_all(self._warm)
 
     def _took_s(self, test: int) -> float:
@@ -228,13 +228,14 @@ class _Warm:
         return killers + sorted(covering - set(killers), key=self._took_s)
 
     def _order_at_import(self, mutant: Mutant) -> list[int]:
-        """Tests that run anything of the file, then those of its folder."""
+        """Tests that run anything of the file, then of its folder, then all: a constant is read without a trace."""
         beside = {str(path) for path in mutant.path.parent.iterdir()}
-        of_file = {
-            test for test, lines in self._record.lines.items() if any(name == str(mutant.path) for name, _ in lines)
-        }
-        of_folder = {test for test, lines in self._record.lines.items() if any(name in beside for name, _ in lines)}
-        order = [*sorted(of_file, key=self._took_s), *sorted(of_folder - of_file, key=self._took_s)]
+
+        def rank(test: int) -> tuple[bool, bool, float]:
+            names = self._ran[test]
+            return str(mutant.path) not in names, names.isdisjoint(beside), self._took_s(test)
+
+        order = sorted(self._ran, key=rank)
         left_s = IMPORT_S
         return [test for test in order if test not in self._flaky and (left_s := left_s - self._took_s(test)) > 0]
 
@@ -269,13 +270,17 @@ class _Warm:
 # --- at import ------------------------------------------------------------------------------------------------------
 
 
+def _installed() -> list[str]:
+    """The loaded modules of other people."""
+    homes = (sys.prefix, sys.base_prefix)
+    return [name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(homes)]
+
+
 def _import_all(names: Sequence[str]) -> None:
-    """What the tests import of other people's, so that each child need not."""
-    ours = ("holdpay", "tests", "scripts", "__main__")
+    """So that each child need not."""
     for name in names:
-        if name.partition(".")[0] not in ours and not name.startswith(("_pytest", "pytest")):
-            with suppress(Exception):
-                importlib.import_module(name)
+        with suppress(Exception):
+            importlib.import_module(name)
 
 
 def _run_at_import(mutants: Sequence[Mutant], warm: Warm, children: Children, progress: Progress, seeds: int) -> None:
