@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import lag, latency, process, throughput
+from tests.bench import crowded, lag, latency, process, throughput
+from tests.bench.crowded import Memory
 from tests.bench.lag import Scenario
 from tests.bench.loops import LoopFailed
 from tests.bench.report import Report, machine
@@ -28,12 +29,13 @@ class Plan:
     latency_orders: int
     ordinary_orders: int
     idle_s: float
+    crowd: int
     starts: int
     rounds: int
 
 
-FULL: Final = Plan(lag=lag.FULL, latency_orders=300, ordinary_orders=80, idle_s=20, starts=9, rounds=7)
-QUICK: Final = Plan(lag=lag.QUICK, latency_orders=60, ordinary_orders=16, idle_s=5, starts=3, rounds=2)
+FULL: Final = Plan(lag=lag.FULL, latency_orders=300, ordinary_orders=80, idle_s=20, crowd=10_000, starts=9, rounds=7)
+QUICK: Final = Plan(lag=lag.QUICK, latency_orders=60, ordinary_orders=16, idle_s=5, crowd=1_000, starts=3, rounds=2)
 
 
 def main() -> int:
@@ -76,7 +78,8 @@ async def _measure(part: str, plan: Plan, lnd_version: str, python: Path) -> Fig
         case "latency":
             return await latency.measure(python, plan.latency_orders)
         case "memory":
-            return await process.measure(python, orders=plan.ordinary_orders, idle_s=plan.idle_s, starts=plan.starts)
+            costs = await process.measure(python, orders=plan.ordinary_orders, idle_s=plan.idle_s, starts=plan.starts)
+            return Memory(costs, await crowded.measure(python, plan.crowd, plan.idle_s))
         case _:
             return await throughput.measure(lnd_version, python, plan.rounds)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import grpc.aio
 
 from holdpay.sandbox.files import write_private
 from holdpay.sandbox.world import Endpoints
@@ -40,6 +43,18 @@ def usage_of(pid: int) -> Usage:
 
 def write_config(directory: Path, endpoints: Endpoints, *, pace: float = 1.0) -> Path:
     """config.toml for a provider whose clock runs ``pace`` times faster; polls come as much faster."""
+    pace_of_provider = f"""\
+requests_per_s = 1000
+request_burst = 1000
+
+[polling]
+min_s = {2 / pace}
+max_s = {15 / pace}
+"""
+    return _write_config(directory, endpoints, pace_of_provider)
+
+
+def _write_config(directory: Path, endpoints: Endpoints, more_of_provider: str) -> Path:
     path = directory / "config.toml"
     text = f"""\
 [daemon]
@@ -54,13 +69,7 @@ macaroon = "{endpoints.macaroon}"
 [provider]
 base_url = "{endpoints.provider_url}"
 payee_pubkeys = ["{endpoints.payee_pubkey}"]
-requests_per_s = 1000
-request_burst = 1000
-
-[polling]
-min_s = {2 / pace}
-max_s = {15 / pace}
-
+{more_of_provider}
 [limits]
 max_open_orders = 10000
 max_pending_sat = 100000000
@@ -68,6 +77,11 @@ max_spend_per_day_sat = 1000000000
 """
     write_private(path, text.encode())
     return path
+
+
+def write_crowded_config(directory: Path, endpoints: Endpoints) -> Path:
+    """config.toml with the defaults, but for the limits."""
+    return _write_config(directory, endpoints, "")
 
 
 def clean_environment() -> dict[str, str]:
@@ -78,17 +92,36 @@ def clean_environment() -> dict[str, str]:
 class MeasuredDaemon(Daemon):
     """``python`` is that of an environment with the runtime dependencies alone: development tools weigh on imports."""
 
-    def __init__(self, config: Path, python: Path) -> None:
+    def __init__(self, config: Path, python: Path, *, is_probed: bool = False) -> None:
         super().__init__(config, config.with_name("holdpay.sock"))
         self._python = python
+        self._stalls = config.with_name("longest-stall")
+        self._is_probed = is_probed
 
     async def launch(self) -> asyncio.subprocess.Process:
-        command = (self._python, "-m", "holdpay.cli.daemon", "--config", self.config)
+        program = ("tests.bench.probe", self._stalls) if self._is_probed else ("holdpay.cli.daemon",)
+        command = (self._python, "-m", *program, "--config", self.config)
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *map(str, command), stdout=log, stderr=log, env=clean_environment()
             )
         return self._process
+
+    async def start_patiently(self, within_s: float) -> None:
+        """Returns when it takes orders. Raises LoopFailed if it is dead, TimeoutError if it takes longer."""
+        process = await self.launch()
+        self.connect()
+        async with asyncio.timeout(within_s):
+            while not await self._takes_orders():
+                if process.returncode is not None:
+                    raise LoopFailed(f"holdpayd did not come up:\n{self.log()}")
+                await asyncio.sleep(0.05)
+
+    async def _takes_orders(self) -> bool:
+        try:
+            return (await self.status()).ready
+        except grpc.aio.AioRpcError:
+            return False
 
     async def seconds_to_serve(self) -> float:
         """Starts it; returns how long it took until its socket was there."""
@@ -103,15 +136,26 @@ class MeasuredDaemon(Daemon):
         await until("The daemon's socket", serves, within_s=SERVES_WITHIN_S, every_s=0.002)
         return time.monotonic() - began_s
 
+    async def longest_stall_ms(self) -> float:
+        """The longest turn of its event loop since the last call, or since the start. Only of one that is probed."""
+        self._stalls.unlink(missing_ok=True)
+        os.kill(self.pid, signal.SIGUSR2)
+
+        async def is_told() -> bool:
+            return self._stalls.exists()
+
+        await until("The word of the probe", is_told, within_s=SERVES_WITHIN_S, every_s=0.01)
+        return float(self._stalls.read_text())
+
     @property
     def usage(self) -> Usage:
         return usage_of(self.pid)
 
 
 @contextlib.asynccontextmanager
-async def running(config: Path, python: Path) -> AsyncIterator[MeasuredDaemon]:
+async def running(config: Path, python: Path, *, is_probed: bool = False) -> AsyncIterator[MeasuredDaemon]:
     """From the first look at lnd to the end; it takes orders."""
-    daemon = MeasuredDaemon(config, python)
+    daemon = MeasuredDaemon(config, python, is_probed=is_probed)
     try:
         await daemon.start_ready()
         yield daemon

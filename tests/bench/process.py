@@ -22,13 +22,15 @@ PACE: Final = 20.0
 """The provider's clock and the polls, so that an order of 40 s takes two, with as many polls as in true life."""
 AT_ONCE: Final = 8
 MAX_IDLE_RSS_MB: Final = 80.0
+MAX_STALL_MS: Final = 25.0
 SETTLING_S: Final = 5
 """From taking orders to idle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """``cpu_ms_per_order``: of an ordinary order, number after 12 s, code after 40; what idling costs is taken off."""
+    """``cpu_ms_per_order``: of an ordinary order, number after 12 s, code after 40; what idling costs is taken off.
+    ``stall_ms``: the longest turn of the event loop meanwhile."""
 
     idle_rss_mb: float
     rss_after_orders_mb: float
@@ -36,6 +38,7 @@ class Costs:
     orders: int
     polls_per_order: float
     cpu_ms_per_order: float
+    stall_ms: float
     daemon_start_ms: float
     cli_help_ms: float
 
@@ -44,6 +47,7 @@ class Costs:
         yield Row(f"  after {self.orders} orders", f"{self.rss_after_orders_mb:.1f} MB")
         yield Row("idle CPU, a second", ms(self.idle_cpu_ms_per_s))
         yield Row(f"CPU of an ordinary order ({self.polls_per_order:.0f} polls)", ms(self.cpu_ms_per_order))
+        yield at_most("longest stall of the event loop in ordinary work", self.stall_ms, MAX_STALL_MS, "ms")
         yield Row("holdpayd from start to its socket", f"{self.daemon_start_ms:.0f} ms")
         yield Row("holdpay --help", f"{self.cli_help_ms:.0f} ms", "about 120")
 
@@ -55,11 +59,12 @@ async def measure(python: Path, *, orders: int, idle_s: float, starts: int) -> C
         async with SandboxWorld(directory, pace=PACE) as world:
             config = write_config(directory, await endpoints_of(world), pace=PACE)
             started_ms = [await _start_ms(MeasuredDaemon(config, python)) for _ in range(starts + 1)]
-            async with running(config, python) as daemon:
+            async with running(config, python, is_probed=True) as daemon:
                 await asyncio.sleep(SETTLING_S)
                 idle = daemon.usage
                 await asyncio.sleep(idle_s)
                 idle_cpu_ms_per_s = (daemon.usage.cpu_ms - idle.cpu_ms) / idle_s
+                await daemon.longest_stall_ms()
                 before, began_s, polls = daemon.usage, time.monotonic(), world.provider.requests["/orderstatus"]
                 await client.run(daemon.socket, orders, AT_ONCE)
                 spent_ms = daemon.usage.cpu_ms - before.cpu_ms - idle_cpu_ms_per_s * (time.monotonic() - began_s)
@@ -71,6 +76,7 @@ async def measure(python: Path, *, orders: int, idle_s: float, starts: int) -> C
                     orders=orders,
                     polls_per_order=polls / (orders + 1),
                     cpu_ms_per_order=spent_ms / (orders + 1),
+                    stall_ms=await daemon.longest_stall_ms(),
                     daemon_start_ms=median(started_ms[1:]),
                     cli_help_ms=_help_ms(python, starts),
                 )

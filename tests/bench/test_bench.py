@@ -24,6 +24,7 @@ COSTS = Costs(
     orders=16,
     polls_per_order=18.0,
     cpu_ms_per_order=60.0,
+    stall_ms=25.0,
     daemon_start_ms=500.0,
     cli_help_ms=500.0,
 )
@@ -52,7 +53,13 @@ async def test_both_ways_to_a_payment_are_timed_from_the_reply_to_the_arrival() 
 def test_targets_are_met_at_their_bounds() -> None:
     report = Report({"latency": LATENCY, "memory": COSTS, "throughput": THROUGHPUT})
     assert report.is_met
-    assert [row.target for row in report.rows() if row.is_met] == ["<= 4 ms", "<= 80 MB", ">= 0.95", "<= 7 ms"]
+    assert [row.target for row in report.rows() if row.is_met] == [
+        "<= 4 ms",
+        "<= 80 MB",
+        "<= 25 ms",
+        ">= 0.95",
+        "<= 7 ms",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,7 @@ def test_targets_are_met_at_their_bounds() -> None:
     [
         replace(LATENCY, daemon_median_ms=6.1),
         replace(COSTS, idle_rss_mb=80.1),
+        replace(COSTS, stall_ms=25.1),
         replace(THROUGHPUT, levels=(replace(AT_ONE, ratio=0.94),)),
         replace(THROUGHPUT, levels=(replace(AT_ONE, daemon_cpu_ms_per_order=7.1),)),
     ],
