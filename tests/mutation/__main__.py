@@ -17,14 +17,12 @@ from collections import Counter
 from pathlib import Path
 
 from tests.mutation import equivalents
-from tests.mutation.operators import Mutant, mutants
-from tests.mutation.run import Result, Verdict, run
+from tests.mutation.operators import PACKAGE, Mutant, mutants
+from tests.mutation.run import LEFT, Result, Verdict, run
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "daemon" / "holdpay"
 PACKAGES = ("core", "engine", "lnd", "store")
 EQUIVALENTS = ROOT / "tests" / "mutation" / "equivalent.toml"
-LEFT = (Verdict.SURVIVED, Verdict.NO_TEST)
 
 
 def main() -> int:
@@ -82,22 +80,11 @@ def _files(chosen: str) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def _label(path: Path) -> str:
-    return str(path.relative_to(PACKAGE)) if path.is_relative_to(PACKAGE) else path.name
-
-
 def _group(mutant: Mutant) -> str:
     return mutant.path.parent.relative_to(PACKAGE).parts[0] if mutant.path.is_relative_to(PACKAGE) else "others"
 
 
-def _line(mutant: Mutant) -> str:
-    return f"{_label(mutant.path)}:{mutant.line} {mutant.function} {mutant.operator}: {mutant.before} -> {mutant.after}"
-
-
 def _report(results: list[Result], listed: list[Mutant], took_s: float) -> None:
-    for result in results:
-        if result.verdict in LEFT:
-            print(f"{result.verdict}: {_line(result.mutant)}")
     for group in sorted({_group(result.mutant) for result in results}):
         counts = Counter[Verdict](each.verdict for each in results if _group(each.mutant) == group)
         del counts[Verdict.SAME]
@@ -113,7 +100,7 @@ def _report(results: list[Result], listed: list[Mutant], took_s: float) -> None:
 def _row(result: Result) -> dict[str, str | int]:
     mutant = result.mutant
     return {
-        "file": _label(mutant.path),
+        "file": mutant.label,
         "line": mutant.line,
         "function": mutant.function,
         "operator": mutant.operator,

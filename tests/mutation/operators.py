@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
+PACKAGE = Path(__file__).resolve().parents[2] / "daemon" / "holdpay"
 WIDTH = 100
 """As much of the statement around a change is shown as fits."""
 
@@ -89,6 +90,14 @@ class Mutant:
     tree: ast.Module
     place: Place
     replacement: ast.AST | None
+
+    @property
+    def label(self) -> str:
+        """The file as a reader knows it."""
+        return str(self.path.relative_to(PACKAGE)) if self.path.is_relative_to(PACKAGE) else self.path.name
+
+    def __str__(self) -> str:
+        return f"{self.label}:{self.line} {self.function} {self.operator}: {self.before} -> {self.after}"
 
     def compile(self) -> CodeType:
         """The whole module with this change in it."""

@@ -26,7 +26,7 @@ from tests.mutation.swapping import Swap, live_functions, plan
 
 REMEMBERED = 4
 """So many tests that killed mutants of a function are tried first on the next one of it."""
-IMPORT_S = 60.0
+IMPORT_S = 30.0
 """So much time of tests, as they take without a mutant, a change in what runs at import is worth."""
 SEED_S = 1.0
 """A seed of the simulation takes far less."""
@@ -45,6 +45,9 @@ class Verdict(StrEnum):
     NO_TEST = "no test"
     SAME = "same"
     """It compiles to the same code."""
+
+
+LEFT = (Verdict.SURVIVED, Verdict.NO_TEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,12 @@ class Progress:
     counts: dict[Verdict, int]
     told_s: float = 0.0
 
-    def note(self, verdict: Verdict) -> None:
+    def note(self, mutant: Mutant, verdict: Verdict) -> None:
+        """One that is left is told at once."""
+        if verdict in LEFT:
+            if self.out.isatty():
+                self.tell("")
+            print(f"{verdict}: {mutant}", flush=True)
         self.counts[verdict] = self.counts.get(verdict, 0) + 1
         if time.monotonic() - self.told_s > (0.5 if self.out.isatty() else 30):
             words = ", ".join(f"{count} {each}" for each, count in self.counts.items())
@@ -264,7 +272,7 @@ class _Warm:
 
     def _note(self, warm: Warm, at: int, verdict: Verdict, by: str = "") -> None:
         warm.verdicts[at] = verdict, by
-        self._progress.note(verdict)
+        self._progress.note(self._mutants[at], verdict)
 
 
 # --- at import ------------------------------------------------------------------------------------------------------
@@ -309,7 +317,7 @@ def _start_at_import(
         if verdict is Verdict.SURVIVED and not order:
             verdict = Verdict.NO_TEST
         warm.verdicts[at] = verdict, ended.result or ""
-        progress.note(verdict)
+        progress.note(mutant, verdict)
 
     children.start(work, done)
 

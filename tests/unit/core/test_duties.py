@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from holdpay.core.charge import ChargeState
 from holdpay.core.duties import (
     Dispatch,
     Duty,
@@ -18,10 +19,11 @@ from holdpay.core.duties import (
     next_poll_at_ms,
     retrack_at_ms,
     spec_of,
+    wants_look,
 )
 from holdpay.core.model import Order
-from holdpay.core.states import FailureClass, HtlcState, OrderState
-from tests.unit.build import HASH, HOUR, NOW_MS, POLICY, S, failure, order, pair, proven_absent
+from holdpay.core.states import End, FailureClass, HtlcState, OrderState
+from tests.unit.build import HASH, HOUR, NOW_MS, POLICY, S, failure, order, pair, prepaid, proven_absent, quarantined
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
@@ -46,6 +48,30 @@ def test_a_dispatch_that_never_arrived_keeps_the_provider_asked() -> None:
     absent = replace(pair(AWAITING, NONE), payment=proven_absent())
     assert duties(absent) == {Duty.PAY, Duty.POLL}
     assert duties(replace(absent, giving_up="no more")) == {Duty.POLL}
+
+
+def test_an_order_that_is_put_aside_is_watched_if_something_was_sent_and_nothing_is_sent_for_it() -> None:
+    undecoded = order(state=AWAITING, provider_order_id=HASH, payreq="lnsb1...")
+    assert duties(quarantined(order())) == frozenset()
+    assert duties(quarantined(undecoded)) == frozenset()
+    assert duties(quarantined(pair(AWAITING, IN_FLIGHT))) == {Duty.PAY, Duty.POLL}
+
+
+def test_an_order_that_is_over_has_no_duties() -> None:
+    assert duties(pair(CANCELED, FAILED, end=End.REFUNDED, closed_at_ms=NOW_MS)) == frozenset()
+
+
+def test_an_order_of_the_account_that_is_put_aside_is_placed_only_if_that_was_begun() -> None:
+    assert duties(quarantined(prepaid(REQUESTED))) == frozenset()
+    assert duties(quarantined(prepaid(REQUESTED, ChargeState.REFUSED))) == frozenset()
+    assert duties(quarantined(prepaid(REQUESTED, ChargeState.INTENDED))) == {Duty.PLACE}
+    assert duties(prepaid(REQUESTED)) == duties(prepaid(REQUESTED, ChargeState.INTENDED)) == {Duty.PLACE}
+
+
+def test_nobody_is_asked_about_an_order_that_the_provider_never_named() -> None:
+    """The operator said that the account was charged: what of, the provider alone knows."""
+    charged = prepaid(PAID, ChargeState.CHARGED, provider_order_id=None)
+    assert duties(charged) == frozenset()
 
 
 # --- PAY ------------------------------------------------------------------------------------------------------------
@@ -76,6 +102,7 @@ def test_money_that_may_be_out_is_tracked_at_once(state: OrderState, htlc: HtlcS
 
 def test_a_second_not_found_is_asked_for_when_it_can_prove_something() -> None:
     once = pair(AWAITING, UNKNOWN, absent_since_ms=NOW_MS)
+    assert _action(once, 0) == Track(NOW_MS + 30 * S)
     assert _action(once, 1) == Track(NOW_MS + 30 * S)
     assert _action(once, 45) == Track(NOW_MS + 45 * S)
 
@@ -91,6 +118,10 @@ def test_where_nothing_is_to_be_paid_or_tracked_the_task_waits(state: OrderState
 
 def test_the_send_is_made_of_what_is_on_disk() -> None:
     assert spec_of(pair(AWAITING, DISPATCHING, fee_limit_msat=7_000), POLICY, NOW_MS).fee_limit_msat == 7_000
+
+
+def test_the_channels_are_not_looked_at_before_there_is_an_invoice() -> None:
+    assert not wants_look(order(), POLICY, block_height=900_000, now_ms=NOW_MS + 9 * HOUR)
 
 
 # --- silence --------------------------------------------------------------------------------------------------------
@@ -109,6 +140,7 @@ def test_a_silent_stream_is_given_up_every_five_minutes() -> None:
 def test_a_stream_that_says_nothing_though_the_provider_says_over_is_given_up_soon(state: OrderState) -> None:
     over = pair(state, IN_FLIGHT, state_since_ms=NOW_MS + 100 * S)
     assert _retrack_s(over, opened_s=50, heard_s=50) == 102
+    assert _retrack_s(over, opened_s=100, heard_s=100) == 102
     assert _retrack_s(over, opened_s=102, heard_s=102) == 402, "the fresh stream has its time"
 
 
