@@ -20,6 +20,7 @@ from holdpay.sandbox.sms4sats_numbers import NumberOrder
 from holdpay.sandbox.world import SandboxWorld
 from tests.books import JournalOrder, JournalPayment, JournalRow, LndPayment, ProviderOrder
 from tests.regtest.node import Node
+from tests.spoiling import opened
 
 NETWORK = "simnet"
 
@@ -39,13 +40,14 @@ def read_journal(database: Path) -> tuple[JournalOrder, ...]:
                 shutil.copyfile(database.with_name(database.name + suffix), copy.with_name(copy.name + suffix))
         with closing(sqlite3.connect(copy)) as conn:
             conn.row_factory = sqlite3.Row
-            return _read(conn)
+            assert [row[0] for row in conn.execute("PRAGMA integrity_check")] == ["ok"]
+            if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'keys'").fetchall():
+                return ()  # killed before it had made its tables
+            with opened(conn):
+                return _read(conn)
 
 
 def _read(conn: sqlite3.Connection) -> tuple[JournalOrder, ...]:
-    assert [row[0] for row in conn.execute("PRAGMA integrity_check")] == ["ok"]
-    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'items'").fetchall():
-        return ()  # killed before it had made its tables, of which this is one of the last
     rows: defaultdict[str, list[JournalRow]] = defaultdict(list)
     now: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     codes: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)
@@ -55,7 +57,8 @@ def _read(conn: sqlite3.Connection) -> tuple[JournalOrder, ...]:
         order_id = row["order_id"]
         now[order_id].update(json.loads(row["change"]))
         rows[order_id].append(_row(row, now[order_id], codes[order_id]))
-    payments = {row["order_id"]: _payment(row) for row in conn.execute("SELECT * FROM payments")}
+    of_orders = conn.execute("SELECT id, payments.* FROM payments JOIN orders ON no = order_no")
+    payments = {row["id"]: _payment(row) for row in of_orders}
     orders = conn.execute(
         "SELECT o.*, r.spec FROM orders o JOIN requests r ON r.id = o.request_id ORDER BY o.created_at_ms, o.id"
     )

@@ -205,9 +205,10 @@ class _Daemon:
 
     async def _erase_old_codes(self, engine: Engine) -> None:
         """Accounts need neither code nor number; a database that still has them is worth stealing."""
-        retain_ms = self._settings.daemon.retain_codes_days * DAY_S * 1000
+        closed_before_ms = self._clock.now_ms() - self._settings.daemon.retain_codes_days * DAY_S * 1000
+        await asyncio.to_thread(engine.store.erase_in_copies, closed_before_ms, self._clock.now_ms())
         count = 0
-        for erased in engine.erase_codes(self._clock.now_ms() - retain_ms):
+        for erased in engine.erase_codes(closed_before_ms):
             count += erased
             await self._clock.sleep(0)
         if count:

@@ -420,11 +420,16 @@ class OrderStore(Protocol):
         attempts, items, ledger and journal row. Returns the journal's cursor."""
         ...
 
+    def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:
+        """The part of ``erase_codes`` that takes long, in the copies of the database. May run in any thread."""
+        ...
+
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
         """Erases what was delivered, what the buyer wrote and the provider's replies of the orders that were closed
-        before, also in the copies of the database. Each step is short: a few orders in one file; it gives how many
-        orders are done with it. At the end the write-ahead log has none of it either. One that is not followed to
-        its end is begun anew. Everything else of them stays: payment hash, amounts, preimage, what happened when.
+        before, also in the copies of the database, if ``erase_in_copies`` did not do it. Each step is short: a few
+        orders; it gives how many are done with it. At the end the write-ahead log has none of it either. One that is
+        not followed to its end is begun anew. Everything else of them stays: payment hash, amounts, preimage, what
+        happened when.
         """
         ...
 

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import typing
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from holdpay.ports import Update
 from holdpay.store.store import SqliteStore
 from tests.simulation.auditor import Violation
 from tests.simulation.core import POLICY
+from tests.spoiling import opened
 
 
 def audit_database(path: Path, committed: Mapping[str, Order]) -> None:
@@ -29,9 +30,10 @@ def audit_database(path: Path, committed: Mapping[str, Order]) -> None:
     with closing(SqliteStore(path)) as store:
         orders = {order_id: store.get(order_id) for order_id in committed}
         told = {order_id: store.updates(0, order_id, 100_000) for order_id in committed}
-    with closing(sqlite3.connect(path)) as conn:
+    with closing(sqlite3.connect(path)) as conn, ExitStack() as stack:
         conn.row_factory = sqlite3.Row
         _is_sound(conn)
+        stack.enter_context(opened(conn))
         ids = {row["id"] for row in conn.execute("SELECT id FROM orders")}
         if ids != set(committed):
             raise Violation("the database has other orders than were recorded")
@@ -74,7 +76,7 @@ def _replay(conn: sqlite3.Connection, order: Order, told: Sequence[Update]) -> N
     if state != order:
         raise Violation(f"order {order.id}: the journal's last row is not the order")
     if order.payment is not None:
-        _attempts(conn, order.id, order.payment.payment_hash, attempts)
+        _attempts(conn, order.id, attempts)
 
 
 def _as_told(order: Order) -> Order:
@@ -85,8 +87,9 @@ def _as_told(order: Order) -> Order:
 _UNREAD = frozenset({ItemKind.UNREAD, ItemKind.UNREAD_MAYBE})
 
 
-def _attempts(conn: sqlite3.Connection, order_id: str, payment_hash: str, wanted: dict[int, dict[str, Any]]) -> None:
-    rows = conn.execute("SELECT * FROM htlc_attempts WHERE payment_hash = ?", (payment_hash,)).fetchall()
+def _attempts(conn: sqlite3.Connection, order_id: str, wanted: dict[int, dict[str, Any]]) -> None:
+    sql = "SELECT * FROM htlc_attempts WHERE order_no = (SELECT no FROM orders WHERE id = ?)"
+    rows = conn.execute(sql, (order_id,)).fetchall()
     stored = {row["attempt_id"]: {key: row[key] for key in row.keys()} for row in rows}  # noqa: SIM118 - a Row is no dict
     if set(stored) != set(wanted) or any(wanted[number].items() - row.items() for number, row in stored.items()):
         raise Violation(f"order {order_id}: its HTLC attempts are not those that the journal tells of")
@@ -96,7 +99,8 @@ def _reserved(conn: sqlite3.Connection, order: Order) -> None:
     (reserved_msat,) = conn.execute("SELECT reserved_msat FROM orders WHERE id = ?", (order.id,)).fetchone()
     if reserved_msat != order.reserved_msat:
         raise Violation(f"order {order.id}: {reserved_msat} msat are reserved, and {order.reserved_msat} should be")
-    booked = dict(conn.execute("SELECT what, sum(msat) FROM ledger WHERE order_id = ? GROUP BY what", (order.id,)))
+    sql = "SELECT what, sum(msat) FROM ledger WHERE order_no = (SELECT no FROM orders WHERE id = ?) GROUP BY what"
+    booked = dict(conn.execute(sql, (order.id,)))
     if booked.get("reserve", 0) - booked.get("release", 0) != order.reserved_msat:
         raise Violation(f"order {order.id}: the ledger's reserves are not what is reserved")
     if booked.get("spend", 0) != order.spent_msat:

@@ -157,7 +157,7 @@ def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
 
     def twice(self: SqliteStore, before: Order, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
         with transaction(self._conn):
-            self._update(before, step.order, change(columns_of(before), columns_of(step.order)))
+            self._update(self._row(before.id), before, step.order, change(columns_of(before), columns_of(step.order)))
         return commit(self, before, event, step, raw, now_ms)
 
     return patch.object(SqliteStore, "commit", twice)
@@ -198,9 +198,9 @@ def a_message_is_lost_on_restart() -> AbstractContextManager[Any]:
     """Items are written once, with the first that comes."""
     write = SqliteStore._write_items
 
-    def once(self: SqliteStore, before: tuple[Item, ...], after: Order, cursor: int) -> None:
+    def once(self: SqliteStore, row: Any, before: tuple[Item, ...], after: Order, cursor: int) -> None:
         if not any(item.kind is ItemKind.MESSAGE for item in before):
-            write(self, before, after, cursor)
+            write(self, row, before, after, cursor)
 
     return patch.object(SqliteStore, "_write_items", once)
 
@@ -208,12 +208,14 @@ def a_message_is_lost_on_restart() -> AbstractContextManager[Any]:
 @bug()
 def a_charge_is_written_once() -> AbstractContextManager[Any]:
     """With its intent; what becomes of it stands in the journal."""
-    return patch.object(SqliteStore, "_write_charge", lambda self, before, after, changed: _first(self, before, after))
+    return patch.object(
+        SqliteStore, "_write_charge", lambda self, row, before, after, changed: _first(self, row.no, before, after)
+    )
 
 
-def _first(store: SqliteStore, before: Order | None, after: Order) -> None:
+def _first(store: SqliteStore, no: int, before: Order | None, after: Order) -> None:
     if after.charge is not None and (before is None or before.charge is None):
-        values = {"order_id": after.id, **to_row(after.charge)}
+        values = {"order_no": no, **to_row(after.charge)}
         store._conn.execute(store_module._INSERT_CHARGE, values)
 
 

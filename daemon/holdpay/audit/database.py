@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import sqlite3
 import typing
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store.changes import order_of
-from holdpay.store.journal import RAW_LIMIT_BYTES
+from holdpay.store.journal import RAW_LIMIT_BYTES, REQUESTED, SELECT_WITH_REPLIES, Written, said, written
 from holdpay.store.reading import BAD_ROW, SELECT_ORDERS, to_order
 from holdpay.store.rows import Row, from_row
 from holdpay.store.schema import migrations
@@ -35,14 +34,10 @@ MAX_PROBLEMS: Final = 10
 _EVENTS: Final[dict[str, TypeAdapter[Any]]] = {
     event_name(kind.__new__(kind)): TypeAdapter(kind) for kind in typing.get_args(Event)
 }
-_SELECT_JOURNAL: Final = """
-    SELECT j.*, coalesce(j.data, r.data) AS said, r.raw, r.raw_sha256
-    FROM journal j LEFT JOIN replies r ON r.cursor = j.cursor WHERE j.order_id = ? ORDER BY j.cursor
-"""
 _SELECT_BOOKED: Final = """
     SELECT coalesce(sum(CASE what WHEN 'reserve' THEN msat WHEN 'release' THEN -msat END), 0) AS reserved_msat,
       coalesce(sum(iif(what = 'spend', msat, 0)), 0) AS spent_msat
-    FROM ledger WHERE order_id = ?
+    FROM ledger WHERE order_no = (SELECT no FROM orders WHERE id = ?)
 """
 
 
@@ -149,7 +144,7 @@ class StoredBooks:
         try:
             order = self._order(order_id)
             reserved_msat, booked = self._money(order_id)
-            attempts = self._attempts(order.payment.payment_hash) if order.payment is not None else {}
+            attempts = self._attempts(order_id)
             rows, unreadable = self._journal(order)
         except (sqlite3.Error, OrderUnreadable, StoreError, *BAD_ROW) as error:
             return _damaged(f"Order {order_id} cannot be read ({type(error).__name__}).", order_id)
@@ -178,8 +173,9 @@ class StoredBooks:
         row = self._orders.execute(_SELECT_BOOKED, (order_id,)).fetchone()
         return reserved_msat, Booked(reserved_msat=row["reserved_msat"], spent_msat=row["spent_msat"])
 
-    def _attempts(self, payment_hash: str) -> dict[int, StoredAttempt]:
-        rows = self._orders.execute("SELECT * FROM htlc_attempts WHERE payment_hash = ?", (payment_hash,))
+    def _attempts(self, order_id: str) -> dict[int, StoredAttempt]:
+        sql = "SELECT * FROM htlc_attempts WHERE order_no = (SELECT no FROM orders WHERE id = ?)"
+        rows = self._orders.execute(sql, (order_id,))
         return {row["attempt_id"]: StoredAttempt(row["dispatch"], from_row(Attempt, row)) for row in rows}
 
     def _journal(self, order: Order) -> tuple[list[JournalRow], list[int]]:
@@ -187,10 +183,11 @@ class StoredBooks:
         unreadable: list[int] = []
         columns: Row = {"erased_at_ms": order.erased_at_ms}
         """All changes so far. That what was delivered was erased, the order's own row says alone."""
-        for row in self._orders.execute(_SELECT_JOURNAL, (order.id,)):
+        for row in self._orders.execute(SELECT_WITH_REPLIES, (order.id,)):
             try:
-                columns.update(_change(row))
-                read = _journal_row(row, order_of(columns, order.request, ()))
+                entry = written(row)
+                columns.update(entry.change)
+                read = _journal_row(row, entry, order_of(columns, order.request, ()))
             except BAD_ROW:
                 unreadable.append(row["cursor"])
                 continue
@@ -277,26 +274,20 @@ def _brought_up_to_date(conn: sqlite3.Connection) -> sqlite3.Connection:
     return copy.conn
 
 
-def _change(row: sqlite3.Row) -> Row:
+def _journal_row(row: sqlite3.Row, entry: Written, after: Order) -> JournalRow:
     """Raises one of BAD_ROW."""
-    changed: Row = json.loads(row["change"])
-    if not isinstance(changed, dict):
-        raise ValueError("change")
-    return changed
-
-
-def _journal_row(row: sqlite3.Row, after: Order) -> JournalRow:
-    """Raises one of BAD_ROW."""
-    if not all(isinstance(note, str) for note in json.loads(row["notes"])):
-        raise ValueError("notes")
-    adapter = None if row["event"] == "order_requested" else _EVENTS[row["event"]]
-    is_erased = row["said"] is None and after.erased_at_ms is not None
+    reply = said(row)
+    if reply is not None and entry.data is not None:
+        raise ValueError("said twice")
+    data = entry.data if reply is None else reply.data
+    adapter = None if entry.event == REQUESTED.event else _EVENTS[entry.event]
+    is_erased = data is None and after.erased_at_ms is not None
     return JournalRow(
         cursor=row["cursor"],
         at_ms=row["at_ms"],
-        event=None if adapter is None or is_erased else adapter.validate_json(row["said"]),
+        event=None if adapter is None or is_erased else adapter.validate_json(data or ""),
         after=after,
-        is_raw_intact=_is_raw_intact(row["raw"], row["raw_sha256"]),
+        is_raw_intact=reply is None or _is_raw_intact(reply.raw, reply.raw_sha256),
     )
 
 

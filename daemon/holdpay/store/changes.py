@@ -2,12 +2,12 @@
 
 Columns have the names of the tables; a payment's begin with ``payment.``, a charge's with ``charge.``. What is NULL
 from the beginning is left out, and what was not there yet when a row was written has its field's default. The request
-and the items are not in it: they stand in tables of their own.
+and the items are not in it: they stand in tables of their own. A payment's payreq is its order's.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from holdpay.core.charge import Charge
 from holdpay.core.items import Item
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 ELSEWHERE: Final = frozenset({"request", "items", "payment", "charge"})
 """Fields of an order that its own table does not have."""
+OF_THE_ORDER: Final = frozenset({"payreq"})
+"""Fields of a payment that are its order's."""
 _PAYMENT: Final = "payment."
 _CHARGE: Final = "charge."
 
@@ -56,20 +58,22 @@ def order_of(columns: Row, request: Request, items: tuple[Item, ...]) -> Order:
         {**defaults(Order, without=ELSEWHERE), **columns},
         request=request,
         items=items,
-        payment=_read(Payment, of_payment(columns)),
+        payment=_read(Payment, of_payment(columns), payreq=columns.get("payreq")),
         charge=_read(Charge, of_charge(columns)),
     )
 
 
 def _nested(prefix: str, value: Payment | Charge | None) -> Row:
-    return {} if value is None else {prefix + column: found for column, found in to_row(value).items()}
+    if value is None:
+        return {}
+    return {prefix + column: found for column, found in to_row(value, without=OF_THE_ORDER).items()}
 
 
 def _under(prefix: str, columns: Row) -> Row:
     return {column.removeprefix(prefix): found for column, found in columns.items() if column.startswith(prefix)}
 
 
-def _read(cls: type[T], columns: Row) -> T | None:
+def _read(cls: type[T], columns: Row, **given: Any) -> T | None:
     if all(value is None for value in columns.values()):
         return None
-    return from_row(cls, {**defaults(cls), **columns})
+    return from_row(cls, {**defaults(cls), **columns}, **given)

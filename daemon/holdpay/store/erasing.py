@@ -1,24 +1,38 @@
-"""Erasing: what was delivered, what the provider said and what the buyer wrote is deleted, long after the end.
+"""Erasing: what was delivered, what the provider said and what the buyer wrote is gone, long after the end.
 
-Rows are deleted whole, and secure_delete overwrites them; see ``database.rewrite_if_small`` for what it leaves.
+It lies sealed under a key of its order (see ``sealing``). The key is overwritten where it lies; what it sealed is
+deleted, too, so that it takes no room. A copy made before a migration is erased in the way of its own tables.
 """
 
+# ruff: noqa: S608 - our own words only
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from holdpay.errors import StoreError
-from holdpay.store.database import overwrite_what_is_freed, rewrite_if_small, transaction
+from holdpay.store.database import copies, overwrite_what_is_freed, rewrite_if_small, transaction
+from holdpay.store.reading import rows
 
 ERASED_AT_ONCE: Final = 5
-"""Orders in one transaction, of one file: the daemon does nothing else meanwhile."""
+"""Orders in one transaction: the daemon does nothing else meanwhile."""
 SELECT_TO_ERASE: Final = (
     "SELECT id FROM orders WHERE closed_at_ms < ? AND erased_at_ms IS NULL ORDER BY closed_at_ms LIMIT ?"
 )
+_ALL: Final = -1
+_NO: Final = "(SELECT no FROM orders WHERE id = :id)"
 ERASE: Final = (
+    "UPDATE orders SET erased_at_ms = :now_ms WHERE id = :id",
+    f"DELETE FROM items WHERE order_no = {_NO}",
+    f"DELETE FROM replies WHERE cursor IN (SELECT cursor FROM journal WHERE order_no = {_NO})",
+    "DELETE FROM secrets WHERE request_id = (SELECT request_id FROM orders WHERE id = :id)",
+    f"UPDATE keys SET key = zeroblob(16) WHERE order_no = {_NO}",
+)
+# A copy from before migration 0009 has them unsealed.
+_ERASE_UNSEALED: Final = (
     "UPDATE orders SET erased_at_ms = :now_ms WHERE id = :id",
     "DELETE FROM items WHERE order_id = :id",
     "DELETE FROM replies WHERE cursor IN (SELECT cursor FROM journal WHERE order_id = :id)",
@@ -35,28 +49,43 @@ _TAKE_OUT: Final = (
 )
 
 
-def erase(conn: sqlite3.Connection, ids: list[str], now_ms: int) -> None:
+def to_erase(conn: sqlite3.Connection, closed_before_ms: int, limit: int = _ALL) -> list[str]:
+    """The ids of orders that were closed before and are not erased, oldest first. Raises StoreError."""
+    return [row[0] for row in rows(conn, SELECT_TO_ERASE, closed_before_ms, limit)]
+
+
+def erase(conn: sqlite3.Connection, ids: Sequence[str], now_ms: int) -> None:
     """Raises StoreError."""
     _run(conn, ERASE, ids, now_ms)
 
 
-def erase_in_copy(copy: Path, ids: list[str], now_ms: int) -> None:
-    """A copy in which nothing can be erased, as it is damaged, is removed."""
-    try:
-        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
-            overwrite_what_is_freed(conn)
-            _run(conn, ERASE if _has_items(conn) else _TAKE_OUT, ids, now_ms)
-            rewrite_if_small(conn, copy)
-    except (sqlite3.Error, StoreError):
-        with contextlib.suppress(FileNotFoundError):
-            copy.unlink()
+def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int) -> None:
+    """Erases in the copies of the database at ``path`` what is to be erased in it, which stays as it is. A copy in
+    which nothing can be erased, as it is damaged, is removed. May run in any thread. Raises StoreError."""
+    found = copies(path)
+    if not found:
+        return
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        ids = to_erase(conn, closed_before_ms)
+    for copy in found if ids else ():
+        try:
+            with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
+                overwrite_what_is_freed(conn)
+                _run(conn, _way_of(conn), ids, now_ms)
+                rewrite_if_small(conn, copy)
+        except (sqlite3.Error, StoreError):
+            with contextlib.suppress(FileNotFoundError):
+                copy.unlink()
 
 
-def _has_items(conn: sqlite3.Connection) -> bool:
-    return bool(conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'items'").fetchall())
+def _way_of(conn: sqlite3.Connection) -> tuple[str, ...]:
+    tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "keys" in tables:
+        return ERASE
+    return _ERASE_UNSEALED if "items" in tables else _TAKE_OUT
 
 
-def _run(conn: sqlite3.Connection, statements: tuple[str, ...], ids: list[str], now_ms: int) -> None:
+def _run(conn: sqlite3.Connection, statements: tuple[str, ...], ids: Sequence[str], now_ms: int) -> None:
     with transaction(conn):
         for order_id in ids:
             for statement in statements:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter
@@ -12,23 +13,27 @@ from holdpay.core.items import Item
 from holdpay.core.kinds import AnySpec
 from holdpay.core.model import Order, Payment, Request
 from holdpay.errors import OrderUnreadable, StoreError
-from holdpay.store.changes import ELSEWHERE, order_of
+from holdpay.store.changes import ELSEWHERE, OF_THE_ORDER, order_of
 from holdpay.store.database import remedy
 from holdpay.store.rows import column_names, from_row
+from holdpay.store.sealing import unseal
 
 SPEC: Final[TypeAdapter[AnySpec]] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
 
 ORDER_COLUMNS: Final = column_names(Order, without=ELSEWHERE)
-PAYMENT_COLUMNS: Final = column_names(Payment)
+PAYMENT_COLUMNS: Final = column_names(Payment, without=OF_THE_ORDER)
 CHARGE_COLUMNS: Final = column_names(Charge)
 ITEM_COLUMNS: Final = column_names(Item)
 REQUEST_COLUMNS: Final = ["id", "key", "fingerprint", "kind", "spec", "is_prepaid", "created_at_ms"]
 
-# What is the buyer's own business comes first, as long as it is there.
 _OF_REQUEST = (
-    ", ".join(f'r."{c}" AS "r.{c}"' for c in REQUEST_COLUMNS if c != "spec") + ', coalesce(s.spec, r.spec) AS "r.spec"'
+    'o.no AS "r.no", k.key AS "r.seal", s.spec AS "r.sealed_spec", '
+    + ", ".join(f'r."{c}" AS "r.{c}"' for c in REQUEST_COLUMNS)
+)  # fmt: skip
+_WITH_REQUEST = (
+    " LEFT JOIN requests r ON r.id = o.request_id LEFT JOIN secrets s ON s.request_id = o.request_id"
+    " LEFT JOIN keys k ON k.order_no = o.no "
 )
-_WITH_REQUEST = " LEFT JOIN requests r ON r.id = o.request_id LEFT JOIN secrets s ON s.request_id = o.request_id "
 SELECT_ORDERS: Final = (
     "SELECT "  # noqa: S608 - names of our own columns only
     + ", ".join(
@@ -37,11 +42,14 @@ SELECT_ORDERS: Final = (
         + [f'c."{c}" AS "charge.{c}"' for c in CHARGE_COLUMNS]
     )
     + f", {_OF_REQUEST}"
-    + " FROM orders o LEFT JOIN payments p ON p.order_id = o.id LEFT JOIN charges c ON c.order_id = o.id"
+    + " FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no"
     + _WITH_REQUEST
 )
-SELECT_REQUEST: Final = f"SELECT o.erased_at_ms, {_OF_REQUEST} FROM orders o {_WITH_REQUEST} WHERE o.id = ?"  # noqa: S608
-SELECT_ITEMS: Final = f"SELECT {', '.join(ITEM_COLUMNS)}, cursor FROM items WHERE order_id = ? ORDER BY seq"  # noqa: S608
+SELECT_REQUEST: Final = f"SELECT o.id, o.erased_at_ms, {_OF_REQUEST} FROM orders o {_WITH_REQUEST} WHERE o.no = ?"  # noqa: S608
+SELECT_ITEMS: Final = f"SELECT {', '.join(ITEM_COLUMNS)}, seq, cursor FROM items WHERE order_no = ? ORDER BY seq"  # noqa: S608
+
+SEALED_SPEC: Final = "spec"
+"""What a request's whole spec is sealed as."""
 
 BAD_ROW: Final = (ValueError, KeyError, TypeError, AttributeError)
 """What reading a row that makes no sense raises."""
@@ -57,19 +65,32 @@ def rows(conn: sqlite3.Connection, sql: str, *values: Any) -> list[sqlite3.Row]:
 
 def request_of(row: sqlite3.Row) -> Request:
     """Of the columns that begin with ``r.``. Raises one of BAD_ROW."""
+    all_text(row)
+    # What is the buyer's own business comes first, as long as it is there.
+    sealed = row["r.sealed_spec"]
     return Request(
         id=row["r.id"],
         key=row["r.key"],
         fingerprint=row["r.fingerprint"],
-        spec=SPEC.validate_json(row["r.spec"]),
+        spec=SPEC.validate_json(row["r.spec"] if sealed is None else unseal(row["r.seal"], SEALED_SPEC, sealed)),
         is_prepaid=bool(row["r.is_prepaid"]),
         created_at_ms=row["r.created_at_ms"],
     )
 
 
-def item_of(row: sqlite3.Row) -> Item:
-    """Raises one of BAD_ROW."""
-    return from_row(Item, dict(all_text(row)))
+def items_of(conn: sqlite3.Connection, row: sqlite3.Row) -> Iterator[tuple[int, Item]]:
+    """Of a row's order, each with the cursor of the journal row that brought it. Raises one of BAD_ROW."""
+    for found in rows(conn, SELECT_ITEMS, row["r.no"]):
+        values = dict(all_text(found))
+        if isinstance(values["text"], bytes):
+            name = name_of_item(found["cursor"], found["seq"])
+            values["text"] = unseal(row["r.seal"], name, values["text"]).decode()
+        yield found["cursor"], from_row(Item, values)
+
+
+def name_of_item(cursor: int, seq: int) -> str:
+    """What an item is sealed as."""
+    return f"item {cursor} {seq}"
 
 
 def all_text(row: sqlite3.Row) -> sqlite3.Row:
@@ -83,10 +104,8 @@ def all_text(row: sqlite3.Row) -> sqlite3.Row:
 def to_order(conn: sqlite3.Connection, row: sqlite3.Row) -> Order:
     """A row of SELECT_ORDERS, with its items. Raises OrderUnreadable."""
     try:
-        all_text(row)
         columns = {key: row[key] for key in row.keys() if not key.startswith("r.")}  # noqa: SIM118 - a Row is no dict
-        items = tuple(item_of(found) for found in rows(conn, SELECT_ITEMS, row["id"]))
-        return order_of(columns, request_of(row), items)
+        return order_of(columns, request_of(row), tuple(item for _, item in items_of(conn, row)))
     except BAD_ROW as error:
         raise unreadable(row["id"]) from error
 

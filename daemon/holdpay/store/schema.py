@@ -7,6 +7,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
+from holdpay.store.compacting import compact
 from holdpay.store.moving import move
 
 migrations = Migrations("holdpay")
@@ -61,6 +62,11 @@ def _erasing_everything(db: Database) -> None:
 @migrations(name="0008_ground")
 def _ground(db: Database) -> None:
     move(db)
+
+
+@migrations(name="0009_compact")
+def _compact(db: Database) -> None:
+    compact(db)
 
 
 _FIRST = (

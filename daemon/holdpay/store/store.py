@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import structlog
 
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import Event
-from holdpay.core.items import Item
+from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Request
@@ -19,16 +20,14 @@ from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
-from holdpay.store.changes import change, columns_of, of_charge, of_payment, own
+from holdpay.store.changes import OF_THE_ORDER, change, columns_of, of_charge, of_payment, own
 from holdpay.store.database import (
     BUSY_TIMEOUT_S,
     check_space,
-    copies,
     open_database,
-    rewrite_if_small,
     transaction,
 )
-from holdpay.store.erasing import ERASED_AT_ONCE, SELECT_TO_ERASE, erase, erase_in_copy
+from holdpay.store.erasing import ERASED_AT_ONCE, erase, erase_in_copies, to_erase
 from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
 from holdpay.store.listing import where
@@ -38,12 +37,15 @@ from holdpay.store.reading import (
     ORDER_COLUMNS,
     PAYMENT_COLUMNS,
     REQUEST_COLUMNS,
+    SEALED_SPEC,
     SELECT_ORDERS,
     SPEC,
+    name_of_item,
     rows,
     to_order,
 )
 from holdpay.store.rows import Row, column_names, to_row
+from holdpay.store.sealing import new_key, seal
 
 DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
@@ -66,18 +68,19 @@ def _update_sql(table: str, changed: Row, key: str) -> str:
 
 
 _INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
+_INSERT_KEY = "INSERT INTO keys (order_no, key) VALUES (?, ?)"
 _INSERT_WHOLE_SPEC = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
 _INSERT_ORDER = _insert_sql("orders", ["request_id", "kind", "reserved_msat", *ORDER_COLUMNS])
-_INSERT_PAYMENT = _insert_sql("payments", ["order_id", *PAYMENT_COLUMNS])
-_INSERT_CHARGE = _insert_sql("charges", ["order_id", *CHARGE_COLUMNS])
+_INSERT_PAYMENT = _insert_sql("payments", ["order_no", *PAYMENT_COLUMNS])
+_INSERT_CHARGE = _insert_sql("charges", ["order_no", *CHARGE_COLUMNS])
 # One that gives way to another is deleted whole, and so overwritten.
-_REPLACE_ITEM = _insert_sql("items", ["order_id", "seq", "cursor", *ITEM_COLUMNS], "REPLACE")
-_INSERT_LEDGER = "INSERT INTO ledger (request_id, order_id, what, msat, at_ms) VALUES (?, ?, ?, ?, ?)"
+_REPLACE_ITEM = _insert_sql("items", ["order_no", "seq", "cursor", *ITEM_COLUMNS], "REPLACE")
+_INSERT_LEDGER = "INSERT INTO ledger (order_no, what, msat, at_ms) VALUES (?, ?, ?, ?)"
 _CHANGING = [c for c in ["dispatch", *_ATTEMPT_COLUMNS] if c != "attempt_id"]
 # lnd tells of each attempt again and again; what is there already costs no write.
 _UPSERT_ATTEMPT = (
-    _insert_sql("htlc_attempts", ["payment_hash", "dispatch", *_ATTEMPT_COLUMNS])
-    + " ON CONFLICT (payment_hash, attempt_id) DO UPDATE SET "
+    _insert_sql("htlc_attempts", ["order_no", "dispatch", *_ATTEMPT_COLUMNS])
+    + " ON CONFLICT (order_no, attempt_id) DO UPDATE SET "
     + ", ".join(f"{c} = excluded.{c}" for c in _CHANGING)
     + f" WHERE ({', '.join(_CHANGING)}) IS NOT ({', '.join(f'excluded.{c}' for c in _CHANGING)})"
 )
@@ -93,40 +96,40 @@ BY_ID = "WHERE o.id = ?"
 BY_PREFIX = "WHERE o.id >= ? AND o.id < ? LIMIT 2"
 HAS_OPEN = "SELECT EXISTS (SELECT 1 FROM orders WHERE kind = ? AND closed_at_ms IS NULL)"
 HAS_PROVIDER_ORDER = (
-    "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_id = o.id"
+    "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_no = o.no"
     " WHERE o.provider_order_id = ? AND o.id <> ?)"
 )
 # If the balance is still what it was before the earliest of those that were asked for at this same balance, none of
 # them was charged: two replies that were lost do not keep each other from being proven.
 _MOVES = """
     NOT (c.state IN ('unknown', 'refused')
-      AND c.balance_before_sat IS (SELECT balance_before_sat FROM charges WHERE order_id = :besides))
+      AND c.balance_before_sat IS (SELECT balance_before_sat FROM charges WHERE order_no = :besides))
 """
 # Nothing else may have moved it since that earliest one either.
 SINCE_THE_EARLIEST = """
     SELECT :at_ms - coalesce(max(0, max(own.intended_at_ms - c.intended_at_ms)), 0)
-    FROM orders o CROSS JOIN charges c ON c.order_id = o.id CROSS JOIN charges own ON own.order_id = :besides
+    FROM orders o CROSS JOIN charges c ON c.order_no = o.no CROSS JOIN charges own ON own.order_no = :besides
     WHERE o.closed_at_ms IS NULL AND c.state = 'unknown' AND c.balance_before_sat = own.balance_before_sat
 """
 # What was sent may fail after all until it is said to have arrived: then its price goes back.
 _MAY_COME_BACK = """
     o.kind IN ('sms', 'email') AND (
-      SELECT text FROM items WHERE order_id = o.id AND kind = 'sending' ORDER BY seq DESC LIMIT 1
+      SELECT text FROM items WHERE order_no = o.no AND kind = 'sending' ORDER BY seq DESC LIMIT 1
     ) IS NOT 'delivered'
 """
 HAS_MOVED_BALANCE = f"""
-    SELECT EXISTS (SELECT 1 FROM charges c WHERE c.since_ms >= :at_ms AND c.order_id <> :besides AND {_MOVES})
-      OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms IS NULL AND id <> :besides)
-      OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms >= :at_ms AND id <> :besides)
+    SELECT EXISTS (SELECT 1 FROM charges c WHERE c.since_ms >= :at_ms AND c.order_no <> :besides AND {_MOVES})
+      OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms IS NULL AND no <> :besides)
+      OR EXISTS (SELECT 1 FROM orders WHERE kind = 'fund' AND closed_at_ms >= :at_ms AND no <> :besides)
       OR EXISTS (
-        SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_id = o.id
-        WHERE {_MAY_COME_BACK} AND o.closed_at_ms >= :at_ms AND o.id <> :besides AND {_MOVES}
+        SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_no = o.no
+        WHERE {_MAY_COME_BACK} AND o.closed_at_ms >= :at_ms AND o.no <> :besides AND {_MOVES}
       )
 """  # noqa: S608 - our own words only
 # Its price may go back to the account before anybody says so.
 MAY_MOVE_BALANCE = f"""
-    SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_id = o.id
-    WHERE o.closed_at_ms IS NULL AND (o.state <> 'delivered' OR {_MAY_COME_BACK}) AND o.id <> :besides AND {_MOVES}
+    SELECT 1 FROM orders o CROSS JOIN charges c ON c.order_no = o.no
+    WHERE o.closed_at_ms IS NULL AND (o.state <> 'delivered' OR {_MAY_COME_BACK}) AND o.no <> :besides AND {_MOVES}
     LIMIT 1
 """  # noqa: S608 - our own words only
 # An open order that is settled or charged, or may be charged, holds no HTLC. What counts as spent is not pending too.
@@ -135,7 +138,7 @@ TOTALS = """
     SELECT count(*) AS all_orders,
       coalesce(sum(p.htlc IS :settled OR c.state IN (:charged, :unknown, :returned)), 0) AS settled_orders,
       coalesce(sum(iif(p.htlc IS :settled OR c.state <> :refused, 0, o.reserved_msat)), 0) AS pending_msat
-    FROM orders o LEFT JOIN payments p ON p.order_id = o.id LEFT JOIN charges c ON c.order_id = o.id
+    FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no
     WHERE o.closed_at_ms IS NULL
 """
 _OF_TOTALS = {
@@ -148,7 +151,16 @@ _OF_TOTALS = {
 # What lies more than a day ahead was spent under a wall clock that was wrong.
 SPENT = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"
 
-SPENT_AT = "SELECT at_ms FROM ledger WHERE order_id = ? AND what = 'spend' ORDER BY id DESC LIMIT 1"
+SELECT_ROW = "SELECT o.no, k.key FROM orders o JOIN keys k ON k.order_no = o.no WHERE o.id = ?"
+SPENT_AT = "SELECT at_ms FROM ledger WHERE order_no = ? AND what = 'spend' ORDER BY id DESC LIMIT 1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Where an order lies, and what seals it."""
+
+    no: int
+    key: bytes
 
 
 class SqliteStore:
@@ -162,8 +174,9 @@ class SqliteStore:
         # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
         self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
         self._journal = Journal(self._conn)
-        self._may_hold_remains = True
-        """Something was erased since the file was written anew; at the start, by an earlier process."""
+        self._row_of: dict[str, _Row] = {}
+        """Of open orders, as far as they were written to."""
+        self._erased_in_copies_before_ms = 0
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
@@ -185,9 +198,10 @@ class SqliteStore:
                 return first
             if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:
                 raise reached
-            self._insert(order)
+            row = self._insert(order)
             columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
-            cursor = self._write(None, order, REQUESTED, columns, (), now_ms)
+            cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
+        self._row_of[order.id] = row
         self.on_commit(cursor, order)
         return order
 
@@ -196,72 +210,99 @@ class SqliteStore:
         entry = entry_of(event, step.notes, raw)
         changed = change(columns_of(before), columns_of(step.order))
         with transaction(self._conn):
-            self._update(before, step.order, changed)
-            cursor = self._write(before, step.order, entry, changed, step.attempts, now_ms)
+            row = self._row(before.id)
+            self._update(row, before, step.order, changed)
+            cursor = self._write(row, before, step.order, entry, changed, step.attempts, now_ms)
+        if step.order.is_closed:
+            self._row_of.pop(before.id, None)
         self.on_commit(cursor, step.order)
         return cursor
 
-    def _insert(self, order: Order) -> None:
-        self._conn.execute(_INSERT_REQUEST, _request_row(order.request))
-        spec = order.request.spec
-        if spec.without_secrets() != spec:
-            self._conn.execute(_INSERT_WHOLE_SPEC, (order.request.id, _spec_json(spec)))
-        given: Row = {"request_id": order.request.id, "kind": order.spec.kind, "reserved_msat": order.reserved_msat}
-        self._conn.execute(_INSERT_ORDER, {**given, **own(columns_of(order))})
+    def _insert(self, order: Order) -> _Row:
+        request = order.request
+        self._conn.execute(_INSERT_REQUEST, _request_row(request))
+        given: Row = {"request_id": request.id, "kind": order.spec.kind, "reserved_msat": order.reserved_msat}
+        no = self._conn.execute(_INSERT_ORDER, {**given, **own(columns_of(order))}).lastrowid
+        assert no is not None
+        row = _Row(no, new_key())
+        self._conn.execute(_INSERT_KEY, (row.no, row.key))
+        if request.spec.without_secrets() != request.spec:
+            sealed = seal(row.key, SEALED_SPEC, _spec_json(request.spec).encode())
+            self._conn.execute(_INSERT_WHOLE_SPEC, (request.id, sealed))
+        return row
 
-    def _update(self, before: Order, after: Order, changed: Row) -> None:
+    def _row(self, order_id: str) -> _Row:
+        row = self._row_of.get(order_id)
+        if row is None:
+            found = self._conn.execute(SELECT_ROW, (order_id,)).fetchone()
+            if found is None:
+                raise StoreError(f"Order {order_id} is not in the database. Restart holdpayd, and report this.")
+            row = self._row_of[order_id] = _Row(*found)
+        return row
+
+    def _update(self, row: _Row, before: Order, after: Order, changed: Row) -> None:
         columns = own(changed)
         if after.reserved_msat != before.reserved_msat:
             columns["reserved_msat"] = after.reserved_msat
+        self._change("orders", "no", row, columns)
+
+    def _change(self, table: str, key: str, row: _Row, columns: Row) -> None:
         if columns:
-            count = self._conn.execute(_update_sql("orders", columns, "id"), {**columns, "key": after.id}).rowcount
-        else:
-            count = self._one("SELECT count(*) FROM orders WHERE id = ?", after.id)
-        if count != 1:
-            raise StoreError(f"Order {after.id} is not in the database. Restart holdpayd, and report this.")
+            self._conn.execute(_update_sql(table, columns, key), {**columns, "key": row.no})
 
     def _write(
-        self, before: Order | None, after: Order, entry: Entry, changed: Row, attempts: Iterable[Attempt], now_ms: int
+        self,
+        row: _Row,
+        before: Order | None,
+        after: Order,
+        entry: Entry,
+        changed: Row,
+        attempts: Iterable[Attempt],
+        now_ms: int,
     ) -> int:
         """All but the order's own row. Returns the journal's cursor."""
-        cursor = self._journal.append(after.id, entry, changed, now_ms)
-        self._write_payment(before, after, of_payment(changed), attempts)
-        self._write_charge(before, after, of_charge(changed))
-        self._write_items(() if before is None else before.items, after, cursor)
-        for what, msat, at_ms in entries(before, after, lambda: self._spent_at_ms(after.id), now_ms):
-            self._conn.execute(_INSERT_LEDGER, (after.request.id, after.id, what, msat, at_ms))
+        cursor = self._journal.append(row.no, entry, changed, row.key, now_ms)
+        self._write_payment(row, before, after, of_payment(changed), attempts)
+        self._write_charge(row, before, after, of_charge(changed))
+        self._write_items(row, () if before is None else before.items, after, cursor)
+        for what, msat, at_ms in entries(before, after, lambda: self._spent_at_ms(row), now_ms):
+            self._conn.execute(_INSERT_LEDGER, (row.no, what, msat, at_ms))
         return cursor
 
-    def _spent_at_ms(self, order_id: str) -> int | None:
-        found = self._conn.execute(SPENT_AT, (order_id,)).fetchone()
+    def _spent_at_ms(self, row: _Row) -> int | None:
+        found = self._conn.execute(SPENT_AT, (row.no,)).fetchone()
         return None if found is None else found[0]
 
-    def _write_payment(self, before: Order | None, after: Order, changed: Row, attempts: Iterable[Attempt]) -> None:
+    def _write_payment(
+        self, row: _Row, before: Order | None, after: Order, changed: Row, attempts: Iterable[Attempt]
+    ) -> None:
         payment = after.payment
         if payment is None:
             return
         if before is None or before.payment is None:
-            self._conn.execute(_INSERT_PAYMENT, {"order_id": after.id, **to_row(payment)})
-        elif changed:
-            self._conn.execute(_update_sql("payments", changed, "order_id"), {**changed, "key": after.id})
-        given: Row = {"payment_hash": payment.payment_hash, "dispatch": payment.dispatch_count}
+            self._conn.execute(_INSERT_PAYMENT, {"order_no": row.no, **to_row(payment, without=OF_THE_ORDER)})
+        else:
+            self._change("payments", "order_no", row, changed)
         for attempt in attempts:
+            given: Row = {"order_no": row.no, "dispatch": payment.dispatch_count}
             self._conn.execute(_UPSERT_ATTEMPT, {**given, **to_row(attempt)})
 
-    def _write_charge(self, before: Order | None, after: Order, changed: Row) -> None:
+    def _write_charge(self, row: _Row, before: Order | None, after: Order, changed: Row) -> None:
         if after.charge is None:
             return
         if before is None or before.charge is None:
-            self._conn.execute(_INSERT_CHARGE, {"order_id": after.id, **to_row(after.charge)})
-        elif changed:
-            self._conn.execute(_update_sql("charges", changed, "order_id"), {**changed, "key": after.id})
+            self._conn.execute(_INSERT_CHARGE, {"order_no": row.no, **to_row(after.charge)})
+        else:
+            self._change("charges", "order_no", row, changed)
 
-    def _write_items(self, before: tuple[Item, ...], after: Order, cursor: int) -> None:
+    def _write_items(self, row: _Row, before: tuple[Item, ...], after: Order, cursor: int) -> None:
         """Those that are new, and an unread one that took another's place."""
         for seq, item in enumerate(after.items):
             if seq >= len(before) or item != before[seq]:
-                given: Row = {"order_id": after.id, "seq": seq, "cursor": cursor}
-                self._conn.execute(_REPLACE_ITEM, {**given, **to_row(item)})
+                values: dict[str, Any] = {"order_no": row.no, "seq": seq, "cursor": cursor, **to_row(item)}
+                if item.kind is not ItemKind.SENDING:
+                    values["text"] = seal(row.key, name_of_item(cursor, seq), item.text.encode())
+                self._conn.execute(_REPLACE_ITEM, values)
 
     def quarantine_unreadable(self, now_ms: int) -> list[str]:
         """See OrderStore."""
@@ -273,28 +314,20 @@ class SqliteStore:
                     self._conn.execute(_QUARANTINE_ROW, given)
         return ids
 
+    def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:
+        """See OrderStore."""
+        erase_in_copies(self._path, closed_before_ms, now_ms)
+        self._erased_in_copies_before_ms = closed_before_ms
+
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
         """See OrderStore."""
-        while ids := [row["id"] for row in self._rows(SELECT_TO_ERASE, closed_before_ms, ERASED_AT_ONCE)]:
+        if self._erased_in_copies_before_ms < closed_before_ms:
             # The copies first: the database says what is still to do after a crash.
-            for copy in copies(self._path):
-                erase_in_copy(copy, ids, now_ms)
-                yield 0
+            self.erase_in_copies(closed_before_ms, now_ms)
+        while ids := to_erase(self._conn, closed_before_ms, ERASED_AT_ONCE):
             erase(self._conn, ids, now_ms)
-            self._may_hold_remains = True
             yield len(ids)
         self._empty_log()
-        if self._may_hold_remains:
-            self._may_hold_remains = not self._is_rewritten()
-            self._empty_log()
-
-    def _is_rewritten(self) -> bool:
-        """A disk without room for it is no reason to end: what is left in gaps goes the next time."""
-        try:
-            return rewrite_if_small(self._conn, self._path)
-        except sqlite3.Error as error:
-            log.warning("the database could not be written anew after erasing", error=str(error))
-            return False
 
     def _empty_log(self) -> None:
         """The write-ahead log still has what was erased. One that a reader holds open is left to the next time."""
@@ -351,7 +384,8 @@ class SqliteStore:
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """See OrderStore."""
-        values: Row = {"at_ms": at_ms, "besides": besides}
+        own = self._rows(SELECT_ROW, besides)
+        values: Row = {"at_ms": at_ms, "besides": own[0]["no"] if own else 0}
         if self._conn.execute(MAY_MOVE_BALANCE, values).fetchone() is not None:
             return True
         values["at_ms"] = self._conn.execute(SINCE_THE_EARLIEST, values).fetchone()[0]

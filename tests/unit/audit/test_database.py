@@ -129,16 +129,24 @@ def test_a_reply_that_was_cut_is_not_taken_for_a_changed_one(tmp_path: Path) -> 
 # --- planted ---
 
 
-def flip(path: Path, text: bytes) -> None:
-    """Flips a bit where the file first has this text."""
-    data = path.read_bytes()
-    assert text in data
-    path.write_bytes(data.replace(text, bytes([text[0] ^ 0x01]) + text[1:], 1))
+VALUES = {
+    "an item": "SELECT text FROM items WHERE kind = 'code'",
+    "a state": "SELECT CAST('delivered' AS BLOB)",
+    "a reply": "SELECT said FROM replies WHERE cursor = 7",
+    "the hash of a reply": "SELECT raw_sha256 FROM replies WHERE cursor = 7",
+    "a row of the journal": "SELECT entry FROM journal WHERE cursor = 7",
+    "a key": "SELECT key FROM keys",
+}
 
 
-@pytest.mark.parametrize("text", [b"012345", b"delivered", b'"status":"OK"', b"provider_replied"])
-def test_a_flipped_bit_in_a_value_is_found(path: Path, text: bytes) -> None:
-    flip(path, text)
+@pytest.mark.parametrize("at", [0, 3, -2])
+@pytest.mark.parametrize("value", VALUES)
+def test_a_flipped_bit_in_a_value_is_found(path: Path, value: str, at: int) -> None:
+    with closing(sqlite3.connect(path)) as conn:
+        (found,) = conn.execute(VALUES[value]).fetchone()
+    data = bytearray(path.read_bytes())
+    data[data.index(found) + at % len(found)] ^= 0x01
+    path.write_bytes(data)
     assert codes(path)
 
 
@@ -238,8 +246,8 @@ def test_a_second_order_of_the_same_hash_is_found(path: Path) -> None:
         "DROP TABLE payments",
         "ALTER TABLE copy RENAME TO payments",
         "INSERT INTO requests SELECT 'another', 'key-2', " + _columns_from(path, "fingerprint", "requests"),
-        "INSERT INTO orders SELECT 'another', 'another', " + _columns_from(path, "kind"),
-        "INSERT INTO payments SELECT payment_hash, 'another', " + _columns_from(path, "payreq", "payments"),
+        "INSERT INTO orders SELECT 2, 'another', 'another', " + _columns_from(path, "kind"),
+        "INSERT INTO payments SELECT 2, " + _columns_from(path, "payment_hash", "payments"),
     )
     assert "shared" in codes(path)
 

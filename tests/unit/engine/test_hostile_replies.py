@@ -28,6 +28,7 @@ from holdpay.sms4sats.parse import Answer
 from holdpay.store.journal import RAW_LIMIT_BYTES
 from tests.contract import hostile
 from tests.fakes import FakeProvider, Story
+from tests.spoiling import look
 from tests.unit.engine.world import World
 from tests.virtual_loop import VirtualLoop
 
@@ -77,7 +78,7 @@ class Held:
 
     def journal(self) -> set[tuple[str | None, str | None]]:
         """The raw replies, cut, with the hash of the whole."""
-        rows = self.world.store._rows(_RAWS, self.order_id)
+        rows = look(self.world.store._conn, _RAWS, self.order_id)
         return {(row["raw"], row["raw_sha256"]) for row in rows}
 
 
@@ -169,7 +170,7 @@ async def held(tmp_path: Path) -> AsyncIterator[Held]:
 
 def rows_with(held: Held, answer: Answer) -> int:
     wanted = as_journaled(answer)
-    rows = held.world.store._rows(_RAWS, held.order_id)
+    rows = look(held.world.store._conn, _RAWS, held.order_id)
     return sum((row["raw"], row["raw_sha256"]) == wanted for row in rows)
 
 
@@ -204,7 +205,9 @@ async def test_a_reply_that_only_a_person_can_read_is_kept_and_journaled_once_an
     await asyncio.sleep(120)
     order = held.world.order(held.order_id)
     assert (order.unread, order.is_closed) == (answer.raw, False)
-    rows = held.world.store._rows("SELECT notes FROM journal JOIN replies USING (cursor) WHERE raw = ?", answer.raw)
+    rows = look(
+        held.world.store._conn, "SELECT notes FROM journal JOIN replies USING (cursor) WHERE raw = ?", answer.raw
+    )
     assert rows
     assert all(row["notes"] != "[]" and "48010" not in row["notes"] for row in rows)
     if answer is ODD_CODE:
@@ -244,6 +247,6 @@ async def test_a_flood_of_replies_that_are_all_new_fills_no_disk(held: Held) -> 
     held.world.engine.cancel(held.order_id)
     await asyncio.sleep(4 * 3600)
     assert held.provider.answered > 150
-    (kept_bytes,) = held.world.store._rows("SELECT sum(length(raw)) FROM replies")[0]
+    ((kept_bytes,),) = look(held.world.store._conn, "SELECT sum(length(raw)) FROM replies")
     assert kept_bytes < (MAX_ANOMALIES + MAX_CANCEL_REPLIES + 10) * RAW_LIMIT_BYTES
     assert held.watched_by == {Duty.PAY, Duty.POLL, Duty.CANCEL}

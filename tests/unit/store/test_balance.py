@@ -100,7 +100,10 @@ def test_money_that_came_since_the_earliest_of_them_makes_the_same_balance_no_pr
     fund = db.create(order(key="money", spec=FundSpec(amount_sat=1_000)), LIMITS, NOW_MS)
     commit(db, fund, replace(fund, closed_at_ms=NOW_MS - 5, end=End.FULFILLED))
     own = asked_for_at(db, 99, ChargeState.UNKNOWN, 2)
-    db._conn.execute("UPDATE charges SET intended_at_ms = ? WHERE order_id = ?", (NOW_MS - earlier_by_ms, earlier.id))
+    db._conn.execute(
+        "UPDATE charges SET intended_at_ms = ? WHERE order_no = (SELECT no FROM orders WHERE id = ?)",
+        (NOW_MS - earlier_by_ms, earlier.id),
+    )
     assert db.has_moved_balance_since(NOW_MS, besides=own.id) == is_moved
 
 

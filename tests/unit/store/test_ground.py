@@ -24,6 +24,7 @@ from holdpay.core.states import End
 from holdpay.errors import OrderUnreadable
 from holdpay.ports import MoneyTotals
 from holdpay.store.store import SqliteStore
+from tests.spoiling import look
 from tests.unit.build import HOUR, NOW_MS, S
 
 DUMP = Path(__file__).parents[2] / "fixtures" / "database-0007.sql"
@@ -64,14 +65,24 @@ def test_every_column_of_every_order_and_payment_is_as_it_was(before: sqlite3.Co
     for table in ("orders", "payments", "htlc_attempts"):
         order_by = "payment_hash, attempt_id" if table == "htlc_attempts" else "1"
         then = [dict(row) for row in before.execute(f"SELECT * FROM {table} ORDER BY {order_by}")]
-        now = [dict(row) for row in store._rows(f"SELECT * FROM {table} ORDER BY {order_by}")]
+        joined = f"{table} JOIN (SELECT order_no, payment_hash FROM payments) USING (order_no)"
+        of = joined if table == "htlc_attempts" else table
+        now = [dict(row) for row in store._rows(f"SELECT * FROM {of} ORDER BY {order_by}")]
         assert len(then) == len(now) > 0
         by_id = {row.get("id") or (row["payment_hash"], row.get("attempt_id")): row for row in now}
         for row in then:
             found = by_id[row.get("id") or (row["payment_hash"], row.get("attempt_id"))]
             same = set(row) & set(found)
             assert {name: was(row[name]) for name in same} == {name: found[name] for name in same}
-            assert set(row) - same <= {"params", "key", "fingerprint", "code_may_lack_zeros", *DELIVERED}
+            assert set(row) - same <= {
+                "params",
+                "key",
+                "fingerprint",
+                "code_may_lack_zeros",
+                "payreq",
+                "order_id",
+                *DELIVERED,
+            }
 
 
 DELIVERED = ("number", "earlier_numbers", "code", "later_codes", "unread", "unread_has_value")
@@ -157,7 +168,7 @@ def test_events_and_replies_are_kept_but_of_the_erased_order(before: sqlite3.Con
     joined = (
         "SELECT j.cursor, j.data AS own, r.data, r.raw, r.raw_sha256 FROM journal j LEFT JOIN replies r USING (cursor)"
     )
-    now = {row["cursor"]: row for row in store._rows(joined)}
+    now = {row["cursor"]: row for row in look(store._conn, joined)}
     kept = 0
     for row in before.execute("SELECT * FROM journal"):
         found = now[row["cursor"]]
@@ -181,7 +192,10 @@ def test_the_limits_count_what_they_counted_and_the_ledger_adds_up(store: Sqlite
     )
     sums = {
         (row["order_id"], row["what"]): row["msat"]
-        for row in store._rows("SELECT order_id, what, sum(msat) AS msat FROM ledger GROUP BY 1, 2")
+        for row in store._rows(
+            "SELECT orders.id AS order_id, what, sum(msat) AS msat FROM ledger JOIN orders ON no = order_no"
+            " GROUP BY 1, 2"
+        )
     }
     for row in store._rows("SELECT id FROM orders"):
         order = store.get(row["id"])
@@ -259,7 +273,7 @@ def test_a_journal_row_that_is_damaged_hides_none_of_those_after_it(path: Path) 
     with closing(SqliteStore(path)) as store:
         updates = store.updates(0, "old0000007", 100)
         assert updates[-1].order == store.get("old0000007")
-        assert store._rows("SELECT change FROM journal WHERE cursor = ?", damaged)[0]["change"] == "{}"
+        assert look(store._conn, "SELECT change FROM journal WHERE cursor = ?", damaged)[0]["change"] == "{}"
 
 
 def test_what_the_node_had_paid_before_the_order_is_no_spend(path: Path) -> None:
@@ -267,7 +281,12 @@ def test_what_the_node_had_paid_before_the_order_is_no_spend(path: Path) -> None
         conn.execute("UPDATE payments SET is_paid_before = 1 WHERE order_id = 'old0000007'")
         conn.commit()
     with closing(SqliteStore(path)) as store:
-        assert store._rows("SELECT * FROM ledger WHERE order_id = 'old0000007' AND what = 'spend'") == []
+        assert (
+            store._rows(
+                "SELECT 1 FROM ledger JOIN orders ON no = order_no WHERE orders.id = 'old0000007' AND what = 'spend'"
+            )
+            == []
+        )
         assert store.get("old0000007").spent_msat == 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import stat
@@ -16,6 +15,7 @@ from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -36,13 +36,15 @@ from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter
 from holdpay.store import database, store
-from holdpay.store.changes import ELSEWHERE
+from holdpay.store.changes import ELSEWHERE, OF_THE_ORDER
 from holdpay.store.database import transaction
 from holdpay.store.erasing import erase
 from holdpay.store.journal import RAW_LIMIT_BYTES
 from holdpay.store.rows import column_names
 from holdpay.store.schema import migrations
+from holdpay.store.sealing import NO_KEY
 from holdpay.store.store import SqliteStore
+from tests.spoiling import look
 from tests.unit.build import (
     ALICE,
     EVENTS,
@@ -280,18 +282,18 @@ def test_every_field_of_an_attempt_is_stored_with_its_dispatch(db: SqliteStore) 
     assert [row["status"] for row in rows] == ["succeeded", "failed"]
     for field in fields(Attempt):
         assert rows[1][field.name] == getattr(full, field.name)
-    assert (rows[1]["payment_hash"], rows[1]["dispatch"]) == (HASH, 1)
+    assert (rows[1]["order_no"], rows[1]["dispatch"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("table", "columns"),
     [
-        ("orders", ["request_id", "kind", *column_names(Order, without=ELSEWHERE), "reserved_msat"]),
+        ("orders", ["no", "request_id", "kind", *column_names(Order, without=ELSEWHERE), "reserved_msat"]),
         ("requests", ["kind", *(field.name for field in fields(Request))]),
-        ("payments", ["order_id", *column_names(Payment)]),
-        ("charges", ["order_id", *column_names(Charge)]),
-        ("items", ["order_id", "seq", "cursor", *column_names(Item)]),
-        ("htlc_attempts", ["payment_hash", "dispatch", *column_names(Attempt)]),
+        ("payments", ["order_no", *column_names(Payment, without=OF_THE_ORDER)]),
+        ("charges", ["order_no", *column_names(Charge)]),
+        ("items", ["order_no", "seq", "cursor", *column_names(Item)]),
+        ("htlc_attempts", ["order_no", "dispatch", *column_names(Attempt)]),
     ],
 )
 def test_a_table_has_exactly_the_columns_of_its_dataclass(db: SqliteStore, table: str, columns: list[str]) -> None:
@@ -303,7 +305,7 @@ def test_every_table_of_ours_is_strict(db: SqliteStore) -> None:
     rows = db._conn.execute("PRAGMA table_list").fetchall()
     ours = {row["name"]: row["strict"] for row in rows if not row["name"].startswith(("sqlite_", "_sqlite"))}
     assert set(ours.values()) == {1}
-    names = "charges htlc_attempts items journal ledger orders payments replies requests secrets"
+    names = "charges htlc_attempts items journal keys ledger orders payments replies requests secrets"
     assert sorted(ours) == names.split()
 
 
@@ -451,9 +453,9 @@ def test_limits_are_looked_at_inside_the_transaction_that_records(db: SqliteStor
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE journal SET notes = '[]'",
+        "UPDATE journal SET entry = x'00'",
         "DELETE FROM journal",
-        "UPDATE replies SET raw = NULL",
+        "UPDATE replies SET said = x'00'",
         "DELETE FROM replies",
         "UPDATE ledger SET msat = 1",
         "DELETE FROM ledger",
@@ -513,22 +515,27 @@ def test_what_was_replaced_and_what_could_not_be_read_is_erased_with_the_code(db
 
     assert db.get(found.id) == replace(found, items=(), erased_at_ms=NOW_MS + 9)
     assert [update.order for update in db.updates(0, None, 10)][-2:] == [db.get(found.id)] * 2
-    assert [row["data"] for row in db._rows("SELECT data FROM journal ORDER BY cursor")] == ["{}", None, None, None]
+    assert [row["data"] for row in look(db._conn, "SELECT data FROM journal ORDER BY cursor")] == [
+        "{}",
+        None,
+        None,
+        None,
+    ]
 
 
-def test_what_the_buyer_wrote_is_erased_too_and_is_nowhere_but_in_its_own_table(db: SqliteStore, path: Path) -> None:
+def test_what_the_buyer_wrote_is_erased_too_and_lies_nowhere_unsealed(db: SqliteStore, path: Path) -> None:
     spec = SmsSpec(phone="+19871234567", message="meet me at noon")
     sent = _order(1, spec=spec)
     _create(db, sent)
     _commit(db, changed(_closed(sent, End.REFUNDED), sending="created"))
-    dump = "\n".join(line for line in db._conn.iterdump() if not line.startswith('INSERT INTO "secrets"'))
-    assert "19871234567" not in dump
-    assert "noon" not in dump
+    for secret in ("19871234567", "noon"):
+        assert not any(secret in line for line in db._conn.iterdump())
+        assert not any(secret.encode() in file.read_bytes() for file in path.parent.iterdir())
     assert db.get(sent.id).spec == db.updates(0, None, 1)[0].order.spec == spec
     _erase_all(db)
     assert db.get(sent.id).spec == spec.without_secrets()
     assert db.updates(0, None, 1)[0].order.spec == spec.without_secrets()
-    assert not any(b"at noon" in file.read_bytes() for file in path.parent.iterdir())
+    assert _count(db, "secrets") == 0
 
 
 def _sqlite_built_without_secure_delete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,10 +595,10 @@ def _life(db: SqliteStore, n: int, rng: Random, shrinks: bool = False) -> Iterat
     commit(OrderState.DELIVERED, HtlcState.SETTLED, said, provider_text=text, **kept)
 
 
-def _live(db: SqliteStore, count: int, seed: int = 1, *, shrinks: bool = False) -> None:
+def _live(db: SqliteStore, count: int, seed: int = 1, *, shrinks: bool = False, first: int = 0) -> None:
     """So many orders from beginning to end, eight of them at a time."""
     rng = Random(seed)
-    coming = [_life(db, n, rng, shrinks) for n in range(count)]
+    coming = [_life(db, n, rng, shrinks) for n in range(first, first + count)]
     open_now: list[Iterator[None]] = []
     while coming or open_now:
         while coming and len(open_now) < 8:
@@ -601,11 +608,13 @@ def _live(db: SqliteStore, count: int, seed: int = 1, *, shrinks: bool = False) 
             open_now.remove(chosen)
 
 
-def _found_in(path: Path, count: int) -> dict[str, int]:
-    """How many of the secrets each file has."""
-    files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
-    secrets = [text.encode() for n in range(count) for text in _secret(n)]
-    return {name: sum(secret in content for secret in secrets) for name, content in files.items()}
+def _files(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(path.parent.iterdir()))
+
+
+def _keys(db: SqliteStore) -> dict[str, bytes]:
+    """By order."""
+    return {row["id"]: row["key"] for row in db._rows("SELECT id, key FROM orders JOIN keys ON order_no = no")}
 
 
 def _erase_all(db: SqliteStore) -> None:
@@ -614,64 +623,63 @@ def _erase_all(db: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize("copies", [(), ("0998_next",)], ids=["no copy", "a copy"])
-def test_what_was_erased_is_in_none_of_the_files_whatever_sqlite_was_built_with(
+def test_of_what_was_erased_no_file_has_a_key_any_more_whatever_sqlite_was_built_with(
     path: Path, monkeypatch: pytest.MonkeyPatch, copies: tuple[str, ...]
 ) -> None:
     _sqlite_built_without_secure_delete(monkeypatch)
     db = SqliteStore(path)
     assert db._rows("PRAGMA secure_delete")[0][0] == 1
+    db._rows("PRAGMA synchronous = OFF")
     _live(db, 150)
     for name in copies:
         db.close()
         _with_migrations(monkeypatch, [name])
         db = SqliteStore(path)
-    assert _found_in(path, 150)["holdpay.db"] > 250
-    assert len(_found_in(path, 150)) == 3 + len(copies)
+    keys = set(_keys(db).values())
+    assert len(keys) == 150
+    assert all(key in _files(path) for key in keys)
     _erase_all(db)
-    assert set(_found_in(path, 150).values()) == {0}
-    assert len(_found_in(path, 150)) == 3 + len(copies), "what can be erased in a copy costs no copy"
+    assert not any(key in _files(path) for key in keys)
+    assert set(_keys(db).values()) == {NO_KEY}
     db.close()
     for name in copies:
         with closing(sqlite3.connect(path.with_name(f"holdpay.db.before-{name}"))) as copy:
             assert copy.execute("SELECT count(*) FROM orders").fetchone() == (150,)
-
-
-def test_a_file_is_written_anew_only_where_the_disk_has_room_for_it(
-    db: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """VACUUM needs the file's size twice over, and a full disk would end the process at each start."""
-    said: list[str] = []
-    db._conn.set_trace_callback(said.append)
-    with monkeypatch.context() as then:
-        full = shutil.disk_usage(db._path.parent)._replace(free=database.MIN_FREE_BYTES + 1)
-        then.setattr(shutil, "disk_usage", lambda path: full)
-        _erase_all(db)
-        assert not any("VACUUM" in sql for sql in said)
-    _erase_all(db)
-    assert sum("VACUUM" in sql for sql in said) == 1, "it is made up for when there is room"
-    _erase_all(db)
-    assert sum("VACUUM" in sql for sql in said) == 1, "nothing was erased since"
+            assert copy.execute("SELECT count(*) FROM items").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("seed", [2, 4, 8, 9])
-def test_nothing_of_what_was_erased_stays_in_the_gaps_of_pages(
+def test_no_secret_is_ever_in_a_file_and_no_copy_of_a_key_stays_in_the_gap_of_a_page(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Some orders are erased, in any order; when rows beside them go, SQLite moves theirs and leaves old copies."""
+    """Some orders are erased, in any order, beside others that live on: SQLite moves rows, and leaves old copies."""
     _sqlite_built_without_secure_delete(monkeypatch)
     db = SqliteStore(path)
     db._rows("PRAGMA synchronous = OFF")
     _live(db, 150, seed, shrinks=bool(seed % 4))
-    by_n = {int(row["key"][4:]): row["id"] for row in db._rows("SELECT id, key FROM requests")}
-    chosen = sorted(by_n)
+    keys = _keys(db)
+    chosen = sorted(keys)
     Random(seed).shuffle(chosen)
-    for n in chosen[:90]:
-        erase(db._conn, [by_n[n]], NOW_MS + 9)
+    for order_id in chosen[:90]:
+        erase(db._conn, [order_id], NOW_MS + 9)
+    _live(db, 60, seed + 100, first=150)
     for _ in db.erase_codes(0, NOW_MS + 9):
         pass
-    content = b"".join(file.read_bytes() for file in path.parent.iterdir())
-    assert [n for n in sorted(by_n) if _secret(n)[1].encode() in content] == sorted(chosen[90:])
+    content = _files(path)
+    assert {order_id for order_id, key in keys.items() if key in content} == set(chosen[90:])
+    assert not any(text.encode() in content for n in range(210) for text in _secret(n))
+    for order_id in chosen[90:]:
+        assert db.get(order_id).code in {_secret(n)[1] for n in range(150)}
     db.close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM keys", "UPDATE keys SET key = zeroblob(16)", "UPDATE keys SET order_no = order_no + 9"]
+)
+def test_a_key_never_moves_and_is_overwritten_only_when_its_order_is_erased(db: SqliteStore, statement: str) -> None:
+    _got_code(db, 1, NOW_MS)
+    with pytest.raises(sqlite3.IntegrityError, match="a key is overwritten"):
+        db._conn.execute(statement)
 
 
 def test_a_copy_in_which_nothing_can_be_erased_is_removed(db: SqliteStore, path: Path) -> None:
@@ -685,23 +693,35 @@ def test_a_copy_in_which_nothing_can_be_erased_is_removed(db: SqliteStore, path:
     assert (damaged.exists(), moved_aside.exists()) == (False, True)
 
 
-def test_one_step_erases_in_one_file_and_what_a_crash_leaves_is_done_again(db: SqliteStore, path: Path) -> None:
-    """The daemon stands still for a step: three copies in one would take as long as all four files."""
+def test_the_copies_are_erased_first_and_in_any_thread_and_what_a_crash_leaves_is_done_again(
+    db: SqliteStore, path: Path
+) -> None:
     for n in range(2):
         _got_code(db, n, NOW_MS)
     db._rows("PRAGMA wal_checkpoint(TRUNCATE)")
     copied = [path.with_name(f"holdpay.db.before-099{n}_next") for n in range(3)]
     for copy in copied:
         copy.write_bytes(path.read_bytes())
-    done = db.erase_codes(NOW_MS + 1, NOW_MS + 9)
-    for n in range(3):
-        assert next(done) == 0
-        assert [_codes_in(copy) for copy in copied] == [0] * (n + 1) + [2] * (2 - n)
-        assert _codes_in(path) == 2, "the database comes last: it says what is to be done"
+    aside = Thread(target=lambda: db.erase_in_copies(NOW_MS + 1, NOW_MS + 9))
+    aside.start()
+    aside.join()
+    assert [_codes_in(copy) for copy in copied] == [0] * 3
+    assert _codes_in(path) == 2, "the database comes last: it says what is to be done"
     again = SqliteStore(path)
-    assert list(again.erase_codes(NOW_MS + 1, NOW_MS + 9)) == [0, 0, 0, 2]
+    assert list(again.erase_codes(NOW_MS + 1, NOW_MS + 9)) == [2]
     assert _codes_in(path) == 0
     again.close()
+
+
+def test_no_copy_is_passed_over_by_who_did_not_think_of_them(db: SqliteStore, path: Path) -> None:
+    _got_code(db, 1, NOW_MS)
+    db._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    copy = path.with_name("holdpay.db.before-0990_next")
+    copy.write_bytes(path.read_bytes())
+    db.erase_in_copies(NOW_MS, NOW_MS + 9)
+    assert _codes_in(copy) == 1
+    _erase_all(db)
+    assert _codes_in(copy) == 0
 
 
 def _codes_in(copy: Path) -> int:
@@ -727,7 +747,7 @@ def test_the_log_is_emptied_at_the_end_of_a_round_only(db: SqliteStore) -> None:
     said: list[str] = []
     db._conn.set_trace_callback(said.append)
     _erase_all(db)
-    assert sum("wal_checkpoint" in sql for sql in said) == 2, "before the file is written anew, and after it"
+    assert sum("wal_checkpoint" in sql for sql in said) == 1
     assert not any("UPDATE" in sql for sql in said[[("wal_checkpoint" in sql) for sql in said].index(True) :])
 
 
@@ -746,7 +766,7 @@ def test_many_orders_are_erased_a_few_at_a_time(db: SqliteStore) -> None:
     assert list(db.erase_codes(NOW_MS + 1, NOW_MS + 9)) == [5, 5, 2]
 
 
-@pytest.mark.parametrize("change", ["data = 'another'", "notes = '[1]'", "at_ms = 1", "event = 'x'", "change = '{}'"])
+@pytest.mark.parametrize("change", ["entry = x'00'", "at_ms = 1", "order_no = 2"])
 def test_the_journal_of_an_erased_order_is_append_only_too(db: SqliteStore, change: str) -> None:
     _got_code(db, 1, NOW_MS)
     _erase_all(db)
@@ -768,9 +788,10 @@ def test_a_reader_that_holds_the_log_open_delays_nothing(db: SqliteStore, path: 
 def test_an_event_can_be_read_back_from_the_journal(db: SqliteStore, event: ev.Event) -> None:
     _create(db, _order(1))
     _commit(db, _order(1), event, notes=("a note", "another"))
-    (row,) = db._rows(
+    (row,) = look(
+        db._conn,
         "SELECT event, notes, coalesce(j.data, r.data) AS data FROM journal j LEFT JOIN replies r USING (cursor)"
-        " ORDER BY cursor DESC LIMIT 1"
+        " ORDER BY cursor DESC LIMIT 1",
     )
     assert row["event"] == event_name(event)
     assert TypeAdapter(type(event)).validate_json(row["data"]) == event
@@ -780,7 +801,7 @@ def test_an_event_can_be_read_back_from_the_journal(db: SqliteStore, event: ev.E
 def test_a_raw_reply_is_kept_with_its_hash(db: SqliteStore) -> None:
     _create(db, _order(1))
     _commit(db, _order(1), raw='{"status":"OK"}')
-    row = db._conn.execute("SELECT raw, raw_sha256 FROM replies ORDER BY cursor DESC").fetchone()
+    row = look(db._conn, "SELECT raw, raw_sha256 FROM replies ORDER BY cursor DESC")[0]
     assert tuple(row) == ('{"status":"OK"}', hashlib.sha256(b'{"status":"OK"}').hexdigest())
 
 
@@ -788,7 +809,7 @@ def test_a_huge_raw_reply_is_cut_and_its_hash_is_of_the_whole(db: SqliteStore) -
     raw = "é" * RAW_LIMIT_BYTES
     _create(db, _order(1))
     _commit(db, _order(1), raw="x" + raw)
-    row = db._conn.execute("SELECT raw, raw_sha256 FROM replies ORDER BY cursor DESC").fetchone()
+    row = look(db._conn, "SELECT raw, raw_sha256 FROM replies ORDER BY cursor DESC")[0]
     assert len(row["raw"].encode()) in {RAW_LIMIT_BYTES - 1, RAW_LIMIT_BYTES}
     assert ("x" + raw).startswith(row["raw"])
     assert row["raw_sha256"] == hashlib.sha256(("x" + raw).encode()).hexdigest()
@@ -816,7 +837,9 @@ def test_a_listener_is_told_after_the_commit_and_not_before(db: SqliteStore, pat
     other = sqlite3.connect(path)
 
     def told(cursor: int, order: Order) -> None:
-        row = other.execute("SELECT 1 FROM journal WHERE cursor = ? AND order_id = ?", (cursor, order.id)).fetchone()
+        row = other.execute(
+            "SELECT 1 FROM journal JOIN orders ON no = order_no WHERE cursor = ? AND id = ?", (cursor, order.id)
+        ).fetchone()
         seen.append((cursor, order.id, row is not None))
 
     db.on_commit = told
