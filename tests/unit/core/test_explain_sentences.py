@@ -16,6 +16,7 @@ from holdpay.core.model import RECOVERED, Order
 from holdpay.core.states import End, FailureClass, HtlcState, OrderState
 from tests.unit.build import (
     FUND,
+    HASH,
     HOUR,
     NOW_MS,
     POLICY,
@@ -494,3 +495,25 @@ def test_a_recovered_order_is_told_as_one() -> None:
     assert len(told) == 2
     same = {history_line(Moment(NOW_MS, "cancel_requested", each, ()), None) for each in (found, plain)}
     assert same == {"you asked to cancel"}
+
+
+def test_what_a_line_would_say_of_a_payment_that_is_not_there_is_left_out() -> None:
+    """Only a journal of another time could bring such a row; it must not break the story."""
+    bare = order(state=AWAITING, provider_order_id=HASH, payreq="lnsb1...")
+    sent = history_line(Moment(NOW_MS, "dispatch_intended", bare, ()), None)
+    assert sent == "payment 0 is handed to lnd, fee limit ?"
+    assert history_line(Moment(NOW_MS, "payment_reported", bare, ()), None) == "lnd: no payment"
+    refused = history_line(Moment(NOW_MS, "send_refused", bare, ()), None)
+    assert refused == "lnd answered with an error, which proves nothing: "
+
+
+def test_the_provider_s_words_are_in_the_lines_about_them() -> None:
+    said = order(provider_text="no stock")
+    assert history_line(Moment(NOW_MS, "placing_failed", said, ()), None) == (
+        "the provider did not take the order: no stock"
+    )
+    assert history_line(Moment(NOW_MS, "cancel_answered", said, ()), None) == (
+        "the provider answered the request to cancel: no stock"
+    )
+    unnamed = pair(NUMBER, IN_FLIGHT, number=None)
+    assert history_line(Moment(NOW_MS, "provider_replied", unnamed, ()), None) == "provider: held, waiting for the SMS"

@@ -76,6 +76,7 @@ def test_each_thing_that_is_wrong_with_an_invoice_refuses_it(bad: Invoice, words
         invoice(amount_msat=1),
         invoice(created_at_ms=NOW_MS - 86_340 * S),
         invoice(final_cltv_delta=144),
+        invoice(final_cltv_delta=0),
     ],
 )
 def test_an_invoice_right_at_a_bound_passes(good: Invoice) -> None:
@@ -132,6 +133,7 @@ def test_payee_and_order_id_are_judged_as_strictly_as_configured(
         (None, 9_000, 9_000),
         (None, 90_000, 10_000),
         (9_900, None, 10_000),
+        (9_500, None, 9_690),
         (None, None, None),
         (0, None, 0),
     ],
