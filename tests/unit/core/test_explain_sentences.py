@@ -460,12 +460,12 @@ def test_an_order_that_is_put_aside_is_an_alarm_before_the_others() -> None:
 
 def test_what_is_told_twice_is_counted_wherever_it_stands() -> None:
     found = pair(PAID, IN_FLIGHT)
-    moments = [Moment(NOW_MS + at, "cancel_requested", found, ()) for at in range(3)]
+    moments = [Moment(NOW_MS + at, "cancel_requested", found, ()) for at in range(4)]
     twice = [Moment(NOW_MS, "order_placed", found, ()), *[Moment(NOW_MS + 5, "provider_replied", found, ("odd",))] * 2]
     assert [line.text for line in history([*twice, *moments])] == [
         "the provider took the order and sent a hold invoice",
         "noticed: odd (2 times)",
-        "you asked to cancel (3 times)",
+        "you asked to cancel (4 times)",
     ]
 
 
@@ -491,8 +491,16 @@ def test_a_number_that_is_replaced_twice_is_told_with_the_one_before_it() -> Non
 def test_a_recovered_order_is_told_as_one() -> None:
     found = pair(DELIVERED, SETTLED, fingerprint=RECOVERED)
     plain = pair(DELIVERED, SETTLED)
-    told = {history_line(Moment(NOW_MS, "order_requested", each, ()), None) for each in (found, plain)}
-    assert len(told) == 2
+    assert history_line(Moment(NOW_MS, "order_requested", found, ()), None) == (
+        "somebody asked for an activation code for OpenAI in United States; the request and its limits are lost"
+    )
+    assert history_line(Moment(NOW_MS, "order_requested", plain, ()), None) == (
+        "you asked for an activation code for OpenAI in United States, at most 2,040 sat"
+    )
+    unpaid = order(fingerprint=RECOVERED)
+    assert history_line(Moment(NOW_MS, "invoice_decoded", unpaid, ()), None) == (
+        "the hold invoice was over ?; how it was checked is lost"
+    )
     same = {history_line(Moment(NOW_MS, "cancel_requested", each, ()), None) for each in (found, plain)}
     assert same == {"you asked to cancel"}
 
@@ -517,3 +525,21 @@ def test_the_provider_s_words_are_in_the_lines_about_them() -> None:
     )
     unnamed = pair(NUMBER, IN_FLIGHT, number=None)
     assert history_line(Moment(NOW_MS, "provider_replied", unnamed, ()), None) == "provider: held, waiting for the SMS"
+
+
+def test_an_invoice_that_could_not_be_read_is_told_with_the_reason() -> None:
+    refused = order(reason="the hold invoice was refused")
+    for event in ("invoice_decoded", "invoice_undecodable"):
+        assert history_line(Moment(NOW_MS, event, refused, ()), None) == "the hold invoice was refused"
+
+
+def test_times_of_the_configuration_are_said_as_they_are() -> None:
+    slow = replace(POLICY, promise_s=7_199, settled_grace_s=7_199)
+    assert "asked for the code for up to 119 min." in explain(pair(PAID, SETTLED), slow, NOW_MS).next
+    late = alarms(prepaid(PAID, ChargeState.CHARGED, spec=RENTAL), slow, NOW_MS + 9 * HOUR)
+    assert "119 min have passed since it was paid" in late[0]
+
+
+def test_what_is_held_since_nobody_knows_when_is_promised_nothing() -> None:
+    held = pair(PAID, IN_FLIGHT, money_out_since_ms=None)
+    assert explain(held, POLICY, NOW_MS).next == "A number comes next, then the code."
