@@ -34,6 +34,7 @@ from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.server import RpcServer
 from holdpay.rpc.service import About, HoldpayService
+from holdpay.rpc.streams import Streams, room_for_streams
 from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.directory import RETRY_S, KeptDirectory
 from holdpay.store.store import SqliteStore
@@ -170,6 +171,7 @@ class _Daemon:
             catalog=CatalogCalls(directory, provider),
             account=account,
             feed=self._feed,
+            streams=Streams(room_for_streams()),
             about=about,
         )
         top_up = None if rule is None else TopUp(engine, desk, account, rule)

@@ -128,6 +128,12 @@ class LimitExceeded(HoldpayError):
     reason = "LIMIT_REACHED"
 
 
+class TooManyStreams(HoldpayError):
+    """Too many clients follow orders. End some of them, or ask with GetRequest."""
+
+    reason = "TOO_MANY_STREAMS"
+
+
 class NotReady(HoldpayError):
     """The daemon cannot take orders now. Its status says why."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import crowded, lag, latency, process, throughput
+from tests.bench import clients, crowded, lag, latency, process, throughput
 from tests.bench.crowded import Memory
 from tests.bench.lag import Scenario
 from tests.bench.loops import LoopFailed
@@ -18,7 +18,7 @@ from tests.bench.rows import Figures
 from tests.regtest.binaries import ACCEPTED_ON_PATH, DEFAULT_VERSION, Unavailable
 from tests.regtest.process import StartFailed
 
-PARTS: Final = ("lag", "latency", "memory", "throughput")
+PARTS: Final = ("lag", "clients", "latency", "memory", "throughput")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,34 @@ class Plan:
     ordinary_orders: int
     idle_s: float
     crowd: int
+    streams: int
+    calls: int
     starts: int
     rounds: int
 
 
-FULL: Final = Plan(lag=lag.FULL, latency_orders=300, ordinary_orders=80, idle_s=20, crowd=10_000, starts=9, rounds=7)
-QUICK: Final = Plan(lag=lag.QUICK, latency_orders=60, ordinary_orders=16, idle_s=5, crowd=1_000, starts=3, rounds=2)
+FULL: Final = Plan(
+    lag=lag.FULL,
+    latency_orders=300,
+    ordinary_orders=80,
+    idle_s=20,
+    crowd=10_000,
+    streams=2_000,
+    calls=200,
+    starts=9,
+    rounds=7,
+)
+QUICK: Final = Plan(
+    lag=lag.QUICK,
+    latency_orders=60,
+    ordinary_orders=16,
+    idle_s=5,
+    crowd=1_000,
+    streams=500,
+    calls=50,
+    starts=3,
+    rounds=2,
+)
 
 
 def main() -> int:
@@ -75,6 +97,8 @@ async def _measure(part: str, plan: Plan, lnd_version: str, python: Path) -> Fig
     match part:
         case "lag":
             return await asyncio.to_thread(lag.measure, plan.lag)
+        case "clients":
+            return await clients.measure(python, plan.streams, orders=plan.streams, calls=plan.calls)
         case "latency":
             return await latency.measure(python, plan.latency_orders)
         case "memory":

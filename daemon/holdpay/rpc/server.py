@@ -12,9 +12,11 @@ from grpc_reflection.v1alpha import reflection
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.rpc.service import HoldpayService
+from holdpay.rpc.streams import MAX_STREAMS
 
 MAX_REQUEST_BYTES = 64 * 1024
-MAX_CONCURRENT_RPCS = 1000
+MAX_CALLS = 1000
+"""Besides the streams, which count themselves: over both together gRPC lets a call wait in silence."""
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Holdpay"].full_name
 LND_SERVICE = "lnd"
 """The health service answers for "" and the service's name (the daemon serves), and for "lnd" (it can be used)."""
@@ -30,7 +32,7 @@ class RpcServer:
 
     def __init__(self, service: HoldpayService) -> None:
         self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS + MAX_CALLS)
         pb_grpc.add_HoldpayServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -26,6 +26,7 @@ from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
 from holdpay.rpc.status import Context, stream, unary
+from holdpay.rpc.streams import Streams
 
 BATCH = 100
 DEFAULT_PAGE_SIZE = 50
@@ -56,6 +57,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         catalog: CatalogCalls,
         account: Account,
         feed: Feed,
+        streams: Streams,
         about: About,
     ) -> None:
         self._engine = engine
@@ -63,16 +65,18 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         self._catalog = catalog
         self._account = account
         self._feed = feed
+        self._streams = streams
         self._about = about
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
     @stream
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdate, None]:
-        order = await self._desk.submit(asked_from_pb(request), wanted_from_pb(request))
-        with self._engine.watching(order.id):
-            async for update in self._updates(0, order.id):
-                yield update
+        with self._streams.one():
+            order = await self._desk.submit(asked_from_pb(request), wanted_from_pb(request))
+            with self._engine.watching(order.id):
+                async for update in self._updates(0, order.id):
+                    yield update
 
     @unary
     async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:
@@ -119,7 +123,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 field="after_cursor",
                 last_cursor=last,
             )
-        with contextlib.nullcontext() if order_id is None else self._engine.watching(order_id):
+        watching = contextlib.nullcontext() if order_id is None else self._engine.watching(order_id)
+        with self._streams.one(), watching:
             async for update in self._updates(after, order_id):
                 yield update
 

@@ -52,7 +52,13 @@ async def told(world: World, order_id: str) -> str:
     """What ExplainRequest says comes next."""
     unused = cast(Any, None)
     service = HoldpayService(
-        engine=world.engine, desk=unused, catalog=unused, account=unused, feed=unused, about=unused
+        engine=world.engine,
+        desk=unused,
+        catalog=unused,
+        account=unused,
+        feed=unused,
+        streams=unused,
+        about=unused,
     )
     return (await service.ExplainRequest(pb.ExplainRequestRequest(request_id=order_id), unused)).next
 

@@ -20,6 +20,7 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
+  TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
   BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take

@@ -110,8 +110,8 @@ class HoldpayServicer:
 
         INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
         the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
-        cannot be used now.
+        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+        UNAVAILABLE: lnd or the provider cannot be used now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +133,8 @@ class HoldpayServicer:
 
     def WatchRequests(self, request, context):
         """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
-        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
+        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
+        many streams are open. Calls that do not stream have room of their own, and never wait for those that do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,6 +20,7 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
+  TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
   BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take
@@ -66,8 +67,8 @@ class HoldpayStub:
 
     INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
     the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
-    cannot be used now.
+    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+    UNAVAILABLE: lnd or the provider cannot be used now.
     """
     GetRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]
     """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
@@ -75,7 +76,8 @@ class HoldpayStub:
     """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
     WatchRequests: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]
     """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
-    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
+    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
+    many streams are open. Calls that do not stream have room of their own, and never wait for those that do.
     """
     CancelRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.CancelRequestRequest, _holdpay_pb2.CancelRequestResponse]
     """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be. What is
@@ -110,8 +112,8 @@ class HoldpayAsyncStub(HoldpayStub):
 
     INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
     the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
-    cannot be used now.
+    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+    UNAVAILABLE: lnd or the provider cannot be used now.
     """
     GetRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]  # type: ignore[assignment]
     """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
@@ -119,7 +121,8 @@ class HoldpayAsyncStub(HoldpayStub):
     """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
     WatchRequests: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]  # type: ignore[assignment]
     """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
-    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
+    INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
+    many streams are open. Calls that do not stream have room of their own, and never wait for those that do.
     """
     CancelRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.CancelRequestRequest, _holdpay_pb2.CancelRequestResponse]  # type: ignore[assignment]
     """Records the wish to cancel. Durable: nothing is paid from then on, and the provider is asked as soon as it may be. What is
@@ -157,8 +160,8 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
         the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named. UNAVAILABLE: lnd or the provider
-        cannot be used now.
+        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+        UNAVAILABLE: lnd or the provider cannot be used now.
         """
 
     @_abc_1.abstractmethod
@@ -184,7 +187,8 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdate], _abc.AsyncIterator[_holdpay_pb2.RequestUpdate]]:
         """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
-        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request.
+        INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
+        many streams are open. Calls that do not stream have room of their own, and never wait for those that do.
         """
 
     @_abc_1.abstractmethod
