@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -325,6 +325,16 @@ class Update:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event made of ``before``, which is the order as it is stored. ``raw``: the reply behind the event."""
+
+    before: Order
+    event: Event
+    step: Step
+    raw: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Checked in the transaction that records a request."""
@@ -415,9 +425,10 @@ class OrderStore(Protocol):
         """
         ...
 
-    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
-        """Writes what an event changed of ``before``, which is the order as it is stored: order, payment, charge,
-        attempts, items, ledger and journal row. Returns the journal's cursor."""
+    def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
+        """Writes what events changed, in one transaction: order, payment, charge, attempts, items, ledger and journal
+        row of each. A change is asked for when those before it are written, so that look-ups see them; what asking
+        raises undoes them all. Without any, nothing is begun. Returns the journal's cursors."""
         ...
 
     def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:

@@ -168,7 +168,7 @@ class Holdpay:
                 await commit.wait()
         except TimeoutError:
             seen.has_canceled = True
-            self.engine.cancel(order_id)
+            await self.engine.cancel(order_id)
 
 
 @contextlib.asynccontextmanager

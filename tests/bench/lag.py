@@ -286,7 +286,7 @@ async def _cancel_lag_s(ours: Holdpay, market: Market, number: int) -> float:
     await asyncio.sleep(number * CANCEL_EVERY_S)
     found = ours.engine.store.find_key(name)
     assert found is not None
-    order = ours.engine.cancel(found.id)
+    order = await ours.engine.cancel(found.id)
     assert order.cancel_at_ms is not None
     began_s = max(loop.time(), (order.cancel_at_ms - START_MS) / 1000)
     sale = next(sale for sale in market.sales.values() if sale.name == name)

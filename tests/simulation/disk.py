@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from holdpay.core.machine import half
 from holdpay.core.model import Order
 from holdpay.core.step import Step
 from holdpay.errors import StoreError
-from holdpay.ports import Limits
+from holdpay.ports import Change, Limits
 from holdpay.store.store import SqliteStore
 from tests.simulation.auditor import Violation
 from tests.simulation.story import short
@@ -77,6 +78,12 @@ def _empty_database() -> bytes:
         return path.read_bytes()
 
 
+def _noted(changes: Iterable[Change], written: list[Change]) -> Iterator[Change]:
+    for change in changes:
+        written.append(change)
+        yield change
+
+
 class SimStore(SqliteStore):
     """The real store of one process. The process may die at each boundary of a commit, and a commit may fail."""
 
@@ -94,12 +101,18 @@ class SimStore(SqliteStore):
                 self._world.changed.set()
         return recorded
 
-    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
+        changes = iter(changes)
+        first = next(changes, None)
+        if first is None:
+            return []
+        written: list[Change] = []
         with self._writing():
-            cursor = super().commit(before, event, step, raw, now_ms)
+            cursors = super().commit_all(_noted(chain((first,), changes), written), now_ms)
             if self._process.is_alive:
-                self._committed(event, step)
-        return cursor
+                for change in written:
+                    self._committed(change.event, change.step)
+        return cursors
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,15 +17,15 @@ from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Duty, spec_of
 from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
-from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import OrderState
-from holdpay.core.step import Step
 from holdpay.engine import performers
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
+from holdpay.engine.turn import Making, Posted
 from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
+from holdpay.ports import Change
 from holdpay.store import store as store_module
 from holdpay.store.changes import change, columns_of
 from holdpay.store.database import transaction
@@ -85,8 +86,8 @@ def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
         spec = spec_of(order, self._engine.policy, self._engine.clock.now_ms())
         stream = self._engine.node.send(spec, payer)
         first = await anext(stream)
-        self._engine.apply(order.id, ev.DispatchIntended(payer))
-        self._engine.apply(order.id, performers._event_of(first))
+        await self._engine.apply(order.id, ev.DispatchIntended(payer))
+        await self._engine.apply(order.id, performers._event_of(first))
         return await self._follow(order.id, stream)
 
     return patch.object(Performers, "_dispatch", hasty)
@@ -95,21 +96,21 @@ def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
 @bug("store_error", 0.1)
 def a_failed_commit_is_logged_and_ignored() -> AbstractContextManager[Any]:
     """The database has hiccups, and the daemon is busy."""
-    apply = Engine.apply
+    step = Engine._step
 
-    def careless(self: Engine, order_id: str, event: ev.Event, raw: str | None = None) -> Order:
-        before = self._open.get(order_id)
+    def careless(self: Engine, batch: Sequence[Posted]) -> None:
+        now_ms = self.clock.now_ms()
         try:
-            return apply(self, order_id, event, raw)
+            step(self, batch)
         except StoreError:
-            if before is None:
-                raise
-            self._open[order_id] = decide(before, event, self.policy, self.clock.now_ms()).order
-            return self._open[order_id]
+            made: list[Change] = []
+            deque(self._changes_of(batch, made, now_ms), maxlen=0)
+            self._act(batch, made, now_ms)
+            self._ahead = {}
 
     @contextlib.contextmanager
     def planted() -> Iterator[None]:
-        with patch.object(Engine, "apply", careless), patch.object(Supervisor, "fail", lambda self, error: None):
+        with patch.object(Engine, "_step", careless), patch.object(Supervisor, "fail", lambda self, error: None):
             yield
 
     return planted()
@@ -135,16 +136,55 @@ def a_code_is_kept_in_memory_until_the_next_commit() -> AbstractContextManager[A
     """The client has it; the next step will store it anyway."""
     apply = Engine.apply
 
-    def lazy(self: Engine, order_id: str, event: ev.Event, raw: str | None = None) -> Order:
+    async def lazy(self: Engine, order_id: str, event: ev.Event | Making, raw: str | None = None) -> Order:
         order = self._open.get(order_id)
         if order is not None and isinstance(event, ev.ProviderReplied) and event.status.code is not None:
             keeper = Keeper(order.items, self.clock.now_ms())
             order.spec.keep(keeper, event.status)
             self._open[order_id] = replace(order, items=keeper.items)
             return self._open[order_id]
-        return apply(self, order_id, event, raw)
+        return await apply(self, order_id, event, raw)
 
     return patch.object(Engine, "apply", lazy)
+
+
+# --- the events of one turn together --------------------------------------------------------------------------------
+
+
+@bug()
+def a_step_is_acted_upon_before_it_is_on_disk() -> AbstractContextManager[Any]:
+    """The disk is slow, so it is written a moment later."""
+
+    def hasty(self: Engine, batch: Sequence[Posted]) -> None:
+        now_ms = self.clock.now_ms()
+        made: list[Change] = []
+        deque(self._changes_of(batch, made, now_ms), maxlen=0)
+        self._act(batch, made, now_ms)
+        self._ahead = {}
+        asyncio.get_running_loop().call_later(0.05, write, self, made, now_ms)
+
+    def write(self: Engine, made: list[Change], now_ms: int) -> None:
+        with contextlib.suppress(StoreError), self._ending_the_process():
+            self.store.commit_all(made, now_ms)
+
+    return patch.object(Engine, "_step", hasty)
+
+
+@bug()
+def of_several_changes_only_the_first_is_written() -> AbstractContextManager[Any]:
+    """There is one transaction, and one row."""
+    commit_all = SqliteStore.commit_all
+
+    def first(self: SqliteStore, changes: Iterable[Change], now_ms: int) -> list[int]:
+        return commit_all(self, list(changes)[:1], now_ms)
+
+    return patch.object(SqliteStore, "commit_all", first)
+
+
+@bug()
+def an_orders_second_event_is_decided_against_the_order_before_both() -> AbstractContextManager[Any]:
+    """What is in memory is what is on disk."""
+    return patch.object(Engine, "_latest", lambda self, order_id: self._open.get(order_id))
 
 
 # --- the database ---------------------------------------------------------------------------------------------------
@@ -153,14 +193,17 @@ def a_code_is_kept_in_memory_until_the_next_commit() -> AbstractContextManager[A
 @bug("crash")
 def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
     """Each is a transaction, so both are durable."""
-    commit = SqliteStore.commit
+    commit_all = SqliteStore.commit_all
 
-    def twice(self: SqliteStore, before: Order, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def twice(self: SqliteStore, changes: Iterable[Change], now_ms: int) -> list[int]:
+        changes = list(changes)
         with transaction(self._conn):
-            self._update(self._row(before.id), before, step.order, change(columns_of(before), columns_of(step.order)))
-        return commit(self, before, event, step, raw, now_ms)
+            for made in changes:
+                before, after = made.before, made.step.order
+                self._update(self._row(before.id), before, after, change(columns_of(before), columns_of(after)))
+        return commit_all(self, changes, now_ms)
 
-    return patch.object(SqliteStore, "commit", twice)
+    return patch.object(SqliteStore, "commit_all", twice)
 
 
 @bug()
@@ -185,12 +228,12 @@ def a_commit_is_a_savepoint_of_an_open_transaction() -> AbstractContextManager[A
 @bug()
 def attempts_are_not_stored() -> AbstractContextManager[Any]:
     """LND has them."""
-    commit = SqliteStore.commit
+    write = SqliteStore._write_change
 
-    def frugal(self: SqliteStore, before: Order, event: ev.Event, step: Step, raw: str | None, now_ms: int) -> int:
-        return commit(self, before, event, replace(step, attempts=()), raw, now_ms)
+    def frugal(self: SqliteStore, made: Change, now_ms: int) -> int:
+        return write(self, replace(made, step=replace(made.step, attempts=())), now_ms)
 
-    return patch.object(SqliteStore, "commit", frugal)
+    return patch.object(SqliteStore, "_write_change", frugal)
 
 
 @bug()
@@ -367,8 +410,8 @@ def a_prepaid_order_is_placed_before_the_commit() -> AbstractContextManager[Any]
 
     async def hasty(self: Performers, order: Order) -> None:
         reply = await self._engine.provider.place(order.spec.placing(is_prepaid=True))
-        self._engine.apply(order.id, ev.ChargeIntended(None))
-        self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
+        await self._engine.apply(order.id, ev.ChargeIntended(None))
+        await self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
 
     return patch.object(Performers, "_place_prepaid", hasty)
 

@@ -213,10 +213,10 @@ class Process:
         return answers if self.is_alive else []
 
     async def cancel_order(self, order_id: str) -> Order:
-        return self.engine.cancel(order_id)
+        return await self.engine.cancel(order_id)
 
     async def resolve_order(self, order_id: str, said: Resolved) -> Order:
-        return self.engine.apply(order_id, said)
+        return await self.engine.apply(order_id, said)
 
     def cancel_some_task(self) -> None:
         """Cancels one task of a duty."""

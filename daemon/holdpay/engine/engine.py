@@ -1,13 +1,14 @@
-"""One step: decide → commit → reconcile, with no await inside."""
+"""One step: decide → commit → reconcile, with no await inside, for all events of one turn of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import ChainMap, Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import structlog
 
@@ -31,8 +32,9 @@ from holdpay.core.tables import phase
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
+from holdpay.engine.turn import MOST_AT_ONCE, Making, Posted, Turn
 from holdpay.errors import InvariantViolation, StoreError
-from holdpay.ports import Clock, LightningNode, Limits, NodeState, NodeStatus, OrderStore, Provider
+from holdpay.ports import Change, Clock, LightningNode, Limits, NodeState, NodeStatus, OrderStore, Provider
 
 PASS_INTERVAL_S = 1.0
 """Deadlines are seen within this time; a completed pass feeds the watchdog."""
@@ -75,6 +77,9 @@ class Engine:
         self.trouble: Callable[[], str] = lambda: ""
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
         self._open: dict[str, Order] = {}
+        self._ahead: dict[str, Order] = {}
+        """What the step that is being taken has made of orders so far. Empty outside of one."""
+        self._turn = Turn(self._step)
         self._changes: dict[str, asyncio.Event] = {}
         self._watchers: Counter[str] = Counter()
         self._hinted: set[str] = set()
@@ -95,9 +100,14 @@ class Engine:
             self._unreadable = self.store.quarantine_unreadable(self.clock.now_ms())
         for order_id in self._unreadable:
             log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
-        for order in self.store.open_orders():
+        orders = self.store.open_orders()
+        for order in orders:
             self._opened(order)
-            if Duty.POLL in duties(self.apply(order.id, DaemonRestarted())):
+        for first in range(0, len(orders), MOST_AT_ONCE):
+            batch = orders[first : first + MOST_AT_ONCE]
+            self._step([Posted(order_id=order.id, event=DaemonRestarted()) for order in batch])
+        for order in list(self._open.values()):
+            if Duty.POLL in duties(order):
                 self._ask_first_until_ms[order.id] = self.clock.now_ms() + ASK_FIRST_S * 1000
             self._reconcile(order.id)
         log.info("open orders taken over", count=len(self._open))
@@ -115,14 +125,16 @@ class Engine:
         finally:
             # Stopping watches no more; it never touches an HTLC.
             await self._supervisor.stop()
+            await self._turn.emptied()
             await self._performers.close()
 
     def _pass(self) -> None:
         now_ms = self.clock.now_ms()
         raised: set[str] = set()
         for order_id, order in list(self._open.items()):
-            if self._ask_first_until_ms.get(order_id, now_ms) <= now_ms:
-                order = self.apply(order_id, TimePassed())
+            may_end = self._ask_first_until_ms.get(order_id, now_ms) <= now_ms
+            if may_end and self._decided(order, TimePassed(), now_ms)[1].is_change:
+                self._turn.post(Posted(order_id=order_id, event=TimePassed()))
             self._reconcile(order_id)
             raised.update(alarms(order, self.policy, now_ms))
         raised.update(self.alarms_of_unreadable())
@@ -132,26 +144,103 @@ class Engine:
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
-    def apply(self, order_id: str, event: Event, raw: str | None = None) -> Order:
-        """Decides, commits, and starts or stops what follows. Returns the order as it is on disk now."""
-        order = self._open.get(order_id)
-        if order is None:
+    async def apply(self, order_id: str, event: Event | Making, raw: str | None = None) -> Order:
+        """Has the event decided, committed and acted upon, together with whatever else is ready in this turn of the
+        loop. Returns the order as it is on disk then. A caller that is canceled meanwhile takes nothing back.
+        """
+        if order_id not in self._open:
             return self.store.get(order_id)
-        if isinstance(event, ProviderReplied):
-            self._ask_first_until_ms.pop(order_id, None)
+        result: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        task = asyncio.current_task()
+        self._turn.post(Posted(order_id=order_id, event=event, raw=raw, task=task, result=result))
+        return await result
+
+    async def intend(self, order: Order, event: Event, is_allowed: Callable[[], bool] = lambda: True) -> Order | None:
+        """As ``apply``, for what may only be done to the order as the caller has seen it: if it is another one when the
+        event is decided, or it is not allowed then, there is no event, and None is returned."""
+        is_made = False
+
+        def made(now: Order) -> Event | None:
+            nonlocal is_made
+            is_made = now is order and is_allowed()
+            return event if is_made else None
+
+        after = await self.apply(order.id, made)
+        return after if is_made else None
+
+    def _step(self, batch: Sequence[Posted]) -> None:
+        """Decides, commits, and starts or stops what follows. Raises StoreError, and a contradiction about writing."""
         now_ms = self.clock.now_ms()
-        with self._ending_the_process():
+        made: list[Change] = []
+        self._ahead = {}
+        try:
+            with self._ending_the_process():
+                self.store.commit_all(self._changes_of(batch, made, now_ms), now_ms)
+        except (StoreError, InvariantViolation):
+            raise
+        except Exception as error:  # noqa: BLE001 - what cannot even be written down is no reason to lose the others
+            self._step_alone(batch, error)
+        else:
+            self._act(batch, made, now_ms)
+        finally:
+            self._ahead = {}
+
+    def _step_alone(self, batch: Sequence[Posted], error: Exception) -> None:
+        if len(batch) > 1:
+            for posted in batch:
+                self._step([posted])
+            return
+        (posted,) = batch
+        log.error("an event could not be written down", order_id=posted.order_id, exc_info=error)
+        posted.fail(error)
+
+    def _changes_of(self, batch: Sequence[Posted], made: list[Change], now_ms: int) -> Iterator[Change]:
+        """Each against the order as those before it leave it; decided when what came before it is written."""
+        for posted in batch:
+            order = self._latest(posted.order_id)
+            if order is None:
+                continue
+            try:
+                event = posted.made(order)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect of ours about one order, whatever it is
+                posted.fail(error)
+                continue
+            if event is None:
+                continue
             event, step = self._decided(order, event, now_ms)
-            if not step.is_change:
-                return order
-            self.store.commit(order, event, step, raw, now_ms)
-        self._open[order_id] = step.order
-        if isinstance(event, InvoiceDecoded):
-            self._doubt_clock(event, now_ms)
-        _log_step(order, event, step)
-        self._announce(order_id)
-        self._reconcile(order_id)
-        return step.order
+            if step.is_change:
+                self._ahead[order.id] = step.order
+                made.append(Change(order, event, step, posted.raw))
+                yield made[-1]
+
+    def _latest(self, order_id: str) -> Order | None:
+        return self._ahead.get(order_id) or self._open.get(order_id)
+
+    def _act(self, batch: Sequence[Posted], made: Sequence[Change], now_ms: int) -> None:
+        """Everything is on disk."""
+        self._open.update(self._ahead)
+        for posted in batch:
+            if isinstance(posted.event, ProviderReplied):
+                self._ask_first_until_ms.pop(posted.order_id, None)
+        for change in made:
+            if isinstance(change.event, InvoiceDecoded):
+                self._doubt_clock(change.event, now_ms)
+            _log_step(change.before, change.event, change.step)
+        for order_id in self._ahead:
+            self._announce(order_id)
+            self._reconcile(order_id, {posted.task for posted in batch if posted.order_id == order_id})
+        for posted in batch:
+            self._answer(posted)
+
+    def _answer(self, posted: Posted) -> None:
+        if posted.result is None:
+            return
+        try:
+            posted.answer(self._latest(posted.order_id) or self.store.get(posted.order_id))
+        except Exception as error:  # noqa: BLE001 - it is told to whoever waits
+            posted.fail(error)
 
     def _decided(self, order: Order, event: Event, now_ms: int) -> tuple[Event, Step]:
         """What becomes of the order; where we contradict ourselves about it, it is put aside and the others go on."""
@@ -161,9 +250,9 @@ class Engine:
             aside = _contradiction(order.id, error)
             return aside, decide(order, aside, self.policy, now_ms)
 
-    def quarantine(self, order_id: str, error: Exception) -> Order:
-        """Puts one order aside, for good, and lets the others go on. Returns it. Raises StoreError."""
-        return self.apply(order_id, _contradiction(order_id, error))
+    def quarantine(self, order_id: str, error: Exception) -> None:
+        """Puts one order aside, for good, and lets the others go on."""
+        self._turn.post(Posted(order_id=order_id, event=_contradiction(order_id, error)))
 
     @contextlib.contextmanager
     def _ending_the_process(self) -> Iterator[None]:
@@ -183,11 +272,12 @@ class Engine:
         if self.webhooks is not None:
             self.webhooks.opened(order)
 
-    def _reconcile(self, order_id: str) -> None:
+    def _reconcile(self, order_id: str, own: Collection[asyncio.Task[Any] | None] = ()) -> None:
+        """``own``: tasks that have made this change; one that is over by it ends by itself."""
         order = self._open.get(order_id)
         if order is None:
             return
-        self._supervisor.reconcile(order_id, duties(order))
+        self._supervisor.reconcile(order_id, duties(order), own)
         if order.is_closed:
             del self._open[order_id]
             self._changes.pop(order_id, None)
@@ -293,9 +383,9 @@ class Engine:
             for order_id in self._unreadable
         ]
 
-    def cancel(self, order_id: str) -> Order:
+    async def cancel(self, order_id: str) -> Order:
         """Records the wish to cancel. Raises OrderNotFound."""
-        return self.apply(self.store.get(order_id).id, CancelRequested())
+        return await self.apply(self.store.get(order_id).id, CancelRequested())
 
     def erase_codes(self, closed_before_ms: int) -> Iterator[int]:
         """Erases codes and numbers of orders that were closed before; see OrderStore. Raises StoreError."""
@@ -331,7 +421,7 @@ class Engine:
             return None
         payers = (
             NodeIdentity(order.payment.node_pubkey, order.payment.node_network)
-            for order in self._open.values()
+            for order in ChainMap(self._ahead, self._open).values()
             if order.payment is not None and order.is_money_out
         )
         return next((payer for payer in payers if payer != identity), None)

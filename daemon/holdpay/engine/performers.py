@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -24,7 +25,7 @@ from holdpay.core.duties import (
     spec_of,
     wants_look,
 )
-from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
+from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState, OrderState
 from holdpay.engine.decoding import Decoder
@@ -146,12 +147,12 @@ class Performers:
         try:
             reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
         except ProviderError as error:
-            self._engine.apply(order.id, _placing_failed(error), raw=_raw(error))
+            await self._engine.apply(order.id, _placing_failed(error), raw=_raw(error))
             return
         payreq = reply.value.payreq
         assert payreq is not None
         await self._decoder.begin(payreq)
-        self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, payreq), raw=reply.raw)
+        await self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, payreq), raw=reply.raw)
         if self._order(order.id, Duty.DECODE) is None:
             self._decoder.forget(payreq)
 
@@ -161,7 +162,7 @@ class Performers:
         if order.charge is not None and order.charge.state is ChargeState.INTENDED:
             # A task before this one died at it.
             lost = ev.PlacingFailed("the answer was lost", may_retry=False, is_sure=False)
-            if self._engine.apply(order.id, lost).charge == order.charge:
+            if (await self._engine.apply(order.id, lost)).charge == order.charge:
                 # Only in quarantine: what breaks a law is not written, and only a person's word changes it.
                 await self._until(order.id, None)
             return
@@ -171,10 +172,12 @@ class Performers:
             except ProviderError as error:
                 failed = _placing_failed(error)
                 text = f"the balance of the account is not known: {failed.text}"
-                self._engine.apply(order.id, replace(failed, text=text), raw=_raw(error))
+                await self._engine.apply(order.id, replace(failed, text=text), raw=_raw(error))
                 return
-            intended = self._engine.apply(order.id, ev.ChargeIntended(balance.balance_sat))
-            if intended.charge is not None and intended.charge != order.charge:
+            intended = await self._engine.intend(order, ev.ChargeIntended(balance.balance_sat))
+            if intended is None or intended.is_quarantined:
+                return
+            if intended.charge is not None and intended.charge.state is ChargeState.INTENDED:
                 await self._charge(intended)
                 return
         # It is not wanted any more, or its time is over: a pass closes it.
@@ -184,9 +187,9 @@ class Performers:
         try:
             reply = await self._engine.provider.place(order.spec.placing(is_prepaid=True))
         except ProviderError as error:
-            self._engine.apply(order.id, _charging_failed(error), raw=_raw(error))
+            await self._engine.apply(order.id, _charging_failed(error), raw=_raw(error))
         else:
-            self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
+            await self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, None), raw=reply.raw)
 
     # --- BALANCE ------------------------------------------------------------------------------------------------------
 
@@ -200,9 +203,12 @@ class Performers:
                 log.warning("the balance of the account is not known", order_id=order_id, error=error.message)
             else:
                 since_ms = order.charge.intended_at_ms - BALANCE_LATE_S * 1000
-                is_alone = not self._engine.store.has_moved_balance_since(since_ms, besides=order_id)
-                self._engine.apply(order_id, ev.BalanceSeen(balance.balance_sat, is_alone))
+                await self._engine.apply(order_id, partial(self._balance_seen, balance.balance_sat, since_ms))
             await self._pause(max(backoff.next_s(), self._engine.policy.prove_absent_s))
+
+    def _balance_seen(self, balance_sat: int, since_ms: int, order: Order) -> ev.Event:
+        is_alone = not self._engine.store.has_moved_balance_since(since_ms, besides=order.id)
+        return ev.BalanceSeen(balance_sat, is_alone)
 
     # --- DECODE -------------------------------------------------------------------------------------------------------
 
@@ -213,7 +219,7 @@ class Performers:
             try:
                 invoice, node = await self._decoder.decode(order.payreq)
             except LndRefused as error:
-                self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
+                await self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
             except LndError as error:
                 log.warning("lnd cannot decode now", order_id=order_id, error=error.message)
                 await self._pause(backoff.next_s())
@@ -222,13 +228,15 @@ class Performers:
                     log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
                     await self._pause(backoff.next_s())
                     continue
-                # Looked up and committed without a pause between: of two orders at once the first one has it.
-                store, theirs = self._engine.store, order.provider_order_id
-                seen = store.has_payment_hash(invoice.payment_hash) or (
-                    theirs is not None and store.has_provider_order(theirs, besides=order_id)
-                )
-                wall_ahead_ms = self._engine.clock.wall_ahead_ms()
-                self._engine.apply(order_id, ev.InvoiceDecoded(invoice, node, seen, wall_ahead_ms))
+                await self._engine.apply(order_id, partial(self._decoded, invoice, node))
+
+    def _decoded(self, invoice: Invoice, node: NodeIdentity, order: Order) -> ev.Event:
+        """Looked up when it is decided: of two orders at once the first one has it."""
+        store, theirs = self._engine.store, order.provider_order_id
+        seen = store.has_payment_hash(invoice.payment_hash) or (
+            theirs is not None and store.has_provider_order(theirs, besides=order.id)
+        )
+        return ev.InvoiceDecoded(invoice, node, seen, self._engine.clock.wall_ahead_ms())
 
     # --- PAY ----------------------------------------------------------------------------------------------------------
 
@@ -288,7 +296,7 @@ class Performers:
             self._held_up[order_id] = f"lnd's channels cannot be looked at: {error.message}"
         else:
             self._held_up[order_id] = look.holds_up
-            self._engine.apply(order_id, ev.HtlcLookedFor(look))
+            await self._engine.apply(order_id, ev.HtlcLookedFor(look))
 
     def held_up_by(self, order_id: str) -> str:
         """What the latest look at the channels found in the way of an order's end; empty: nothing, or no look."""
@@ -297,11 +305,17 @@ class Performers:
     async def _dispatch(self, order: Order, payment: Payment) -> Followed:
         """Commits the intent and sends, once; see ``_follow``."""
         payer = _payer(payment)
-        if self._engine.node.identity != payer or not self._engine.may_pay_from(payer):
+
+        def is_allowed() -> bool:
+            return self._engine.node.identity == payer and self._engine.may_pay_from(payer)
+
+        if not is_allowed():
             return Followed(may_go_on=False)
-        intended = self._engine.apply(order.id, ev.DispatchIntended(payer))
-        if intended.payment is None or intended.payment.dispatch_count != payment.dispatch_count + 1:
-            return Followed(may_go_on=False)  # nothing was committed: its time is over
+        intended = await self._engine.intend(order, ev.DispatchIntended(payer), is_allowed)
+        if intended is None:
+            return Followed(may_go_on=True)  # it has changed meanwhile, or the node has: it is looked at again
+        if intended.htlc is not HtlcState.DISPATCHING or intended.is_quarantined:
+            return Followed(may_go_on=False)  # its time is over, or more was said of it in the same step
         stream = self._engine.node.send(spec_of(intended, self._engine.policy, self._now_ms()), payer)
         return await self._follow(order.id, stream)
 
@@ -326,13 +340,13 @@ class Performers:
                     continue
                 last, reading = reading.result(), None
                 heard_at_ms = self._now_ms()
-                self._engine.apply(order_id, _event_of(last))
+                await self._engine.apply(order_id, _event_of(last))
         except StopAsyncIteration:
             order = self._engine.order(order_id)
             may_go_on = isinstance(last, Refused) or order is None or not order.is_money_out
             return Followed(may_go_on=may_go_on, last=last)
         except LndError as error:
-            self._engine.apply(order_id, ev.TrackingLost(error.message))
+            await self._engine.apply(order_id, ev.TrackingLost(error.message))
             return Followed(may_go_on=False)
         finally:
             if reading is not None:
@@ -406,22 +420,22 @@ class Performers:
             reply = await self._engine.provider.order_status(order.provider_order_id, _urgency(order))
         except ProviderUnavailable as error:
             log.warning("provider unavailable", order_id=order.id, error=error.message)
-            self._journal_failing(order.id, error)
+            await self._journal_failing(order.id, error)
             return error
         except ProviderError as error:
             unread = error.unread if isinstance(error, ProviderProtocolError) else None
-            self._engine.apply(order.id, ev.ProviderConfused(error.message, unread), raw=_raw(error))
+            await self._engine.apply(order.id, ev.ProviderConfused(error.message, unread), raw=_raw(error))
             return error
         self._failing.pop(order.id, None)
-        self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
+        await self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
         return None
 
-    def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
+    async def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
         """An answer goes into the journal, once for as long as it stays the same; silence does not."""
         if error.raw is None or self._failing.get(order_id) == error.message:
             return
         self._failing[order_id] = error.message
-        self._engine.apply(order_id, ev.ProviderFailed(error.message), raw=error.raw)
+        await self._engine.apply(order_id, ev.ProviderFailed(error.message), raw=error.raw)
 
     # --- CANCEL -------------------------------------------------------------------------------------------------------
 
@@ -440,7 +454,7 @@ class Performers:
             is_new = event.text not in answers and len(answers) < MAX_CANCEL_REPLIES
             if is_new:
                 answers.add(event.text)
-            answered = self._engine.apply(order_id, event, raw=raw if is_new else None)
+            answered = await self._engine.apply(order_id, event, raw=raw if is_new else None)
             if answered.cancel_at_ms == order.cancel_at_ms:
                 # Only in quarantine: an answer that contradicts us once more changes nothing.
                 await self._pause(self._engine.policy.cancel_retry_s)

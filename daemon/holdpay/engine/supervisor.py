@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 import structlog
@@ -42,18 +42,19 @@ class Supervisor:
         self._fatal_error: BaseException | None = None
         self._is_over = False
 
-    def reconcile(self, order_id: str, wanted: frozenset[Duty]) -> None:
-        """Starts what is missing, stops what is over. A performer that is over itself ends by itself."""
+    def reconcile(self, order_id: str, wanted: frozenset[Duty], own: Collection[asyncio.Task[Any] | None] = ()) -> None:
+        """Starts what is missing, stops what is over. What is in ``own`` is about to see that itself, and ends by
+        itself."""
         for duty in Duty:
             key = (order_id, duty)
             task = self._tasks.get(key)
             if duty not in wanted:
-                self._stop(key, task)
+                self._stop(key, task, own)
             elif task is None:
                 self._start(key)
 
-    def _stop(self, key: Key, task: asyncio.Task[None] | None) -> None:
-        if task is not None and task is _current_task():
+    def _stop(self, key: Key, task: asyncio.Task[None] | None, own: Collection[asyncio.Task[Any] | None]) -> None:
+        if task is not None and task in own:
             return
         self._forget(key)
         if task is not None:
@@ -88,8 +89,7 @@ class Supervisor:
             self._not_before_ms[key] = self._clock.now_ms() + RESTART_AFTER_S * 1000
         if isinstance(error, InvariantViolation) and self._fatal_error is None:
             # A failed write has told ``fail`` itself.
-            with contextlib.suppress(StoreError):
-                self._put_aside(key[0], error)
+            self._put_aside(key[0], error)
 
     def fail(self, error: BaseException) -> None:
         """The process must end: ``failure`` raises this error, or the first one given. Nothing is started any more."""
@@ -116,10 +116,3 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

@@ -150,7 +150,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
-        order = self._engine.cancel(request.request_id)
+        order = await self._engine.cancel(request.request_id)
         return pb.CancelRequestResponse(request=self._to_pb(order), message=self._cancel_message(order))
 
     def _cancel_message(self, order: Order) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from holdpay.core.model import Order, Request
 from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
-from holdpay.ports import Limits, MoneyTotals, OrderFilter, Update
+from holdpay.ports import Change, Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store.changes import OF_THE_ORDER, change, columns_of, of_charge, of_payment, own
 from holdpay.store.database import (
     BUSY_TIMEOUT_S,
@@ -206,17 +207,30 @@ class SqliteStore:
         return order
 
     def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+        """``commit_all`` of one change."""
+        return self.commit_all((Change(before, event, step, raw),), now_ms)[0]
+
+    def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
         """See OrderStore."""
-        entry = entry_of(event, step.notes, raw)
-        changed = change(columns_of(before), columns_of(step.order))
+        changes = iter(changes)
+        first = next(changes, None)
+        if first is None:
+            return []
         with transaction(self._conn):
-            row = self._row(before.id)
-            self._update(row, before, step.order, changed)
-            cursor = self._write(row, before, step.order, entry, changed, step.attempts, now_ms)
-        if step.order.is_closed:
-            self._row_of.pop(before.id, None)
-        self.on_commit(cursor, step.order)
-        return cursor
+            done = [(self._write_change(each, now_ms), each.step.order) for each in chain((first,), changes)]
+        for cursor, order in done:
+            if order.is_closed:
+                self._row_of.pop(order.id, None)
+            self.on_commit(cursor, order)
+        return [cursor for cursor, _ in done]
+
+    def _write_change(self, made: Change, now_ms: int) -> int:
+        before, step = made.before, made.step
+        entry = entry_of(made.event, step.notes, made.raw)
+        changed = change(columns_of(before), columns_of(step.order))
+        row = self._row(before.id)
+        self._update(row, before, step.order, changed)
+        return self._write(row, before, step.order, entry, changed, step.attempts, now_ms)
 
     def _insert(self, order: Order) -> _Row:
         request = order.request

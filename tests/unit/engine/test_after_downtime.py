@@ -73,7 +73,7 @@ async def test_a_client_that_cancels_before_the_provider_was_asked_loses_no_code
     world.provider.go_down()
     world.start()
     await asyncio.sleep(3)
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     world.provider.come_back()
     order = await world.until_closed(order_id, within_s=POLICY.poll_late_max_s + 60)
     assert (order.end, order.code) == (End.FULFILLED, "012345")

@@ -118,7 +118,7 @@ async def test_an_order_goes_on_and_ends_after_the_clock_was_set(world: World, n
     order_id = world.request()
     if case.wants_cancel:
         await world.until(lambda: world.order(order_id).state is OrderState.NUMBER_ASSIGNED)
-        world.engine.cancel(order_id)
+        await world.engine.cancel(order_id)
     await world.until(lambda: case.dies_when(world.order(order_id)), within_s=400)
     await world.crash()
 

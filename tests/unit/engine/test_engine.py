@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from holdpay.errors import (
     ProviderUnavailable,
     StoreError,
 )
-from holdpay.ports import NodeState, Placed, Reply, Urgency
+from holdpay.ports import Change, NodeState, Placed, Reply, Urgency
 from tests.fakes import (
     ALICE,
     HOP_DOWN,
@@ -94,15 +94,18 @@ async def test_the_intent_is_on_disk_before_the_payment_is_sent(world: World) ->
 
 
 async def test_nothing_is_believed_before_it_is_on_disk(world: World) -> None:
-    commit = world.store.commit
+    commit_all = world.store.commit_all
     running: list[set[Duty]] = []
 
-    def spying(before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
-        assert world.engine.order(step.order.id) == world.order(step.order.id) != step.order
-        running.append(_duties(step.order.id))
-        return commit(before, event, step, raw, now_ms)
+    def spying(changes: Iterable[Change], now_ms: int) -> list[int]:
+        changes = list(changes)
+        for change in changes:
+            after = change.step.order
+            assert world.engine.order(after.id) == world.order(after.id) != after
+            running.append(_duties(after.id))
+        return commit_all(changes, now_ms)
 
-    world.store.commit = spying  # type: ignore[method-assign]
+    world.store.commit_all = spying  # type: ignore[method-assign]
     await world.until_closed(world.request())
     assert running[0] == {Duty.PLACE}
     assert Duty.POLL not in running[2]
@@ -625,7 +628,7 @@ async def test_the_most_urgent_order_goes_first(world: World) -> None:
 
 async def test_a_wish_to_cancel_is_carried_out_after_two_minutes(world: World) -> None:
     order_id = await _held(world)
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     order = await world.until_closed(order_id)
     assert order.end is End.REFUNDED
     assert [round((at_ms - order.created_at_ms) / 1000) for at_ms in world.provider.cancels] == [120]
@@ -634,7 +637,7 @@ async def test_a_wish_to_cancel_is_carried_out_after_two_minutes(world: World) -
 async def test_a_code_that_comes_first_wins_over_the_wish(world: World) -> None:
     """The settlement lags, so the order is still open when the cancel would be due."""
     order_id = await _held(world, Story(number_after_s=5, code_after_s=115, resolve_lag_s=60))
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     order = await world.until_closed(order_id)
     assert order.end is End.FULFILLED
     assert world.provider.cancels == []
@@ -642,7 +645,7 @@ async def test_a_code_that_comes_first_wins_over_the_wish(world: World) -> None:
 
 async def test_a_code_that_the_last_look_finds_wins_over_the_wish(world: World) -> None:
     order_id = await _held(world)
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     await world.until(lambda: world.now_s > 119.5)
     world.theirs.status = replace(world.theirs.status, code="012345")
     await asyncio.sleep(5)
@@ -652,7 +655,7 @@ async def test_a_code_that_the_last_look_finds_wins_over_the_wish(world: World) 
 
 async def test_a_refused_cancel_is_tried_again_until_the_money_is_back(world: World) -> None:
     order_id = await _held(world, Story(number_after_s=None, code_after_s=None, over_after_s=400, refuses_cancel=True))
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     order = await world.until_closed(order_id)
     assert order.end is End.REFUNDED
     assert len(world.provider.cancels) == 10
@@ -663,7 +666,7 @@ async def test_a_cancel_before_the_payment_ends_the_order_at_once(world: World) 
     world.lnd.is_down = True
     order_id = world.request()
     await world.until_event(order_id, "order_placed")
-    assert world.engine.cancel(order_id).end is End.CANCELED_UNPAID
+    assert (await world.engine.cancel(order_id)).end is End.CANCELED_UNPAID
     world.lnd.is_down = False
     await asyncio.sleep(100)
     assert world.lnd.sends == []
@@ -674,18 +677,18 @@ async def test_a_cancel_between_two_dispatches_lets_no_further_one_out(world: Wo
     world.lnd.next_sends += [Send(fails=HOP_DOWN)] * 2
     order_id = world.request()
     await world.until(lambda: len(world.lnd.sends) == 2 and world.order(order_id).htlc is HtlcState.FAILED)
-    assert world.engine.cancel(order_id).end is End.CANCELED_UNPAID
+    assert (await world.engine.cancel(order_id)).end is End.CANCELED_UNPAID
     await asyncio.sleep(300)
     assert len(world.lnd.sends) == 2
 
 
 async def test_a_wish_survives_a_restart_and_repeating_it_changes_nothing(world: World) -> None:
     order_id = await _held(world)
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     await world.crash()
     await asyncio.sleep(10)
     world.start()
-    world.engine.cancel(order_id)
+    await world.engine.cancel(order_id)
     assert (await world.until_closed(order_id)).end is End.REFUNDED
     assert len(world.provider.cancels) == 1
 
@@ -693,7 +696,7 @@ async def test_a_wish_survives_a_restart_and_repeating_it_changes_nothing(world:
 async def test_a_cancel_of_a_closed_order_changes_nothing(world: World) -> None:
     order_id = world.request()
     order = await world.until_closed(order_id)
-    assert world.engine.cancel(order_id) == order
+    assert await world.engine.cancel(order_id) == order
 
 
 # --- the process dies -----------------------------------------------------------------------------------------------
@@ -791,7 +794,7 @@ async def test_an_order_that_contradicts_itself_is_put_aside_for_good_and_the_ot
 
     monkeypatch.setattr("holdpay.engine.engine.decide", broken)
     for _ in range(3):
-        world.engine.cancel(order_id)
+        await world.engine.cancel(order_id)
     aside = world.order(order_id)
     assert (aside.quarantine_reason, aside.cancel_wanted_at_ms) == ("Two truths.", None)
     assert world.events(order_id).count("order_quarantined") == 1
@@ -861,7 +864,7 @@ async def test_after_a_failed_commit_nothing_is_written_any_more(world: World) -
     with pytest.raises(StoreError, match="planted"):
         world.request(2)
     with pytest.raises(StoreError, match="planted"):
-        world.engine.cancel(order_id)
+        await world.engine.cancel(order_id)
     with pytest.raises(StoreError, match="planted"):
         await world.running
     assert world.store.last_cursor() == before

@@ -111,7 +111,7 @@ async def run_the_gauntlet(path: Path, answers: list[Answer], *, wants_cancel: b
     world, order_id = held.world, held.order_id
     held.provider.answers = tuple(answers)
     if wants_cancel:
-        world.engine.cancel(order_id)
+        await world.engine.cancel(order_id)
 
     await world.until(
         lambda: held.provider.answered > len(answers) or world.order(order_id).state is OrderState.DELIVERED
@@ -232,7 +232,7 @@ async def test_silence_is_not_journaled(held: Held) -> None:
 async def test_an_answer_to_a_cancel_is_journaled_and_the_same_one_is_kept_raw_once(held: Held) -> None:
     held.provider.only_cancels = True
     held.provider.answers = (NO,)
-    held.world.engine.cancel(held.order_id)
+    await held.world.engine.cancel(held.order_id)
     await asyncio.sleep(600)
     assert held.world.events(held.order_id).count("cancel_answered") > 5
     assert rows_with(held, NO) == 1
@@ -244,7 +244,7 @@ async def test_a_flood_of_replies_that_are_all_new_fills_no_disk(held: Held) -> 
         for n in range(500)
         for status in (200, 503)
     )
-    held.world.engine.cancel(held.order_id)
+    await held.world.engine.cancel(held.order_id)
     await asyncio.sleep(4 * 3600)
     assert held.provider.answered > 150
     ((kept_bytes,),) = look(held.world.store._conn, "SELECT sum(length(raw)) FROM replies")

@@ -158,14 +158,14 @@ async def test_an_order_in_quarantine_that_was_being_placed_and_is_damaged_is_no
     damaged = replace(quarantined(prepaid(OrderState.REQUESTED, ChargeState.INTENDED)), payment=payment())
     applied = 0
 
-    def apply(order_id: str, event: Event, raw: str | None = None) -> Order:
+    async def apply(order_id: str, event: Event, raw: str | None = None) -> Order:
         nonlocal applied
         applied += 1
         assert applied < 1000, "without a pause"
         return damaged
 
     world.engine.order = lambda order_id: damaged  # type: ignore[method-assign]
-    world.engine.apply = apply  # type: ignore[method-assign]
+    world.engine.apply = apply  # type: ignore[method-assign, assignment]
     placing = asyncio.create_task(world.engine._performers.perform(damaged.id, Duty.PLACE))
     await asyncio.sleep(60)
     assert (applied, placing.done()) == (1, False)

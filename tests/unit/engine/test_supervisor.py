@@ -89,7 +89,7 @@ async def test_a_task_that_ends_its_own_duty_is_not_cut_off_in_the_middle(jobs: 
     done: list[str] = []
 
     async def end_itself() -> None:
-        supervisor.reconcile("a", NONE)
+        supervisor.reconcile("a", NONE, own={asyncio.current_task()})
         await asyncio.sleep(1)
         done.append("cleaned up")
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from holdpay.core.events import Event
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
-from holdpay.core.step import Step
 from holdpay.engine.engine import Engine
 from holdpay.engine.hooks import Webhooks
 from holdpay.errors import InvariantViolation, StoreError
-from holdpay.ports import Limits
+from holdpay.ports import Change, Limits
 from holdpay.store.store import SqliteStore
 from tests import fakes
 from tests.fakes import FakeClock, FakeLnd, FakeProvider, ProviderOrder, Story
@@ -36,15 +35,19 @@ class CrashingStore(SqliteStore):
     is_durable = False
     commit_count = 0
 
-    def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
+    def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
+        changes = iter(changes)
+        first = next(changes, None)
+        if first is None:
+            return []
         self.commit_count += 1
         is_last = self.commit_count == self.crash_at
         if is_last and not self.is_durable:
             raise Crash
-        cursor = super().commit(before, event, step, raw, now_ms)
+        cursors = super().commit_all(chain((first,), changes), now_ms)
         if is_last:
             raise Crash
-        return cursor
+        return cursors
 
 
 class World:
