@@ -18,11 +18,14 @@ from tests.unit.build import (
     ALICE,
     FAILED_AT_PAYEE,
     FAILED_ON_THE_WAY,
+    FUND,
     HASH,
     HOUR,
     NOW_MS,
     POLICY,
     PREIMAGE,
+    RENTAL,
+    SMS,
     S,
     attempt,
     failed,
@@ -90,6 +93,17 @@ def test_an_invoice_that_lnd_cannot_read_is_refused_with_its_words() -> None:
     assert after.reason == "the hold invoice was refused: lnd cannot read it (checksum failed)"
     for too_late in (order(), pair(AWAITING, IN_FLIGHT)):
         assert step(too_late, ev.InvoiceUndecodable("checksum failed")) == too_late
+
+
+@pytest.mark.parametrize(
+    ("amount_msat", "max_fee_sat"), [(20_000_000, 1_000), (20_000_001, 1_000), (20_020_000, 1_001)]
+)
+def test_a_fee_limit_is_bound_by_five_percent_of_what_the_invoice_asks(amount_msat: int, max_fee_sat: int) -> None:
+    placed = order(
+        state=AWAITING, provider_order_id=HASH, payreq="lnsb20u1...", max_price_sat=30_000, max_fee_sat=5_000
+    )
+    vetted = step(placed, ev.InvoiceDecoded(invoice(amount_msat=amount_msat), ALICE, seen_before=False))
+    assert vetted.max_fee_sat == max_fee_sat
 
 
 # --- dispatching ----------------------------------------------------------------------------------------------------
@@ -193,6 +207,7 @@ def test_a_failure_is_recorded_whole_and_needs_words_that_come_after_it() -> Non
     assert told.failure == failure(attempt_count=2, payment_index=9, at_ms=LATER_MS)
     assert (told.attempt_count, told.fee_msat) == (2, 0)
     assert (told.unpaid_since_ms, told.unpaid_again_at_ms) == (None, None)
+    assert (told.dispatch_at_ms, told.fee_limit_msat) == (LATER_MS, 20_000)
 
 
 def test_that_the_payee_refused_it_is_believed_before_lnd_says_that_it_failed_and_counts_when_read_later() -> None:
@@ -293,11 +308,20 @@ def test_what_is_gone_counts_with_the_fee_that_was_seen_or_else_the_whole_limit(
     seen_msat: int, counted_msat: int
 ) -> None:
     lost = pair(PAID, IN_FLIGHT, gone_since_ms=NOW_MS, uncarried_since_ms=NOW_MS, fee_msat=seen_msat)
+    assert not step(lost, looked(900_000), NOW_MS + 30 * S - 1).is_closed
     after = step(lost, looked(900_000), NOW_MS + 30 * S)
     assert (after.htlc, paying(after).fee_msat, after.end) == (GONE, counted_msat, End.OUTCOME_UNKNOWN)
     assert after.reason.startswith("lnd has no record of the payment any more, and no channel carries its HTLC")
     endless = pair(PAID, IN_FLIGHT, uncarried_since_ms=NOW_MS)
     assert step(endless, looked(900_000), NOW_MS + 30 * S).reason.startswith("lnd never ends the payment, and no")
+
+
+def test_the_first_look_at_the_tip_of_the_chain_tells_the_height_also_between_two_that_prove_something() -> None:
+    stuck = pair(PAID, IN_FLIGHT, uncarried_since_ms=NOW_MS)
+    unsynced = step(stuck, looked(900_000, synced=False), NOW_MS + S)
+    assert paying(unsynced).first_look_height is None
+    synced = step(stuck, looked(900_000), NOW_MS + S)
+    assert (paying(synced).first_look_height, paying(synced).uncarried_since_ms) == (900_000, NOW_MS)
 
 
 # --- the provider's license -----------------------------------------------------------------------------------------
@@ -396,6 +420,32 @@ def test_an_operator_s_failed_gives_the_money_back_and_is_the_reason() -> None:
     assert (after.end, after.reason, after.giving_up) == (End.REFUNDED, FAILED_BY, FAILED_BY)
     free = step(pair(DELIVERED, IN_FLIGHT), said(ev.Resolution.FAILED))
     assert free.end is End.FULFILLED_FREE
+
+
+@pytest.mark.parametrize(
+    ("found", "resolution", "state", "end"),
+    [
+        (pair(CANCELED, IN_FLIGHT), ev.Resolution.WRITTEN_OFF, CANCELED, End.OUTCOME_UNKNOWN),
+        (pair(CANCELED, IN_FLIGHT, reached_payee=True), ev.Resolution.FAILED, CANCELED, End.REFUNDED),
+        (pair(DELIVERED, IN_FLIGHT), ev.Resolution.WRITTEN_OFF, DELIVERED, End.FULFILLED),
+        (pair(NUMBER, IN_FLIGHT, spec=RENTAL), ev.Resolution.FAILED, ABANDONED, End.REFUNDED),
+        (pair(PAID, IN_FLIGHT, spec=SMS), ev.Resolution.FAILED, ABANDONED, End.REFUNDED),
+        (pair(PAID, IN_FLIGHT, spec=SMS), ev.Resolution.WRITTEN_OFF, ABANDONED, End.OUTCOME_UNKNOWN),
+        (pair(PAID, IN_FLIGHT, spec=FUND), ev.Resolution.WRITTEN_OFF, ABANDONED, End.OUTCOME_UNKNOWN),
+        (pair(PAID, IN_FLIGHT, spec=FUND), ev.Resolution.FAILED, ABANDONED, End.REFUNDED),
+        (pair(PAID, IN_FLIGHT), ev.Resolution.WRITTEN_OFF, ABANDONED, End.OUTCOME_UNKNOWN),
+    ],
+)
+def test_the_provider_s_last_word_stays_beside_the_operator_s(
+    found: Order, resolution: ev.Resolution, state: OrderState, end: End
+) -> None:
+    after = step(found, said(resolution))
+    assert (after.state, after.end) == (state, end)
+
+
+def test_a_rented_number_whose_payment_is_written_off_is_followed_all_the_same() -> None:
+    after = step(pair(NUMBER, IN_FLIGHT, spec=RENTAL), said(ev.Resolution.WRITTEN_OFF))
+    assert (after.state, after.htlc, after.is_closed) == (DELIVERED, GONE, False)
 
 
 @pytest.mark.parametrize(("seen_msat", "counted_msat"), [(1_002, 1_002), (0, 10_000)])

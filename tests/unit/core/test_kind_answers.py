@@ -255,6 +255,15 @@ def test_codes_that_differ_from_the_first_are_noted_and_the_first_is_not() -> No
     assert kept(keeper, ItemKind.CODE) == ("1", "2")
 
 
+def test_a_message_in_place_of_a_code_is_one_if_it_has_a_digit_and_is_else_for_a_person_to_read() -> None:
+    keeper = Keeper((), NOW_MS)
+    SPEC.keep(keeper, status(messages=("Your code is 0123", "Wait for it")))
+    assert keeper.items == (
+        Item(kind=ItemKind.CODE, text="Your code is 0123", seen_at_ms=NOW_MS),
+        Item(kind=ItemKind.UNREAD, text="Wait for it", seen_at_ms=NOW_MS),
+    )
+
+
 def test_a_sending_that_goes_back_and_forth_is_kept_up_to_a_bound() -> None:
     keeper = Keeper((), NOW_MS)
     for _ in range(2):

@@ -11,8 +11,9 @@ from holdpay.core.lightning import (
     Invoice,
     NodeIdentity,
     PaymentStatus,
+    StoredPayment,
 )
-from holdpay.lnd.convert import to_identity, to_invoice, to_send_request, to_track_request, to_update
+from holdpay.lnd.convert import to_identity, to_invoice, to_send_request, to_stored, to_track_request, to_update
 
 ZEROS = "0" * 64
 
@@ -177,3 +178,46 @@ def test_a_node_is_known_by_pubkey_and_network() -> None:
     info = lnrpc.GetInfoResponse(identity_pubkey="02aa", chains=[lnrpc.Chain(network="simnet")])
     assert to_identity(info) == NodeIdentity("02aa", "simnet")
     assert to_identity(lnrpc.GetInfoResponse(identity_pubkey="02aa")) == NodeIdentity("02aa", "")
+
+
+def _route(*names: str) -> lnrpc.Route:
+    """Its channels are numbered from 1, and each hop forwards ten less than the one before it."""
+    hops = [lnrpc.Hop(pub_key=name, chan_id=at + 1, amt_to_forward_msat=100 - 10 * at) for at, name in enumerate(names)]
+    return lnrpc.Route(hops=hops)
+
+
+def test_what_reaches_the_payee_is_what_the_last_hop_forwards() -> None:
+    three, none = lnrpc.HTLCAttempt(route=_route("bob", "carol", "dave")), lnrpc.HTLCAttempt()
+    told = to_update(lnrpc.Payment(htlcs=[three, none])).attempts
+    assert [(each.hop_count, each.amount_msat) for each in told] == [(3, 80), (0, 0)]
+
+
+def test_a_stored_payment_tells_the_payee_and_the_channels_that_hold_its_htlcs() -> None:
+    flying, ended = lnrpc.HTLCAttempt.IN_FLIGHT, lnrpc.HTLCAttempt.FAILED
+    payment = lnrpc.Payment(
+        payment_hash="aa",
+        payment_request="lnbc1",
+        value_msat=2_000_000,
+        creation_time_ns=1_800_000_000_123_456_789,
+        htlcs=[
+            lnrpc.HTLCAttempt(status=flying),
+            lnrpc.HTLCAttempt(status=flying, route=_route("bob", "carol", "dave")),
+            lnrpc.HTLCAttempt(status=ended, route=_route("erin", "frank")),
+        ],
+    )
+    assert to_stored(payment) == StoredPayment(
+        payment_hash="aa",
+        payreq="lnbc1",
+        amount_msat=2_000_000,
+        created_at_ms=1_800_000_000_123,
+        last_node="dave",
+        leaves_by=(1,),
+        update=to_update(payment),
+    )
+    bare = to_stored(lnrpc.Payment(htlcs=[lnrpc.HTLCAttempt(status=flying)]))
+    assert (bare.last_node, bare.leaves_by) == (None, ())
+
+
+def test_of_several_chains_the_first_is_the_node_s() -> None:
+    chains = [lnrpc.Chain(network="simnet"), lnrpc.Chain(network="mainnet")]
+    assert to_identity(lnrpc.GetInfoResponse(identity_pubkey="02", chains=chains)).network == "simnet"

@@ -66,3 +66,22 @@ def test_a_macaroon_cut_anywhere_is_read_without_an_error(tmp_path: Path) -> Non
     whole = baked(tmp_path, METHODS)
     for length in range(len(whole)):
         missing_methods(whole[:length])
+
+
+@pytest.mark.parametrize("length", [100, 127, 128, 129, 16_383, 16_384])
+def test_an_identifier_of_any_length_is_read(length: int) -> None:
+    """Its length is a varint: from 128 on it takes two bytes, from 16,384 on three."""
+    ops = [lnrpc.Op(entity="offchain", actions=["read"])]
+    bare = len(lnrpc.MacaroonId(nonce=b"", storageId=b"0", ops=ops).SerializeToString()) + 1
+    for padding in range(length - bare, 0, -1):
+        identifier = b"\x03" + lnrpc.MacaroonId(nonce=bytes(padding), storageId=b"0", ops=ops).SerializeToString()
+        if len(identifier) <= length:
+            break
+    assert len(identifier) == length
+    said, number = b"", length
+    while number >= 0x80:
+        said, number = said + bytes([number & 0x7F | 0x80]), number >> 7
+    head = b"\x02\x01\x03lnd\x02" + said + bytes([number]) + identifier
+    missing = ("GetInfo", "SendPaymentV2")
+    assert missing_methods(head + b"\0\0\x06\x20" + bytes(32)) == missing
+    assert missing_methods(head) == missing, "what follows it does not matter"
