@@ -297,6 +297,10 @@ class Engine:
         """An open order; None once it is closed."""
         return self._open.get(order_id)
 
+    def open_orders(self) -> list[Order]:
+        """All that can be read, oldest first, as they are on disk."""
+        return list(self._open.values())
+
     def held_up_by(self, order_id: str) -> str:
         """What the latest look at lnd's channels found in the way of an order's end; empty: nothing."""
         return self._performers.held_up_by(order_id)

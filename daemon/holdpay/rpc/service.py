@@ -225,14 +225,14 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         now_ms = self._engine.clock.now_ms()
         health = self._engine.provider.health
-        open_orders = self._engine.store.open_orders()
+        open_orders, node = self._engine.open_orders(), self._engine.node_status()
         totals = self._engine.store.totals(now_ms)
         out = [order for order in open_orders if order.is_money_out]
         reason = self._desk.reason_against_orders()
         return pb.GetStatusResponse(
             version=__version__,
             started_at_ms=self._about.started_at_ms,
-            lnd=convert.node_to_pb(self._engine.node_status()),
+            lnd=convert.node_to_pb(node),
             provider=pb.ProviderStatus(
                 url=health.url,
                 answered_at_ms=health.answered_at_ms,
@@ -250,13 +250,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             ],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
-            out=[self._money_out(order, now_ms) for order in out[:MAX_OUT]],
+            out=[
+                convert.money_out_to_pb(order, self._engine.policy, now_ms, node.block_height)
+                for order in out[:MAX_OUT]
+            ],
             more_out=max(0, len(out) - MAX_OUT),
         )
-
-    def _money_out(self, order: Order, now_ms: int) -> pb.MoneyOut:
-        height = self._engine.node_status().block_height
-        return convert.money_out_to_pb(order, self._engine.policy, now_ms, height)
 
     def _money(self, open_orders: list[Order], totals: MoneyTotals) -> pb.Money:
         limits = self._engine.limits
