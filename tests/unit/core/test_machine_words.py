@@ -18,8 +18,9 @@ from holdpay.core.machine import (
     takes_cancel,
 )
 from holdpay.core.model import Order
-from holdpay.core.states import End, HtlcState, OrderState
-from holdpay.core.step import Step
+from holdpay.core.prepaid import may_charge
+from holdpay.core.states import End, HtlcSignal, HtlcState, OrderState
+from holdpay.core.step import Context, Step, signal_htlc
 from holdpay.errors import InvariantViolation
 from tests.unit.build import (
     EVENTS,
@@ -32,6 +33,7 @@ from tests.unit.build import (
     SMS,
     S,
     charge,
+    in_flight,
     items,
     order,
     pair,
@@ -84,6 +86,16 @@ def test_time_never_closes_an_order_in_quarantine() -> None:
     assert step(found, ev.TimePassed(), NOW_MS + 1000 * HOUR) == found
 
 
+# --- contradictions of others ----------------------------------------------------------------------------------------
+
+
+def test_what_a_party_takes_back_is_noted_in_its_words() -> None:
+    assert decided(pair(NUMBER, IN_FLIGHT), replied()).notes == (
+        "the provider says unpaid of an order that it had called number assigned",
+    )
+    assert decided(pair(PAID, SETTLED), in_flight()).notes == ("lnd says in_flight of a payment that was settled",)
+
+
 # --- our own laws ---------------------------------------------------------------------------------------------------
 
 
@@ -99,6 +111,12 @@ def test_time_never_closes_an_order_in_quarantine() -> None:
 def test_an_order_that_contradicts_itself_is_told_with_both_halves(found: Order, told: str) -> None:
     with pytest.raises(InvariantViolation, match=told):
         step(found, ev.TimePassed())
+
+
+def test_a_payment_is_never_handed_to_lnd_while_money_may_be_out() -> None:
+    for htlc in (DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, GONE):
+        with pytest.raises(InvariantViolation, match=f"A payment that is {htlc.value} got send"):
+            signal_htlc(payment(htlc), HtlcSignal.SEND, Context(POLICY, NOW_MS, may_close=True))
 
 
 def test_the_other_half_of_an_order_is_said_in_a_word() -> None:
@@ -143,6 +161,16 @@ def test_a_placing_that_could_only_be_tried_again_after_the_time_to_pay_ends_the
 def test_a_placing_that_failed_after_all_changes_nothing_of_a_placed_order() -> None:
     found = pair(AWAITING, NONE)
     assert step(found, ev.PlacingFailed("busy", may_retry=False)) == found
+
+
+def test_a_placing_that_failed_for_good_is_told_of_an_order_in_quarantine_and_closes_it_not() -> None:
+    found = quarantined(order())
+    assert step(found, ev.PlacingFailed("no", may_retry=False)) == replace(found, place_count=1, provider_text="no")
+
+
+def test_a_charge_that_was_refused_is_not_doubted_by_a_placing_that_failed_before() -> None:
+    found = prepaid(REQUESTED, REFUSED)
+    assert step(found, ev.PlacingFailed("timeout", may_retry=True, is_sure=False)).charge == found.charge
 
 
 # --- replies --------------------------------------------------------------------------------------------------------
@@ -345,11 +373,14 @@ def test_an_order_of_which_the_provider_says_no_more_ends_with_the_promise() -> 
     until_ms = NOW_MS + 1260 * S
     assert not step(found, ev.TimePassed(), until_ms - 1).is_closed
     assert not step(found, ev.DaemonRestarted(), until_ms).is_closed
-    over = step(found, ev.TimePassed(), until_ms)
+    over = step(replace(found, cancel_at_ms=until_ms + HOUR), ev.TimePassed(), until_ms)
     assert (over.end, over.reason) == (End.REFUNDED, "the provider never said what became of it")
+    assert over.cancel_at_ms is None
     late = pair(PAID, FAILED, htlc_since_ms=until_ms - 10 * S)
     assert not step(late, ev.TimePassed(), until_ms + 110 * S - 1).is_closed
     assert step(late, ev.TimePassed(), until_ms + 110 * S).is_closed
+    absent = pair(PAID, NONE, htlc_since_ms=until_ms - 10 * S)
+    assert step(absent, ev.TimePassed(), until_ms).is_closed
     unsent = replace(pair(PAID, NONE), payment=payment(reached_payee=True))
     assert not step(unsent, ev.TimePassed(), until_ms - 1).is_closed
     assert step(unsent, ev.TimePassed(), until_ms).end is End.CANCELED_UNPAID
@@ -488,6 +519,12 @@ def test_a_charge_without_a_license_is_a_contradiction(found: Order) -> None:
 )
 def test_an_intent_that_comes_too_soon_or_too_late_charges_nothing(found: Order) -> None:
     assert step(found, ev.ChargeIntended(10_000)).charge is None
+
+
+def test_the_account_is_charged_from_the_time_of_placing_until_the_time_to_pay() -> None:
+    found = prepaid(REQUESTED)
+    at_ms = [found.place_at_ms - 1, found.place_at_ms, found.pay_by_ms - 1, found.pay_by_ms]
+    assert [may_charge(found, each) for each in at_ms] == [False, True, True, False]
 
 
 def test_what_the_account_was_charged_for_goes_on_as_paid() -> None:

@@ -223,6 +223,13 @@ def test_nothing_found_within_the_first_rung_is_followed_at_once_by_the_last_run
     assert _retry(FailureClass.NO_ATTEMPT, dispatches=1, fee_limit_msat=10_000) == RetryAt(NOW_MS, 20_000)
 
 
+def test_a_failed_attempt_within_the_first_rung_waits_as_one_within_the_last() -> None:
+    patient = replace(POLICY, retry_delays_s=(60,))
+    for failure_class, wait_s in ((FailureClass.ROUTING, 60), (FailureClass.NO_ATTEMPT, 0)):
+        found = payment(dispatch_count=1, fee_limit_msat=10_000, failure=failure(failure_class))
+        assert retry_decision(ORDER, found, patient, NOW_MS) == RetryAt(NOW_MS + wait_s * S, 20_000)
+
+
 def test_nothing_found_within_the_last_rung_waits_until_lnd_may_have_learnt_something() -> None:
     assert _retry(FailureClass.NO_ATTEMPT, dispatches=2) == RetryAt(NOW_MS + 60 * S, 20_000)
 
