@@ -37,6 +37,7 @@ from holdpay.rpc.service import About, HoldpayService
 from holdpay.rpc.streams import Streams, room_for_streams
 from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.directory import RETRY_S, KeptDirectory
+from holdpay.store.aside import LOG_MAX_BYTES, FileCheck, checkpoint
 from holdpay.store.store import SqliteStore
 
 DATABASE = "holdpay.db"
@@ -45,6 +46,9 @@ PROVIDER_TIMEOUT_S = 15.0
 CLOCK_SET_S = 60
 DAY_S = 24 * 3600
 ERASE_EVERY_S = 3600
+CHECKPOINT_EVERY = 100
+"""Orders that are erased."""
+LOG_EVERY_S = 1
 TELL_SILENT_S = 60
 BALANCE_EVERY_S = 600
 LISTENER_EVERY_S = 10
@@ -93,10 +97,11 @@ class _Daemon:
     async def serve(self) -> int:
         stop = _stop_signal()
         async with contextlib.AsyncExitStack() as stack:
-            parts = await self._build(stack)
-            engine, node, server = parts.engine, parts.node, parts.server
-            engine.take_over()
-            await server.start(self._claim.binding())
+            with self._notifier.starting("starting; the database is read, or brought up to date"):
+                parts = await self._build(stack)
+                engine, node, server = parts.engine, parts.node, parts.server
+                engine.take_over()
+                await server.start(self._claim.binding())
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
             running = asyncio.create_task(engine.run(), name="engine")
@@ -125,13 +130,20 @@ class _Daemon:
                         "webhooks", parts.listener.keep, 3 * LISTENER_EVERY_S, self._clock, every_s=LISTENER_EVERY_S
                     )
                 )
+            path = self._settings.daemon.state_dir / DATABASE
+            tasks.append(
+                Background(
+                    "database log", lambda: _shorten_log(path), 60 * LOG_EVERY_S, self._clock, every_s=LOG_EVERY_S
+                )
+            )
+            failing = (running, asyncio.create_task(_until_damaged(path), name="database check"))
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
             try:
-                await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-                return self._verdict(running)
+                await asyncio.wait({*failing, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+                return self._verdict(failing)
             finally:
-                await self._leave(server, running, tasks)
+                await self._leave(server, failing, tasks)
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> _Parts:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
@@ -212,6 +224,8 @@ class _Daemon:
         count = 0
         for erased in engine.erase_codes(closed_before_ms):
             count += erased
+            if count % CHECKPOINT_EVERY == 0 or not erased:
+                await asyncio.to_thread(engine.store.checkpoint)
             await self._clock.sleep(0)
         if count:
             log.info("codes and numbers of old orders erased", orders=count)
@@ -222,26 +236,40 @@ class _Daemon:
             log.warning("the wall clock was set; times go on as before. Restart holdpayd at leisure to take it over")
         self._is_clock_set = is_set
 
-    def _verdict(self, running: asyncio.Task[None]) -> int:
-        if not running.done():
+    def _verdict(self, failing: Sequence[asyncio.Task[None]]) -> int:
+        ended = next((task for task in failing if task.done()), None)
+        if ended is None:
             log.info("stopping", reason="signal")
             return 0
-        error = running.exception()
+        error = ended.exception()
         log.critical("the daemon must end", error=str(error), exc_info=error)
         if isinstance(error, HoldpayError):
             raise error
         return EXIT_UNEXPECTED
 
-    async def _leave(self, server: RpcServer, running: asyncio.Task[None], tasks: Sequence[Background]) -> None:
+    async def _leave(
+        self, server: RpcServer, failing: Sequence[asyncio.Task[None]], tasks: Sequence[Background]
+    ) -> None:
         """Streams are told first. Nothing here touches an HTLC: what is in flight goes on, and is found again."""
         self._notifier.stopping("stopping; payments in flight go on and are found again at the next start")
         self._feed.stop()
         await server.stop(self._settings.daemon.shutdown_wait_s)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        for ending in failing:
+            ending.cancel()
+        await asyncio.gather(*failing, return_exceptions=True)
         for task in tasks:
             await task.stop()
         log.info("stopped")
+
+
+async def _until_damaged(path: Path) -> None:
+    """Never ends, but for a database that is damaged. Raises StoreError."""
+    await FileCheck(path).run()
+    await asyncio.Event().wait()
+
+
+async def _shorten_log(path: Path) -> None:
+    await asyncio.to_thread(checkpoint, path, least_bytes=LOG_MAX_BYTES)
 
 
 def _trouble(tasks: Sequence[Background]) -> str:

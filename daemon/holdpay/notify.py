@@ -5,17 +5,25 @@ The protocol is one datagram of ``KEY=value`` lines to one socket, so no library
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import structlog
 
 _log = structlog.get_logger(__name__)
 
 
+EXTEND_EVERY_S: Final = 5.0
+EXTEND_BY_S: Final = 60
+
+
 class Notifier:
-    """Sends READY, STATUS, WATCHDOG and STOPPING. A message that cannot be sent is logged, and stops nothing."""
+    """Sends READY, STATUS, WATCHDOG, EXTEND_TIMEOUT_USEC and STOPPING. A message that cannot be
+    sent is logged, and stops nothing."""
 
     __slots__ = ("_address", "watchdog_timeout_s")
 
@@ -37,6 +45,24 @@ class Notifier:
     def status(self, text: str) -> None:
         """One line for ``systemctl status``."""
         self._send(_status(text))
+
+    @contextlib.contextmanager
+    def starting(self, what: str) -> Iterator[None]:
+        """Meanwhile systemd waits for READY longer than the unit says, and ``systemctl status`` says for what; a start
+        that is over soon says nothing. A thread does it: the start may be one long step."""
+        is_over = threading.Event()
+
+        def extend() -> None:
+            while not is_over.wait(EXTEND_EVERY_S):
+                self._send(f"EXTEND_TIMEOUT_USEC={EXTEND_BY_S * 1_000_000}", _status(what))
+
+        thread = threading.Thread(target=extend, name="start takes long", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def watchdog(self) -> None:
         """The engine has completed a pass."""

@@ -431,6 +431,10 @@ class OrderStore(Protocol):
         raises undoes them all. Without any, nothing is begun. Returns the journal's cursors."""
         ...
 
+    def checkpoint(self) -> None:
+        """Copies the write-ahead log into the file, so that the next writer has less to do. May run in any thread."""
+        ...
+
     def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:
         """The part of ``erase_codes`` that takes long, in the copies of the database. May run in any thread."""
         ...
@@ -438,9 +442,9 @@ class OrderStore(Protocol):
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:
         """Erases what was delivered, what the buyer wrote and the provider's replies of the orders that were closed
         before, also in the copies of the database, if ``erase_in_copies`` did not do it. Each step is short: a few
-        orders; it gives how many are done with it. At the end the write-ahead log has none of it either. One that is
-        not followed to its end is begun anew. Everything else of them stays: payment hash, amounts, preimage, what
-        happened when.
+        orders; it gives how many are done with it. The last one gives 0, and after it the write-ahead log is emptied,
+        which takes long if there was no ``checkpoint`` since. One that is not followed to its end is begun anew.
+        Everything else of them stays: payment hash, amounts, preimage, what happened when.
         """
         ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from holdpay import notify
 from holdpay.notify import Notifier
 
 
@@ -45,6 +46,25 @@ def test_systemd_hears_of_every_stage(systemd: Systemd) -> None:
     assert systemd.next() == ["WATCHDOG=1"]
     notifier.stopping("2 orders go on")
     assert systemd.next() == ["STOPPING=1", "STATUS=2 orders go on"]
+
+
+def test_a_start_that_takes_long_is_given_more_time_and_says_why(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "EXTEND_EVERY_S", 0.001)
+    with Notifier(systemd.address).starting("the database is read"):
+        for _ in range(2):
+            assert systemd.next() == ["EXTEND_TIMEOUT_USEC=60000000", "STATUS=the database is read"]
+    Notifier(systemd.address).watchdog()
+    rest = iter(systemd.next, ["WATCHDOG=1"])
+    assert all(words[0].startswith("EXTEND") for words in rest), "and none comes any more"
+
+
+def test_a_start_that_is_over_soon_says_nothing(systemd: Systemd) -> None:
+    with Notifier(systemd.address).starting("the database is read"):
+        pass
+    Notifier(systemd.address).watchdog()
+    assert systemd.next() == ["WATCHDOG=1"]
 
 
 def test_the_environment_of_the_process_is_the_default(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:

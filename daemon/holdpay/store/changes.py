@@ -7,6 +7,7 @@ and the items are not in it: they stand in tables of their own. A payment's payr
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from holdpay.core.charge import Charge
@@ -53,13 +54,17 @@ def of_charge(changed: Row) -> Row:
 
 def order_of(columns: Row, request: Request, items: tuple[Item, ...]) -> Order:
     """The inverse of ``columns_of``. Raises ValueError, KeyError or TypeError if the columns make no sense."""
+    of: dict[str, Row] = {"": {}, _PAYMENT: {}, _CHARGE: {}}
+    for column, value in columns.items():
+        owner, name = _place(column)
+        of[owner][name] = value
     return from_row(
         Order,
-        {**defaults(Order, without=ELSEWHERE), **columns},
+        {**defaults(Order, without=ELSEWHERE), **of[""]},
         request=request,
         items=items,
-        payment=_read(Payment, of_payment(columns), payreq=columns.get("payreq")),
-        charge=_read(Charge, of_charge(columns)),
+        payment=_read(Payment, of[_PAYMENT], payreq=columns.get("payreq")),
+        charge=_read(Charge, of[_CHARGE]),
     )
 
 
@@ -69,6 +74,13 @@ def _nested(prefix: str, value: Payment | Charge | None) -> Row:
     return {prefix + column: found for column, found in to_row(value, without=OF_THE_ORDER).items()}
 
 
+@cache
+def _place(column: str) -> tuple[str, str]:
+    """Whose it is, and its name there."""
+    head, dot, tail = column.partition(".")
+    return (f"{head}.", tail) if dot else ("", head)
+
+
 def _under(prefix: str, columns: Row) -> Row:
     return {column.removeprefix(prefix): found for column, found in columns.items() if column.startswith(prefix)}
 
@@ -76,4 +88,5 @@ def _under(prefix: str, columns: Row) -> Row:
 def _read(cls: type[T], columns: Row, **given: Any) -> T | None:
     if all(value is None for value in columns.values()):
         return None
-    return from_row(cls, {**defaults(cls), **columns}, **given)
+    hashable: Any = cls
+    return from_row(cls, {**defaults(hashable), **columns}, **given)

@@ -13,10 +13,17 @@ from typing import Final
 from sqlite_utils import Database
 
 from holdpay.errors import NotReady, StoreError
+from holdpay.store.integrity import look_at_open_orders, look_at_start, was_left_behind
 from holdpay.store.schema import migrations
 
 BUSY_TIMEOUT_S = 5.0
 """A database locked by another program blocks the whole daemon this long: well under a quarter of the watchdog."""
+
+STATEMENTS_KEPT: Final = 500
+"""Prepared: there is one for each set of columns that an event changes."""
+
+LOG_MAX_PAGES: Final = 4_000
+"""16 MiB: a commit that finds the write-ahead log longer copies what ``aside.checkpoint`` has not."""
 
 COPIES_KEPT = 3
 
@@ -27,7 +34,7 @@ FIRST_CLEAN_COPY: Final = "0003"
 
 MIN_FREE_BYTES: Final = 64 * 2**20
 """With less free on the disk no new order is taken, so that the open ones can be written down to their end: a common
-one takes 50 KiB, the worst that a hostile provider can make of one 2 MiB, and the write-ahead log 4 MiB and more."""
+one takes 5 KiB, the worst that a hostile provider can make of one 2 MiB, and the write-ahead log 16 MiB and more."""
 
 _DAMAGED: Final = (
     'It is damaged. Keep the file, and follow "Damaged database" in docs/operations.md'
@@ -50,12 +57,14 @@ def open_database(path: Path) -> Database:
     """Opens or creates the database, brings its tables up to date. Raises StoreError with what to do."""
     try:
         path.touch(mode=0o600, exist_ok=True)
-        conn = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        is_left_behind = was_left_behind(path)
+        conn = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=STATEMENTS_KEPT)
         # A plug-in of the user's sqlite-utils has no business in here.
         db = Database(conn, execute_plugins=False)
         _set_pragmas(conn)
-        _check_integrity(conn)
+        look_at_start(conn, path, is_left_behind=is_left_behind)
         _migrate(db, path)
+        look_at_open_orders(conn)
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
     except OSError as error:
@@ -65,21 +74,17 @@ def open_database(path: Path) -> Database:
     return db
 
 
-def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> bool:
-    """Writes the file anew, so that nothing is left of what was erased. Returns False if it is to be done later, when
-    there is more room on the disk: the temporary file and the log are as large as the file. Raises sqlite3.Error.
+def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> None:
+    """Writes a copy of the database anew, so that nothing is left of what was erased in it unsealed; not if the disk
+    has no room for it: the temporary file and the log are as large as the copy. Raises sqlite3.Error.
 
     secure_delete overwrites the cells and pages that are freed, but not the gap of a page whose cells SQLite has moved
-    (btree.c, rebuildPage), as it does when the rows beside them are
-    deleted. A large file is left as it is: this holds up the daemon.
+    (btree.c, rebuildPage), as it does when the rows beside them are deleted.
     """
     size_bytes = path.stat().st_size
-    if size_bytes > REWRITE_MAX_BYTES:
-        return True
-    if shutil.disk_usage(path.parent).free < MIN_FREE_BYTES + 3 * size_bytes:
-        return False
-    conn.execute("VACUUM")
-    return True
+    has_room = shutil.disk_usage(path.parent).free >= MIN_FREE_BYTES + 3 * size_bytes
+    if size_bytes <= REWRITE_MAX_BYTES and has_room:
+        conn.execute("VACUUM")
 
 
 def remedy(error: sqlite3.Error) -> str:
@@ -99,20 +104,12 @@ def check_space(path: Path) -> None:
         )
 
 
-def _check_integrity(conn: sqlite3.Connection) -> None:
-    """Reads the whole file: some tenths of a second for 100 MiB. To go on with a damaged one could pay twice."""
-    ((verdict,),) = conn.execute("PRAGMA integrity_check(1)").fetchall()
-    if verdict != "ok":
-        error = sqlite3.DatabaseError(" ".join(str(verdict).split()))
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
-
 def _set_pragmas(conn: sqlite3.Connection) -> None:
     conn.execute("PRAGMA journal_mode = WAL")
     conn.execute("PRAGMA synchronous = FULL")
     conn.execute("PRAGMA foreign_keys = ON")
     conn.execute("PRAGMA trusted_schema = OFF")
+    conn.execute(f"PRAGMA wal_autocheckpoint = {LOG_MAX_PAGES}")
     overwrite_what_is_freed(conn)
 
 

@@ -15,7 +15,7 @@ from holdpay.core.model import Order, Payment, Request
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store.changes import ELSEWHERE, OF_THE_ORDER, order_of
 from holdpay.store.database import remedy
-from holdpay.store.rows import column_names, from_row
+from holdpay.store.rows import Row, column_names, from_row
 from holdpay.store.sealing import unseal
 
 SPEC: Final[TypeAdapter[AnySpec]] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
@@ -34,13 +34,14 @@ _WITH_REQUEST = (
     " LEFT JOIN requests r ON r.id = o.request_id LEFT JOIN secrets s ON s.request_id = o.request_id"
     " LEFT JOIN keys k ON k.order_no = o.no "
 )
+_OF_AN_ORDER: Final = {
+    **{column: f'o."{column}"' for column in ORDER_COLUMNS},
+    **{f"payment.{column}": f'p."{column}"' for column in PAYMENT_COLUMNS},
+    **{f"charge.{column}": f'c."{column}"' for column in CHARGE_COLUMNS},
+}
 SELECT_ORDERS: Final = (
     "SELECT "  # noqa: S608 - names of our own columns only
-    + ", ".join(
-        [f'o."{c}" AS "{c}"' for c in ORDER_COLUMNS]
-        + [f'p."{c}" AS "payment.{c}"' for c in PAYMENT_COLUMNS]
-        + [f'c."{c}" AS "charge.{c}"' for c in CHARGE_COLUMNS]
-    )
+    + ", ".join(f'{place} AS "{column}"' for column, place in _OF_AN_ORDER.items())
     + f", {_OF_REQUEST}"
     + " FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no"
     + _WITH_REQUEST
@@ -104,7 +105,7 @@ def all_text(row: sqlite3.Row) -> sqlite3.Row:
 def to_order(conn: sqlite3.Connection, row: sqlite3.Row) -> Order:
     """A row of SELECT_ORDERS, with its items. Raises OrderUnreadable."""
     try:
-        columns = {key: row[key] for key in row.keys() if not key.startswith("r.")}  # noqa: SIM118 - a Row is no dict
+        columns: Row = dict(zip(_OF_AN_ORDER, row, strict=False))  # what follows is the request's
         return order_of(columns, request_of(row), tuple(item for _, item in items_of(conn, row)))
     except BAD_ROW as error:
         raise unreadable(row["id"]) from error

@@ -68,8 +68,9 @@ def column_names(cls: Any, *, without: frozenset[str] = frozenset(), prefix: str
     return names
 
 
+@cache
 def defaults(cls: Any, *, without: frozenset[str] = frozenset()) -> Row:
-    """What a column stands for where a row does not have it yet, of the fields that have a default."""
+    """What a column stands for where a row does not have it yet, of the fields that have a default. To be read only."""
     found: Row = {}
     has_default = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
     for name, kind, is_nested in _fields(cls):

@@ -21,6 +21,7 @@ from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Change, Limits, MoneyTotals, OrderFilter, Update
+from holdpay.store.aside import checkpoint
 from holdpay.store.changes import OF_THE_ORDER, change, columns_of, of_charge, of_payment, own
 from holdpay.store.database import (
     BUSY_TIMEOUT_S,
@@ -328,6 +329,10 @@ class SqliteStore:
                     self._conn.execute(_QUARANTINE_ROW, given)
         return ids
 
+    def checkpoint(self) -> None:
+        """See OrderStore."""
+        checkpoint(self._path)
+
     def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:
         """See OrderStore."""
         erase_in_copies(self._path, closed_before_ms, now_ms)
@@ -341,6 +346,7 @@ class SqliteStore:
         while ids := to_erase(self._conn, closed_before_ms, ERASED_AT_ONCE):
             erase(self._conn, ids, now_ms)
             yield len(ids)
+        yield 0
         self._empty_log()
 
     def _empty_log(self) -> None:
