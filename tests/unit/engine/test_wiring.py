@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -15,7 +15,8 @@ import pytest
 from holdpay import app
 from holdpay.background import RESTART_AFTER_S
 from holdpay.engine.engine import Engine
-from holdpay.errors import NotReady
+from holdpay.errors import NotReady, StoreError
+from holdpay.store.aside import FileCheck
 from holdpay.store.store import SqliteStore
 from tests.fakes import FakeClock, FakeLnd, FakeProvider
 from tests.unit import build
@@ -27,6 +28,9 @@ class _Systemd:
     """A notifier that counts."""
 
     fed = 0
+
+    def starting(self, text: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def watchdog(self) -> None:
         self.fed += 1
@@ -65,13 +69,18 @@ class _Serving:
         self.systemd = _Systemd()
         self.stop = asyncio.Event()
         settings = SimpleNamespace(
-            daemon=SimpleNamespace(socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0),
+            daemon=SimpleNamespace(state_dir=path.parent, socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0),
             provider=SimpleNamespace(api_key_file=None),
         )
         claim = SimpleNamespace(binding=lambda: None)
         daemon: Any = app._Daemon(settings, path, claim)  # type: ignore[arg-type]
         daemon._clock, daemon._notifier = clock, self.systemd
         monkeypatch.setattr(app, "_stop_signal", lambda: self.stop)
+
+        async def at_once(do: Callable[..., object], *given: object, **named: object) -> None:
+            do(*given, **named)  # the virtual clock would not wait for a thread
+
+        monkeypatch.setattr(asyncio, "to_thread", at_once)
 
         async def nothing_new() -> None:
             """The provider's countries."""
@@ -141,3 +150,30 @@ async def test_a_task_beside_the_orders_that_fails_takes_no_new_order_and_one_th
         assert not await serving.is_fed()
     await asyncio.sleep(RESTART_AFTER_S + 2)
     assert await serving.is_fed()
+
+
+async def test_damage_that_is_found_beside_the_work_ends_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = asyncio.Event()
+
+    async def check(self: object) -> None:
+        await found.wait()
+        raise StoreError("It is damaged.")
+
+    monkeypatch.setattr(FileCheck, "run", check)
+    serving = _Serving(tmp_path / "holdpay.db", monkeypatch)
+    await asyncio.sleep(1)
+    assert await serving.is_fed()
+    found.set()
+    with pytest.raises(StoreError, match="damaged"):
+        await serving.running
+    serving.engine.store.close()  # type: ignore[attr-defined]
+
+
+async def test_a_file_that_is_found_to_be_sound_ends_nothing(
+    serving: _Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.sleep(60)
+    assert await serving.is_fed()
+    assert not serving.running.done()
