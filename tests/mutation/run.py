@@ -26,8 +26,8 @@ from tests.mutation.swapping import Swap, live_functions, plan
 
 REMEMBERED = 4
 """So many tests that killed mutants of a function are tried first on the next one of it."""
-IMPORT_S = 30.0
-"""So much time of tests, as they take without a mutant, a change in what runs at import is worth."""
+BUDGET_S = 30.0
+"""So much time of tests, as they take without a mutant, a mutant is worth: what they leave counts as survived."""
 SEED_S = 1.0
 """A seed of the simulation takes far less."""
 SIMULATION = "the simulation"
@@ -233,7 +233,7 @@ class _Warm:
 
     def _order(self, mutant: Mutant, covering: set[int]) -> list[int]:
         killers = [test for test in self._killers[mutant.path, mutant.function] if test in covering]
-        return killers + sorted(covering - set(killers), key=self._took_s)
+        return self._within_budget(killers + sorted(covering - set(killers), key=self._took_s))
 
     def _order_at_import(self, mutant: Mutant) -> list[int]:
         """Tests that run anything of the file, then of its folder, then all: a constant is read without a trace."""
@@ -244,8 +244,12 @@ class _Warm:
             return str(mutant.path) not in names, names.isdisjoint(beside), self._took_s(test)
 
         order = sorted(self._ran, key=rank)
-        left_s = IMPORT_S
-        return [test for test in order if test not in self._flaky and (left_s := left_s - self._took_s(test)) > 0]
+        return self._within_budget([test for test in order if test not in self._flaky])
+
+    def _within_budget(self, order: list[int]) -> list[int]:
+        """The first in any case."""
+        left_s = BUDGET_S
+        return order[:1] + [test for test in order[1:] if (left_s := left_s - self._took_s(test)) > 0]
 
     def _start(self, warm: Warm, at: int, swap: Swap, order: list[int], simulate: Callable[[], bool] | None) -> None:
         def work() -> int | str | None:
@@ -342,7 +346,7 @@ def _run_named(tests: Sequence[int], warm: Warm) -> str | None:
             failed.append(items[first].nodeid)
 
     # A mutant that loops at import never comes to a test.
-    signal.setitimer(signal.ITIMER_REAL, IMPORT_S)
+    signal.setitimer(signal.ITIMER_REAL, BUDGET_S)
     exit_code = collect(sorted({str(warm.paths[test]) for test in tests}), on_items)
     if failed:
         return failed[0]
