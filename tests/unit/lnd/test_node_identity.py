@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -118,16 +119,29 @@ async def test_a_call_that_waits_for_a_connection_is_never_passed_to_the_next_on
     await connection.close()
 
 
-async def test_an_answer_of_a_connection_that_changed_meanwhile_is_not_believed(node: LndNode, lnd: FakeLnd) -> None:
-    connection = node._link.current
-    connection._info = None
-    lnd.mute.clear()
-    asking = asyncio.create_task(connection.get_info())
-    await asyncio.sleep(0)
-    connection._changes += 1
-    lnd.mute.set()
-    await asking
+async def test_an_answer_of_a_connection_that_changed_meanwhile_is_not_believed(
+    relayed: LndNode, relay: Relay, lnd: FakeLnd
+) -> None:
+    connection = relayed._link.current
+    asked = connection._lightning
+
+    class Late:
+        """Hands over what the node said before the connection broke when another one stands already."""
+
+        async def GetInfo(self, *_: Any, **__: Any) -> lnrpc.GetInfoResponse:  # noqa: N802
+            said = lnrpc.GetInfoResponse()
+            said.CopyFrom(lnd.info)
+            relay.drop()
+            await broken(relayed)
+            await asked.DecodePayReq(lnrpc.PayReqString(), wait_for_ready=True)
+            return said
+
+    connection._lightning = Late()  # type: ignore[assignment]
+    await connection.get_info()
+    connection._lightning = asked
     assert connection.identity is None
+    await connection.get_info()
+    assert connection.identity == ALICE
 
 
 async def test_a_watch_that_died_makes_the_node_unknown(node: LndNode) -> None:
