@@ -8,7 +8,7 @@ import importlib.machinery
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,7 +64,8 @@ class Warm:
     """What the process that has imported everything hands to the one that has imported nothing."""
 
     verdicts: dict[int, tuple[Verdict, str]]
-    at_import: dict[int, list[int]]
+    at_import: dict[int, tuple[list[int], list[int]]]
+    """Tests to run first, and then, of a change in what runs at import."""
     names: list[str]
     paths: list[Path]
     took_s: dict[int, float]
@@ -235,16 +236,23 @@ class _Warm:
         killers = [test for test in self._killers[mutant.path, mutant.function] if test in covering]
         return self._within_budget(killers + sorted(covering - set(killers), key=self._took_s))
 
-    def _order_at_import(self, mutant: Mutant) -> list[int]:
-        """Tests that run anything of the file, then of its folder, then all: a constant is read without a trace."""
+    def _order_at_import(self, mutant: Mutant) -> tuple[list[int], list[int]]:
+        """Those of the file that is mostly about the mutant's, since to collect all takes long; then the others.
+
+        Also those that run nothing of it: a constant is read without a trace.
+        """
         beside = {str(path) for path in mutant.path.parent.iterdir()}
 
         def rank(test: int) -> tuple[bool, bool, float]:
             names = self._ran[test]
             return str(mutant.path) not in names, names.isdisjoint(beside), self._took_s(test)
 
-        order = sorted(self._ran, key=rank)
-        return self._within_budget([test for test in order if test not in self._flaky])
+        order = self._within_budget(sorted(self._ran.keys() - self._flaky, key=rank))
+        sizes = Counter(item.path for item in self._items)
+        about = Counter(self._items[test].path for test in order if str(mutant.path) in self._ran[test])
+        nearest = max(about, key=lambda path: (about[path] / sizes[path], -sizes[path]), default=None)
+        first = [test for test in order if self._items[test].path == nearest]
+        return first, [test for test in order if self._items[test].path != nearest]
 
     def _within_budget(self, order: list[int]) -> list[int]:
         """The first in any case."""
@@ -296,10 +304,10 @@ def _import_all(names: Sequence[str]) -> None:
 
 
 def _run_at_import(mutants: Sequence[Mutant], warm: Warm, children: Children, progress: Progress, seeds: int) -> None:
-    longest = max(warm.at_import.values(), key=len, default=[])
-    children.start(lambda: _run_in_folders(longest, warm, None), _insist)
-    for at, order in warm.at_import.items():
-        _start_at_import(mutants[at], at, order, warm, children, progress, seeds)
+    longest = max(warm.at_import.values(), key=lambda orders: sum(map(len, orders)), default=([], []))
+    children.start(lambda: _run_in_turn(longest, warm), _insist)
+    for at, orders in warm.at_import.items():
+        _start_at_import(mutants[at], at, orders, warm, children, progress, seeds)
     children.finish()
 
 
@@ -309,16 +317,22 @@ def _insist(ended: Ended) -> None:
 
 
 def _start_at_import(
-    mutant: Mutant, at: int, order: list[int], warm: Warm, children: Children, progress: Progress, seeds: int
+    mutant: Mutant,
+    at: int,
+    orders: tuple[list[int], list[int]],
+    warm: Warm,
+    children: Children,
+    progress: Progress,
+    seeds: int,
 ) -> None:
     def work() -> str | None:
         sys.meta_path.insert(0, _Importer(mutant))
-        failed = _run_in_folders(order, warm, mutant)
+        failed = _run_in_turn(orders, warm)
         return SIMULATION if failed is None and seeds and not _simulation(seeds)() else failed
 
     def done(ended: Ended) -> None:
         verdict = _verdict(ended)
-        if verdict is Verdict.SURVIVED and not order:
+        if verdict is Verdict.SURVIVED and not any(orders):
             verdict = Verdict.NO_TEST
         warm.verdicts[at] = verdict, ended.result or ""
         progress.note(mutant, verdict)
@@ -326,11 +340,9 @@ def _start_at_import(
     children.start(work, done)
 
 
-def _run_in_folders(order: list[int], warm: Warm, mutant: Mutant | None) -> str | None:
-    """The first test that fails. Those of the mutant's package come first, since to collect all takes long."""
-    near = [test for test in order if mutant is None or warm.paths[test].parent.name == mutant.path.parent.name]
-    far = [test for test in order if test not in set(near)]
-    return _run_named(near, warm) or _run_named(far, warm)
+def _run_in_turn(orders: tuple[list[int], list[int]], warm: Warm) -> str | None:
+    """The first test that fails."""
+    return _run_named(orders[0], warm) or _run_named(orders[1], warm)
 
 
 def _run_named(tests: Sequence[int], warm: Warm) -> str | None:
