@@ -60,10 +60,11 @@ class Level:
 LEVELS = {
     "runtime": Level("runtime.txt", project=True),
     "dev": Level("dev.txt", project=True),
+    "plots": Level("plots.txt", project=False),
     "lndgrpc": Level("lndgrpc.txt", project=False, sdists=("protobuf3-to-dict",)),
 }
 # What an environment of this level can stand in for: dev.txt contains every line of runtime.txt.
-COVERED_BY = {"runtime": ("runtime", "dev"), "dev": ("dev",), "lndgrpc": ("lndgrpc",)}
+COVERED_BY = {"runtime": ("runtime", "dev"), "dev": ("dev",), "plots": ("plots",), "lndgrpc": ("lndgrpc",)}
 
 
 def main() -> int:

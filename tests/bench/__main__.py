@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import clients, crowded, lag, latency, process, throughput
+from tests.bench import clients, crowded, figures, lag, latency, process, throughput
 from tests.bench.crowded import Memory
 from tests.bench.lag import Scenario
 from tests.bench.loops import LoopFailed
@@ -67,8 +68,12 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, help="just this part; throughput alone needs a real lnd")
     parser.add_argument("--lnd", choices=list(ACCEPTED_ON_PATH), default=DEFAULT_VERSION, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--write-docs", action="store_true", help="write what is measured into docs/ and README.md")
+    parser.add_argument("--plots-python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     parser.add_argument("--daemon-python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick and options.write_docs:
+        parser.error("the figures of the docs are those of a whole run: leave --quick away")
     parts = (options.only,) if options.only else PARTS
     try:
         report = asyncio.run(measure(parts, QUICK if options.quick else FULL, options.lnd, options.daemon_python))
@@ -78,7 +83,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     if options.json:
-        report.write_json(options.json)
+        options.json.write_text(json.dumps(report.told(), indent=1) + "\n")
+    if options.write_docs:
+        figures.record(report.told(), options.plots_python)
     return 0 if report.is_met else 1
 
 
@@ -88,8 +95,8 @@ async def measure(parts: tuple[str, ...], plan: Plan, lnd_version: str, python: 
     told = machine()
     print(f"Python {told['python']}, {told['cores']} cores, load {told['load_1min']:.1f}", flush=True)
     for part in parts:
-        report.figures[part] = figures = await _measure(part, plan, lnd_version, python)
-        print("\n".join(map(str, figures.rows())), flush=True)
+        report.figures[part] = found = await _measure(part, plan, lnd_version, python)
+        print("\n".join(map(str, found.rows())), flush=True)
     return report
 
 

@@ -1,14 +1,12 @@
-"""The figures of a run as JSON, with what they depend on besides the code."""
+"""The figures of a run, with what they depend on besides the code."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tests.bench.rows import Figures, Row
 
@@ -31,13 +29,16 @@ class Report:
         """Whether no target was missed."""
         return all(row.is_met is not False for row in self.rows())
 
-    def write_json(self, path: Path) -> None:
-        """The figures of each part, and its rows as they were printed."""
-        told = {
-            name: {**asdict(cast("DataclassInstance", part)), "rows": [asdict(row) for row in part.rows()]}
+    def told(self) -> dict[str, Any]:
+        """By part: what the figures depend on, the figures, and their rows as they were printed."""
+        return {
+            name: {
+                "machine": machine(),
+                **asdict(cast("DataclassInstance", part)),
+                "rows": [asdict(row) for row in part.rows()],
+            }
             for name, part in self.figures.items()
         }
-        path.write_text(json.dumps({"machine": machine(), **told}, indent=2) + "\n")
 
 
 def machine() -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import latency
+from tests.bench import figures, latency
 from tests.bench.latency import Latency
 from tests.bench.process import Costs
 from tests.bench.report import Report
@@ -78,12 +78,32 @@ def test_each_missed_target_is_said(missed: Figures) -> None:
     assert [str(row).endswith("MISSED") for row in report.rows()].count(True) == 1
 
 
-def test_the_json_has_the_figures_their_rows_and_the_machine(tmp_path: Path) -> None:
-    path = tmp_path / "bench.json"
-    Report({"latency": LATENCY, "throughput": THROUGHPUT}).write_json(path)
-    written = json.loads(path.read_text())
-    assert set(written) == {"machine", "latency", "throughput"}
-    assert (written["latency"]["orders"], written["throughput"]["lnd_version"]) == (5, "0.21.0")
-    assert written["throughput"]["levels"][0]["ratios"] == [0.94, 0.96]
-    assert written["latency"]["rows"][-1]["target"] == "<= 4 ms"
-    assert {"python", "cores", "load_1min"} <= written["machine"].keys()
+def test_what_is_told_are_the_figures_their_rows_and_the_machine() -> None:
+    told = json.loads(json.dumps(Report({"latency": LATENCY, "throughput": THROUGHPUT}).told()))
+    assert set(told) == {"latency", "throughput"}
+    assert (told["latency"]["orders"], told["throughput"]["lnd_version"]) == (5, "0.21.0")
+    assert told["throughput"]["levels"][0]["ratios"] == [0.94, 0.96]
+    assert told["latency"]["rows"][-1]["target"] == "<= 4 ms"
+    assert {"python", "cores", "load_1min"} <= told["latency"]["machine"].keys()
+
+
+def test_docs_and_readme_have_the_figures_that_were_measured_and_no_others() -> None:
+    measured = figures.read()
+    assert figures.PAGE.read_text() == figures.page(measured)
+    text = figures.README.read_text()
+    assert figures.readme(text, measured) == text
+    assert text.count(figures.BEGIN) == 1
+
+
+def test_the_plot_is_of_the_lags_that_were_measured() -> None:
+    drawn = figures.PLOT.read_text()
+    for contender in {lag["contender"] for lag in figures.read()["lag"]["lags"]}:
+        assert contender in drawn
+
+
+def test_a_row_below_another_has_its_whole_name_on_the_page() -> None:
+    told = Report({"memory": COSTS, "latency": LATENCY}).told()
+    page = figures.page(told)
+    assert "| provider's reply to SendPaymentV2, median: added by the daemon | 4.0 ms | <= 4 ms | met |" in page
+    slow = Report({"latency": replace(LATENCY, daemon_median_ms=6.1)}).told()
+    assert "| 4.1 ms | <= 4 ms | **missed** |" in figures.readme(f"a {figures.BEGIN}{figures.END} b", slow)

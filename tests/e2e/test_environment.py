@@ -18,7 +18,7 @@ import pytest
 from scripts import make_venv
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("runtime.txt", "dev.txt", "build.txt", "lndgrpc.txt")
+LOCKS = ("runtime.txt", "dev.txt", "plots.txt", "build.txt", "lndgrpc.txt")
 
 
 def pins(lock: str) -> dict[str, str]:
