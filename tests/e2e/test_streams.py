@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -19,6 +20,7 @@ from holdpay.sandbox.world import SandboxWorld
 from tests.harness import Daemon
 
 ROOM = 6
+AT_ONCE = 1_600
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -99,3 +101,18 @@ async def test_clients_that_leave_make_room_however_often_they_come(daemon: Narr
     for _ in range(20):
         async with streams(daemon):
             pass
+
+
+async def test_clients_that_all_come_back_at_once_are_all_served(tmp_path: Path) -> None:
+    async with SandboxWorld(tmp_path) as world:
+        world.provider.knobs.scenario = Scenario(no_code=True)
+        daemon = Daemon(world.config, world.socket)
+        await daemon.start_ready()
+        try:
+            order_id = (await daemon.order()).id
+            request = pb.WatchRequestsRequest(request_id=order_id, after_cursor=0)
+            calls = [daemon.stub.WatchRequests(request, timeout=60) for _ in range(AT_ONCE)]
+            firsts = await asyncio.gather(*(anext(aiter(call)) for call in calls))
+            assert {update.request.id for update in firsts} == {order_id}
+        finally:
+            await daemon.stop()

@@ -23,6 +23,9 @@ LND_SERVICE = "lnd"
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # All clients come back at once after a restart: gRPC would turn some of them away at random from 1,000 on.
+    ("grpc.server.max_pending_requests", MAX_STREAMS + MAX_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS + MAX_CALLS),
     ("grpc.so_reuseport", 0),
 )
 
