@@ -249,6 +249,16 @@ class Daemon:
         found = await self.stub.ListRequests(pb.ListRequestsRequest(**fields))
         return [Seen(request) for request in found.requests]
 
+    async def every(self) -> list[Seen]:
+        """All that there is, newest first."""
+        found, token = [], ""
+        while True:
+            page = await self.stub.ListRequests(pb.ListRequestsRequest(page_size=100, page_token=token))
+            found += [Seen(request) for request in page.requests]
+            token = page.next_page_token
+            if not token:
+                return found
+
     async def cancel(self, request_id: str) -> pb.CancelRequestResponse:
         return await self.stub.CancelRequest(pb.CancelRequestRequest(request_id=request_id))
 

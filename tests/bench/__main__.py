@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import clients, crowded, figures, lag, latency, process, throughput
+from tests.bench import clients, crowded, figures, lag, latency, process, scale, throughput
 from tests.bench.crowded import Memory
 from tests.bench.lag import Scenario
 from tests.bench.loops import LoopFailed
@@ -19,7 +20,7 @@ from tests.bench.rows import Figures
 from tests.regtest.binaries import ACCEPTED_ON_PATH, DEFAULT_VERSION, Unavailable
 from tests.regtest.process import StartFailed
 
-PARTS: Final = ("lag", "clients", "latency", "memory", "throughput")
+PARTS: Final = ("lag", "scale", "clients", "latency", "memory", "throughput")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Plan:
     """How much is done."""
 
     lag: tuple[Scenario, ...]
+    scale: tuple[scale.Scenario, ...]
     latency_orders: int
     ordinary_orders: int
     idle_s: float
@@ -39,6 +41,7 @@ class Plan:
 
 FULL: Final = Plan(
     lag=lag.FULL,
+    scale=scale.FULL,
     latency_orders=300,
     ordinary_orders=80,
     idle_s=20,
@@ -50,6 +53,7 @@ FULL: Final = Plan(
 )
 QUICK: Final = Plan(
     lag=lag.QUICK,
+    scale=scale.QUICK,
     latency_orders=60,
     ordinary_orders=16,
     idle_s=5,
@@ -68,12 +72,15 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, help="just this part; throughput alone needs a real lnd")
     parser.add_argument("--lnd", choices=list(ACCEPTED_ON_PATH), default=DEFAULT_VERSION, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="for temporary files; scale wants 5 GB")
     parser.add_argument("--write-docs", action="store_true", help="write what is measured into docs/ and README.md")
     parser.add_argument("--plots-python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     parser.add_argument("--daemon-python", type=Path, default=Path(sys.executable), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick and options.write_docs:
         parser.error("the figures of the docs are those of a whole run: leave --quick away")
+    if options.scratch is not None:
+        tempfile.tempdir = str(options.scratch.resolve())
     parts = (options.only,) if options.only else PARTS
     try:
         report = asyncio.run(measure(parts, QUICK if options.quick else FULL, options.lnd, options.daemon_python))
@@ -104,6 +111,8 @@ async def _measure(part: str, plan: Plan, lnd_version: str, python: Path) -> Fig
     match part:
         case "lag":
             return await asyncio.to_thread(lag.measure, plan.lag)
+        case "scale":
+            return await scale.measure(python, plan.scale)
         case "clients":
             return await clients.measure(python, plan.streams, orders=plan.streams, calls=plan.calls)
         case "latency":

@@ -136,7 +136,7 @@ class Shop:
 
     async def audit(self) -> None:
         """Our books against those of lnd, over all closed orders; no money may be out."""
-        listed = await self.daemon.listed(page_size=500)
+        listed = await self.daemon.every()
         for order in listed:
             assert order.terminal, order
             assert self.books.settled(order.payment_hash) == (1 if order.spent_msat else 0), order

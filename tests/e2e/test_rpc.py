@@ -65,7 +65,7 @@ async def refusal(shop: Shop, **fields: object) -> Refusal:
 
 
 async def traces(shop: Shop) -> tuple[int, int, int]:
-    listed = await shop.daemon.listed(page_size=500)
+    listed = await shop.daemon.every()
     money = (await shop.daemon.status()).money
     return len(listed), money.pending_msat, shop.world.provider.requests["/createorder"]
 

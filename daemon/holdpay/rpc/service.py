@@ -30,7 +30,7 @@ from holdpay.rpc.streams import Streams
 
 BATCH = 100
 DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 500
+MAX_PAGE_SIZE = 100
 MAX_HISTORY = 500
 MAX_OUT = 20
 _TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9]{1,64})")
