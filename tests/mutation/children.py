@@ -63,12 +63,14 @@ class Children:
             self._reap()
 
     def _reap(self) -> None:
-        pid, status = os.wait()
-        if pid not in self._running:
-            return
-        folder, done = self._running.pop(pid)
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        pid = ended.si_pid
+        # What a test left behind goes with it, while its number is still its own.
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        folder, done = self._running.pop(pid)
         result = folder / "result"
         value = pickle.loads(result.read_bytes()) if result.exists() else None
         shutil.rmtree(folder, ignore_errors=True)
