@@ -1,7 +1,7 @@
 """What scripts/test runs inside the environment: a pytest for each suite, then what ran, what did not, and why.
 
-The suites on a real lnd, which mostly wait for blocks, run one after another beside the one that needs only Python; what
-they print comes as each of them ends.
+The suites on a real lnd, which mostly wait for blocks, run one after another beside the one that needs only Python;
+what they print comes as each of them ends.
 
 HOLDPAY_LND_VERSION chooses the lnd of the real suite (default: the newest supported; in CI also the oldest one tested).
 A test says by `pytest.skip("needs …")` that the machine lacks something: shown at the end, and a failure where CI=true.

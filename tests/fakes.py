@@ -34,6 +34,7 @@ from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, Provid
 from holdpay.ports import (
     Balance,
     Funding,
+    Lane,
     ListedCountry,
     NodeState,
     NodeStatus,
@@ -43,7 +44,6 @@ from holdpay.ports import (
     RentalOffer,
     Reply,
     ServiceInfo,
-    Urgency,
 )
 from tests.virtual_loop import VirtualLoop
 
@@ -309,6 +309,22 @@ class ProviderOrder:
 NO_NUMBER = "No available number, payment request is canceled."
 
 
+class FreeSlot:
+    """A slot at a provider without a budget."""
+
+    def done(self) -> None:
+        pass
+
+    def give_back(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class FakeProvider:
     """``ports.CodeProvider``, with the node that holds the invoices."""
 
@@ -339,7 +355,9 @@ class FakeProvider:
     @property
     def health(self) -> ProviderHealth:
         last_error = "" if self.status_error is None else str(self.status_error)
-        return ProviderHealth(url="fake", answered_at_ms=None, last_error=last_error, request_count=len(self.polls))
+        return ProviderHealth(
+            url="fake", answered_at_ms=None, last_error=last_error, request_count=len(self.polls), requests_per_s=0
+        )
 
     async def place(self, placing: Placing) -> Reply[Placed]:
         self.place_count += 1
@@ -367,7 +385,10 @@ class FakeProvider:
         )
         return Reply(Placed(payment_hash, payreq), raw='{"status":"OK"}')
 
-    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+    async def slot(self, lane: Lane) -> FreeSlot:
+        return FreeSlot()
+
+    async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
         self.polls.append(self._clock.now_ms())
         status = self.orders[provider_order_id].status
         await asyncio.sleep(LATENCY_S)

@@ -312,8 +312,7 @@ def provider_settings(settings: Settings) -> Sms4SatsSettings:
         ca_file=None,
         api_key=None if key_file is None else read_key(key_file),
         timeout_s=PROVIDER_TIMEOUT_S,
-        requests_per_s=settings.provider.requests_per_s,
-        burst=settings.provider.request_burst,
+        max_requests_per_s=settings.provider.max_requests_per_s,
     )
 
 

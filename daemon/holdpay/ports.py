@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from holdpay.core.events import Event, ProviderStatus
@@ -184,18 +185,35 @@ class Prices:
     asked_at_ms: int
 
 
-class Urgency(StrEnum):
-    """Who goes first when the request rate is at its limit."""
+class Lane(IntEnum):
+    """Who goes first when the provider's budget is used up. Some turns go by age, so that nobody starves."""
 
-    CHARGED = "0"
-    """The HTLC settled, or the account was charged: the money is gone, and what it bought is not here yet."""
-    HELD_WITHOUT_NUMBER = "1"
-    AWAITING_CODE = "2"
-    LICENSE = "3"
-    REFUND = "4"
-    """Also what may come after the delivery: it is in no hurry."""
-    NEW = "5"
-    """A new order, and what a person looks up. Never waits for the rate, only for a pause."""
+    NEWS = 0
+    """The provider knows something for sure, or owes it: the HTLC ended, or was settled and nothing came for it."""
+    CANCEL = 1
+    """Money is locked meanwhile."""
+    PERSON = 2
+    """A new order, and what a person looks up."""
+    LOOK = 3
+    """There may be news of an order."""
+
+
+class Slot(Protocol):
+    """Room for one request in the budget of all. A context manager: around the request."""
+
+    def done(self) -> None:
+        """The request has ended. Once is enough, more does no harm."""
+        ...
+
+    def give_back(self) -> None:
+        """No request was made."""
+        ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
 
 
 class Catalog(Protocol):
@@ -232,6 +250,8 @@ class ProviderHealth:
     answered_at_ms: int | None
     last_error: str
     request_count: int
+    requests_per_s: float
+    """What it is asked at most now: less after trouble. 0: no limit."""
 
 
 class CodeProvider(Protocol):
@@ -245,8 +265,12 @@ class CodeProvider(Protocol):
         """
         ...
 
-    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
-        """Waits for its turn under the global request rate."""
+    async def slot(self, lane: Lane) -> Slot:
+        """Waits for room in the budget of all requests, for ``order_status``: the others take theirs."""
+        ...
+
+    async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
+        """Asks at once: whoever calls it has a slot."""
         ...
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:

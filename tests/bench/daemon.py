@@ -44,11 +44,10 @@ def usage_of(pid: int) -> Usage:
 def write_config(directory: Path, endpoints: Endpoints, *, pace: float = 1.0) -> Path:
     """config.toml for a provider whose clock runs ``pace`` times faster; polls come as much faster."""
     pace_of_provider = f"""\
-requests_per_s = 1000
-request_burst = 1000
+max_requests_per_s = 1000
 
 [polling]
-min_s = {2 / pace}
+min_s = {1 / pace}
 max_s = {15 / pace}
 """
     return _write_config(directory, endpoints, pace_of_provider)

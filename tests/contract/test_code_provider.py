@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import ListedCountry, Placed, RentalOffer, Reply, ServiceInfo, Urgency
+from holdpay.ports import ListedCountry, Placed, RentalOffer, Reply, ServiceInfo
 from holdpay.sandbox import bolt11
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Refused, Settled
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
@@ -48,14 +48,13 @@ from tests.contract.provider_servers import (
 )
 from tests.unit.sms4sats.clock import ManualClock, SkippingClock, settle
 
-HELD = Urgency.HELD_WITHOUT_NUMBER
 USA_OPENAI = Placing(path="/createorder", body={"country": 187, "service": "dr"})
 ORDER_ID = "7dc6e6b61d8c54dff6b8d6ea2e3f08b018e57963df81d493a6f9728c4dc83318"
 
 
 @asynccontextmanager
 async def connected(url: str, clock: ManualClock | None = None, **settings: Any) -> AsyncIterator[Sms4Sats]:
-    defaults = Sms4SatsSettings(url=url, proxy=None, ca_file=None, api_key=None, timeout_s=5, requests_per_s=2, burst=5)
+    defaults = Sms4SatsSettings(url=url, proxy=None, ca_file=None, api_key=None, timeout_s=5, max_requests_per_s=2)
     fields = {name: getattr(defaults, name) for name in Sms4SatsSettings.__slots__}
     client = Sms4Sats(Sms4SatsSettings(**{**fields, **settings}), clock or SkippingClock(), random.Random(1))
     try:
@@ -114,17 +113,17 @@ async def market() -> AsyncIterator[Market]:
 async def test_an_order_goes_from_unpaid_to_a_code_that_is_paid_for(market: Market) -> None:
     placed = await market.order()
     assert bolt11.decode(invoice_of(placed), "simnet").terms.payment_hash.hex() == placed.provider_order_id
-    reply = await market.client.order_status(placed.provider_order_id, HELD)
+    reply = await market.client.order_status(placed.provider_order_id)
     assert (reply.value.is_paid, reply.value.number, reply.value.code, reply.value.error) == (False, None, None, None)
     await market.pay(placed)
-    assert (await market.client.order_status(placed.provider_order_id, HELD)).value.is_paid
+    assert (await market.client.order_status(placed.provider_order_id)).value.is_paid
     await market.clock.advance(12)
-    status = (await market.client.order_status(placed.provider_order_id, HELD)).value
+    status = (await market.client.order_status(placed.provider_order_id)).value
     assert status.number is not None
     assert len(status.number) == 11
     assert status.code is None
     await market.clock.advance(60)
-    reply = await market.client.order_status(placed.provider_order_id, HELD)
+    reply = await market.client.order_status(placed.provider_order_id)
     assert reply.value.code is not None
     assert reply.value.code_may_lack_zeros
     assert reply.value.code in reply.raw
@@ -136,7 +135,7 @@ async def test_a_code_as_a_string_keeps_its_zeros(market: Market) -> None:
     placed = await market.order()
     await market.pay(placed)
     await market.clock.advance(60)
-    status = (await market.client.order_status(placed.provider_order_id, HELD)).value
+    status = (await market.client.order_status(placed.provider_order_id)).value
     assert (status.code, status.code_may_lack_zeros) == ("004711", False)
 
 
@@ -145,7 +144,7 @@ async def test_an_order_without_a_number_is_over_and_refunded(market: Market) ->
     placed = await market.order()
     await market.pay(placed)
     await market.clock.advance(1260)
-    status = (await market.client.order_status(placed.provider_order_id, HELD)).value
+    status = (await market.client.order_status(placed.provider_order_id)).value
     assert status.is_paid
     assert status.error is not None
     assert status.error.startswith("No available number")
@@ -161,14 +160,14 @@ async def test_a_cancel_is_refused_before_two_minutes_and_accepted_after(market:
     await market.clock.advance(121)
     reply = await market.client.cancel(placed.provider_order_id)
     assert reply == Reply(None, '{"status": "OK"}')
-    assert (await market.client.order_status(placed.provider_order_id, HELD)).value.error is not None
+    assert (await market.client.order_status(placed.provider_order_id)).value.error is not None
     await market.clock.advance(1)
     assert market.answers == [Refused()]
 
 
 async def test_an_order_that_the_provider_does_not_know_is_its_problem(market: Market) -> None:
     with pytest.raises(ProviderUnavailable, match="unable to save data"):
-        await market.client.order_status("0" * 64, HELD)
+        await market.client.order_status("0" * 64)
 
 
 async def test_a_refused_order_is_a_refusal_with_the_providers_words(market: Market) -> None:
@@ -240,7 +239,7 @@ async def test_polls_keep_the_rate_and_others_do_not_wait_for_them(market: Marke
     clock = ManualClock()
     placed = await market.order()
     async with connected(market.server.url, clock) as client:
-        polls = [asyncio.create_task(client.order_status(placed.provider_order_id, HELD)) for _ in range(10)]
+        polls = [asyncio.create_task(client.order_status(placed.provider_order_id)) for _ in range(10)]
         await asyncio.wait(polls[:5])
         await client.prices()
         await client.services(187)
@@ -259,13 +258,13 @@ async def test_a_429_makes_everybody_wait_as_long_as_it_asks(market: Market) -> 
     market.knobs.http_429, market.knobs.retry_after_s = 1, 7
     async with connected(market.server.url, clock) as client:
         with pytest.raises(ProviderUnavailable) as caught:
-            await client.order_status(placed.provider_order_id, HELD)
+            await client.order_status(placed.provider_order_id)
         assert caught.value.retry_after_s == 7
         count = market.server.requests.total()
         waiting = [
             asyncio.create_task(ask())
             for ask in (
-                lambda: client.order_status(placed.provider_order_id, HELD),
+                lambda: client.order_status(placed.provider_order_id),
                 lambda: client.cancel(placed.provider_order_id),
                 lambda: client.place(USA_OPENAI),
                 lambda: client.services(187),
@@ -304,10 +303,10 @@ async def test_garbage_is_a_protocol_error_with_the_body(market: Market) -> None
     placed = await market.order()
     market.knobs.garbage = 1
     with pytest.raises(ProviderProtocolError) as caught:
-        await market.client.order_status(placed.provider_order_id, HELD)
+        await market.client.order_status(placed.provider_order_id)
     assert caught.value.raw is not None
     assert "nginx" in caught.value.raw
-    assert not (await market.client.order_status(placed.provider_order_id, HELD)).value.is_paid
+    assert not (await market.client.order_status(placed.provider_order_id)).value.is_paid
 
 
 async def test_health_tells_when_it_last_answered_and_what_went_wrong(market: Market) -> None:
@@ -320,7 +319,7 @@ async def test_health_tells_when_it_last_answered_and_what_went_wrong(market: Ma
     )
     market.knobs.http_500 = 1
     with pytest.raises(ProviderUnavailable):
-        await market.client.order_status(ORDER_ID, HELD)
+        await market.client.order_status(ORDER_ID)
     assert market.client.health.last_error.startswith("2026-")
     assert "unable to save data" in market.client.health.last_error
     await market.client_clock.advance(5)
@@ -388,7 +387,7 @@ async def test_nothing_compressed_is_asked_for_and_no_cookie_is_kept() -> None:
     answer = http('{"status":"OK","paid":false}', "200 OK", "Set-Cookie: a=b; Path=/; Max-Age=9999")
     async with against(answer) as (client, server):
         for _ in range(2):
-            await client.order_status(ORDER_ID, HELD)
+            await client.order_status(ORDER_ID)
         assert "accept-encoding: identity" in server.heads[0].lower()
         assert "cookie" not in server.heads[1].lower()
         assert server.connection_count == 1
@@ -406,7 +405,7 @@ async def test_no_order_id_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     async with against(http('{"status":"error","reason":"no order ' + ORDER_ID + '"}')) as (client, _):
         with pytest.raises(ProviderRefused) as caught:
-            await client.order_status(ORDER_ID, HELD)
+            await client.order_status(ORDER_ID)
         assert ORDER_ID not in caught.value.message
         assert ORDER_ID not in client.health.last_error
     assert ORDER_ID not in caplog.text
@@ -420,7 +419,7 @@ async def test_a_redirect_is_not_followed() -> None:
         moved = http("", "302 Found", f"Location: {elsewhere.url}/orderstatus")
         async with against(moved) as (client, _):
             with pytest.raises(ProviderProtocolError, match="redirect"):
-                await client.order_status(ORDER_ID, HELD)
+                await client.order_status(ORDER_ID)
         assert elsewhere.heads == []
 
 
@@ -443,21 +442,21 @@ async def test_the_status_of_a_rental_with_very_many_messages_is_read() -> None:
     body = json.dumps({"status": "OK", "paid": True, "number": "447700900123", "messages": texts})
     assert MAX_ORDER_BYTES < len(body) < MAX_LIST_BYTES
     async with against(http(body)) as (client, _):
-        assert (await client.order_status(ORDER_ID, HELD)).value.messages[-1] == texts[-1]
+        assert (await client.order_status(ORDER_ID)).value.messages[-1] == texts[-1]
 
 
 @pytest.mark.parametrize("answer", [never, dribble])
 async def test_a_server_that_is_too_slow_is_given_up_in_time(answer: Answerer) -> None:
     async with against(answer, timeout_s=0.5) as (client, server):
         with pytest.raises(ProviderUnavailable, match=r"did not answer within 0\.5 s"):
-            await asyncio.wait_for(client.order_status(ORDER_ID, HELD), 30)
+            await asyncio.wait_for(client.order_status(ORDER_ID), 30)
         assert len(server.heads) == 1
 
 
 async def test_a_compressed_body_is_not_unpacked() -> None:
     async with against(http(b"\x1f\x8b" + b"\x00" * 50, "200 OK", "Content-Encoding: gzip")) as (client, _):
         with pytest.raises(ProviderProtocolError, match="not JSON"):
-            await client.order_status(ORDER_ID, HELD)
+            await client.order_status(ORDER_ID)
 
 
 @pytest.mark.parametrize("answer", [hang_up, cut_off, b"not HTTP at all\r\n\r\n"])
@@ -465,7 +464,7 @@ async def test_a_lost_get_is_repeated_a_few_times_and_then_unavailable(answer: A
     clock = SkippingClock()
     async with against(answer, clock=clock) as (client, server):
         with pytest.raises(ProviderUnavailable, match="cannot be reached"):
-            await client.order_status(ORDER_ID, HELD)
+            await client.order_status(ORDER_ID)
         assert len(server.heads) == GET_TRIES
         assert len(clock.slept_s) == GET_TRIES - 1
         assert all(0 < slept_s < 2 for slept_s in clock.slept_s)
@@ -480,7 +479,7 @@ async def test_a_get_that_was_lost_once_succeeds() -> None:
         writer.write(UNPAID)
 
     async with against(first_lost) as (client, server):
-        assert not (await client.order_status(ORDER_ID, HELD)).value.is_paid
+        assert not (await client.order_status(ORDER_ID)).value.is_paid
         assert len(server.heads) == 2
 
 
@@ -540,7 +539,7 @@ async def test_an_order_on_a_kept_connection_is_not_turned_away_if_the_time_runs
         writer.write(UNPAID)
 
     async with against(answer, timeout_s=0.3) as (client, server):
-        await client.order_status(ORDER_ID, HELD)
+        await client.order_status(ORDER_ID)
         assert not (await placing_that_fails(client)).is_turned_away
         assert server.connection_count == 1
 
@@ -548,7 +547,7 @@ async def test_an_order_on_a_kept_connection_is_not_turned_away_if_the_time_runs
 async def test_a_canceled_poll_frees_its_connection() -> None:
     async with against(never) as (client, server):
         for _ in range(3):
-            poll = asyncio.create_task(client.order_status(ORDER_ID, HELD))
+            poll = asyncio.create_task(client.order_status(ORDER_ID))
             seen = len(server.heads)
             while len(server.heads) == seen:
                 await asyncio.sleep(0)
@@ -564,9 +563,9 @@ async def test_a_503_with_retry_after_is_honoured() -> None:
     in_a_minute = formatdate(clock.now_s() + 60, usegmt=True)
     async with against(http("", "503 Busy", f"Retry-After: {in_a_minute}"), clock=clock) as (client, server):
         with pytest.raises(ProviderUnavailable) as caught:
-            await client.order_status(ORDER_ID, HELD)
+            await client.order_status(ORDER_ID)
         assert caught.value.retry_after_s == pytest.approx(60, abs=1)
-        poll = asyncio.create_task(client.order_status(ORDER_ID, HELD))
+        poll = asyncio.create_task(client.order_status(ORDER_ID))
         await clock.advance(58)
         assert len(server.heads) == 1
         poll.cancel()

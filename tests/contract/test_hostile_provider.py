@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import CodeProvider, ListedCountry, Placed, Prices, RentalOffer, Reply, ServiceInfo, Urgency
+from holdpay.ports import CodeProvider, ListedCountry, Placed, Prices, RentalOffer, Reply, ServiceInfo
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import GET_TRIES, MAX_LIST_BYTES, MAX_ORDER_BYTES, Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.fields import MAX_CODE_CHARS, MAX_KEPT_RAW_CHARS, MAX_NUMBER_DIGITS
@@ -39,7 +39,7 @@ Call = Callable[[Sms4Sats], Awaitable[object]]
 CODE: Final = Placing(path="/createorder", body={"country": 187, "service": "dr"})
 CALLS: Final[dict[str, Call]] = {
     "place": lambda client: client.place(CODE),
-    "order_status": lambda client: client.order_status(ORDER_ID, Urgency.HELD_WITHOUT_NUMBER),
+    "order_status": lambda client: client.order_status(ORDER_ID),
     "cancel": lambda client: client.cancel(ORDER_ID),
     "countries": lambda client: client.countries(),
     "services": lambda client: client.services(187),
@@ -79,7 +79,7 @@ class Gauntlet:
 
     async def _connect(self) -> Sms4Sats:
         given = Sms4SatsSettings(
-            url=self.server.url, proxy=None, ca_file=None, api_key=None, timeout_s=TIMEOUT_S, requests_per_s=0, burst=1
+            url=self.server.url, proxy=None, ca_file=None, api_key=None, timeout_s=TIMEOUT_S, max_requests_per_s=0
         )
         return Sms4Sats(given, self._clock, random.Random(1))
 

@@ -17,7 +17,6 @@ import jsonschema_rs
 import pytest
 
 from holdpay.core.kinds.spec import Placing
-from holdpay.ports import Urgency
 from holdpay.sandbox.clock import WallClock
 from holdpay.sandbox.http_server import Request
 from holdpay.sandbox.payee import Payee
@@ -84,7 +83,7 @@ async def test_every_request_of_our_client_is_as_described() -> None:
         for country in (0, 187, 999):
             code = Placing(path="/createorder", body={"country": country, "service": "dr"})
             placed = (await client.place(code)).value
-            await client.order_status(placed.provider_order_id, Urgency.HELD_WITHOUT_NUMBER)
+            await client.order_status(placed.provider_order_id)
             await client.cancel(placed.provider_order_id)
             await client.services(country)
             await client.prices(country, "dr")
@@ -129,7 +128,7 @@ async def simulated(knobs: Knobs) -> AsyncIterator[tuple[Sms4Sats, SimulatedSms4
     provider = SimulatedSms4Sats(Payee(clock), clock, knobs)
     await provider.start()
     settings = Sms4SatsSettings(
-        url=provider.url, proxy=None, ca_file=None, api_key=KEY, timeout_s=5, requests_per_s=2, burst=5
+        url=provider.url, proxy=None, ca_file=None, api_key=KEY, timeout_s=5, max_requests_per_s=2
     )
     client = Sms4Sats(settings, clock, provider._shop.rng)
     try:

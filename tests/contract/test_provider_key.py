@@ -14,7 +14,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Balance, Funding, Urgency
+from holdpay.ports import Balance, Funding
 from holdpay.sandbox.payee import Payee
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
 from holdpay.sandbox.sms4sats_knobs import Knobs
@@ -36,7 +36,7 @@ async def test_only_what_needs_the_key_carries_it() -> None:
         assert f"X-API-Key: {KEY}\r\n" in server.heads[0]
         with pytest.raises(ProviderProtocolError):
             await client.place(CODE)
-        for ask in (lambda: client.order_status(ORDER_ID, Urgency.REFUND), client.prices, lambda: client.services(1)):
+        for ask in (lambda: client.order_status(ORDER_ID), client.prices, lambda: client.services(1)):
             with suppress(ProviderError):
                 await ask()
         await client.cancel(ORDER_ID)

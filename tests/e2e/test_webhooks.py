@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from holdpay.core.duties import TOLD_POLL_S
+from holdpay.core.asking import TOLD_POLL_S
 from holdpay.sandbox.world import SandboxWorld
 from tests.e2e.shop import FOR_EVER_S, QUICK, Shop, open_shop
 from tests.harness import Daemon, enum_name, fresh_key, is_over

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from holdpay.core import duties as core_duties
 from holdpay.core import events as ev
 from holdpay.core import machine
+from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import Dispatch, Duty, Track
 from holdpay.core.items import ItemKind, texts
@@ -33,6 +34,7 @@ NODE = NodeIdentity("03" + "22" * 32, "simnet")
 TICKS_MS = ((40 * 60_000, 5_000), (6 * 3_600_000, 600_000), (10**12, 3_600_000))
 """Until an order has this age deadlines are seen within that time."""
 CALM_POLL_MS = 60 * 60_000
+NOTHING_LEARNED = Learned()
 """A number that is rented for weeks is asked for no sooner, once faults have stopped."""
 BALANCE_MS = (30_000, 30_000, 120_000, 600_000, 1_800_000)
 Key = tuple[str, Duty]
@@ -364,7 +366,8 @@ class SimDaemon:
 
     def _poll(self, key: Key, order: Order) -> None:
         now_ms = self.heap.now_ms
-        at_ms = core_duties.next_poll_at_ms(order, self.memory.asked_at_ms.get(order.id), self.policy, now_ms)
+        asked_at_ms = self.memory.asked_at_ms.get(order.id)
+        at_ms = next_question(order, asked_at_ms, self.policy, now_ms, learned=NOTHING_LEARNED).at_ms
         if self.faults.is_calm and order.state is OrderState.DELIVERED and order.spec.kind is KindName.RENTAL:
             at_ms = max(at_ms, self.memory.asked_at_ms.get(order.id, 0) + CALM_POLL_MS)
         if at_ms > now_ms:

@@ -19,13 +19,14 @@ from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import OrderState
-from holdpay.engine import performers
+from holdpay.engine import asking, performers
+from holdpay.engine.asking import Asker
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
 from holdpay.engine.turn import Making, Posted
 from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
-from holdpay.ports import Change
+from holdpay.ports import Change, Slot
 from holdpay.store import store as store_module
 from holdpay.store.changes import change, columns_of
 from holdpay.store.database import transaction
@@ -334,15 +335,30 @@ def only_orders_that_were_paid_are_taken_over() -> AbstractContextManager[Any]:
 @bug("garbage", 0.02)
 def a_poll_that_failed_waits_for_ever() -> AbstractContextManager[Any]:
     """After an error the next poll waits for a change of the order, which only a poll could bring."""
-    ask = Performers._ask
+    return patch.object(asking, "PROVIDER_RETRY_S", (10**9,))
 
-    async def stubborn(self: Performers, order: Order) -> ProviderError | None:
-        error = await ask(self, order)
-        if error is not None:
-            await self._until(order.id, None)
-        return error
 
-    return patch.object(Performers, "_ask", stubborn)
+@bug()
+def a_question_that_was_answered_is_the_last_one() -> AbstractContextManager[Any]:
+    """The next one comes with the next change of the order."""
+
+    def forgetful(self: Asker, entry: asking._Entry, slot: Slot) -> None:
+        slot.done()
+        entry.is_out = False
+
+    return patch.object(Asker, "_ended", forgetful)
+
+
+@bug()
+def an_order_is_planned_as_it_was_when_it_was_first_seen() -> AbstractContextManager[Any]:
+    """That its HTLC settled, say, makes no question."""
+
+    def stubborn(self: Asker, order: Order) -> None:
+        if order.id not in self._entries:
+            want(self, order)
+
+    want = Asker.want
+    return patch.object(Asker, "want", stubborn)
 
 
 @bug("wrong_node")

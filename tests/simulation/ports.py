@@ -20,6 +20,7 @@ from holdpay.errors import (
 from holdpay.ports import (
     Balance,
     Funding,
+    Lane,
     ListedCountry,
     NodeState,
     NodeStatus,
@@ -29,8 +30,8 @@ from holdpay.ports import (
     RentalOffer,
     Reply,
     ServiceInfo,
-    Urgency,
 )
+from tests.fakes import FreeSlot
 from tests.simulation.auditor import Violation
 from tests.simulation.parties import LATE_SEND_MS
 from tests.simulation.provider import PRICES_SAT, Sale, Spend
@@ -179,7 +180,7 @@ class ProviderPort:
 
     @property
     def health(self) -> ProviderHealth:
-        return ProviderHealth(url="simulated", answered_at_ms=None, last_error="", request_count=0)
+        return ProviderHealth(url="simulated", answered_at_ms=None, last_error="", request_count=0, requests_per_s=20)
 
     async def place(self, placing: Placing) -> Reply[Placed]:
         if placing.is_prepaid:
@@ -238,7 +239,10 @@ class ProviderPort:
     async def funding(self) -> Funding:
         raise NotImplementedError("no order needs it")
 
-    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+    async def slot(self, lane: Lane) -> FreeSlot:
+        return FreeSlot()
+
+    async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
         self._process.ask("the provider", provider_order_id)
         if self._world.hits("queued"):
             await asyncio.sleep(self._world.rng.randrange(60))

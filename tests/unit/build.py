@@ -67,9 +67,8 @@ POLICY = Policy(
     alarm_refund_s=120,
     place_attempts=3,
     place_retry_s=5,
-    poll_min_s=2.0,
+    poll_min_s=1.0,
     poll_max_s=15.0,
-    poll_fraction=0.125,
     poll_late_max_s=600.0,
 )
 

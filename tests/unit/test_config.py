@@ -124,13 +124,12 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
         "place_retry_s": "provider.place_retry_s",
         "poll_min_s": "polling.min_s",
         "poll_max_s": "polling.max_s",
-        "poll_fraction": "polling.fraction",
         "poll_late_max_s": "polling.late_max_s",
         "alarm_in_transit_s": "alarms.in_transit_s",
         "alarm_refund_s": "alarms.refund_s",
     }
     values: dict[str, Any] = {"network": "regtest", "payee_check": "warn", "order_id_check": "pin"}
-    values |= {"payee_pubkeys": ["02" + "ab" * 32], "poll_fraction": 0.3, "retry_delays_s": [7, 8]}
+    values |= {"payee_pubkeys": ["02" + "ab" * 32], "retry_delays_s": [7, 8]}
     values |= {"mpp_max_parts": 2, "max_dispatches": 3, "place_attempts": 4}
     values |= {field.name: 20 + i for i, field in enumerate(fields(Policy)) if field.name not in values}
     sections: dict[str, list[str]] = {"lnd": ['macaroon = "a.macaroon"']}
@@ -247,7 +246,7 @@ def test_an_unknown_key_gets_the_nearest_known_one(read: Load, text: str, wanted
         ("[payment]\nretry_delays_s = [0, 3601]", "payment.retry_delays_s[2] must be a whole number from 0 to 3,600"),
         ("[payment]\nretry_delays_s = []", "must be a list in brackets, 1 to 10 long, not a list of 0"),
         ("[payment]\nretry_delays_s = 60", "must be a list in brackets, 1 to 10 long, not 60"),
-        ("[provider]\nrequests_per_s = nan", "from 0.05 to 1,000 (requests a second), not nan"),
+        ("[provider]\nmax_requests_per_s = nan", "from 0.05 to 1,000 (requests a second), not nan"),
         (f"[limits]\nmax_open_orders = {10**30}", "from 1 to 10,000 (orders), not a huge number"),
         ("[limits]\nmax_open_orders = 1979-05-27", "(orders), not a date"),
         ("[limits]\nmax_open_orders = {a = 1}", "(orders), not a section"),
@@ -855,4 +854,4 @@ def test_the_example_explains_every_key_with_its_unit_and_says_where_there_is_no
     assert ("no default:" in comment) == (key in WITHOUT_DEFAULT)
     if isinstance(default_of(key), int | float):
         unit = unit_of(key)
-        assert ("fraction of the time" if name == "fraction" else unit) in comment
+        assert unit in comment

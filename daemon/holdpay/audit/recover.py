@@ -31,7 +31,7 @@ from holdpay.errors import (
     StoreError,
 )
 from holdpay.lnd.ledger import LndLedger
-from holdpay.ports import Limits, Urgency
+from holdpay.ports import Lane, Limits
 from holdpay.sms4sats.catalog import bundled
 from holdpay.sms4sats.client import Sms4Sats
 from holdpay.store.store import SqliteStore
@@ -111,7 +111,8 @@ async def _ask_provider(
             try:
                 if not problem:
                     # The provider's order id is the payment hash, as far as anybody has seen.
-                    reply = await provider.order_status(payment.payment_hash, Urgency.REFUND)
+                    with await provider.slot(Lane.LOOK):
+                        reply = await provider.order_status(payment.payment_hash)
                     word, raw = ProviderReplied(asked_at_ms, reply.value), reply.raw
             except ProviderUnavailable as error:
                 problem = error.message

@@ -98,6 +98,13 @@ def _provider_facts(provider: pb.ProviderStatus, now_ms: int) -> list[tuple[str,
         answered = f"answered {render.span(now_ms - provider.answered_at_ms)} ago"
     return [
         ("Provider", f"{provider.url}, {answered}, {provider.requests:,} requests"),
+        (
+            "Asking",
+            (
+                f"at most {provider.requests_per_s:g} requests/s; {provider.due_questions:,} questions about orders are"
+                f" due, and the next waits about {provider.question_delay_s:.1f} s"
+            ),
+        ),
         ("Failing", provider.last_error),
     ]
 

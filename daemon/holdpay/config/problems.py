@@ -15,8 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 UNITS = {
-    "requests_per_s": "requests a second",
-    "burst": "requests",
+    "max_requests_per_s": "requests a second",
     "s": "seconds",
     "days": "days",
     "sat": "sat",
@@ -26,7 +25,6 @@ UNITS = {
     "orders": "orders",
     "dispatches": "dispatches",
     "attempts": "attempts",
-    "fraction": "of the time already waited",
 }
 """The unit of a number, by how its key ends."""
 

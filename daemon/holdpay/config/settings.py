@@ -33,6 +33,8 @@ SMS4SATS_NODE = "035b04e00521a8d50894e813c72576d2a03a09cd940be074b7f2e35e0a01d7d
 
 _LEAST_PROOF_S = 30
 """On real nodes a send arrived after a Track had said NOT_FOUND; 30 s apart is the shortest proof of absence."""
+MOST_SECONDS_AN_ORDER = 15
+"""With as many orders open as the limits allow, each should be asked about as often as this at least."""
 _LEAST_CONFIRM_S = 10
 
 Network = Literal["mainnet", "testnet", "testnet4", "signet", "simnet", "regtest"]
@@ -102,8 +104,7 @@ class ProviderSection(_Section):
             raise ValueError("top_up_below_sat and top_up_amount_sat go together: give both, or none")
         return self
 
-    requests_per_s: float = Field(default=2.0, ge=0.05, le=1000)
-    request_burst: int = Field(default=5, ge=1, le=1000)
+    max_requests_per_s: float = Field(default=20.0, ge=0.05, le=1000)
     cancel_after_s: int = Field(default=120, ge=0, le=3600)
     cancel_retry_s: int = Field(default=30, ge=1, le=3600)
     promise_s: int = Field(default=1260, ge=1, le=86_400)
@@ -166,9 +167,8 @@ class PaymentSection(_Section):
 class PollingSection(_Section):
     """How often the provider is asked about one order."""
 
-    min_s: float = Field(default=2.0, ge=0.01, le=60)
+    min_s: float = Field(default=1.0, ge=0.01, le=60)
     max_s: float = Field(default=15.0, ge=0.01, le=300)
-    fraction: float = Field(default=0.125, ge=0.01, le=1)
     late_max_s: float = Field(default=600.0, ge=0.01, le=3600)
 
     @model_validator(mode="after")
@@ -241,7 +241,6 @@ class Settings(_Section):
             place_retry_s=provider.place_retry_s,
             poll_min_s=self.polling.min_s,
             poll_max_s=self.polling.max_s,
-            poll_fraction=self.polling.fraction,
             poll_late_max_s=self.polling.late_max_s,
         )
 
@@ -255,7 +254,15 @@ class Settings(_Section):
 
     def warnings(self) -> list[str]:
         """What can be used and is probably not meant; a sentence each."""
-        looks = (_warn_of_times, _warn_of_fees, _warn_of_sums, _warn_of_checks, _warn_of_balance, _warn_of_webhook)
+        looks = (
+            _warn_of_times,
+            _warn_of_fees,
+            _warn_of_sums,
+            _warn_of_checks,
+            _warn_of_balance,
+            _warn_of_webhook,
+            _warn_of_rate,
+        )
         return [warning for look in looks for warning in look(self)]
 
 
@@ -273,6 +280,19 @@ def _warn_of_times(settings: Settings) -> list[str]:
             f" use {_LEAST_CONFIRM_S} or more outside of tests."
         )
     return found
+
+
+def _warn_of_rate(settings: Settings) -> list[str]:
+    orders, per_s = settings.limits.max_open_orders, settings.provider.max_requests_per_s
+    if orders <= MOST_SECONDS_AN_ORDER * per_s:
+        return []
+    every_s = orders / per_s
+    return [
+        (
+            f"limits.max_open_orders is {orders} and provider.max_requests_per_s is {per_s:g}: with so many open, each"
+            f" order is asked about every {every_s:.0f} s only; lower the one or raise the other."
+        )
+    ]
 
 
 def _warn_of_fees(settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ from holdpay.core.hold import is_dispatch_planned, may_dispatch
 from holdpay.core.lightning import DispatchSpec
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, dispatch_spec, latest_expiry_height
-from holdpay.core.states import MONEY_MAY_BE_OUT, FailureClass, HtlcState, OrderState
+from holdpay.core.states import HtlcState, OrderState
 
 
 class Duty(StrEnum):
@@ -23,7 +23,7 @@ class Duty(StrEnum):
     PAY = "pay"
     """Dispatch when it is licensed and due; follow the HTLC while money may be out."""
     POLL = "poll"
-    """Ask the provider."""
+    """Ask the provider, again and again: see ``core.asking``."""
     BALANCE = "balance"
     """Ask for the account's balance: a reply was lost, and it may prove that nothing was spent."""
     CANCEL = "cancel"
@@ -162,91 +162,3 @@ def retrack_at_ms(order: Order, opened_at_ms: int, heard_at_ms: int, policy: Pol
     if is_ahead and order.state_since_ms >= opened_at_ms:
         return min(quiet_ms, order.state_since_ms + _HUNG_AFTER_S * 1000)
     return quiet_ms
-
-
-# --- the POLL duty: how soon ----------------------------------------------------------------------------------------
-
-
-_AT_ONCE_S = 0.5
-"""As soon as "at once" comes after a request, so that no clock and no provider can make it a hot loop."""
-
-
-WATCHED_POLL_S = 5.0
-"""Somebody waits for what comes after the delivery: a message to a rented number, say."""
-TOLD_POLL_S = 30.0
-"""The provider tells of news by itself: between two requests in case a hint is lost, at least."""
-_HINTED_POLL_S = 1.0
-"""As soon as a hint makes a request after the one before."""
-
-
-def hinted_poll_at_ms(asked_at_ms: int | None, now_ms: int) -> int:
-    """When to ask the provider after a hint that it has news. ``asked_at_ms`` as for ``next_poll_at_ms``."""
-    return now_ms if asked_at_ms is None else max(now_ms, min(asked_at_ms, now_ms) + int(_HINTED_POLL_S * 1000))
-
-
-def next_poll_at_ms(
-    order: Order,
-    asked_at_ms: int | None,
-    policy: Policy,
-    now_ms: int,
-    *,
-    is_watched: bool = False,
-    is_told: bool = False,
-) -> int:
-    """When to ask the provider next; ``asked_at_ms`` is the latest request (None: not asked by this process yet).
-    ``is_watched``: a client follows the order. ``is_told``: the provider hints at news, so that there is no hurry.
-
-    A poll comes after a fixed fraction of the time already waited. So what the provider has is seen late by at most
-    that fraction of the wait (with bounds), and the number of requests grows with the logarithm of the wait only.
-    When the HTLC ends the provider is asked at once: it knows why. A wall clock that is set back delays nothing by
-    more than the longest interval.
-    """
-    payment = order.payment
-    asked_at_ms = None if asked_at_ms is None else min(asked_at_ms, now_ms)
-    if order.state is OrderState.DELIVERED:
-        follow_s = order.spec.follow_poll_s(order, policy, now_ms)
-        wait_ms = int(max(min(follow_s, WATCHED_POLL_S if is_watched else follow_s), _least_s(is_told)) * 1000)
-        return now_ms if asked_at_ms is None else asked_at_ms + wait_ms
-    if payment is None:
-        return _next_waiting_poll_at_ms(order, order.state_since_ms, asked_at_ms, policy, now_ms, is_told=is_told)
-    is_ended = payment.htlc not in MONEY_MAY_BE_OUT and payment.htlc_since_ms <= now_ms
-    if is_ended and (asked_at_ms is None or asked_at_ms <= payment.htlc_since_ms):
-        again_ms = 0 if asked_at_ms is None else asked_at_ms + int(min(_AT_ONCE_S, policy.poll_min_s) * 1000)
-        # A reply to a request of that very millisecond would not count as asked afterwards.
-        return max(now_ms, payment.htlc_since_ms + 1, again_ms)
-    if order.state is OrderState.AWAITING_PAYMENT and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
-        return _next_license_poll_at_ms(payment, asked_at_ms, policy, now_ms)
-    since_ms = max(order.state_since_ms, payment.htlc_since_ms)
-    return _next_waiting_poll_at_ms(order, since_ms, asked_at_ms, policy, now_ms, is_told=is_told)
-
-
-def _least_s(is_told: bool) -> float:
-    return TOLD_POLL_S if is_told else 0
-
-
-def _next_waiting_poll_at_ms(
-    order: Order, since_ms: int, asked_at_ms: int | None, policy: Policy, now_ms: int, *, is_told: bool
-) -> int:
-    since_ms = min(since_ms, now_ms)
-    latest_ms = max(since_ms, asked_at_ms or 0)
-    waited_s = (latest_ms - since_ms) / 1000
-    max_s = policy.poll_max_s if waited_s < policy.promise_s else policy.poll_late_max_s
-    min_s = policy.poll_max_s if order.state is OrderState.CANCELED else policy.poll_min_s
-    wait_s = min(max(waited_s * policy.poll_fraction, min_s), max_s)
-    return latest_ms + int(max(wait_s, _least_s(is_told)) * 1000)
-
-
-def _next_license_poll_at_ms(payment: Payment, asked_at_ms: int | None, policy: Policy, now_ms: int) -> int:
-    """The money is back; one reply, or two, must say unpaid before the next dispatch, or the end."""
-    if asked_at_ms is None:
-        return now_ms
-    soon_ms = max(now_ms, asked_at_ms + int(policy.poll_min_s * 1000))
-    if payment.unpaid_since_ms is None or payment.unpaid_since_ms > now_ms:
-        return soon_ms
-    is_sure = payment.failure is None or payment.failure.failure_class in {
-        FailureClass.ROUTING,
-        FailureClass.NO_ATTEMPT,
-    }
-    if is_sure or payment.unpaid_again_at_ms is not None:
-        return asked_at_ms + int(policy.poll_max_s * 1000)
-    return max(soon_ms, payment.unpaid_since_ms + policy.confirm_unpaid_s * 1000)

@@ -77,8 +77,6 @@ class Policy:
     place_retry_s: int
     poll_min_s: float
     poll_max_s: float
-    poll_fraction: float
-    """A poll comes after this fraction of the time already waited, between the two bounds."""
     poll_late_max_s: float
     """The upper bound once ``promise_s`` has been waited: a code that is so late is in no hurry."""
 

@@ -29,6 +29,7 @@ from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
+from holdpay.engine.asking import Asker
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
@@ -82,7 +83,6 @@ class Engine:
         self._turn = Turn(self._step)
         self._changes: dict[str, asyncio.Event] = {}
         self._watchers: Counter[str] = Counter()
-        self._hinted: set[str] = set()
         self._alarms: set[str] = set()
         self._unreadable: list[str] = []
         self._doubt: tuple[int, int] | None = None
@@ -91,6 +91,14 @@ class Engine:
         """So that a balance before and after tells of one charge only."""
         self._performers = Performers(self)
         self._supervisor = Supervisor(self._performers, clock, self.quarantine)
+        self.asker = Asker(
+            self,
+            begin=self._supervisor.ask,
+            slot=lambda lane: self.provider.slot(lane),
+            policy=policy,
+            clock=clock,
+            rng=rng,
+        )
 
     # --- the life of the engine ---------------------------------------------------------------------------------------
 
@@ -117,6 +125,7 @@ class Engine:
 
         Raises StoreError, also from any task, or a contradiction of the store: the process must end then.
         """
+        self.asker.start()
         try:
             while True:
                 self._pass()
@@ -124,6 +133,7 @@ class Engine:
                 await self._supervisor.failure(PASS_INTERVAL_S)
         finally:
             # Stopping watches no more; it never touches an HTLC.
+            await self.asker.close()
             await self._supervisor.stop()
             await self._turn.emptied()
             await self._performers.close()
@@ -277,12 +287,16 @@ class Engine:
         order = self._open.get(order_id)
         if order is None:
             return
-        self._supervisor.reconcile(order_id, duties(order), own)
+        wanted = duties(order)
+        self._supervisor.reconcile(order_id, wanted, own)
+        if Duty.POLL in wanted:
+            self.asker.want(order)
+        else:
+            self.asker.forget(order_id)
         if order.is_closed:
             del self._open[order_id]
             self._changes.pop(order_id, None)
             self._ask_first_until_ms.pop(order_id, None)
-            self._hinted.discard(order_id)
             if self.webhooks is not None:
                 self.webhooks.closed(order)
 
@@ -313,7 +327,7 @@ class Engine:
     def watching(self, order_id: str) -> Iterator[None]:
         """A client follows the order meanwhile."""
         self._watchers[order_id] += 1
-        self._announce(order_id)
+        self.asker.look_again(order_id)
         try:
             yield
         finally:
@@ -330,26 +344,12 @@ class Engine:
         order_id = None if self.webhooks is None else self.webhooks.find(secret)
         if order_id is None:
             return False
-        self.poll_soon(order_id)
+        self.asker.hint(order_id)
         return True
-
-    def poll_soon(self, order_id: str) -> None:
-        """Somebody hints that the provider has news of an order: it is asked at once, if it is asked at all now."""
-        if order_id in self._open:
-            self._hinted.add(order_id)
-            self._announce(order_id)
-
-    def is_hinted(self, order_id: str) -> bool:
-        """Whether there was a hint since the provider was asked last."""
-        return order_id in self._hinted
 
     def is_told(self, order: Order) -> bool:
         """Whether the provider hints at news of the order by itself."""
         return self.webhooks is not None and self.webhooks.is_told(order)
-
-    def asking(self, order_id: str) -> None:
-        """The provider is being asked: a hint from now on may be about something newer than its answer."""
-        self._hinted.discard(order_id)
 
     def request(self, order: Order) -> Order:
         """Records a new order and begins it, or returns the first one of its key. Raises KeyTaken, LimitExceeded."""

@@ -18,16 +18,14 @@ from holdpay.core.duties import (
     Duty,
     Track,
     duties,
-    hinted_poll_at_ms,
     next_payment_action,
-    next_poll_at_ms,
     retrack_at_ms,
     spec_of,
     wants_look,
 )
 from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, Payment
-from holdpay.core.states import HtlcState, OrderState
+from holdpay.core.states import HtlcState
 from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
     LndError,
@@ -37,7 +35,7 @@ from holdpay.errors import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from holdpay.ports import Urgency
+from holdpay.ports import Lane
 
 if TYPE_CHECKING:
     from holdpay.engine.engine import Engine
@@ -45,15 +43,12 @@ if TYPE_CHECKING:
 LND_RETRY_S = (1, 2, 4, 8, 15)
 HEALTHY_S = 30
 """A stream that lived this long was healthy: what comes after it is a new failure, not the next one."""
-PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
 BALANCE_S = (30, 60, 120, 300, 600, 1800)
 """Between two looks at the account's balance after a reply was lost."""
 BALANCE_LATE_S = 600
 """How late the balance may follow what the provider, or lnd, said of another order."""
 MAX_CANCEL_REPLIES = 10
 """Different ones that are kept raw: a provider that words every refusal anew must not fill the disk."""
-JITTER = 0.1
-"""Polls come late by up to this fraction of their wait, so that orders do not march in step."""
 
 log = structlog.get_logger()
 
@@ -89,8 +84,6 @@ class Performers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._failing: dict[str, str] = {}
-        """By order: how the provider fails, from its first time until it answers again."""
         self._held_up: dict[str, str] = {}
         """By order: see ``held_up_by``."""
         self._decoder = Decoder(engine.node)
@@ -366,76 +359,32 @@ class Performers:
     # --- POLL ---------------------------------------------------------------------------------------------------------
 
     async def _poll(self, order_id: str) -> None:
-        try:
-            await self._poll_again_and_again(order_id)
-        finally:
-            self._failing.pop(order_id, None)
+        """One question, in a slot that the scheduler has taken."""
+        order = self._order(order_id, Duty.POLL)
+        if order is not None:
+            await self._ask(order)
 
-    async def _poll_again_and_again(self, order_id: str) -> None:
-        backoff = Backoff(PROVIDER_RETRY_S)
-        asked_at_ms: int | None = None
-        is_next_in_line = False
-        while (order := self._order(order_id, Duty.POLL)) is not None:
-            at_ms = self._poll_at_ms(order, asked_at_ms)
-            if at_ms > self._now_ms() and not is_next_in_line:
-                await self._until(order_id, self._jittered(at_ms))
-                if self._now_ms() < at_ms or self._engine.order(order_id) is not order:
-                    continue
-            asked_at_ms = self._now_ms()
-            error = await self._ask(order)
-            # What was charged is due: it waits in the adapter for the end of the pause, as the first.
-            is_next_in_line = _names_pause(error) and self._is_due(order_id)
-            if error is None:
-                backoff.reset()
-            elif not is_next_in_line:
-                await self._back_off(order_id, backoff.next_s())
-
-    def _poll_at_ms(self, order: Order, asked_at_ms: int | None) -> int:
-        now_ms = self._now_ms()
-        is_watched, is_told = self._engine.is_watched(order.id), self._engine.is_told(order)
-        at_ms = next_poll_at_ms(order, asked_at_ms, self._engine.policy, now_ms, is_watched=is_watched, is_told=is_told)
-        return min(at_ms, hinted_poll_at_ms(asked_at_ms, now_ms)) if self._engine.is_hinted(order.id) else at_ms
-
-    async def _back_off(self, order_id: str, delay_s: int) -> None:
-        """Pauses; not longer than until it is charged."""
-        until_ms = self._now_ms() + delay_s * 1000
-        was_due = self._is_due(order_id)
-        while self._now_ms() < until_ms and self._is_due(order_id) == was_due:
-            await self._until(order_id, until_ms)
-
-    def _is_due(self, order_id: str) -> bool:
-        order = self._engine.order(order_id)
-        return order is not None and _is_due(order)
-
-    def _jittered(self, at_ms: int) -> int:
-        now_ms = self._now_ms()
-        return now_ms + int((at_ms - now_ms) * self._engine.rng.uniform(1, 1 + JITTER))
-
-    async def _ask(self, order: Order) -> ProviderError | None:
-        """One status request. Returns why it was not answered. A pause that the provider asks for is its adapter's."""
+    async def _ask(self, order: Order) -> None:
+        """One status request. A pause that the provider asks for is its adapter's."""
         assert order.provider_order_id is not None
+        asker = self._engine.asker
         asked_at_ms = self._now_ms()
-        self._engine.asking(order.id)
+        asker.asking(order.id)
         try:
-            reply = await self._engine.provider.order_status(order.provider_order_id, _urgency(order))
+            reply = await self._engine.provider.order_status(order.provider_order_id)
         except ProviderUnavailable as error:
             log.warning("provider unavailable", order_id=order.id, error=error.message)
-            await self._journal_failing(order.id, error)
-            return error
+            asker.answered(order.id, error)
+            # An answer goes into the journal, once for as long as it stays the same; silence does not.
+            if error.raw is not None and asker.is_new_failure(order.id, error.message):
+                await self._engine.apply(order.id, ev.ProviderFailed(error.message), raw=error.raw)
         except ProviderError as error:
+            asker.answered(order.id, error)
             unread = error.unread if isinstance(error, ProviderProtocolError) else None
             await self._engine.apply(order.id, ev.ProviderConfused(error.message, unread), raw=_raw(error))
-            return error
-        self._failing.pop(order.id, None)
-        await self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
-        return None
-
-    async def _journal_failing(self, order_id: str, error: ProviderUnavailable) -> None:
-        """An answer goes into the journal, once for as long as it stays the same; silence does not."""
-        if error.raw is None or self._failing.get(order_id) == error.message:
-            return
-        self._failing[order_id] = error.message
-        await self._engine.apply(order_id, ev.ProviderFailed(error.message), raw=error.raw)
+        else:
+            asker.answered(order.id, None)
+            await self._engine.apply(order.id, ev.ProviderReplied(asked_at_ms, reply.value), raw=reply.raw)
 
     # --- CANCEL -------------------------------------------------------------------------------------------------------
 
@@ -447,7 +396,8 @@ class Performers:
                 await self._until(order_id, order.cancel_at_ms)
                 continue
             # A code that came first wins: look before asking.
-            await self._ask(order)
+            with await self._engine.provider.slot(Lane.CANCEL):
+                await self._ask(order)
             if self._order(order_id, Duty.CANCEL) is None:
                 return
             event, raw = await self._ask_to_cancel(order)
@@ -486,11 +436,6 @@ def _charging_failed(error: ProviderError) -> ev.PlacingFailed:
     return replace(_placing_failed(error), is_sure=is_sure)
 
 
-def _names_pause(error: ProviderError | None) -> bool:
-    """Whether the adapter lets nothing through for so long that asking again is no hot loop."""
-    return isinstance(error, ProviderUnavailable) and (error.retry_after_s or 0) >= PROVIDER_RETRY_S[0]
-
-
 def _raw(error: ProviderError) -> str | None:
     if isinstance(error, ProviderRefused | ProviderProtocolError | ProviderUnavailable):
         return error.raw
@@ -507,20 +452,3 @@ def _event_of(message: LndMessage) -> ev.Event:
             return ev.PaymentNotFound()
         case Lost(text=text):
             return ev.TrackingLost(text)
-
-
-def _is_due(order: Order) -> bool:
-    """Whether the money is gone, from the node or from the account, and nothing came for it yet."""
-    is_charged = order.charge is not None and order.charge.state is ChargeState.CHARGED
-    return (is_charged or order.htlc is HtlcState.SETTLED) and order.state is not OrderState.DELIVERED
-
-
-def _urgency(order: Order) -> Urgency:
-    """What only follows after a delivery, as a rental's next messages for weeks, goes last."""
-    if _is_due(order):
-        return Urgency.CHARGED
-    if order.is_money_out and order.state in {OrderState.AWAITING_PAYMENT, OrderState.PAID}:
-        return Urgency.HELD_WITHOUT_NUMBER
-    if order.state is OrderState.NUMBER_ASSIGNED:
-        return Urgency.AWAITING_CODE
-    return Urgency.LICENSE if order.state is OrderState.AWAITING_PAYMENT else Urgency.REFUND

@@ -50,8 +50,16 @@ class Supervisor:
             task = self._tasks.get(key)
             if duty not in wanted:
                 self._stop(key, task, own)
-            elif task is None:
+            elif task is None and duty is not Duty.POLL:
                 self._start(key)
+
+    def ask(self, order_id: str) -> asyncio.Task[None] | None:
+        """Starts one question to the provider: when it is due the scheduler knows. None: not now."""
+        key = (order_id, Duty.POLL)
+        if key in self._tasks:
+            return None
+        self._start(key)
+        return self._tasks.get(key)
 
     def _stop(self, key: Key, task: asyncio.Task[None] | None, own: Collection[asyncio.Task[Any] | None]) -> None:
         if task is not None and task in own:

@@ -50,7 +50,7 @@ macaroon = "{endpoints.macaroon}"
 [provider]
 base_url = "{endpoints.provider_url}"
 payee_pubkeys = ["{endpoints.payee_pubkey}"]
-requests_per_s = {min(1000.0, 2 * pace)}
+max_requests_per_s = {min(1000.0, 20 * pace)}
 cancel_after_s = {_paced(REAL_CANCEL_AFTER_S, pace)}
 cancel_retry_s = {_paced(REAL_CANCEL_RETRY_S, pace)}
 promise_s = {_paced(REAL_PROMISE_S, pace)}

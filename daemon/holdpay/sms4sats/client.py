@@ -43,6 +43,7 @@ from holdpay.ports import (
     Balance,
     Clock,
     Funding,
+    Lane,
     ListedCountry,
     Placed,
     Prices,
@@ -50,7 +51,7 @@ from holdpay.ports import (
     RentalOffer,
     Reply,
     ServiceInfo,
-    Urgency,
+    Slot,
 )
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.cache import FreshCache
@@ -70,6 +71,9 @@ PATIENCE_S: Final = 10
 """A request that a person may be waiting for fails at once if the provider wants a longer pause than this."""
 MAX_RETRY_AFTER_S: Final = 60
 """Orders are held meanwhile, and an SMS code is worth nothing after some minutes: no longer silence is granted."""
+SLOW_S: Final = 3.0
+"""An answer that takes longer says that the provider has more to do than it can."""
+BAD_STATUS: Final = 500
 KEEP_ALIVE_S: Final = 30
 """Longer than from one poll of an order to the next."""
 
@@ -87,8 +91,7 @@ class Sms4SatsSettings:
 
     ``proxy``: http://, socks5:// or socks5h://; the environment's is never used. ``ca_file``: PEM, instead of the
     usual roots. ``api_key``: of the prepaid account; sent with the requests that are about it only. ``timeout_s``: for
-    one request, from connecting to the last byte. ``requests_per_s``: order status requests of all orders together; 0
-    means no limit.
+    one request, from connecting to the last byte. ``max_requests_per_s``: all together; 0 means no limit.
     """
 
     url: str
@@ -96,8 +99,7 @@ class Sms4SatsSettings:
     ca_file: Path | None
     api_key: str | None = field(repr=False)
     timeout_s: float
-    requests_per_s: float
-    burst: int
+    max_requests_per_s: float
 
 
 class Sms4Sats:
@@ -107,7 +109,7 @@ class Sms4Sats:
         self._settings = settings
         self._clock = clock
         self._rng = rng
-        self._limiter = RateLimiter(clock, settings.requests_per_s, settings.burst)
+        self._limiter = RateLimiter(clock, settings.max_requests_per_s)
         self._services: FreshCache[int, tuple[ServiceInfo, ...]] = FreshCache(clock, FRESH_S)
         self._rentals: FreshCache[str | None, tuple[RentalOffer, ...]] = FreshCache(clock, FRESH_S)
         self._prices: FreshCache[tuple[int | None, str | None], Prices] = FreshCache(clock, FRESH_S)
@@ -147,6 +149,7 @@ class Sms4Sats:
             answered_at_ms=self._answered_at_ms,
             last_error=self._last_error,
             request_count=self._request_count,
+            requests_per_s=self._limiter.per_s,
         )
 
     async def aclose(self) -> None:
@@ -163,21 +166,24 @@ class Sms4Sats:
         self._check_pause()
         request = self._http.build_request("POST", placing.path, json=dict(placing.body), headers=headers)
         read = parse.placed_prepaid if placing.is_prepaid else parse.placed
-        async with self._limiter.turn(Urgency.NEW, is_counted=False):
+        with await self._limiter.slot(Lane.PERSON):
             return await self._ask(request, read, MAX_ORDER_BYTES, tries=1)
 
-    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+    async def slot(self, lane: Lane) -> Slot:
+        """See ``CodeProvider``."""
+        return await self._limiter.slot(lane)
+
+    async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
         """See ``CodeProvider``."""
         request = self._http.build_request("GET", "/orderstatus", params={"orderId": provider_order_id})
-        async with self._limiter.turn(urgency):
-            return await self._ask(
-                request, lambda answer: parse.order_status(answer, provider_order_id), MAX_LIST_BYTES, tries=GET_TRIES
-            )
+        return await self._ask(
+            request, lambda answer: parse.order_status(answer, provider_order_id), MAX_LIST_BYTES, tries=GET_TRIES
+        )
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
-        """See ``CodeProvider``. Goes before all polls; waits for the end of a pause, since money is out."""
+        """See ``CodeProvider``. Waits for the end of a pause, since money is out."""
         request = self._http.build_request("GET", "/cancelorder", params={"orderId": provider_order_id})
-        async with self._limiter.turn(Urgency.REFUND, is_counted=False):
+        with await self._limiter.slot(Lane.CANCEL):
             return await self._ask(request, parse.cancel_accepted, MAX_ORDER_BYTES, tries=1)
 
     async def countries(self) -> Sequence[ListedCountry]:
@@ -244,7 +250,7 @@ class Sms4Sats:
     async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
         """What a person waits for: asked a second time if the provider stumbles and names no pause."""
         retrying = self._retrying(retry_if_exception(_is_stumble), LOOK_UP_TRIES)
-        async with self._limiter.turn(Urgency.NEW, is_counted=False):
+        with await self._limiter.slot(Lane.PERSON):
             reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
         return reply.value
 
@@ -274,8 +280,10 @@ class Sms4Sats:
         except ProviderError as error:
             now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
             self._last_error = f"{now:%Y-%m-%dT%H:%M:%SZ}: {error.message}"
-            if isinstance(error, ProviderUnavailable) and error.retry_after_s is not None:
-                self._limiter.pause(error.retry_after_s)
+            if isinstance(error, ProviderUnavailable):
+                self._limiter.trouble()
+                if error.retry_after_s is not None:
+                    self._limiter.pause(error.retry_after_s)
             raise
         self._last_error = ""
         return reply
@@ -285,6 +293,7 @@ class Sms4Sats:
         retrying = self._retrying(retry_if_exception_type(_LOST_CONNECTION), tries)
         progress = _Progress()
         request.extensions["trace"] = progress.note
+        began_ms = self._clock.now_ms()
         try:
             answer: Answer = await retrying(self._transfer, request, max_bytes)
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -300,6 +309,10 @@ class Sms4Sats:
                 is_turned_away=isinstance(error, httpx.ConnectError),
             ) from error
         self._answered_at_ms = self._clock.now_ms()
+        if self._answered_at_ms - began_ms > SLOW_S * 1000:
+            self._limiter.trouble()
+        elif answer.http_status < BAD_STATUS:
+            self._limiter.fine()
         return answer
 
     @asynccontextmanager

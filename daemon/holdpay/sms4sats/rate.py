@@ -1,4 +1,4 @@
-"""One request rate for the polls of all orders."""
+"""One budget for all requests to the provider."""
 
 from __future__ import annotations
 
@@ -6,29 +6,68 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
-from holdpay.ports import Clock, Urgency
+from holdpay.ports import Clock, Lane
 
-_Waiting = tuple[str, int, bool, "asyncio.Future[bool]"]
-"""Urgency, arrival, whether it counts for the rate, and what it waits for."""
+BURST_S = 1.0
+"""After a silence as many requests may go at once as would have gone in this time, ``MIN_BURST`` at least."""
+MIN_BURST = 5
+LEAST_PER_S = 0.5
+"""However much trouble there is: so often the provider is asked whether it is over."""
+FASTER_PER_S = 1.0
+"""For each second without trouble so many more requests a second, up to the limit."""
+HALVED_ONCE_IN_S = 2.0
+"""All answers of one bad moment halve the rate once."""
+OLDEST_FIRST_EVERY = 4
+"""Of so many slots one goes to who has waited longest, however urgent the others are: nobody starves."""
+
+_Waiting = tuple[int, int, "asyncio.Future[Slot]"]
+"""Lane, arrival, and what it waits for."""
+
+
+class Slot:
+    """Room for one request, until it has ended. A context manager."""
+
+    def __init__(self, limiter: RateLimiter, *, is_probe: bool) -> None:
+        self._limiter = limiter
+        self._is_probe = is_probe
+
+    def done(self) -> None:
+        """The request has ended. Once is enough, more does no harm."""
+        if self._is_probe:
+            self._is_probe = False
+            self._limiter.probe_ended()
+
+    def give_back(self) -> None:
+        """No request was made."""
+        self._limiter.given_back(was_probe=self._is_probe)
+        self.done()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.done()
 
 
 class RateLimiter:
-    """Hands out turns: the most urgent first, then who came first, at ``requests_per_s`` after a burst of ``burst``.
+    """Hands out slots: by lane, then who came first, at most ``requests_per_s``; 0 means no limit.
 
-    ``requests_per_s`` 0 means no limit. A pause that the provider asked for holds up everybody in either case.
-    After a pause the most urgent request goes alone, as a probe; the others resume when it has ended, unless it brought
-    the next pause. The accounting is GCRA: ``_due_ms`` is when all turns handed out so far would have come one by one.
+    The rate is halved when the provider has trouble (``trouble``) and grows again by and by (``fine``). A pause that
+    the provider asked for holds up everybody. After a pause the most urgent request goes alone, as a probe; the others
+    resume when it has ended, unless it brought the next pause. The accounting is GCRA: ``_due_ms`` is when all slots
+    handed out so far would have come one by one.
     """
 
-    def __init__(self, clock: Clock, requests_per_s: float, burst: int) -> None:
-        if requests_per_s < 0 or burst < 1:
-            raise ValueError("a rate is 0 or more requests a second, a burst 1 request or more")
+    def __init__(self, clock: Clock, requests_per_s: float) -> None:
+        if requests_per_s < 0:
+            raise ValueError("a rate is 0 or more requests a second")
         self._clock = clock
-        self._interval_ms = 1000 / requests_per_s if requests_per_s else 0.0
-        self._burst = burst
+        self._max_per_s = requests_per_s
+        self._per_s = requests_per_s
         self._due_ms = 0.0
         self._pause_ms = 0.0
         self._pause_until_ms = 0.0
@@ -37,7 +76,43 @@ class RateLimiter:
         self._probe_is_out = False
         self._resume = asyncio.Event()
         self._arrival = itertools.count()
+        self._granted = itertools.count(1)
+        self._judged_ms = 0
+        self._halved_ms = -math.inf
         self._server: asyncio.Task[None] | None = None
+
+    # --- how fast -----------------------------------------------------------------------------------------------------
+
+    @property
+    def per_s(self) -> float:
+        """Requests a second now; 0: no limit."""
+        return self._per_s
+
+    def trouble(self) -> None:
+        """The provider answered slowly, with 429 or 5xx, or not at all."""
+        now_ms = self._clock.now_ms()
+        self._judged_ms = now_ms
+        if 0 <= now_ms - self._halved_ms < HALVED_ONCE_IN_S * 1000:
+            return
+        self._halved_ms = now_ms
+        self._per_s = min(self._max_per_s, max(LEAST_PER_S, self._per_s / 2))
+
+    def fine(self) -> None:
+        """The provider answered as it should."""
+        now_ms = self._clock.now_ms()
+        grown = FASTER_PER_S * min(max(now_ms - self._judged_ms, 0) / 1000, 1)
+        self._judged_ms = now_ms
+        self._per_s = min(self._max_per_s, self._per_s + grown)
+
+    @property
+    def _interval_ms(self) -> float:
+        return 1000 / self._per_s if self._per_s else 0.0
+
+    @property
+    def _burst(self) -> float:
+        return max(MIN_BURST, self._per_s * BURST_S)
+
+    # --- pauses -------------------------------------------------------------------------------------------------------
 
     @property
     def pause_left_s(self) -> float:
@@ -54,42 +129,36 @@ class RateLimiter:
             self._pause_until_ms = self._clock.now_ms() + self._pause_ms
             self._must_probe = True
 
-    @asynccontextmanager
-    async def turn(self, urgency: Urgency, *, is_counted: bool = True) -> AsyncIterator[None]:
-        """Waits for a turn; the request is made inside. ``is_counted`` False: waits for a pause, not for the rate."""
-        is_probe = await self._wait(urgency, is_counted)
-        try:
-            yield
-        finally:
-            if is_probe:
-                self._probe_ended()
-
-    async def _wait(self, urgency: Urgency, is_counted: bool) -> bool:
-        """Returns whether the turn is the probe. One that was given to a task canceled at that moment goes back."""
-        if not self._is_held and (not is_counted or not (self._waiting or self._wait_s())):
-            self._take(is_counted)
-            return False
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (urgency.value, next(self._arrival), is_counted, turn))
-        if self._server is None or self._server.done():
-            self._server = asyncio.create_task(self._serve(), name="provider rate")
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._due_ms -= self._interval_ms if is_counted else 0
-                if turn.result():
-                    self._must_probe = True
-                    self._probe_ended()
-            raise
-
     @property
     def _is_held(self) -> bool:
         return self.pause_left_s > 0 or self._must_probe or self._probe_is_out
 
-    def _probe_ended(self) -> None:
+    def probe_ended(self) -> None:
+        """The request that went alone has ended."""
         self._probe_is_out = False
         self._resume.set()
+
+    # --- slots --------------------------------------------------------------------------------------------------------
+
+    async def slot(self, lane: Lane) -> Slot:
+        """Waits for a slot; one that was given to a task canceled at that moment goes back."""
+        if not self._is_held and not self._waiting and not self._wait_s():
+            return self._taken(is_probe=False)
+        slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (lane.value, next(self._arrival), slot))
+        if self._server is None or self._server.done():
+            self._server = asyncio.create_task(self._serve(), name="provider rate")
+        try:
+            return await slot
+        except asyncio.CancelledError:
+            if slot.done() and not slot.cancelled():
+                slot.result().give_back()
+            raise
+
+    def given_back(self, *, was_probe: bool) -> None:
+        """A slot that was handed out made no request."""
+        self._due_ms -= self._interval_ms
+        self._must_probe = self._must_probe or was_probe
 
     async def aclose(self) -> None:
         """Ends the task behind the turns; whoever still waits for one must be canceled by its owner."""
@@ -107,21 +176,24 @@ class RateLimiter:
             elif self._must_probe:
                 if self._grant(heapq.heappop(self._waiting), is_probe=True):
                     self._must_probe, self._probe_is_out = False, True
-            elif free := next((waiting for waiting in sorted(self._waiting) if not waiting[2]), None):
-                self._waiting.remove(free)
-                heapq.heapify(self._waiting)
-                self._grant(free)
             elif wait_s := self._wait_s():
                 await self._clock.sleep(wait_s)
             else:
-                self._grant(heapq.heappop(self._waiting))
+                self._grant(self._next(), is_probe=False)
 
-    def _grant(self, waiting: _Waiting, *, is_probe: bool = False) -> bool:
-        _, _, is_counted, turn = waiting
-        if turn.done():
+    def _next(self) -> _Waiting:
+        if next(self._granted) % OLDEST_FIRST_EVERY:
+            return heapq.heappop(self._waiting)
+        oldest = min(self._waiting, key=lambda waiting: waiting[1])
+        self._waiting.remove(oldest)
+        heapq.heapify(self._waiting)
+        return oldest
+
+    def _grant(self, waiting: _Waiting, *, is_probe: bool) -> bool:
+        slot = waiting[2]
+        if slot.done():
             return False
-        self._take(is_counted)
-        turn.set_result(is_probe)
+        slot.set_result(self._taken(is_probe=is_probe))
         return True
 
     def _wait_s(self) -> float:
@@ -131,6 +203,6 @@ class RateLimiter:
         wait_ms = math.ceil(self._due_ms - (self._burst - 1) * self._interval_ms - now_ms)
         return max(wait_ms / 1000, 0.0)
 
-    def _take(self, is_counted: bool) -> None:
-        if is_counted:
-            self._due_ms = max(self._due_ms, self._clock.now_ms()) + self._interval_ms
+    def _taken(self, *, is_probe: bool) -> Slot:
+        self._due_ms = max(self._due_ms, self._clock.now_ms()) + self._interval_ms
+        return Slot(self, is_probe=is_probe)

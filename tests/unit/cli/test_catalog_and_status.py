@@ -56,7 +56,14 @@ STATUS = pb.GetStatusResponse(
         address="127.0.0.1:10009",
         local_balance_sat=1_000_000,
     ),
-    provider=pb.ProviderStatus(url="https://api2.sms4sats.com", answered_at_ms=NOW_MS - 3000, requests=12),
+    provider=pb.ProviderStatus(
+        url="https://api2.sms4sats.com",
+        answered_at_ms=NOW_MS - 3000,
+        requests=12,
+        requests_per_s=20,
+        due_questions=3,
+        question_delay_s=0.15,
+    ),
     money=pb.Money(
         pending_msat=3_091_000,
         max_pending_sat=50_000,

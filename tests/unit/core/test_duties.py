@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 
@@ -14,16 +13,14 @@ from holdpay.core.duties import (
     Track,
     Wait,
     duties,
-    hinted_poll_at_ms,
     next_payment_action,
-    next_poll_at_ms,
     retrack_at_ms,
     spec_of,
     wants_look,
 )
 from holdpay.core.model import Order
-from holdpay.core.states import End, FailureClass, HtlcState, OrderState
-from tests.unit.build import HASH, HOUR, NOW_MS, POLICY, S, failure, order, pair, prepaid, proven_absent, quarantined
+from holdpay.core.states import End, HtlcState, OrderState
+from tests.unit.build import HASH, HOUR, NOW_MS, POLICY, S, order, pair, prepaid, proven_absent, quarantined
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
@@ -152,135 +149,3 @@ def test_a_send_without_a_first_word_is_given_up_soon() -> None:
 @pytest.mark.parametrize("state", [PAID, NUMBER])
 def test_a_send_without_a_first_word_that_the_provider_calls_paid_is_tracked_at_once(state: OrderState) -> None:
     assert _retrack_s(pair(state, DISPATCHING, state_since_ms=NOW_MS + 3 * S)) == 5
-
-
-# --- POLL -----------------------------------------------------------------------------------------------------------
-
-
-def _poll_s(found: Order, *, asked_s: float | None, at_s: float = 0) -> float:
-    """When the next poll is due, in seconds after NOW_MS."""
-    asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
-    return (next_poll_at_ms(found, asked_at_ms, POLICY, NOW_MS + int(at_s * S)) - NOW_MS) / S
-
-
-@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER])
-@pytest.mark.parametrize("asked_s", [None, 0, 20, 3000])
-def test_an_order_of_which_the_provider_tells_is_asked_about_seldom(state: OrderState, asked_s: float | None) -> None:
-    found, asked_at_ms = pair(state, IN_FLIGHT), None if asked_s is None else NOW_MS + int(asked_s * S)
-    usual_ms, told_ms = (
-        next_poll_at_ms(found, asked_at_ms, POLICY, NOW_MS + 3000 * S, is_told=is_told) for is_told in (False, True)
-    )
-    assert told_ms == max(usual_ms, (asked_at_ms or NOW_MS) + 30 * S)
-    assert (told_ms > usual_ms) == (asked_s != 3000), "a late order is asked about as seldom as ever"
-
-
-def test_what_only_the_provider_s_answer_can_say_is_not_waited_for_longer_when_it_tells() -> None:
-    """That an order is unpaid, and why its HTLC ended, comes by no hint."""
-    unpaid = pair(AWAITING, FAILED)
-    ended = pair(PAID, SETTLED)
-    for found in (unpaid, ended):
-        asked_at_ms = NOW_MS - 10 * S
-        told, usual = (next_poll_at_ms(found, asked_at_ms, POLICY, NOW_MS + S, is_told=told) for told in (True, False))
-        assert told == usual <= NOW_MS + 2 * S
-
-
-@pytest.mark.parametrize(("asked_s", "at_s", "due_s"), [(None, 0, 0), (0, 0, 1), (0, 0.4, 1), (0, 7, 7), (90, 0, 1)])
-def test_a_hint_makes_a_question_at_once_but_a_second_after_the_one_before(
-    asked_s: float | None, at_s: float, due_s: float
-) -> None:
-    asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
-    assert hinted_poll_at_ms(asked_at_ms, NOW_MS + int(at_s * S)) == NOW_MS + due_s * S
-
-
-def _polls(found: Order, for_s: float) -> list[float]:
-    """All polls in this time, if no reply changes anything."""
-    polls: list[float] = []
-    at_s = 0.0
-    while at_s < for_s:
-        due_s = _poll_s(found, asked_s=polls[-1] if polls else None, at_s=at_s)
-        at_s = max(at_s, due_s)
-        polls.append(at_s)
-        assert len(polls) < 5_000, "a hot loop"
-    return polls[:-1]
-
-
-def test_a_held_order_is_asked_about_soon_and_then_less_and_less_often() -> None:
-    polls = _polls(pair(PAID, IN_FLIGHT), 1260)
-    gaps = [round(later - sooner, 1) for sooner, later in pairwise(polls)]
-    assert polls[0] == 2
-    assert gaps == sorted(gaps)
-    assert min(gaps) == 2
-    assert max(gaps) == 15
-    assert len(polls) < 110
-
-
-def test_what_the_provider_has_is_seen_late_by_an_eighth_of_the_wait_at_most() -> None:
-    polls = _polls(pair(PAID, IN_FLIGHT), 120)
-    for came_s in range(16, 120):
-        seen_s = next((poll for poll in polls if poll >= came_s), None)
-        if seen_s is not None:
-            assert seen_s - came_s <= max(2, came_s / 8)
-
-
-def test_each_step_of_the_order_begins_the_schedule_anew() -> None:
-    found = pair(NUMBER, IN_FLIGHT, state_since_ms=NOW_MS + 100 * S)
-    assert _poll_s(found, asked_s=100, at_s=100) == 102
-
-
-@pytest.mark.parametrize("htlc", [SETTLED, FAILED])
-@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER])
-def test_when_the_htlc_ends_the_provider_is_asked_at_once(state: OrderState, htlc: HtlcState) -> None:
-    found = pair(state, htlc, htlc_since_ms=NOW_MS + 100 * S)
-    assert _poll_s(found, asked_s=90, at_s=101) == 101
-    assert _poll_s(found, asked_s=None, at_s=101) == 101
-    assert _poll_s(found, asked_s=90, at_s=100) == 100.001, "not in the same millisecond: it would not count as later"
-    assert _poll_s(found, asked_s=100, at_s=100) == 100.5, "and never twice in the same instant"
-
-
-@pytest.mark.parametrize(
-    ("state", "htlc"),
-    [
-        (state, htlc)
-        for state in (AWAITING, PAID, NUMBER, CANCELED)
-        for htlc in HtlcState
-        if (state, htlc) not in {(AWAITING, NONE), (CANCELED, NONE), (CANCELED, FAILED)}
-    ],
-)
-@pytest.mark.parametrize("set_back_s", [0, 3600])
-def test_no_state_is_a_hot_loop_when_replies_change_nothing(
-    state: OrderState, htlc: HtlcState, set_back_s: int
-) -> None:
-    """Also when the order's times lie ahead, because the wall clock was set back before a restart."""
-    ahead_ms = NOW_MS + set_back_s * S
-    polls = _polls(pair(state, htlc, state_since_ms=ahead_ms, htlc_since_ms=ahead_ms), 300)
-    assert 15 <= len(polls) <= 160
-
-
-def test_a_failure_seen_live_is_confirmed_by_one_poll_and_then_watched() -> None:
-    found = pair(AWAITING, FAILED)
-    assert _poll_s(found, asked_s=None, at_s=1) == 1
-    sure = pair(AWAITING, FAILED, unpaid_since_ms=NOW_MS + 1 * S)
-    assert _poll_s(sure, asked_s=1, at_s=1) == 16
-
-
-def test_a_failure_read_later_is_confirmed_by_a_second_poll_ten_seconds_later() -> None:
-    once = pair(AWAITING, FAILED, failure=failure(FailureClass.READ_LATER), unpaid_since_ms=NOW_MS + 1 * S)
-    assert _poll_s(once, asked_s=0.9, at_s=1) == 11
-    twice = pair(
-        AWAITING,
-        FAILED,
-        failure=failure(FailureClass.READ_LATER),
-        unpaid_since_ms=NOW_MS + 1 * S,
-        unpaid_again_at_ms=NOW_MS + 11 * S,
-    )
-    assert _poll_s(twice, asked_s=11, at_s=11) == 26
-
-
-def test_a_canceled_order_is_asked_about_slowly_until_its_money_is_back() -> None:
-    assert _poll_s(pair(CANCELED, IN_FLIGHT), asked_s=30, at_s=30) == 45
-
-
-def test_a_poll_rate_that_was_lifted_is_kept() -> None:
-    quick = replace(POLICY, poll_min_s=0.01, poll_max_s=0.05)
-    found = pair(AWAITING, FAILED, htlc_since_ms=NOW_MS)
-    assert next_poll_at_ms(found, NOW_MS, quick, NOW_MS) == NOW_MS + 10

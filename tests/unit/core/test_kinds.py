@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from holdpay.core import events as ev
-from holdpay.core.duties import Duty, duties, next_poll_at_ms
+from holdpay.core.asking import Learned, next_question
+from holdpay.core.duties import Duty, duties
 from holdpay.core.events import SendStatus
 from holdpay.core.explain import alarms, explain
 from holdpay.core.items import MAX_MESSAGES, ItemKind, Keeper, texts
@@ -269,9 +270,9 @@ def test_a_rental_that_comes_back_before_it_has_a_number_is_refunded() -> None:
 def test_a_rental_is_asked_for_minutes_apart_and_sooner_after_a_message() -> None:
     hour_ms = NOW_MS + 3600 * S
     quiet = rented()
-    assert next_poll_at_ms(quiet, hour_ms, POLICY, hour_ms) == hour_ms + 300 * S
+    assert next_question(quiet, hour_ms, POLICY, hour_ms, learned=Learned()).at_ms == hour_ms + 300 * S
     lively = run(quiet, (3600, replied(paid=True, messages=("one",))))
-    assert next_poll_at_ms(lively, hour_ms, POLICY, hour_ms) == hour_ms + 15 * S
+    assert next_question(lively, hour_ms, POLICY, hour_ms, learned=Learned()).at_ms == hour_ms + 15 * S
 
 
 def test_a_rental_whose_message_came_without_its_number_stays_open_all_the_same() -> None:
@@ -290,7 +291,9 @@ def test_a_reply_that_makes_no_sense_is_kept_of_a_rental_that_has_a_message_alre
 
 def test_a_rental_that_a_client_follows_is_asked_for_every_few_seconds() -> None:
     hour_ms = NOW_MS + 3600 * S
-    assert next_poll_at_ms(rented(), hour_ms, POLICY, hour_ms, is_watched=True) == hour_ms + 5 * S
+    assert (
+        next_question(rented(), hour_ms, POLICY, hour_ms, is_watched=True, learned=Learned()).at_ms == hour_ms + 5 * S
+    )
 
 
 # --- money for the account ------------------------------------------------------------------------------------------

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from holdpay.core import events as ev
+from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import ChargeState
-from holdpay.core.duties import Duty, duties, next_poll_at_ms
+from holdpay.core.duties import Duty, duties
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.explain import alarms, explain
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
-from holdpay.core.states import End, OrderState
+from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.tables import CHARGE_TABLE, phase
 from holdpay.errors import InvariantViolation
-from tests.unit.build import EVENTS, HASH, HOUR, NOW_MS, POLICY, RENTAL, SMS, S, prepaid, quarantined, replied
+from tests.unit.build import EVENTS, HASH, HOUR, NOW_MS, POLICY, RENTAL, SMS, S, pair, prepaid, quarantined, replied
 
 REQUESTED, PAID, NUMBER, DELIVERED, CANCELED = (
     OrderState.REQUESTED,
@@ -203,8 +204,10 @@ def test_a_rental_whose_cancel_is_being_asked_for_is_not_fulfilled_by_its_number
 
 def test_a_rental_from_the_account_is_asked_for_sooner_after_a_message() -> None:
     found = run(prepaid(PAID, CHARGED, spec=RENTAL), replied(paid=True, number="1555", messages=("one",)))
-    assert next_poll_at_ms(found, NOW_MS, POLICY, NOW_MS) == NOW_MS + 15 * S
-    assert next_poll_at_ms(found, NOW_MS + HOUR, POLICY, NOW_MS + HOUR) == NOW_MS + HOUR + 300 * S
+    assert next_question(found, NOW_MS, POLICY, NOW_MS, learned=Learned()).at_ms == NOW_MS + 15 * S
+    assert (
+        next_question(found, NOW_MS + HOUR, POLICY, NOW_MS + HOUR, learned=Learned()).at_ms == NOW_MS + HOUR + 300 * S
+    )
 
 
 def test_a_refused_cancel_is_asked_for_again() -> None:
@@ -268,4 +271,8 @@ def test_quarantine_ends_by_a_person_only(state: OrderState, charged: ChargeStat
 @pytest.mark.parametrize(("state", "charged"), [(PAID, CHARGED), (NUMBER, CHARGED)])
 def test_the_provider_is_asked_as_for_a_held_order(state: OrderState, charged: ChargeState) -> None:
     found = prepaid(state, charged)
-    assert next_poll_at_ms(found, NOW_MS, POLICY, NOW_MS) == NOW_MS + 2 * S
+    held = pair(state, HtlcState.IN_FLIGHT)
+    asked = next_question(found, NOW_MS, POLICY, NOW_MS, learned=Learned())
+    usual = next_question(held, NOW_MS, POLICY, NOW_MS, learned=Learned())
+    assert asked.at_ms <= usual.at_ms, "of its code nobody else tells"
+    assert not asked.is_news

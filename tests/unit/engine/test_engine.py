@@ -22,7 +22,6 @@ from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.step import Step
-from holdpay.engine.performers import _urgency
 from holdpay.errors import (
     InvariantViolation,
     KeyTaken,
@@ -34,7 +33,7 @@ from holdpay.errors import (
     ProviderUnavailable,
     StoreError,
 )
-from holdpay.ports import Change, NodeState, Placed, Reply, Urgency
+from holdpay.ports import Change, NodeState, Placed, Reply
 from tests.fakes import (
     ALICE,
     HOP_DOWN,
@@ -49,10 +48,11 @@ from tests.fakes import (
 from tests.unit.engine.world import World
 
 
-def _duties(order_id: str) -> set[Duty]:
-    """The tasks of an order that really run."""
+def _duties(world: World, order_id: str) -> set[Duty]:
+    """The tasks of an order that really run, and whether the scheduler will ask about it."""
     names = {task.get_name() for task in asyncio.all_tasks()}
-    return {duty for duty in Duty if f"{duty.value} {order_id}" in names}
+    asked = {Duty.POLL} if world.engine.asker.is_asked_about(order_id) else set()
+    return asked | {duty for duty in Duty if f"{duty.value} {order_id}" in names}
 
 
 # --- how it usually goes --------------------------------------------------------------------------------------------
@@ -71,7 +71,6 @@ async def test_a_code_is_ordered_paid_delivered_and_settled(world: World) -> Non
         "dispatch_intended",
         "payment_reported",
         "payment_reported",
-        "provider_replied",
         "provider_replied",
         "provider_replied",
         "payment_reported",
@@ -102,7 +101,7 @@ async def test_nothing_is_believed_before_it_is_on_disk(world: World) -> None:
         for change in changes:
             after = change.step.order
             assert world.engine.order(after.id) == world.order(after.id) != after
-            running.append(_duties(after.id))
+            running.append(_duties(world, after.id))
         return commit_all(changes, now_ms)
 
     world.store.commit_all = spying  # type: ignore[method-assign]
@@ -129,10 +128,10 @@ async def test_number_and_code_are_seen_soon_and_with_few_requests(world: World)
 
 async def test_nothing_runs_for_an_order_that_is_closed(world: World) -> None:
     order_id = world.request()
-    await world.until(lambda: _duties(order_id) == {Duty.PAY, Duty.POLL})
+    await world.until(lambda: _duties(world, order_id) == {Duty.PAY, Duty.POLL})
     await world.until_closed(order_id)
     await asyncio.sleep(20)
-    assert _duties(order_id) == set()
+    assert _duties(world, order_id) == set()
     assert world.engine.order(order_id) is None
     polls = len(world.provider.polls)
     await asyncio.sleep(3600)
@@ -471,7 +470,7 @@ async def test_a_send_that_says_nothing_is_tracked_soon_once_the_provider_calls_
     world.lnd.next_sends += [Send(is_silent=True)]
     order_id = world.request()
     await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
-    assert world.now_s < 6
+    assert world.now_s < 13
 
 
 # --- streams --------------------------------------------------------------------------------------------------------
@@ -561,7 +560,7 @@ async def test_a_record_that_was_deleted_leaves_the_order_open_and_watched(world
     order = world.order(order_id)
     assert (order.htlc, order.is_closed) == (HtlcState.IN_FLIGHT, False)
     assert len(world.lnd.tracks) < 3600 / 15 + 10
-    assert _duties(order_id) == {Duty.PAY, Duty.POLL}
+    assert _duties(world, order_id) == {Duty.PAY, Duty.POLL}
     assert len(world.store.updates(0, order_id, 1000)) < 70, "anomalies must not fill the disk"
 
 
@@ -581,14 +580,6 @@ async def test_a_provider_that_is_down_for_an_hour_is_asked_seldom_and_believed_
     assert (order.end, order.code) == (End.FULFILLED, "012345")
 
 
-async def test_the_code_of_an_htlc_that_settled_is_asked_for_before_all_others(world: World) -> None:
-    order_id = await _held(world, Story(number_after_s=None, code_after_s=1000))
-    assert _urgency(world.order(order_id)) is Urgency.HELD_WITHOUT_NUMBER
-    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
-    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
-    assert _urgency(world.order(order_id)) is min(Urgency, key=lambda urgency: urgency.value)
-
-
 async def test_nonsense_of_the_provider_is_noted_a_bounded_number_of_times(world: World) -> None:
     order_id = await _held(world)
     world.provider.status_error = ProviderProtocolError("not JSON", raw="<html>")
@@ -596,7 +587,7 @@ async def test_nonsense_of_the_provider_is_noted_a_bounded_number_of_times(world
     order = world.order(order_id)
     assert order.htlc is HtlcState.IN_FLIGHT
     assert order.anomaly_count == 50
-    assert _duties(order_id) == {Duty.PAY, Duty.POLL}
+    assert _duties(world, order_id) == {Duty.PAY, Duty.POLL}
 
 
 async def test_replies_that_change_nothing_are_not_a_hot_loop(world: World) -> None:
@@ -605,22 +596,6 @@ async def test_replies_that_change_nothing_are_not_a_hot_loop(world: World) -> N
     await asyncio.sleep(1000)
     assert len(world.provider.polls) < 100
     assert len(world.events(order_id)) == rows
-
-
-async def test_the_most_urgent_order_goes_first(world: World) -> None:
-    asked: list[Urgency] = []
-    order_status = world.provider.order_status
-
-    async def spying(provider_order_id: str, urgency: Urgency) -> Reply[Any]:
-        asked.append(urgency)
-        return await order_status(provider_order_id, urgency)
-
-    world.provider.order_status = spying  # type: ignore[method-assign]
-    world.lnd.next_sends += [Send(fails=NO_ROUTE)]
-    world.provider.story = Story(code_after_s=None, over_after_s=60, resolve_lag_s=40)
-    await world.until_closed(world.request())
-    seen = list(dict.fromkeys(asked))
-    assert seen == [Urgency.LICENSE, Urgency.HELD_WITHOUT_NUMBER, Urgency.AWAITING_CODE, Urgency.REFUND]
 
 
 # --- the wish to cancel ---------------------------------------------------------------------------------------------
@@ -636,7 +611,7 @@ async def test_a_wish_to_cancel_is_carried_out_after_two_minutes(world: World) -
 
 async def test_a_code_that_comes_first_wins_over_the_wish(world: World) -> None:
     """The settlement lags, so the order is still open when the cancel would be due."""
-    order_id = await _held(world, Story(number_after_s=5, code_after_s=115, resolve_lag_s=60))
+    order_id = await _held(world, Story(number_after_s=20, code_after_s=115, resolve_lag_s=60))
     await world.engine.cancel(order_id)
     order = await world.until_closed(order_id)
     assert order.end is End.FULFILLED
@@ -670,7 +645,7 @@ async def test_a_cancel_before_the_payment_ends_the_order_at_once(world: World) 
     world.lnd.is_down = False
     await asyncio.sleep(100)
     assert world.lnd.sends == []
-    assert _duties(order_id) == set()
+    assert _duties(world, order_id) == set()
 
 
 async def test_a_cancel_between_two_dispatches_lets_no_further_one_out(world: World) -> None:
@@ -888,7 +863,7 @@ async def test_stopping_watches_no_more_and_touches_nothing(world: World) -> Non
 
 
 async def test_a_task_that_dies_of_a_defect_is_started_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    order_id = await _held(world, Story(number_after_s=5, code_after_s=60))
+    order_id = await _held(world, Story(number_after_s=20, code_after_s=60))
     track, order_status = world.lnd.track, world.provider.order_status
     broken_until_s = world.now_s + 10
 
@@ -906,7 +881,7 @@ async def test_a_task_that_dies_of_a_defect_is_started_again(world: World, monke
     world.provider.order_status = breaks_too  # type: ignore[method-assign, assignment]
     world.lnd.break_streams()
     await asyncio.sleep(9)
-    assert _duties(order_id) == set()
+    assert _duties(world, order_id) == set()
     order = await world.until_closed(order_id, within_s=120)
     assert (order.end, order.code) == (End.FULFILLED, "012345")
 

@@ -21,7 +21,7 @@ from holdpay.core.machine import MAX_ANOMALIES
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.performers import MAX_CANCEL_REPLIES
 from holdpay.errors import ProviderError
-from holdpay.ports import Reply, Urgency
+from holdpay.ports import Reply
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.client import MAX_ORDER_BYTES
 from holdpay.sms4sats.parse import Answer
@@ -47,10 +47,10 @@ class HostileProvider(FakeProvider):
     answered = 0
     only_cancels = False
 
-    async def order_status(self, provider_order_id: str, urgency: Urgency) -> Reply[ProviderStatus]:
+    async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
         if self.only_cancels:
-            return await super().order_status(provider_order_id, urgency)
-        return self._read(parse.order_status) or await super().order_status(provider_order_id, urgency)
+            return await super().order_status(provider_order_id)
+        return self._read(parse.order_status) or await super().order_status(provider_order_id)
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
         return self._read(parse.cancel_accepted) or await super().cancel(provider_order_id)
@@ -74,7 +74,8 @@ class Held:
     @property
     def watched_by(self) -> set[Duty]:
         running = {task.get_name() for task in asyncio.all_tasks() if not task.done()}
-        return {duty for duty in Duty if f"{duty.value} {self.order_id}" in running}
+        asked = {Duty.POLL} if self.world.engine.asker.is_asked_about(self.order_id) else set()
+        return asked | {duty for duty in Duty if f"{duty.value} {self.order_id}" in running}
 
     def journal(self) -> set[tuple[str | None, str | None]]:
         """The raw replies, cut, with the hash of the whole."""

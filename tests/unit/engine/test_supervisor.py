@@ -14,7 +14,7 @@ from holdpay.engine.supervisor import RESTART_AFTER_S, Supervisor
 from holdpay.errors import InvariantViolation, StoreError
 from tests.fakes import FakeClock
 
-BOTH = frozenset({Duty.PAY, Duty.POLL})
+BOTH = frozenset({Duty.PAY, Duty.CANCEL})
 NONE: frozenset[Duty] = frozenset()
 
 
@@ -235,3 +235,23 @@ def test_a_backoff_grows_to_its_last_wait_and_begins_anew_after_a_success() -> N
     assert [backoff.next_s() for _ in range(5)] == [1, 2, 4, 4, 4]
     backoff.reset()
     assert backoff.next_s() == 1
+
+
+async def test_a_question_is_asked_when_the_scheduler_says_so_and_once_at_a_time(
+    jobs: Jobs, supervisor: Supervisor
+) -> None:
+    supervisor.reconcile("a", frozenset({Duty.POLL}))
+    await _settle()
+    assert jobs.running == []
+    assert supervisor.ask("a") is not None
+    assert supervisor.ask("a") is None
+    await _settle()
+    assert jobs.running == [("a", Duty.POLL)]
+    supervisor.reconcile("a", NONE)
+    await _settle()
+    assert jobs.running == []
+
+
+async def test_no_question_is_asked_any_more_once_all_is_stopped(supervisor: Supervisor) -> None:
+    await supervisor.stop()
+    assert supervisor.ask("a") is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from holdpay.core.duties import TOLD_POLL_S
+from holdpay.core.asking import TOLD_POLL_S
 from holdpay.core.events import SendStatus
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.states import End, OrderState
@@ -269,7 +269,6 @@ async def test_the_webhook_of_an_order_that_is_over_is_nobody_s(world: HookedWor
     await world.until_closed(order_id)
     asked = len(world.provider.polls)
     assert not world.engine.hint(secret(world, order_id))
-    world.engine.poll_soon(order_id)
-    assert not world.engine.is_hinted(order_id)
+    world.engine.asker.hint(order_id)
     await asyncio.sleep(5)
     assert len(world.provider.polls) == asked

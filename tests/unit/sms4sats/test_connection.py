@@ -38,8 +38,7 @@ async def test_a_certificate_that_is_refused_gets_the_advice_that_mends_it(
         ca_file=tmp_path / "certificate" if is_trusted else None,
         api_key=None,
         timeout_s=10,
-        requests_per_s=0,
-        burst=1,
+        max_requests_per_s=0,
     )
     client = Sms4Sats(settings, SystemClock(), Random(1))
     try:

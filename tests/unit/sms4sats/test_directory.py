@@ -24,7 +24,7 @@ class Provider:
     def __init__(self, url: str = "https://provider.example") -> None:
         self.rows: Sequence[ListedCountry] | None = LIST
         self.count = 0
-        self.health = ProviderHealth(url=url, answered_at_ms=None, last_error="", request_count=0)
+        self.health = ProviderHealth(url=url, answered_at_ms=None, last_error="", request_count=0, requests_per_s=20)
 
     async def countries(self) -> Sequence[ListedCountry]:
         self.count += 1

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Callable
+from unittest.mock import patch
 
 import pytest
 import pytest_asyncio
 
-from holdpay.ports import Urgency
-from holdpay.sms4sats.rate import RateLimiter
+from holdpay.ports import Lane
+from holdpay.sms4sats.rate import LEAST_PER_S, MIN_BURST, RateLimiter
 from tests.unit.sms4sats.clock import ManualClock, settle
-
-HELD, CODE, REFUND = Urgency.HELD_WITHOUT_NUMBER, Urgency.AWAITING_CODE, Urgency.REFUND
 
 
 class Queue:
@@ -24,13 +22,18 @@ class Queue:
         self.answer.set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def want(self, *names: str, urgency: Urgency = CODE) -> None:
+    async def want(self, *names: str, lane: Lane = Lane.LOOK) -> None:
         for name in names:
-            self.tasks[name] = asyncio.create_task(self._take(name, urgency))
+            self.tasks[name] = asyncio.create_task(self._take(name, lane))
         await settle()
 
-    async def _take(self, name: str, urgency: Urgency) -> None:
-        async with self.limiter.turn(urgency):
+    async def use_burst(self) -> None:
+        """As many at once as may go at once."""
+        await self.want(*(f"burst {number}" for number in range(MIN_BURST)))
+        self.served.clear()
+
+    async def _take(self, name: str, lane: Lane) -> None:
+        with await self.limiter.slot(lane):
             self.served.append(name)
             await self.answer.wait()
 
@@ -41,11 +44,11 @@ def clock() -> ManualClock:
 
 
 @pytest_asyncio.fixture
-async def queue_at(clock: ManualClock) -> AsyncIterator[Callable[[float, int], Queue]]:
+async def queue_at(clock: ManualClock) -> AsyncIterator[Callable[[float], Queue]]:
     queues: list[Queue] = []
 
-    def make(requests_per_s: float, burst: int) -> Queue:
-        queues.append(Queue(RateLimiter(clock, requests_per_s, burst)))
+    def make(requests_per_s: float) -> Queue:
+        queues.append(Queue(RateLimiter(clock, requests_per_s)))
         return queues[-1]
 
     yield make
@@ -55,72 +58,105 @@ async def queue_at(clock: ManualClock) -> AsyncIterator[Callable[[float, int], Q
         await queue.limiter.aclose()
 
 
-QueueAt = Callable[[float, int], Queue]
+QueueAt = Callable[[float], Queue]
 
 
 async def test_a_burst_goes_at_once_and_the_rest_at_the_rate(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(2, 3)
-    await queue.want(*"abcdef")
-    assert queue.served == ["a", "b", "c"]
+    queue = queue_at(2)
+    await queue.want(*"abcdefgh")
+    assert queue.served == list("abcde")
     await clock.advance(0.499)
-    assert queue.served == ["a", "b", "c"]
+    assert queue.served == list("abcde")
     await clock.advance(0.002)
-    assert queue.served == ["a", "b", "c", "d"]
-    await clock.advance(1.0)
     assert queue.served == list("abcdef")
+    await clock.advance(1.0)
+    assert queue.served == list("abcdefgh")
 
 
 async def test_a_burst_is_possible_again_after_a_rest(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(2, 3)
-    await queue.want(*"abc")
+    queue = queue_at(2)
+    await queue.use_burst()
     await clock.advance(60)
-    await queue.want(*"defg")
-    assert queue.served == list("abcdef")
+    await queue.want(*"abcdef")
+    assert queue.served == list("abcde")
 
 
 async def test_over_a_long_time_the_rate_is_kept(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(2, 5)
+    queue = queue_at(2)
     await queue.want(*(str(number) for number in range(200)))
     await clock.advance(50)
     assert len(queue.served) == 5 + 2 * 50
 
 
-async def test_the_most_urgent_goes_first_then_who_came_first(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(1, 1)
-    await queue.want("first")
-    await queue.want("refund 1", "refund 2", urgency=REFUND)
-    await queue.want("code 1", "code 2", urgency=CODE)
-    await queue.want("held", urgency=HELD)
-    await clock.advance(10)
-    assert queue.served == ["first", "held", "code 1", "code 2", "refund 1", "refund 2"]
+async def test_at_a_high_rate_a_second_s_worth_may_go_at_once(queue_at: QueueAt) -> None:
+    queue = queue_at(20)
+    await queue.want(*(str(number) for number in range(50)))
+    assert len(queue.served) == 20
+
+
+async def test_lane_by_lane_then_who_came_first(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(1)
+    await queue.use_burst()
+    await queue.want("person", lane=Lane.PERSON)
+    await queue.want("cancel", lane=Lane.CANCEL)
+    await queue.want("news 1", "news 2", lane=Lane.NEWS)
+    await clock.advance(3.01)
+    assert queue.served == ["news 1", "news 2", "cancel"]
+
+
+async def test_however_urgent_the_others_are_who_waits_longest_has_its_turn(
+    clock: ManualClock, queue_at: QueueAt
+) -> None:
+    queue = queue_at(1)
+    await queue.use_burst()
+    await queue.want("look", lane=Lane.LOOK)
+    for number in range(20):
+        await queue.want(str(number), lane=Lane.NEWS)
+    await clock.advance(4.01)
+    assert "look" in queue.served
 
 
 async def test_who_leaves_the_queue_costs_no_turn(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(1, 1)
-    await queue.want("first", "leaves", "stays")
+    queue = queue_at(1)
+    await queue.use_burst()
+    await queue.want("leaves", "stays")
     queue.tasks["leaves"].cancel()
     await clock.advance(1.001)
-    assert queue.served == ["first", "stays"]
+    assert queue.served == ["stays"]
 
 
-async def test_a_turn_given_to_a_task_canceled_at_that_moment_goes_back(clock: ManualClock) -> None:
-    limiter = RateLimiter(clock, 1, 1)
-    await limiter._wait(CODE, True)
-    late = asyncio.create_task(limiter._wait(CODE, True))
-    next_one = asyncio.create_task(limiter._wait(CODE, True))
+async def test_a_turn_that_is_given_back_is_somebody_else_s(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(1)
+    await queue.use_burst()
+    await clock.advance(1)
+    (await queue.limiter.slot(Lane.LOOK)).give_back()
+    await queue.want("a")
+    assert queue.served == ["a"]
+
+
+def _then(do: Callable[..., bool], also: Callable[[], object]) -> Callable[..., bool]:
+    def both(*args: object, **kwargs: object) -> bool:
+        done = do(*args, **kwargs)
+        also()
+        return done
+
+    return both
+
+
+async def test_a_turn_given_to_a_task_canceled_at_that_moment_goes_back(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(1)
+    await queue.use_burst()
+    late = asyncio.create_task(queue.limiter.slot(Lane.LOOK))
     await settle()
-    turn = heapq.heappop(limiter._waiting)[3]
-    limiter._take(True)
-    turn.set_result(False)
-    late.cancel()
-    await clock.advance(0.999)
-    assert (late.cancelled(), next_one.done()) == (True, False)
-    await clock.advance(0.002)
-    assert next_one.done()
+    with patch.object(queue.limiter, "_grant", _then(queue.limiter._grant, late.cancel)):
+        await clock.advance(1.001)
+    assert late.cancelled()
+    await queue.want("next")
+    assert queue.served == ["next"]
 
 
 async def test_a_rate_of_zero_is_no_limit_but_a_pause_still_holds(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(0, 1)
+    queue = queue_at(0)
     await queue.want(*(str(number) for number in range(100)))
     assert len(queue.served) == 100
     queue.limiter.pause(5)
@@ -134,53 +170,84 @@ async def test_a_rate_of_zero_is_no_limit_but_a_pause_still_holds(clock: ManualC
 async def test_a_pause_holds_up_everybody_and_a_shorter_one_does_not_end_it(
     clock: ManualClock, queue_at: QueueAt
 ) -> None:
-    queue = queue_at(2, 5)
+    queue = queue_at(2)
     queue.limiter.pause(30)
     queue.limiter.pause(1)
-    await queue.want("poll", urgency=HELD)
-    other = asyncio.create_task(queue.limiter._wait(REFUND, False))
+    await queue.want("look")
+    await queue.want("person", lane=Lane.PERSON)
     await clock.advance(29)
-    assert (queue.served, other.done(), queue.limiter.pause_left_s) == ([], False, 1.0)
+    assert (queue.served, queue.limiter.pause_left_s) == ([], 1.0)
     await clock.advance(1.1)
-    assert (queue.served, other.done(), queue.limiter.pause_left_s) == (["poll"], True, 0.0)
+    assert (queue.served, queue.limiter.pause_left_s) == (["person", "look"], 0.0)
 
 
 async def test_a_wall_clock_that_is_set_back_stops_nobody_for_long(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(2, 2)
-    await queue.want("a", "b")
+    queue = queue_at(2)
+    await queue.use_burst()
     queue.limiter.pause(10)
     clock.set_back(3600)
     await queue.want("c")
     await clock.advance(9.9)
-    assert queue.served == ["a", "b"]
+    assert queue.served == []
     await clock.advance(0.2)
-    assert queue.served == ["a", "b", "c"]
+    assert queue.served == ["c"]
 
 
 def test_a_rate_that_makes_no_sense_is_refused(clock: ManualClock) -> None:
-    for requests_per_s, burst in ((-1, 1), (1, 0)):
-        with pytest.raises(ValueError, match="rate"):
-            RateLimiter(clock, requests_per_s, burst)
+    with pytest.raises(ValueError, match="rate"):
+        RateLimiter(clock, -1)
+
+
+async def test_trouble_halves_the_rate_once_in_a_while_and_never_to_nothing(clock: ManualClock) -> None:
+    limiter = RateLimiter(clock, 20)
+    limiter.trouble()
+    limiter.trouble()
+    assert limiter.per_s == 10, "one bad moment"
+    for _ in range(20):
+        await clock.advance(2.1)
+        limiter.trouble()
+    assert limiter.per_s == LEAST_PER_S
+
+
+async def test_the_rate_grows_by_and_by_when_all_is_well_again(clock: ManualClock) -> None:
+    limiter = RateLimiter(clock, 20)
+    limiter.trouble()
+    await clock.advance(0.5)
+    limiter.fine()
+    assert limiter.per_s == 10.5
+    await clock.advance(3600)
+    limiter.fine()
+    assert limiter.per_s == 11.5, "a silence says nothing"
+    for _ in range(20):
+        await clock.advance(1)
+        limiter.fine()
+    assert limiter.per_s == 20
+
+
+async def test_a_rate_below_the_least_is_kept_in_trouble(clock: ManualClock) -> None:
+    limiter = RateLimiter(clock, 0.1)
+    limiter.trouble()
+    assert limiter.per_s == 0.1
 
 
 async def test_after_a_pause_the_most_urgent_goes_alone_and_the_rest_when_it_was_answered(
     clock: ManualClock, queue_at: QueueAt
 ) -> None:
-    queue = queue_at(2, 5)
+    queue = queue_at(2)
     queue.limiter.pause(30)
     queue.answer.clear()
-    await queue.want("refund", urgency=REFUND)
-    await queue.want("code", urgency=CODE)
-    await queue.want("charged", urgency=Urgency.CHARGED)
+    await queue.want("look")
+    await queue.want("person", lane=Lane.PERSON)
+    await queue.want("news", lane=Lane.NEWS)
     await clock.advance(40)
-    assert queue.served == ["charged"]
+    assert queue.served == ["news"]
     queue.answer.set()
     await clock.advance(0.1)
-    assert queue.served == ["charged", "code", "refund"]
+    assert queue.served == ["news", "person", "look"]
 
 
 async def test_a_probe_that_brings_the_next_pause_lets_nobody_else_go(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(2, 5)
+    queue = queue_at(2)
     queue.limiter.pause(30)
     queue.answer.clear()
     await queue.want("a", "b")
@@ -194,7 +261,7 @@ async def test_a_probe_that_brings_the_next_pause_lets_nobody_else_go(clock: Man
 
 
 async def test_a_probe_whose_task_is_canceled_hands_the_probe_on(clock: ManualClock, queue_at: QueueAt) -> None:
-    queue = queue_at(2, 5)
+    queue = queue_at(2)
     queue.limiter.pause(30)
     queue.answer.clear()
     await queue.want("a", "b")

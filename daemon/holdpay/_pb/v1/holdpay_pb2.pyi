@@ -1924,6 +1924,9 @@ class ProviderStatus(_message.Message):
     ANSWERED_AT_MS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
+    DUE_QUESTIONS_FIELD_NUMBER: _builtins.int
+    QUESTION_DELAY_S_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """As configured."""
     answered_at_ms: _builtins.int
@@ -1932,6 +1935,12 @@ class ProviderStatus(_message.Message):
     """Its last failure, with the time. Empty: none since the last answer."""
     requests: _builtins.int
     """Sent by this process."""
+    requests_per_s: _builtins.float
+    """At most so many are sent now, of all kinds together: provider.max_requests_per_s, less after trouble."""
+    due_questions: _builtins.int
+    """Questions about orders that are due and wait for their turn."""
+    question_delay_s: _builtins.float
+    """About how long a question that falls due now waits for its turn."""
     def __init__(
         self,
         *,
@@ -1939,10 +1948,13 @@ class ProviderStatus(_message.Message):
         answered_at_ms: _builtins.int | None = ...,
         last_error: _builtins.str = ...,
         requests: _builtins.int = ...,
+        requests_per_s: _builtins.float = ...,
+        due_questions: _builtins.int = ...,
+        question_delay_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "answered_at_ms", b"answered_at_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "answered_at_ms", b"answered_at_ms", "last_error", b"last_error", "requests", b"requests", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms", "answered_at_ms", b"answered_at_ms", "due_questions", b"due_questions", "last_error", b"last_error", "question_delay_s", b"question_delay_s", "requests", b"requests", "requests_per_s", b"requests_per_s", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answered_at_ms: _TypeAlias = _typing.Literal["answered_at_ms"]  # noqa: Y015
     _WhichOneofArgType__answered_at_ms: _TypeAlias = _typing.Literal["_answered_at_ms", b"_answered_at_ms"]  # noqa: Y015

@@ -44,6 +44,10 @@ class CodeSpec(Spec):
         on_what = " on a real phone" if self.is_real_phone else ""
         return f"an activation code{on_what} for {self.service_name or self.service} in {self.country_name}"
 
+    @property
+    def market(self) -> str:
+        return f"{self.country}/{self.service}"
+
     def placing(self, *, is_prepaid: bool) -> Placing:
         assert self.country is not None
         body: dict[str, str | int | bool] = {"country": self.country, "service": self.service}

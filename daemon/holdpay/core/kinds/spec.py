@@ -70,6 +70,11 @@ class Spec(ABC):
     """The provider can be asked to cancel what is paid."""
 
     @property
+    def market(self) -> str | None:
+        """What has its own habits of how soon a number comes. None: the kind brings no number for one code."""
+        return None
+
+    @property
     def webhook_url(self) -> str | None:
         """Where the provider tells how it goes. None: nowhere, or the kind has no such thing."""
         return None

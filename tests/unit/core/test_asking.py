@@ -1,0 +1,201 @@
+"""When the provider is asked next, and what for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from holdpay.core.asking import CODE, NUMBER, STEP_ENDS_S, Arrivals, Learned, Question, hinted_question, next_question
+from holdpay.core.model import Order
+from holdpay.core.states import FailureClass, HtlcState, OrderState
+from tests.unit.build import NOW_MS, POLICY, S, failure, pair
+
+NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
+REQUESTED, AWAITING, PAID, NUMBER_HERE, DELIVERED, CANCELED, ABANDONED = OrderState
+
+
+def _question(found: Order, *, asked_s: float | None, at_s: float = 0, learned: Learned | None = None) -> Question:
+    asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
+    return next_question(found, asked_at_ms, POLICY, NOW_MS + int(at_s * S), learned=learned or Learned())
+
+
+def _poll_s(found: Order, *, asked_s: float | None, at_s: float = 0) -> float:
+    """When the next poll is due, in seconds after NOW_MS."""
+    return (_question(found, asked_s=asked_s, at_s=at_s).at_ms - NOW_MS) / S
+
+
+@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER_HERE])
+@pytest.mark.parametrize("asked_s", [None, 0, 20, 3000])
+def test_an_order_of_which_the_provider_tells_is_asked_about_seldom(state: OrderState, asked_s: float | None) -> None:
+    found, asked_at_ms = pair(state, IN_FLIGHT), None if asked_s is None else NOW_MS + int(asked_s * S)
+    usual_ms, told_ms = (
+        next_question(found, asked_at_ms, POLICY, NOW_MS + 3000 * S, learned=Learned(), is_told=is_told).at_ms
+        for is_told in (False, True)
+    )
+    assert told_ms == max(usual_ms, (asked_at_ms or NOW_MS) + 30 * S)
+    assert (told_ms > usual_ms) == (asked_s != 3000), "a late order is asked about as seldom as ever"
+
+
+def test_what_only_the_provider_s_answer_can_say_is_not_waited_for_longer_when_it_tells() -> None:
+    """That an order is unpaid, and why its HTLC ended, comes by no hint."""
+    unpaid = pair(AWAITING, FAILED)
+    ended = pair(PAID, SETTLED)
+    for found in (unpaid, ended):
+        asked_at_ms = NOW_MS - 10 * S
+        told, usual = (
+            next_question(found, asked_at_ms, POLICY, NOW_MS + S, learned=Learned(), is_told=is_told).at_ms
+            for is_told in (True, False)
+        )
+        assert told == usual <= NOW_MS + 2 * S
+
+
+@pytest.mark.parametrize(("asked_s", "at_s", "due_s"), [(None, 0, 0), (0, 0, 1), (0, 0.4, 1), (0, 7, 7), (90, 0, 1)])
+def test_a_hint_makes_a_question_at_once_but_a_second_after_the_one_before(
+    asked_s: float | None, at_s: float, due_s: float
+) -> None:
+    asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
+    assert hinted_question(asked_at_ms, NOW_MS + int(at_s * S)) == Question(at_ms=NOW_MS + int(due_s * S), is_news=True)
+
+
+def _polls(found: Order, for_s: float) -> list[float]:
+    """All polls in this time, if no reply changes anything."""
+    polls: list[float] = []
+    at_s = 0.0
+    while at_s < for_s:
+        due_s = _poll_s(found, asked_s=polls[-1] if polls else None, at_s=at_s)
+        at_s = max(at_s, due_s)
+        polls.append(at_s)
+        assert len(polls) < 5_000, "a hot loop"
+    return polls[:-1]
+
+
+def test_a_number_is_asked_for_when_it_is_likely_and_seldom_before_and_long_after() -> None:
+    polls = _polls(pair(PAID, IN_FLIGHT), 1260)
+    assert len([poll for poll in polls if poll < 12]) == 1
+    assert 6 <= len([poll for poll in polls if 12 <= poll < 25]) <= 8
+    gaps = [later - sooner for sooner, later in pairwise(polls)]
+    assert min(gaps) >= 1
+    assert max(gaps) < 15.001
+    assert len(polls) < 160
+
+
+def test_a_number_that_comes_when_it_should_is_seen_after_a_second_on_the_average() -> None:
+    polls = _polls(pair(PAID, IN_FLIGHT), 60)
+    lags = [next(poll for poll in polls if poll >= came) - came for came in (12 + 0.13 * step for step in range(100))]
+    assert sum(lags) / len(lags) < 1.2
+
+
+def test_that_it_is_paid_for_brings_a_number_no_nearer() -> None:
+    told = pair(PAID, IN_FLIGHT, state_since_ms=NOW_MS + 10 * S)
+    assert _poll_s(told, asked_s=10, at_s=10) == _poll_s(pair(AWAITING, IN_FLIGHT), asked_s=10, at_s=10)
+
+
+def test_the_wait_for_the_code_begins_with_the_number() -> None:
+    found = pair(NUMBER_HERE, IN_FLIGHT, state_since_ms=NOW_MS + 100 * S)
+    assert _poll_s(found, asked_s=100, at_s=100) == pytest.approx(110, abs=1)
+
+
+def test_a_market_s_own_habit_is_learned_and_forgotten_again() -> None:
+    found = pair(PAID, IN_FLIGHT)
+    assert found.spec.market is not None
+    learned = Learned()
+    for _ in range(100):
+        learned.number_came(found.spec.market, 50.0)
+    assert _question(found, asked_s=0, learned=learned).at_ms > NOW_MS + 14 * S, "nothing before"
+    polled, gaps = 0.0, []
+    while polled < 60:
+        due_s = (_question(found, asked_s=polled, at_s=polled, learned=learned).at_ms - NOW_MS) / S
+        gaps.append((polled, due_s - polled))
+        polled = due_s
+    assert max(gap for at_s, gap in gaps if at_s > 42) < 5
+    assert learned.numbers("another/market") is NUMBER
+    for _ in range(300):
+        learned.number_came(found.spec.market, 5.0)
+    assert _question(found, asked_s=0, learned=learned).at_ms < NOW_MS + 7 * S
+
+
+@pytest.mark.parametrize("arrivals", [NUMBER, CODE])
+@pytest.mark.parametrize("waited_s", [0.0, 3.9, 4.0, 11.99, 24.0, 100.0, 1799.0, 1800.0, 5000.0])
+def test_between_two_questions_news_waits_for_their_cost_on_the_average(arrivals: Arrivals, waited_s: float) -> None:
+    """Against the integral, summed in small steps."""
+    cost_s = 0.2
+    wait_s = arrivals.wait_s(waited_s, cost_s)
+    if waited_s >= 1800:
+        assert wait_s == pytest.approx((2 * cost_s * waited_s) ** 0.5)
+        return
+    left = _left(arrivals, waited_s)
+    steps = 2000
+    waiting_s = sum(
+        (1 - _left(arrivals, waited_s + wait_s * (step + 0.5) / steps) / left) * wait_s / steps for step in range(steps)
+    )
+    assert waiting_s == pytest.approx(cost_s, rel=0.01)
+
+
+def _left(arrivals: Arrivals, waited_s: float) -> float:
+    """How many have not come yet after so long."""
+    left, began_s = sum(arrivals.counts), 0.0
+    for count, end_s in zip(arrivals.counts, STEP_ENDS_S, strict=True):
+        left -= count * min(max((waited_s - began_s) / (end_s - began_s), 0), 1)
+        began_s = end_s
+    return left
+
+
+@pytest.mark.parametrize("htlc", [SETTLED, FAILED])
+@pytest.mark.parametrize("state", [AWAITING, PAID, NUMBER_HERE])
+def test_when_the_htlc_ends_the_provider_is_asked_at_once(state: OrderState, htlc: HtlcState) -> None:
+    found = pair(state, htlc, htlc_since_ms=NOW_MS + 100 * S)
+    assert _poll_s(found, asked_s=90, at_s=101) == 101
+    assert _poll_s(found, asked_s=None, at_s=101) == 101
+    assert _poll_s(found, asked_s=90, at_s=100) == 100.001, "not in the same millisecond: it would not count as later"
+    assert _poll_s(found, asked_s=100, at_s=100) == 100.5, "and never twice in the same instant"
+
+
+@pytest.mark.parametrize(
+    ("state", "htlc"),
+    [
+        (state, htlc)
+        for state in (AWAITING, PAID, NUMBER_HERE, CANCELED)
+        for htlc in HtlcState
+        if (state, htlc) not in {(AWAITING, NONE), (CANCELED, NONE), (CANCELED, FAILED)}
+    ],
+)
+@pytest.mark.parametrize("set_back_s", [0, 3600])
+def test_no_state_is_a_hot_loop_when_replies_change_nothing(
+    state: OrderState, htlc: HtlcState, set_back_s: int
+) -> None:
+    """Also when the order's times lie ahead, because the wall clock was set back before a restart."""
+    ahead_ms = NOW_MS + set_back_s * S
+    polls = _polls(pair(state, htlc, state_since_ms=ahead_ms, htlc_since_ms=ahead_ms), 300)
+    assert 15 <= len(polls) <= 160
+
+
+def test_a_failure_seen_live_is_confirmed_by_one_poll_and_then_watched() -> None:
+    found = pair(AWAITING, FAILED)
+    assert _poll_s(found, asked_s=None, at_s=1) == 1
+    sure = pair(AWAITING, FAILED, unpaid_since_ms=NOW_MS + 1 * S)
+    assert _poll_s(sure, asked_s=1, at_s=1) == 16
+
+
+def test_a_failure_read_later_is_confirmed_by_a_second_poll_ten_seconds_later() -> None:
+    once = pair(AWAITING, FAILED, failure=failure(FailureClass.READ_LATER), unpaid_since_ms=NOW_MS + 1 * S)
+    assert _poll_s(once, asked_s=0.9, at_s=1) == 11
+    twice = pair(
+        AWAITING,
+        FAILED,
+        failure=failure(FailureClass.READ_LATER),
+        unpaid_since_ms=NOW_MS + 1 * S,
+        unpaid_again_at_ms=NOW_MS + 11 * S,
+    )
+    assert _poll_s(twice, asked_s=11, at_s=11) == 26
+
+
+def test_a_canceled_order_is_asked_about_slowly_until_its_money_is_back() -> None:
+    assert _poll_s(pair(CANCELED, IN_FLIGHT), asked_s=30, at_s=30) == 45
+
+
+def test_a_poll_rate_that_was_lifted_is_kept() -> None:
+    quick = replace(POLICY, poll_min_s=0.01, poll_max_s=0.05)
+    found = pair(AWAITING, FAILED, htlc_since_ms=NOW_MS)
+    assert next_question(found, NOW_MS, quick, NOW_MS, learned=Learned()).at_ms == NOW_MS + 10
