@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
 from holdpay.errors import ProviderError, ProviderProtocolError, ProviderRefused, ProviderUnavailable
-from holdpay.ports import ListedCountry, Placed, RentalOffer, Reply, ServiceInfo
+from holdpay.ports import Lane, ListedCountry, Placed, RentalOffer, Reply, ServiceInfo
 from holdpay.sandbox import bolt11
 from holdpay.sandbox.payee import Answer, IncomingHtlc, Payee, Refused, Settled
 from holdpay.sandbox.sms4sats import SimulatedSms4Sats
@@ -235,19 +236,35 @@ async def test_many_who_ask_for_a_price_ask_once_in_ten_seconds(market: Market) 
     assert (await market.client.prices(187, "dr")).exact_sat == 4000
 
 
-async def test_polls_keep_the_rate_and_others_do_not_wait_for_them(market: Market) -> None:
+async def look(client: Sms4Sats, provider_order_id: str) -> Reply[ProviderStatus]:
+    """As the scheduler asks."""
+    with await client.slot(Lane.LOOK):
+        return await client.order_status(provider_order_id)
+
+
+async def test_all_requests_share_one_budget_in_which_what_only_looks_goes_last(market: Market) -> None:
     clock = ManualClock()
     placed = await market.order()
     async with connected(market.server.url, clock) as client:
-        polls = [asyncio.create_task(client.order_status(placed.provider_order_id)) for _ in range(10)]
+        polls = [asyncio.create_task(look(client, placed.provider_order_id)) for _ in range(10)]
         await asyncio.wait(polls[:5])
-        await client.prices()
-        await client.services(187)
-        await client.place(USA_OPENAI)
-        with pytest.raises(ProviderRefused):
-            await client.cancel(placed.provider_order_id)
-        assert market.server.requests["/orderstatus"] == 5
+        count = market.server.requests.total()
+        others = [
+            asyncio.create_task(ask())
+            for ask in (
+                client.prices,
+                lambda: client.services(187),
+                lambda: client.place(USA_OPENAI),
+                lambda: client.cancel(placed.provider_order_id),
+            )
+        ]
+        await settle()
+        assert market.server.requests.total() == count
         await clock.advance(2.6)
+        await asyncio.wait(others)
+        assert isinstance(others[3].exception(), ProviderRefused)
+        assert market.server.requests["/orderstatus"] == 6, "one by its age"
+        await clock.advance(2.1)
         await asyncio.wait(polls)
         assert market.server.requests["/orderstatus"] == 10
 
@@ -264,7 +281,7 @@ async def test_a_429_makes_everybody_wait_as_long_as_it_asks(market: Market) -> 
         waiting = [
             asyncio.create_task(ask())
             for ask in (
-                lambda: client.order_status(placed.provider_order_id),
+                lambda: look(client, placed.provider_order_id),
                 lambda: client.cancel(placed.provider_order_id),
                 lambda: client.place(USA_OPENAI),
                 lambda: client.services(187),
@@ -565,7 +582,7 @@ async def test_a_503_with_retry_after_is_honoured() -> None:
         with pytest.raises(ProviderUnavailable) as caught:
             await client.order_status(ORDER_ID)
         assert caught.value.retry_after_s == pytest.approx(60, abs=1)
-        poll = asyncio.create_task(client.order_status(ORDER_ID))
+        poll = asyncio.create_task(look(client, ORDER_ID))
         await clock.advance(58)
         assert len(server.heads) == 1
         poll.cancel()

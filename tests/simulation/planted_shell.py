@@ -349,18 +349,6 @@ def a_question_that_was_answered_is_the_last_one() -> AbstractContextManager[Any
     return patch.object(Asker, "_ended", forgetful)
 
 
-@bug()
-def an_order_is_planned_as_it_was_when_it_was_first_seen() -> AbstractContextManager[Any]:
-    """That its HTLC settled, say, makes no question."""
-
-    def stubborn(self: Asker, order: Order) -> None:
-        if order.id not in self._entries:
-            want(self, order)
-
-    want = Asker.want
-    return patch.object(Asker, "want", stubborn)
-
-
 @bug("wrong_node")
 def a_node_that_cannot_be_asked_is_asked_again_at_once() -> AbstractContextManager[Any]:
     """It will be back any moment."""
