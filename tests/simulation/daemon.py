@@ -14,7 +14,9 @@ from holdpay.core import events as ev
 from holdpay.core import machine
 from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.deadlines import next_deadline_ms
 from holdpay.core.duties import Dispatch, Duty, Track
+from holdpay.core.explain import alarms
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
@@ -23,7 +25,7 @@ from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.states import OrderState
 from holdpay.engine.performers import BALANCE_LATE_S
-from tests.simulation.auditor import Auditor
+from tests.simulation.auditor import Auditor, Violation
 from tests.simulation.faults import Faults
 from tests.simulation.heap import Heap
 from tests.simulation.parties import LATE_SEND_MS, SimLnd
@@ -54,6 +56,15 @@ class Row:
     after: Order
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was seen of an order the last time that time was let pass for it."""
+
+    order: Order
+    next_ms: int | None
+    alarms: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Memory:
     """What a crash takes away."""
@@ -62,6 +73,7 @@ class Memory:
     waiting: dict[Key, Callable[[], None]] = field(default_factory=dict)
     asked_at_ms: dict[str, int] = field(default_factory=dict)
     failures: dict[Key, int] = field(default_factory=dict)
+    looked_at: dict[str, Looked] = field(default_factory=dict)
     is_charging: bool = False
     """A balance before and after is to tell of one charge only."""
 
@@ -140,11 +152,23 @@ class SimDaemon:
         for order_id, order in list(self.orders.items()):
             if not order.is_closed:
                 is_any_open = True
-                self.apply(order_id, ev.TimePassed())
+                self._look(order)
                 self._reconcile(order_id)
         age_ms = self.heap.now_ms - min((o.created_at_ms for o in self.orders.values()), default=self.heap.now_ms)
         if is_any_open or not self.orders:
             self.later(next(wait_ms for until_ms, wait_ms in TICKS_MS if age_ms < until_ms), self._tick)
+
+    def _look(self, order: Order) -> None:
+        """As the engine does, which looks at an order only when it has changed or its deadline has come."""
+        now_ms, memory = self.heap.now_ms, self.memory
+        found = alarms(order, self.policy, now_ms)
+        known = memory.looked_at.get(order.id)
+        if known is not None and known.order is order and (known.next_ms is None or now_ms < known.next_ms):
+            is_changed = machine.decide(order, ev.TimePassed(), self.policy, now_ms).is_change
+            if is_changed or found != known.alarms:
+                raise Violation(f"order {order.id} has a deadline that nobody looks at: {found} after {known.alarms}")
+        memory.looked_at[order.id] = Looked(order, next_deadline_ms(order, self.policy, now_ms), found)
+        self.apply(order.id, ev.TimePassed())
 
     # --- one step -----------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import ChainMap, Counter
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from random import Random
 from typing import Any
 
 import structlog
 
+from holdpay.core.deadlines import next_deadline_ms
 from holdpay.core.duties import Duty, duties
 from holdpay.core.events import (
     CancelRequested,
@@ -29,16 +31,20 @@ from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
+from holdpay.engine.agenda import Agenda
 from holdpay.engine.asking import Asker
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
+from holdpay.engine.tally import Tally
 from holdpay.engine.turn import MOST_AT_ONCE, Making, Posted, Turn
 from holdpay.errors import InvariantViolation, StoreError
 from holdpay.ports import Change, Clock, LightningNode, Limits, NodeState, NodeStatus, OrderStore, Provider
 
 PASS_INTERVAL_S = 1.0
 """Deadlines are seen within this time; a completed pass feeds the watchdog."""
+LOOKS_AT_ONCE = 100
+"""Orders of one pass in one turn of the event loop, which they hold up for some milliseconds."""
 
 ASK_FIRST_S = 3600
 """A deadline that passed while no daemon ran counts once the provider has answered, or has not for so long: it may
@@ -83,14 +89,18 @@ class Engine:
         self._turn = Turn(self._step)
         self._changes: dict[str, asyncio.Event] = {}
         self._watchers: Counter[str] = Counter()
-        self._alarms: set[str] = set()
+        self.tally = Tally()
+        self._agenda = Agenda()
+        self._passed_at_ms = 0
+        self._alarms: dict[str, tuple[str, ...]] = {}
+        """Of the orders that have any, as of their latest look."""
         self._unreadable: list[str] = []
         self._doubt: tuple[int, int] | None = None
         self._ask_first_until_ms: dict[str, int] = {}
         self.one_charge_at_a_time = asyncio.Lock()
         """So that a balance before and after tells of one charge only."""
         self._performers = Performers(self)
-        self._supervisor = Supervisor(self._performers, clock, self.quarantine)
+        self._supervisor = Supervisor(self._performers, clock, self.quarantine, self._agenda.plan)
         self.asker = Asker(
             self,
             begin=self._supervisor.ask,
@@ -108,6 +118,8 @@ class Engine:
             self._unreadable = self.store.quarantine_unreadable(self.clock.now_ms())
         for order_id in self._unreadable:
             log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
+        for text in self.alarms_of_unreadable():
+            log.warning("alarm", text=text)
         orders = self.store.open_orders()
         for order in orders:
             self._opened(order)
@@ -128,7 +140,7 @@ class Engine:
         self.asker.start()
         try:
             while True:
-                self._pass()
+                await self._pass()
                 self.on_pass()
                 await self._supervisor.failure(PASS_INTERVAL_S)
         finally:
@@ -138,19 +150,44 @@ class Engine:
             await self._turn.emptied()
             await self._performers.close()
 
-    def _pass(self) -> None:
+    async def _pass(self) -> None:
         now_ms = self.clock.now_ms()
-        raised: set[str] = set()
-        for order_id, order in list(self._open.items()):
-            may_end = self._ask_first_until_ms.get(order_id, now_ms) <= now_ms
-            if may_end and self._decided(order, TimePassed(), now_ms)[1].is_change:
-                self._turn.post(Posted(order_id=order_id, event=TimePassed()))
-            self._reconcile(order_id)
-            raised.update(alarms(order, self.policy, now_ms))
-        raised.update(self.alarms_of_unreadable())
-        for text in sorted(raised - self._alarms):
-            log.warning("alarm", text=text)
-        self._alarms = raised
+        if now_ms < self._passed_at_ms:
+            # The wall clock was set back: what was planned for a time says nothing any more.
+            for order_id in self._open:
+                self._agenda.plan(order_id, now_ms)
+        self._passed_at_ms = now_ms
+        due = self._agenda.due(now_ms)
+        for first in range(0, len(due), LOOKS_AT_ONCE):
+            for order_id in due[first : first + LOOKS_AT_ONCE]:
+                order = self._open.get(order_id)
+                if order is not None:
+                    self._look(order, now_ms)
+            await asyncio.sleep(0)
+
+    def _look(self, order: Order, now_ms: int) -> None:
+        """What time makes of it, whether its tasks run, and its alarms; then not again before its next deadline, if
+        nothing happens to it."""
+        self._reconcile(order.id)
+        ask_first_until_ms = self._ask_first_until_ms.get(order.id, now_ms)
+        if ask_first_until_ms > now_ms:
+            self._agenda.plan(order.id, ask_first_until_ms)
+        elif self._decided(order, TimePassed(), now_ms)[1].is_change:
+            self._turn.post(Posted(order_id=order.id, event=TimePassed()))
+        found = alarms(order, self.policy, now_ms)
+        for text in found:
+            if text not in self._alarms.get(order.id, ()):
+                log.warning("alarm", text=text)
+        self._keep_alarms(order.id, found)
+        next_ms = next_deadline_ms(order, self.policy, now_ms)
+        if next_ms is not None:
+            self._agenda.plan(order.id, next_ms)
+
+    def _keep_alarms(self, order_id: str, found: tuple[str, ...]) -> None:
+        if found:
+            self._alarms[order_id] = found
+        else:
+            self._alarms.pop(order_id, None)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -230,10 +267,13 @@ class Engine:
 
     def _act(self, batch: Sequence[Posted], made: Sequence[Change], now_ms: int) -> None:
         """Everything is on disk."""
-        self._open.update(self._ahead)
+        for order_id, order in self._ahead.items():
+            self.tally.changed(self._open[order_id], None if order.is_closed else order)
+            self._open[order_id] = order
+            self._agenda.plan(order_id, now_ms)
         for posted in batch:
-            if isinstance(posted.event, ProviderReplied):
-                self._ask_first_until_ms.pop(posted.order_id, None)
+            if isinstance(posted.event, ProviderReplied) and self._ask_first_until_ms.pop(posted.order_id, 0):
+                self._agenda.plan(posted.order_id, now_ms)
         for change in made:
             if isinstance(change.event, InvoiceDecoded):
                 self._doubt_clock(change.event, now_ms)
@@ -279,6 +319,8 @@ class Engine:
 
     def _opened(self, order: Order) -> None:
         self._open[order.id] = order
+        self.tally.changed(None, order)
+        self._agenda.plan(order.id, self.clock.now_ms())
         if self.webhooks is not None:
             self.webhooks.opened(order)
 
@@ -295,6 +337,8 @@ class Engine:
             self.asker.forget(order_id)
         if order.is_closed:
             del self._open[order_id]
+            self._agenda.forget(order_id)
+            self._alarms.pop(order_id, None)
             self._changes.pop(order_id, None)
             self._ask_first_until_ms.pop(order_id, None)
             if self.webhooks is not None:
@@ -311,9 +355,17 @@ class Engine:
         """An open order; None once it is closed."""
         return self._open.get(order_id)
 
-    def open_orders(self) -> list[Order]:
-        """All that can be read, oldest first, as they are on disk."""
-        return list(self._open.values())
+    def orders_out(self, most: int) -> list[Order]:
+        """The oldest of those whose money is, or may be, out; ``tally`` says how many there are."""
+        out = (order for order in self._open.values() if order.is_money_out)
+        return list(islice(out, min(most, self.tally.out)))
+
+    def alarms(self) -> list[str]:
+        """What an operator should look at now, of the oldest order first. A new one is seen with the next pass."""
+        found = sorted((self._open[order_id] for order_id in self._alarms), key=lambda o: (o.created_at_ms, o.id))
+        now_ms = self.clock.now_ms()
+        of_orders = (text for order in found for text in alarms(order, self.policy, now_ms))
+        return [*self.alarms_of_unreadable(), *of_orders]
 
     def held_up_by(self, order_id: str) -> str:
         """What the latest look at lnd's channels found in the way of an order's end; empty: nothing."""
@@ -423,12 +475,11 @@ class Engine:
     def _foreign_payer(self, identity: NodeIdentity | None) -> NodeIdentity | None:
         if identity is None:
             return None
-        payers = (
-            NodeIdentity(order.payment.node_pubkey, order.payment.node_network)
-            for order in ChainMap(self._ahead, self._open).values()
-            if order.payment is not None and order.is_money_out
-        )
-        return next((payer for payer in payers if payer != identity), None)
+        # Also what this step has made of another order, for an intent that is looked at in it.
+        ahead = Tally()
+        for order in self._ahead.values():
+            ahead.changed(None, order)
+        return self.tally.payer_besides(identity) or ahead.payer_besides(identity)
 
 
 def _contradiction(order_id: str, error: Exception) -> OrderQuarantined:

@@ -30,10 +30,19 @@ class PerformerTable(Protocol):
 class Supervisor:
     """Keeps exactly the wanted duties of each order running."""
 
-    def __init__(self, performers: PerformerTable, clock: Clock, put_aside: Callable[[str, Exception], object]) -> None:
-        """``put_aside``: called with an order's id if one of its duties contradicted our own laws."""
+    def __init__(
+        self,
+        performers: PerformerTable,
+        clock: Clock,
+        put_aside: Callable[[str, Exception], object],
+        look_again: Callable[[str, int], object],
+    ) -> None:
+        """``put_aside``: called with an order's id if one of its duties contradicted our own laws. ``look_again``: with
+        the id of one whose task has ended by itself, and from when on ``reconcile`` starts it again if it is wanted.
+        """
         self._performers = performers
         self._put_aside = put_aside
+        self._look_again = look_again
         self._clock = clock
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._stopped: set[asyncio.Task[None]] = set()
@@ -87,7 +96,8 @@ class Supervisor:
 
     def _ended(self, key: Key, task: asyncio.Task[None]) -> None:
         self._stopped.discard(task)
-        if self._tasks.get(key) is task:
+        is_wanted = self._tasks.get(key) is task
+        if is_wanted:
             self._forget(key)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, StoreError):
@@ -98,6 +108,9 @@ class Supervisor:
         if isinstance(error, InvariantViolation) and self._fatal_error is None:
             # A failed write has told ``fail`` itself.
             self._put_aside(key[0], error)
+        if is_wanted and key[1] is not Duty.POLL:
+            # When the next question is due the scheduler knows.
+            self._look_again(key[0], self._not_before_ms.get(key, self._clock.now_ms()))
 
     def fail(self, error: BaseException) -> None:
         """The process must end: ``failure`` raises this error, or the first one given. Nothing is started any more."""

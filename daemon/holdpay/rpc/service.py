@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
-from holdpay.core.explain import Explanation, alarms, explain
+from holdpay.core.explain import Explanation, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.machine import may_be_canceled
 from holdpay.core.model import Order
@@ -225,9 +225,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         now_ms = self._engine.clock.now_ms()
         health = self._engine.provider.health
-        open_orders, node = self._engine.open_orders(), self._engine.node_status()
-        totals = self._engine.store.totals(now_ms)
-        out = [order for order in open_orders if order.is_money_out]
+        node, totals = self._engine.node_status(), self._engine.store.totals(now_ms)
+        out = self._engine.orders_out(MAX_OUT)
         reason = self._desk.reason_against_orders()
         return pb.GetStatusResponse(
             version=__version__,
@@ -242,25 +241,21 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 due_questions=self._engine.asker.due_count(),
                 question_delay_s=self._engine.asker.delay_s(health.requests_per_s),
             ),
-            money=self._money(open_orders, totals),
+            money=self._money(totals),
             ready=not reason,
             not_ready_reason=reason,
             open_orders=totals.open_orders,
             alarms=[
-                *self._engine.alarms_of_unreadable(),
+                *self._engine.alarms(),
                 *self._account.alarms(),
-                *(text for order in open_orders for text in alarms(order, self._engine.policy, now_ms)),
             ],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
-            out=[
-                convert.money_out_to_pb(order, self._engine.policy, now_ms, node.block_height)
-                for order in out[:MAX_OUT]
-            ],
-            more_out=max(0, len(out) - MAX_OUT),
+            out=[convert.money_out_to_pb(order, self._engine.policy, now_ms, node.block_height) for order in out],
+            more_out=self._engine.tally.out - len(out),
         )
 
-    def _money(self, open_orders: list[Order], totals: MoneyTotals) -> pb.Money:
+    def _money(self, totals: MoneyTotals) -> pb.Money:
         limits = self._engine.limits
         return pb.Money(
             pending_msat=totals.pending_msat,
@@ -268,7 +263,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             spent_day_msat=totals.spent_day_msat,
             max_spend_per_day_sat=limits.max_spend_per_day_sat,
             max_open_orders=limits.max_open_orders,
-            locked_msat=sum(order.locked_msat for order in open_orders),
+            locked_msat=self._engine.tally.locked_msat,
             settled_orders=totals.settled_orders,
         )
 

@@ -25,10 +25,14 @@ class Jobs:
         self.running: list[tuple[str, Duty]] = []
         self.started: list[tuple[str, Duty]] = []
         self.aside: list[tuple[str, Exception]] = []
+        self.again: list[tuple[str, int]] = []
         self.do: Callable[[], Awaitable[None]] = self.wait_for_ever
 
     def put_aside(self, order_id: str, error: Exception) -> None:
         self.aside.append((order_id, error))
+
+    def look_again(self, order_id: str, at_ms: int) -> None:
+        self.again.append((order_id, at_ms))
 
     async def wait_for_ever(self) -> None:
         await asyncio.Event().wait()
@@ -58,7 +62,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def supervisor(jobs: Jobs, clock: FakeClock) -> Supervisor:
-    return Supervisor(jobs, clock, jobs.put_aside)
+    return Supervisor(jobs, clock, jobs.put_aside, jobs.look_again)
 
 
 async def _settle() -> None:
@@ -123,6 +127,28 @@ async def test_a_task_that_died_is_started_again_after_a_while(
         supervisor.reconcile("a", frozenset({Duty.PAY}))
         await asyncio.sleep(1)
     assert len(jobs.started) == 2
+
+
+async def test_of_a_task_that_ended_by_itself_it_is_told_when_it_may_begin_again(
+    jobs: Jobs, supervisor: Supervisor, clock: FakeClock
+) -> None:
+    async def die() -> None:
+        raise ZeroDivisionError
+
+    for do, after_s in ((lambda: asyncio.sleep(0), 0), (die, RESTART_AFTER_S)):
+        jobs.do, jobs.again = do, []
+        supervisor.reconcile("a", frozenset({Duty.PAY}))
+        await _settle()
+        ((order_id, at_ms),) = jobs.again
+        assert (order_id, (at_ms - clock.now_ms()) // -1000 * -1) == ("a", after_s)
+
+
+async def test_of_a_task_that_was_stopped_nothing_is_told(jobs: Jobs, supervisor: Supervisor) -> None:
+    supervisor.reconcile("a", frozenset({Duty.PAY}))
+    await _settle()
+    supervisor.reconcile("a", NONE)
+    await _settle()
+    assert (jobs.running, jobs.again) == ([], [])
 
 
 async def test_a_wall_clock_that_is_set_back_does_not_keep_a_dead_task_dead(
@@ -207,7 +233,7 @@ async def test_nothing_is_started_after_a_fatal_error_or_after_stopping(jobs: Jo
     supervisor.reconcile("a", BOTH)
     await _settle()
     assert jobs.started == []
-    stopped = Supervisor(jobs, FakeClock(), jobs.put_aside)
+    stopped = Supervisor(jobs, FakeClock(), jobs.put_aside, jobs.look_again)
     await stopped.stop()
     stopped.reconcile("a", BOTH)
     await _settle()

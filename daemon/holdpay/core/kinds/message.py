@@ -84,9 +84,9 @@ class MessageSpec(Spec):
             return OrderSignal.OVER
         return signal_of(status)
 
-    def is_followed(self, order: Order, policy: Policy, now_ms: int) -> bool:
+    def followed_until_ms(self, order: Order) -> int | None:
         said = texts(order.items, ItemKind.SENDING)
-        return not (said and said[-1] in _LAST_WORDS) and now_ms < order.state_since_ms + FOLLOW_S * 1000
+        return None if said and said[-1] in _LAST_WORDS else order.state_since_ms + FOLLOW_S * 1000
 
     def follow_poll_s(self, order: Order, policy: Policy, now_ms: int) -> float:
         return min(max((now_ms - order.state_since_ms) / 1000 * _POLL_AFTER, _POLL_MIN_S), _POLL_MAX_S)

@@ -102,9 +102,9 @@ class RentalSpec(Spec):
         began_ms = next((item.seen_at_ms for item in order.items if item.kind in _FIRST), None)
         return None if began_ms is None else began_ms + (self.weeks or UNKNOWN_WEEKS) * WEEK_S * 1000
 
-    def is_followed(self, order: Order, policy: Policy, now_ms: int) -> bool:
+    def followed_until_ms(self, order: Order) -> int | None:
         ends_at_ms = self.ends_at_ms(order)
-        return ends_at_ms is not None and now_ms < ends_at_ms + LONGER_S * 1000
+        return None if ends_at_ms is None else ends_at_ms + LONGER_S * 1000
 
     def follow_poll_s(self, order: Order, policy: Policy, now_ms: int) -> float:
         latest_ms = max((item.seen_at_ms for item in order.items), default=0)

@@ -122,7 +122,12 @@ class Spec(ABC):
 
     def is_followed(self, order: Order, policy: Policy, now_ms: int) -> bool:
         """Whether more may come still: the order stays open then, and the provider is asked."""
-        return False
+        until_ms = self.followed_until_ms(order)
+        return until_ms is not None and now_ms < until_ms
+
+    def followed_until_ms(self, order: Order) -> int | None:
+        """Until when more may come, after the delivery. None: nothing more comes."""
+        return None
 
     def follow_poll_s(self, order: Order, policy: Policy, now_ms: int) -> float:
         """How long after the latest request the provider is asked again meanwhile."""
