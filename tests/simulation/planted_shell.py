@@ -28,7 +28,7 @@ from holdpay.engine.turn import Making, Posted
 from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
 from holdpay.ports import Change, Slot
 from holdpay.store import store as store_module
-from holdpay.store.changes import change, columns_of
+from holdpay.store.changes import change
 from holdpay.store.database import transaction
 from holdpay.store.rows import to_row
 from holdpay.store.store import SqliteStore
@@ -201,7 +201,7 @@ def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
         with transaction(self._conn):
             for made in changes:
                 before, after = made.before, made.step.order
-                self._update(self._row(before.id), before, after, change(columns_of(before), columns_of(after)))
+                self._update(self._row(before.id), before, after, change(before, after))
         return commit_all(self, changes, now_ms)
 
     return patch.object(SqliteStore, "commit_all", twice)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from holdpay.core.charge import Charge
 from holdpay.core.items import Item
 from holdpay.core.model import Order, Payment, Request
-from holdpay.store.rows import Row, defaults, from_row, to_row
+from holdpay.store.rows import Row, changed, defaults, from_row, to_row
 
 T = TypeVar("T")
 
@@ -34,22 +34,35 @@ def columns_of(order: Order) -> Row:
     }
 
 
-def change(before: Row, after: Row) -> Row:
-    """The columns that differ. A payment or a charge that is there once stays."""
-    return {column: value for column, value in after.items() if before.get(column) != value}
+def change(before: Order, after: Order) -> Row:
+    """The columns that differ; of a payment or a charge that is new, those that are not NULL. One that is there once
+    stays."""
+    return {
+        **changed(before, after, without=ELSEWHERE),
+        **_changed_in(_PAYMENT, before.payment, after.payment),
+        **_changed_in(_CHARGE, before.charge, after.charge),
+    }
 
 
-def own(changed: Row) -> Row:
+def _changed_in(prefix: str, before: Payment | Charge | None, after: Payment | Charge | None) -> Row:
+    if after is None or before is after:
+        return {}
+    if before is None:
+        return {column: value for column, value in _nested(prefix, after).items() if value is not None}
+    return {prefix + column: value for column, value in changed(before, after, without=OF_THE_ORDER).items()}
+
+
+def own(columns: Row) -> Row:
     """The order's own columns."""
-    return {column: value for column, value in changed.items() if "." not in column}
+    return {column: value for column, value in columns.items() if "." not in column}
 
 
-def of_payment(changed: Row) -> Row:
-    return _under(_PAYMENT, changed)
+def of_payment(columns: Row) -> Row:
+    return _under(_PAYMENT, columns)
 
 
-def of_charge(changed: Row) -> Row:
-    return _under(_CHARGE, changed)
+def of_charge(columns: Row) -> Row:
+    return _under(_CHARGE, columns)
 
 
 def order_of(columns: Row, request: Request, items: tuple[Item, ...]) -> Order:

@@ -39,15 +39,39 @@ def to_row(obj: Any, *, without: frozenset[str] = frozenset(), prefix: str = "")
             continue
         value = getattr(obj, name)
         if is_nested:
-            nested = dict.fromkeys(column_names(kind, prefix=f"{name}_")) if value is None else None
-            row.update(nested if nested is not None else to_row(value, prefix=f"{name}_"))
+            row.update(_nested_row(kind, name, value))
         else:
             row[prefix + name] = to_value(value)
     return row
 
 
+def changed(before: Any, after: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> Row:
+    """What in the row of ``after`` is not as in that of ``before``, another instance of its class."""
+    row: Row = {}
+    cls: Any = type(after)
+    for name, kind, is_nested in _fields(cls):
+        then, now = getattr(before, name), getattr(after, name)
+        if then is now or name in without or then == now:
+            continue
+        if is_nested:
+            known = _nested_row(kind, name, then)
+            row.update(
+                {column: value for column, value in _nested_row(kind, name, now).items() if known[column] != value}
+            )
+        else:
+            row[prefix + name] = to_value(now)
+    return row
+
+
+def _nested_row(kind: Any, name: str, value: Any) -> Row:
+    prefix = f"{name}_"
+    return dict.fromkeys(column_names(kind, prefix=prefix)) if value is None else to_row(value, prefix=prefix)
+
+
 def to_value(value: Any) -> Value:
     """One field as its column has it."""
+    if value is None or type(value) is str or type(value) is int:
+        return value
     if isinstance(value, Enum):
         return typing.cast(str, value.value)
     if isinstance(value, bool):

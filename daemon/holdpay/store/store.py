@@ -228,7 +228,7 @@ class SqliteStore:
     def _write_change(self, made: Change, now_ms: int) -> int:
         before, step = made.before, made.step
         entry = entry_of(made.event, step.notes, made.raw)
-        changed = change(columns_of(before), columns_of(step.order))
+        changed = change(before, step.order)
         row = self._row(before.id)
         self._update(row, before, step.order, changed)
         return self._write(row, before, step.order, entry, changed, step.attempts, now_ms)

@@ -18,7 +18,7 @@ from holdpay.core.states import HtlcState, OrderState
 from holdpay.core.step import Step
 from holdpay.ports import Update
 from holdpay.store import journal
-from holdpay.store.changes import ELSEWHERE, columns_of, order_of
+from holdpay.store.changes import ELSEWHERE, change, columns_of, order_of
 from holdpay.store.store import SqliteStore
 from tests.spoiling import look
 from tests.unit.build import ALICE, EVENTS, NOW_MS, POLICY, S, attempt, changed, in_flight, order, pair
@@ -148,6 +148,20 @@ def test_a_row_has_what_changed_and_nothing_else(db: SqliteStore) -> None:
     assert changes[0]["max_price_sat"] == 2_040
     assert changes[1]["payment.htlc"] == "in_flight"
     assert changes[2] == {"state_since_ms": NOW_MS + 5, "payment.expiry_height": 800_200, "payment.attempt_count": 2}
+
+
+def test_a_change_is_what_differs_between_the_columns_before_and_after(db: SqliteStore) -> None:
+    seen: dict[str, Order] = {}
+    names: set[str] = set()
+    for after in [*_lives(db, 6), replace(FULL_ORDER, payment=None), FULL_ORDER]:
+        before = seen.get(after.id)
+        if before is not None:
+            then, now = columns_of(before), columns_of(after)
+            expected = {name: value for name, value in now.items() if then.get(name) != value}
+            assert change(before, after) == expected
+            names |= expected.keys()
+        seen[after.id] = after
+    assert {"state", "payment.htlc", "payment.failure_reason", "payment.failure_at_ms"} <= names
 
 
 def test_what_becomes_null_is_a_change(db: SqliteStore) -> None:
