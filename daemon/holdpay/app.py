@@ -264,7 +264,11 @@ class _Daemon:
 
 async def _until_damaged(path: Path) -> None:
     """Never ends, but for a database that is damaged. Raises StoreError."""
-    await FileCheck(path).run()
+    check = FileCheck(path)
+    if check.is_due:
+        log.info("the database is read beside the work, since it was not closed the last time")
+        await check.run()
+        log.info("the database is sound")
     await asyncio.Event().wait()
 
 

@@ -28,18 +28,21 @@ def checkpoint(path: Path, *, least_bytes: int = 0) -> None:
 
 
 class FileCheck:
-    """Reads all of a database that is in use, if that is still to be done (``integrity``)."""
+    """Reads all of a database that is in use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._conn: sqlite3.Connection | None = None
         self._is_stopped = False
 
+    @property
+    def is_due(self) -> bool:
+        """Whether that is still to be done (``integrity``)."""
+        return mark_of(self._path).exists()
+
     async def run(self) -> None:
-        """Ends when the file is found to be sound, at once if nothing is to be done. Raises StoreError if it is
-        damaged: the next start will read all of it before it serves. Canceled, it is done after the next start."""
-        if not mark_of(self._path).exists():
-            return
+        """Ends when the file is found to be sound. Raises StoreError if it is damaged: the next start will read all of
+        it before it serves. Canceled, it is done after the next start."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 

@@ -161,6 +161,7 @@ async def test_damage_that_is_found_beside_the_work_ends_the_daemon(
         await found.wait()
         raise StoreError("It is damaged.")
 
+    monkeypatch.setattr(FileCheck, "is_due", True)
     monkeypatch.setattr(FileCheck, "run", check)
     serving = _Serving(tmp_path / "holdpay.db", monkeypatch)
     await asyncio.sleep(1)
