@@ -111,14 +111,16 @@ class Process:
         with self.world.judged():
             if len(asked_ms) == HOT_COUNT and asked_ms[-1] - asked_ms[0] < HOT_MS:
                 raise Violation(f"{whom} was asked {HOT_COUNT} times in {asked_ms[-1] - asked_ms[0]} ms")
-            self._count_what_is_out()
+            self._count_what_is_open()
 
-    def _count_what_is_out(self) -> None:
+    def _count_what_is_open(self) -> None:
         """What the daemon keeps count of is what is on disk, whenever a task of it runs."""
         out = [order for order in self.store.open_orders() if order.is_money_out]
-        counted, tally = (len(out), sum(order.locked_msat for order in out)), self.engine.tally
-        if (tally.out, tally.locked_msat) != counted:
-            raise Violation(f"{counted} orders and msat are out, and {tally.out}, {tally.locked_msat} are counted")
+        engine = self.engine
+        on_disk = (len(out), sum(order.locked_msat for order in out), self.store.totals(engine.clock.now_ms()))
+        counted = (engine.tally.out, engine.tally.locked_msat, engine.totals())
+        if counted != on_disk:
+            raise Violation(f"{on_disk} is on disk, and {counted} is counted")
 
     def die(self, where: str, *, has_image: bool = False) -> NoReturn:
         self.kill(where, has_image=has_image)

@@ -100,7 +100,7 @@ class Desk:
             self.check_ready()
         except NotReady as error:
             return error.message
-        reached = self._engine.limits.reached_by(self._engine.store.totals(self._engine.clock.now_ms()))
+        reached = self._engine.limits.reached_by(self._engine.totals())
         return "" if reached is None else reached.message
 
     def _price_cap_sat(self, asked: Asked, quoted: Quoted) -> int:

@@ -39,7 +39,17 @@ from holdpay.engine.supervisor import Supervisor
 from holdpay.engine.tally import Tally
 from holdpay.engine.turn import MOST_AT_ONCE, Making, Posted, Turn
 from holdpay.errors import InvariantViolation, StoreError
-from holdpay.ports import Change, Clock, LightningNode, Limits, NodeState, NodeStatus, OrderStore, Provider
+from holdpay.ports import (
+    Change,
+    Clock,
+    LightningNode,
+    Limits,
+    MoneyTotals,
+    NodeState,
+    NodeStatus,
+    OrderStore,
+    Provider,
+)
 
 PASS_INTERVAL_S = 1.0
 """Deadlines are seen within this time; a completed pass feeds the watchdog."""
@@ -90,6 +100,8 @@ class Engine:
         self._changes: dict[str, asyncio.Event] = {}
         self._watchers: Counter[str] = Counter()
         self.tally = Tally()
+        self._uncounted: MoneyTotals | None = None
+        """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
         self._passed_at_ms = 0
         self._alarms: dict[str, tuple[str, ...]] = {}
@@ -123,6 +135,8 @@ class Engine:
         orders = self.store.open_orders()
         for order in orders:
             self._opened(order)
+        if self._unreadable:
+            self._uncounted = _besides(self.store.totals(self.clock.now_ms()), self.tally)
         for first in range(0, len(orders), MOST_AT_ONCE):
             batch = orders[first : first + MOST_AT_ONCE]
             self._step([Posted(order_id=order.id, event=DaemonRestarted()) for order in batch])
@@ -360,6 +374,16 @@ class Engine:
         out = (order for order in self._open.values() if order.is_money_out)
         return list(islice(out, min(most, self.tally.out)))
 
+    def totals(self) -> MoneyTotals:
+        """What the limits look at, as it is on disk; no order is read for it."""
+        tally, besides = self.tally, self._uncounted
+        return MoneyTotals(
+            open_orders=tally.open_orders + (besides.open_orders if besides else 0),
+            settled_orders=tally.settled_orders + (besides.settled_orders if besides else 0),
+            pending_msat=tally.pending_msat + (besides.pending_msat if besides else 0),
+            spent_day_msat=self.store.spent_day_msat(self.clock.now_ms()),
+        )
+
     def alarms(self) -> list[str]:
         """What an operator should look at now, of the oldest order first. A new one is seen with the next pass."""
         found = sorted((self._open[order_id] for order_id in self._alarms), key=lambda o: (o.created_at_ms, o.id))
@@ -480,6 +504,15 @@ class Engine:
         for order in self._ahead.values():
             ahead.changed(None, order)
         return self.tally.payer_besides(identity) or ahead.payer_besides(identity)
+
+
+def _besides(totals: MoneyTotals, tally: Tally) -> MoneyTotals:
+    return replace(
+        totals,
+        open_orders=totals.open_orders - tally.open_orders,
+        settled_orders=totals.settled_orders - tally.settled_orders,
+        pending_msat=totals.pending_msat - tally.pending_msat,
+    )
 
 
 def _contradiction(order_id: str, error: Exception) -> OrderQuarantined:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 
+from holdpay.core.charge import ChargeState
 from holdpay.core.lightning import NodeIdentity
-from holdpay.core.model import Order
+from holdpay.core.model import Order, Payment
+from holdpay.core.states import HtlcState
+
+_MAY_BE_CHARGED = frozenset({ChargeState.CHARGED, ChargeState.UNKNOWN, ChargeState.RETURNED})
 
 
 class Tally:
-    """Of the orders whose money is, or may be, out."""
+    """As ``MoneyTotals`` counts them; and besides, of those whose money is, or may be, out, how many there are and how
+    much it is."""
 
     def __init__(self) -> None:
+        self.open_orders = 0
+        self.settled_orders = 0
+        self.pending_msat = 0
         self.out = 0
         self.locked_msat = 0
         self._payers: Counter[NodeIdentity] = Counter()
@@ -26,11 +34,32 @@ class Tally:
         return next((payer for payer in self._payers if payer != node), None)
 
     def _count(self, order: Order | None, by: int) -> None:
-        if order is None or not order.is_money_out or order.payment is None:
+        if order is None:
             return
-        payer = NodeIdentity(order.payment.node_pubkey, order.payment.node_network)
+        if _is_settled(order):
+            self.settled_orders += by
+        else:
+            self.open_orders += by
+        self.pending_msat += by * _pending_msat(order)
+        if order.is_money_out and order.payment is not None:
+            self._count_out(order, order.payment, by)
+
+    def _count_out(self, order: Order, payment: Payment, by: int) -> None:
+        payer = NodeIdentity(payment.node_pubkey, payment.node_network)
         self.out += by
         self.locked_msat += by * order.locked_msat
         self._payers[payer] += by
         if not self._payers[payer]:
             del self._payers[payer]
+
+
+def _is_settled(order: Order) -> bool:
+    """Whether it holds no HTLC any more, and none will come."""
+    is_charged = order.charge is not None and order.charge.state in _MAY_BE_CHARGED
+    return is_charged or order.htlc is HtlcState.SETTLED
+
+
+def _pending_msat(order: Order) -> int:
+    """What counts as spent is not pending too."""
+    is_spent = order.charge is not None and order.charge.state is not ChargeState.REFUSED
+    return 0 if is_spent or order.htlc is HtlcState.SETTLED else order.reserved_msat

@@ -225,7 +225,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         now_ms = self._engine.clock.now_ms()
         health = self._engine.provider.health
-        node, totals = self._engine.node_status(), self._engine.store.totals(now_ms)
+        node, totals = self._engine.node_status(), self._engine.totals()
         out = self._engine.orders_out(MAX_OUT)
         reason = self._desk.reason_against_orders()
         return pb.GetStatusResponse(

@@ -426,8 +426,12 @@ class SqliteStore:
             open_orders=row["all_orders"] - row["settled_orders"],
             settled_orders=row["settled_orders"],
             pending_msat=row["pending_msat"],
-            spent_day_msat=self._one(SPENT, now_ms - DAY_MS, now_ms + DAY_MS),
+            spent_day_msat=self.spent_day_msat(now_ms),
         )
+
+    def spent_day_msat(self, now_ms: int) -> int:
+        """See MoneyTotals."""
+        return int(self._one(SPENT, now_ms - DAY_MS, now_ms + DAY_MS))
 
     def _select(self, text: str, *values: Any) -> list[Order]:
         """What can be read of what is found: one order that makes no sense hides no other."""

@@ -817,6 +817,8 @@ async def test_a_row_that_cannot_be_read_stops_no_start_and_no_other_order(world
     await world.crash()
     world.start()
     assert order_id in world.engine.alarms_of_unreadable()[0]
+    assert world.engine.totals() == world.store.totals(world.clock.now_ms()), "it counts all the same"
+    assert world.engine.totals().open_orders == 1
     world.provider.story = Story()
     assert (await world.until_closed(world.request(2))).end is End.FULFILLED
 
