@@ -57,10 +57,12 @@ class Asked(Protocol):
 
 @dataclass(slots=True)
 class _Entry:
-    """One order that is asked about. ``version``: of its place in the heaps; older places count for nothing."""
+    """One order that is asked about. ``version``: of its place in the heaps; older places count for nothing.
+    ``asked_at_ms``: when the latest question was asked that the provider answered."""
 
     order: Order
     version: int = 0
+    asking_at_ms: int = 0
     asked_at_ms: int | None = None
     is_out: bool = False
     is_hinted: bool = False
@@ -155,7 +157,7 @@ class Asker:
     def asking(self, order_id: str) -> None:
         """The provider is being asked: a hint from now on may be about something newer than its answer."""
         if entry := self._entries.get(order_id):
-            entry.asked_at_ms = self._clock.now_ms()
+            entry.asking_at_ms = self._clock.now_ms()
             entry.is_hinted = False
 
     def answered(self, order_id: str, error: ProviderError | None) -> None:
@@ -163,6 +165,8 @@ class Asker:
         entry = self._entries.get(order_id)
         if entry is None:
             return
+        if not isinstance(error, ProviderUnavailable):
+            entry.asked_at_ms = entry.asking_at_ms
         if error is None:
             entry.failures, entry.failing, entry.not_before_s = 0, "", 0.0
             return
@@ -292,7 +296,6 @@ class Asker:
 
     def _ask(self, entry: _Entry, slot: Slot) -> None:
         order_id = entry.order.id
-        entry.asked_at_ms = self._clock.now_ms()
         task = self._begin(order_id)
         if task is None:
             slot.give_back()
