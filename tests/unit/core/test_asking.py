@@ -7,10 +7,22 @@ from itertools import pairwise
 
 import pytest
 
-from holdpay.core.asking import CODE, NUMBER, STEP_ENDS_S, Arrivals, Learned, Question, hinted_question, next_question
+from holdpay.core.asking import (
+    CODE,
+    NUMBER,
+    STEP_ENDS_S,
+    Arrivals,
+    Learned,
+    Question,
+    hinted_question,
+    is_owed,
+    next_question,
+    paid_at_ms,
+)
+from holdpay.core.charge import ChargeState
 from holdpay.core.model import Order
 from holdpay.core.states import FailureClass, HtlcState, OrderState
-from tests.unit.build import NOW_MS, POLICY, S, failure, pair
+from tests.unit.build import NOW_MS, POLICY, SMS, S, failure, order, pair, payment, prepaid, proven_absent
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER_HERE, DELIVERED, CANCELED, ABANDONED = OrderState
@@ -199,3 +211,124 @@ def test_a_poll_rate_that_was_lifted_is_kept() -> None:
     quick = replace(POLICY, poll_min_s=0.01, poll_max_s=0.05)
     found = pair(AWAITING, FAILED, htlc_since_ms=NOW_MS)
     assert next_question(found, NOW_MS, quick, NOW_MS, learned=Learned()).at_ms == NOW_MS + 10
+
+
+# --- the times themselves -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "until_s", "times_s"),
+    [
+        (
+            pair(PAID, IN_FLIGHT),
+            60,
+            [
+                10.53,
+                14.35,
+                16.73,
+                18.91,
+                20.88,
+                22.66,
+                24.23,
+                25.71,
+                28.11,
+                30.3,
+                34.03,
+                37.55,
+                40.94,
+                46.07,
+                50.99,
+                55.71,
+            ],
+        ),
+        (
+            pair(NUMBER_HERE, IN_FLIGHT),
+            100,
+            [10.0, 16.91, 23.1, 28.99, 34.54, 39.85, 45.8, 51.5, 56.89, 62.2, 68.91, 75.3, 81.39, 87.18, 92.99, 99.9],
+        ),
+        (prepaid(NUMBER_HERE, ChargeState.CHARGED), 40, [7.37, 12.85, 17.34, 21.69, 26.01, 29.95, 33.88, 37.66]),
+        (pair(PAID, SETTLED), 30, [0.0, 2.0, 4.0, 6.0, 8.19, 10.75, 13.68, 16.99, 20.68, 24.75, 29.19]),
+    ],
+)
+def test_an_order_is_asked_about_at_these_times(found: Order, until_s: float, times_s: list[float]) -> None:
+    """As worked out from how long things take as a rule; whoever changes a rule sees here what it does."""
+    assert [round(each, 2) for each in _polls(found, 3 * until_s) if each < until_s] == times_s
+
+
+def test_what_is_later_than_the_promise_is_asked_about_after_an_eighth_of_the_wait_and_every_ten_minutes_at_least() -> (
+    None
+):
+    found = pair(NUMBER_HERE, IN_FLIGHT)
+    assert _poll_s(found, asked_s=1_259, at_s=1_259) == 1_274
+    assert _poll_s(found, asked_s=1_260, at_s=1_260) == 1_260 + 157.5
+    assert _poll_s(found, asked_s=4_800, at_s=4_800) == 5_400
+    assert _poll_s(found, asked_s=9_600, at_s=9_600) == 10_200
+
+
+def _next(found: Order, asked_s: float | None, at_s: float = 0, **told: bool) -> Question:
+    asked_at_ms = None if asked_s is None else NOW_MS + int(asked_s * S)
+    return next_question(found, asked_at_ms, POLICY, NOW_MS + int(at_s * S), learned=Learned(), **told)
+
+
+def test_what_is_followed_after_its_delivery_is_asked_about_as_its_kind_says() -> None:
+    sent = pair(DELIVERED, SETTLED, spec=SMS)
+    asks = NOW_MS + 105 * S
+    assert _next(sent, None, 100) == Question(at_ms=NOW_MS + 100 * S, patience_s=10)
+    assert _next(sent, 80, 100) == Question(at_ms=asks, patience_s=10)
+    assert _next(sent, 80, 100, is_watched=True) == Question(at_ms=NOW_MS + 85 * S, patience_s=10)
+    assert _next(sent, 80, 100, is_told=True) == Question(at_ms=NOW_MS + 110 * S, patience_s=10)
+    assert _next(sent, 80, 12, is_watched=True) == Question(at_ms=NOW_MS + 17 * S, patience_s=10), "a clock set back"
+
+
+def test_what_the_provider_owes_or_knows_for_sure_is_news_and_the_rest_gives_way() -> None:
+    assert _next(pair(PAID, SETTLED), None, 1) == Question(at_ms=NOW_MS + S, is_news=True)
+    assert _next(pair(AWAITING, FAILED, htlc_since_ms=NOW_MS - S), 0, 0) == Question(at_ms=NOW_MS + 2 * S, is_news=True)
+    assert _next(pair(PAID, IN_FLIGHT), 0).patience_s == 0
+    assert _next(pair(NUMBER_HERE, IN_FLIGHT), 0).patience_s == 2
+    assert _next(pair(CANCELED, IN_FLIGHT), 0).patience_s == 5
+    assert not _next(pair(NUMBER_HERE, IN_FLIGHT), 0).is_news
+
+
+def test_a_license_is_asked_for_after_twice_the_shortest_wait() -> None:
+    back = pair(AWAITING, FAILED, htlc_since_ms=NOW_MS - S)
+    odd = replace(POLICY, poll_min_s=0.5)
+    assert next_question(back, NOW_MS, odd, NOW_MS, learned=Learned()).at_ms == NOW_MS + 1_000
+    for failure_class in (FailureClass.ROUTING, FailureClass.NO_ATTEMPT):
+        told = payment(FAILED, htlc_since_ms=NOW_MS - S, unpaid_since_ms=NOW_MS - 1, failure=failure(failure_class))
+        found = replace(back, payment=told)
+        assert _next(found, 0) == Question(at_ms=NOW_MS + 15 * S)
+    absent = replace(back, payment=proven_absent(htlc_since_ms=NOW_MS - S))
+    assert _next(absent, 0) == Question(at_ms=NOW_MS + 2 * S, is_news=True)
+    late = pair(
+        AWAITING, FAILED, htlc_since_ms=NOW_MS - S, unpaid_since_ms=NOW_MS, failure=failure(FailureClass.READ_LATER)
+    )
+    assert _next(late, 1, 1) == Question(at_ms=NOW_MS + 10 * S, is_news=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "owed"),
+    [
+        (pair(PAID, SETTLED), True),
+        (pair(DELIVERED, SETTLED), False),
+        (pair(PAID, IN_FLIGHT), False),
+        (order(), False),
+        (prepaid(PAID, ChargeState.CHARGED), True),
+        (prepaid(DELIVERED, ChargeState.CHARGED), False),
+        (prepaid(REQUESTED, ChargeState.UNKNOWN), False),
+    ],
+)
+def test_what_is_paid_for_and_did_not_come_is_owed(found: Order, owed: bool) -> None:
+    assert is_owed(found) is owed
+
+
+def test_the_wait_for_a_number_begins_with_the_payment_or_the_charge() -> None:
+    assert paid_at_ms(pair(PAID, IN_FLIGHT, htlc_since_ms=NOW_MS + 5, state_since_ms=NOW_MS + 9)) == NOW_MS + 5
+    assert paid_at_ms(prepaid(PAID, ChargeState.CHARGED, since_ms=NOW_MS + 5, state_since_ms=NOW_MS + 9)) == NOW_MS + 5
+    assert paid_at_ms(order(state_since_ms=NOW_MS + 9)) == NOW_MS + 9
+
+
+def test_one_more_counts_in_its_own_step_and_the_others_fade() -> None:
+    none = Arrivals((0.0,) * len(STEP_ENDS_S))
+    for delay_s, step in ((0, 0), (3.9, 0), (4, 1), (29, 7), (30, 8), (1_799, 15), (1_800, 15), (9_999, 15)):
+        assert none.with_one(delay_s).counts == tuple(float(at == step) for at in range(len(STEP_ENDS_S)))
+    assert Arrivals((50.0,) * len(STEP_ENDS_S)).with_one(0).counts == (50.0, *[49.0] * 15)
