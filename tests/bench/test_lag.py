@@ -51,7 +51,6 @@ def test_a_missed_goal_is_said(measured: Lagging) -> None:
     assert rows[0].endswith("MISSED")
 
 
-@pytest.mark.xfail(reason="one scheduler of all questions is to come", strict=True)
 @pytest.mark.parametrize("scenario", [SOON, Scenario(at_once=50)], ids=["8", "50"])
 def test_holdpay_is_never_later_than_twice_its_goals(measured: Lagging, scenario: Scenario) -> None:
     ours, goal = _of(measured, scenario), GOALS[scenario.at_once]
@@ -60,6 +59,5 @@ def test_holdpay_is_never_later_than_twice_its_goals(measured: Lagging, scenario
     assert goal.polls is None or ours.polls_per_order <= 2 * goal.polls
 
 
-@pytest.mark.xfail(reason="one scheduler of all questions is to come", strict=True)
 def test_a_cancel_reaches_the_provider_at_once_whatever_else_is_asked(measured: Lagging) -> None:
     assert measured.cancels.worst_s <= 2 * lag.CANCEL_GOAL_S
