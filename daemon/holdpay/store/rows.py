@@ -114,7 +114,11 @@ def from_row(cls: type[T], row: Mapping[str, Any], *, prefix: str = "", **given:
     for name, kind, is_nested in _fields(hashable):
         if name in given:
             continue
-        values[name] = _nested(kind, row, name) if is_nested else _from_value(kind, row[prefix + name])
+        if is_nested:
+            values[name] = _nested(kind, row, name)
+            continue
+        value = row[prefix + name]
+        values[name] = value if type(value) is kind else _from_value(kind, value)
     return cls(**values)
 
 
