@@ -52,6 +52,7 @@ PAYEE = "02" + "cc" * 32
 ALICE = NodeIdentity("03" + "aa" * 32, "simnet")
 MALLORY = NodeIdentity("03" + "bb" * 32, "simnet")
 LATENCY_S = 0.02
+BACK_LOOK_S = 0.5
 """Of every call, there and back together. Without it a loop that never waits would look like one that does."""
 
 
@@ -208,6 +209,10 @@ class FakeLnd:
         heard.put_nowait(Reported(record, live=False))
         async for message in self._listen(payment_hash, heard):
             yield message
+
+    async def until_back(self, payer: NodeIdentity) -> None:
+        while self.is_down or self.node != payer:
+            await asyncio.sleep(BACK_LOOK_S)
 
     async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
         self.looks.append((self._clock.now_ms(), payment_hash))

@@ -73,7 +73,7 @@ class LightningNode(Protocol):
 
     @property
     def identity(self) -> NodeIdentity | None:
-        """Of the node behind the present connection; None before the first GetInfo."""
+        """Of the node that can be paid from and followed now; None while none can."""
         ...
 
     async def decode(self, payreq: str) -> tuple[Invoice, NodeIdentity]:
@@ -89,10 +89,16 @@ class LightningNode(Protocol):
         ...
 
     def track(self, payment_hash: str, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
-        """GetInfo, then TrackPaymentV2 on a fresh call; yields like ``send``, with ``NotKnown`` as a further last one.
+        """GetInfo, then TrackPaymentV2 on a fresh call, and whatever LND says later; yields like ``send``, with
+        ``NotKnown`` as a further last one.
 
         Yields ``Lost`` if GetInfo does not answer or another node answers: then nothing was asked about the payment.
         """
+        ...
+
+    async def until_back(self, payer: NodeIdentity) -> None:
+        """Returns when the node ``payer`` answers: at once while it does, and else to one order after another. To be
+        awaited after ``Lost``, instead of trying again and again."""
         ...
 
     async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:

@@ -25,6 +25,5 @@ def test_a_thousand_open_orders_cost_little(found: Crowded) -> None:
     assert 0 < found.steady.core_percent <= 2 * crowded.MAX_CORE_PERCENT
 
 
-@pytest.mark.xfail(reason="one hub for payments is to come", strict=False)
 def test_a_thousand_open_orders_cost_little_while_lnd_is_away(found: Crowded) -> None:
     assert 0 < found.without_lnd.core_percent <= 2 * crowded.MAX_CORE_PERCENT_WITHOUT_LND

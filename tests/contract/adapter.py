@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from holdpay.clock import SystemClock
-from holdpay.core.lightning import AttemptStatus, LndMessage, PaymentUpdate, Reported
+from holdpay.core.lightning import AttemptStatus, LndMessage, NodeIdentity, PaymentUpdate, Reported
 from holdpay.lnd.ledger import LndLedger
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
@@ -19,24 +19,41 @@ from holdpay.sandbox.lnd_rpc import WalletState
 from tests.contract.client import PATIENCE_S
 from tests.contract.real_world import RealWorld, Walletless
 from tests.contract.worlds import SandboxWorld, World
+from tests.unit.lnd.fakes import Relay
 
 LOOK_EVERY_S = 0.2
 Target = tuple[str, Path, bytes]
 
 
 @asynccontextmanager
-async def lnd_node(world: World, macaroon_hex: str | None = None) -> AsyncIterator[LndNode]:
-    """The adapter on the world's payer, with the admin macaroon unless told otherwise; after it is ready."""
+async def lnd_node(
+    world: World, macaroon_hex: str | None = None, *, state: NodeState = NodeState.READY
+) -> AsyncIterator[LndNode]:
+    """The adapter on the world's payer, with the admin macaroon unless told otherwise; in this state."""
     address, tls_cert, admin = _target(world)
     node = LndNode(
         _settings((address, tls_cert, bytes.fromhex(macaroon_hex) if macaroon_hex else admin)), SystemClock()
     )
     await node.start()
     try:
-        await until_state(node, NodeState.READY)
+        await until_state(node, state)
         yield node
     finally:
         await node.close()
+
+
+@asynccontextmanager
+async def relayed_node(world: World) -> AsyncIterator[tuple[LndNode, Relay]]:
+    """The adapter, and the proxy before the world's payer that both its connections go through."""
+    address, tls_cert, admin = _target(world)
+    async with Relay(int(address.rpartition(":")[2])).running() as relay:
+        node = LndNode(_settings((f"127.0.0.1:{relay.port}", tls_cert, admin)), SystemClock())
+        await node.start()
+        try:
+            await payer(node)
+            yield node, relay
+        finally:
+            await node.close()
 
 
 @asynccontextmanager
@@ -53,6 +70,14 @@ async def until_state(node: LndNode, state: NodeState) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while node.status.state is not state:
             await asyncio.sleep(0.02)
+
+
+async def payer(node: LndNode) -> NodeIdentity:
+    """The node that can be paid from, as soon as there is one."""
+    async with asyncio.timeout(PATIENCE_S):
+        while node.identity is None:
+            await asyncio.sleep(0.02)
+    return node.identity
 
 
 @asynccontextmanager

@@ -71,6 +71,9 @@ class Client:
         request = router_pb2.TrackPaymentRequest(payment_hash=payment_hash, no_inflight_updates=no_inflight_updates)
         return Watch(self._router.TrackPaymentV2(request, metadata=self._metadata))
 
+    def track_all(self) -> Watch:
+        return Watch(self._router.TrackPayments(router_pb2.TrackPaymentsRequest(), metadata=self._metadata))
+
 
 class Watch:
     """A payment stream that is read in the background; `messages` holds what has come so far."""

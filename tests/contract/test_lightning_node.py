@@ -27,7 +27,15 @@ from holdpay.lnd.node import LndNode
 from holdpay.ports import NodeState
 from holdpay.sandbox.bolt11 import payment_hash_of
 from holdpay.sandbox.payee import InvoiceState
-from tests.contract.adapter import Stream, another_node_behind, lnd_node, locked_node, renew_certificate, until_state
+from tests.contract.adapter import (
+    Stream,
+    another_node_behind,
+    lnd_node,
+    locked_node,
+    payer,
+    renew_certificate,
+    until_state,
+)
 from tests.contract.worlds import World
 
 VALUE_SAT = 2_000
@@ -39,12 +47,14 @@ URIS = (
     "/lnrpc.Lightning/ChannelBalance",
     "/routerrpc.Router/SendPaymentV2",
     "/routerrpc.Router/TrackPaymentV2",
+    "/routerrpc.Router/TrackPayments",
 )
 
 
 @pytest_asyncio.fixture
 async def node(world: World) -> AsyncIterator[LndNode]:
     async with lnd_node(world) as node:
+        await payer(node)
         yield node
 
 
@@ -82,14 +92,9 @@ async def order(world: World) -> Order:
     return Order(payreq, preimage)
 
 
-def payer(node: LndNode) -> NodeIdentity:
-    assert node.identity is not None
-    return node.identity
-
-
 async def hold(world: World, node: LndNode, held: Order) -> Stream:
     """Sends, and returns when the payee holds it and the payer says so."""
-    stream = Stream(node.send(held.spec(), payer(node)))
+    stream = Stream(node.send(held.spec(), await payer(node)))
     await stream.out()
     await world.invoices.wait_state(payment_hash_of(held.preimage), InvoiceState.ACCEPTED)
     return stream
@@ -130,7 +135,7 @@ async def test_a_cancel_reads_as_a_failure_at_the_payee(world: World, node: LndN
 
 
 async def test_a_fee_limit_of_zero_finds_no_route_and_makes_no_attempt(world: World, node: LndNode) -> None:
-    last = await Stream(node.send((await order(world)).spec(fee_limit_msat=0), payer(node))).last()
+    last = await Stream(node.send((await order(world)).spec(fee_limit_msat=0), await payer(node))).last()
     assert isinstance(last, Reported)
     update = last.update
     assert (update.status, update.failure_reason) == (PaymentStatus.FAILED, FailureReason.NO_ROUTE)
@@ -140,18 +145,18 @@ async def test_a_fee_limit_of_zero_finds_no_route_and_makes_no_attempt(world: Wo
 async def test_sending_again_while_it_is_held_is_refused(world: World, node: LndNode) -> None:
     bought = await order(world)
     stream = await hold(world, node, bought)
-    again = Stream(node.send(bought.spec(), payer(node)))
+    again = Stream(node.send(bought.spec(), await payer(node)))
     assert await again.last() == Refused("payment is in transition", has_hash=True)
     assert len(again.messages) == 1
     await world.invoices.settle(bought.preimage)
     await stream.last()
-    assert await Stream(node.send(bought.spec(), payer(node))).last() == Refused(
+    assert await Stream(node.send(bought.spec(), await payer(node))).last() == Refused(
         "invoice is already paid", has_hash=True
     )
 
 
 async def test_a_payment_that_was_never_sent_is_not_known(node: LndNode) -> None:
-    stream = Stream(node.track(secrets.token_hex(32), payer(node)))
+    stream = Stream(node.track(secrets.token_hex(32), await payer(node)))
     assert await stream.last() == NotKnown()
     assert len(stream.messages) == 1
 
@@ -159,7 +164,7 @@ async def test_a_payment_that_was_never_sent_is_not_known(node: LndNode) -> None
 async def test_a_track_of_a_held_payment_is_live_from_its_second_message_on(world: World, node: LndNode) -> None:
     bought = await order(world)
     sending = await hold(world, node, bought)
-    tracking = Stream(node.track(bought.payment_hash, payer(node)))
+    tracking = Stream(node.track(bought.payment_hash, await payer(node)))
     assert (await tracking.out()).live is False
     await world.invoices.settle(bought.preimage)
     last = await tracking.last()
@@ -171,7 +176,7 @@ async def test_a_track_of_a_held_payment_is_live_from_its_second_message_on(worl
 async def test_leaving_a_stream_leaves_the_payment(world: World, node: LndNode) -> None:
     bought = await order(world)
     await (await hold(world, node, bought)).leave()
-    tracking = Stream(node.track(bought.payment_hash, payer(node)))
+    tracking = Stream(node.track(bought.payment_hash, await payer(node)))
     await tracking.out()
     await world.invoices.settle(bought.preimage)
     last = await tracking.last()
@@ -184,7 +189,7 @@ async def test_leaving_a_stream_leaves_the_payment(world: World, node: LndNode) 
 
 async def test_a_kill_while_held_is_a_lost_stream_and_a_track_goes_on(world: World, node: LndNode) -> None:
     bought = await order(world)
-    who = payer(node)
+    who = await payer(node)
     stream = await hold(world, node, bought)
     await world.kill_payer()
     assert isinstance(await stream.last(), Lost)
@@ -206,7 +211,7 @@ async def test_a_kill_while_held_is_a_lost_stream_and_a_track_goes_on(world: Wor
 
 async def test_what_happened_while_lnd_was_down_is_told_by_the_first_track(world: World, node: LndNode) -> None:
     bought = await order(world)
-    who = payer(node)
+    who = await payer(node)
     stream = await hold(world, node, bought)
     await world.stop_payer()
     assert isinstance(await stream.last(), Lost)
@@ -220,7 +225,7 @@ async def test_what_happened_while_lnd_was_down_is_told_by_the_first_track(world
 
 
 async def test_a_new_certificate_is_picked_up(world: World, node: LndNode) -> None:
-    who = payer(node)
+    who = await payer(node)
     bought = await order(world)
     await renew_certificate(world)
     assert (await node.decode(bought.payreq))[1] == who
@@ -228,13 +233,13 @@ async def test_a_new_certificate_is_picked_up(world: World, node: LndNode) -> No
 
 async def test_another_node_behind_the_address_is_neither_paid_from_nor_asked(world: World, node: LndNode) -> None:
     bought = await order(world)
-    who = payer(node)
+    who = await payer(node)
     async with another_node_behind(world):
         await until_state(node, NodeState.READY)
         with pytest.raises(LndWrongNode):
             await Stream(node.send(bought.spec(), who)).last()
         assert isinstance(await Stream(node.track(bought.payment_hash, who)).last(), Lost)
-        other = payer(node)
+        other = await payer(node)
         assert (other.pubkey != who.pubkey, other.network) == (True, who.network)
         assert await Stream(node.track(bought.payment_hash, other)).last() == NotKnown()
 
@@ -300,10 +305,23 @@ async def test_the_documented_macaroon_is_enough_and_a_revoked_one_is_denied(wor
 
 async def test_a_macaroon_that_may_not_pay_is_refused_without_a_payment(world: World, node: LndNode) -> None:
     bought = await order(world)
-    narrow = await world.bake(URIS[:3])
+    narrow = await world.bake([*URIS[:3], "/routerrpc.Router/TrackPayments"])
     assert missing_methods(bytes.fromhex(narrow)) == ("SendPaymentV2", "TrackPaymentV2")
     assert missing_methods(bytes.fromhex(await world.bake(URIS))) == ()
     async with lnd_node(world, narrow) as poor:
-        assert await Stream(poor.send(bought.spec(), payer(poor))).last() == Refused("permission denied")
+        assert await Stream(poor.send(bought.spec(), await payer(poor))).last() == Refused("permission denied")
         assert poor.status.state is NodeState.DENIED
-    assert await Stream(node.track(bought.payment_hash, payer(node))).last() == NotKnown()
+    assert await Stream(node.track(bought.payment_hash, await payer(node))).last() == NotKnown()
+
+
+async def test_a_macaroon_that_may_not_follow_all_payments_is_told_and_pays_nothing(
+    world: World, node: LndNode
+) -> None:
+    bought = await order(world)
+    narrow = await world.bake(URIS[:5])
+    assert missing_methods(bytes.fromhex(narrow)) == ("TrackPayments",)
+    async with lnd_node(world, narrow, state=NodeState.DENIED) as poor:
+        assert "uri:/routerrpc.Router/TrackPayments" in poor.status.detail
+        assert poor.identity is None
+        assert isinstance(await Stream(poor.send(bought.spec(), await payer(node))).last(), Lost)
+    assert await Stream(node.track(bought.payment_hash, await payer(node))).last() == NotKnown()

@@ -117,6 +117,11 @@ class NodePort:
                 if _is_last(message):
                     return
 
+    async def until_back(self, payer: NodeIdentity) -> None:
+        while self.identity != payer:
+            await self._world.lag(1_000)
+            self._process.enter()
+
     async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
         self._process.ask("lnd", payment_hash)
         self._process.may_die("before lnd's channels are looked at")

@@ -259,6 +259,8 @@ class Performers:
                 backoff.reset()
             if quiet_s or not followed.may_go_on:
                 await self._pause(quiet_s or backoff.next_s())
+            if isinstance(followed.last, Lost):
+                await self._engine.node.until_back(_payer(order.payment))
 
     def _quiet_s(self, order_id: str) -> float:
         """LND knows nothing of the payment: how long until asking again may prove something, or could tell more.

@@ -17,7 +17,7 @@ from holdpay._pb.lnd.router_pb2_grpc import RouterStub
 from holdpay._pb.lnd.stateservice_pb2_grpc import StateStub
 from holdpay.core.lightning import DispatchSpec, NodeIdentity
 from holdpay.lnd.channel import macaroon_metadata, open_channel
-from holdpay.lnd.convert import to_identity, to_send_request, to_track_request
+from holdpay.lnd.convert import to_identity, to_send_request, to_track_all_request, to_track_request
 from holdpay.lnd.settings import LndSettings
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class Connection:
     def track(self, payment_hash: str) -> PaymentCall:
         """Starts TrackPaymentV2, without a deadline."""
         return self._router.TrackPaymentV2(to_track_request(payment_hash), metadata=self._metadata)
+
+    def track_all(self) -> PaymentCall:
+        """Starts TrackPayments, without a deadline."""
+        return self._router.TrackPayments(to_track_all_request(), metadata=self._metadata)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -154,3 +154,8 @@ def to_send_request(spec: DispatchSpec) -> routerrpc.SendPaymentRequest:
 def to_track_request(payment_hash: str) -> routerrpc.TrackPaymentRequest:
     """TrackPaymentV2 by hash (hex)."""
     return routerrpc.TrackPaymentRequest(payment_hash=bytes.fromhex(payment_hash), no_inflight_updates=False)
+
+
+def to_track_all_request() -> routerrpc.TrackPaymentsRequest:
+    """TrackPayments, with the changes on the way: a failed attempt is only told while it happens."""
+    return routerrpc.TrackPaymentsRequest(no_inflight_updates=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -16,7 +15,7 @@ from holdpay.lnd.connection import Connection
 from holdpay.lnd.convert import to_channel, to_invoice, to_stored
 from holdpay.lnd.link import Link
 from holdpay.lnd.settings import LndSettings
-from holdpay.lnd.streams import follow, judge_track
+from holdpay.lnd.streams import first_word, judge_track
 from holdpay.ports import Clock
 
 PAGE_SIZE: Final = 500
@@ -83,11 +82,9 @@ class LndLedger:
             connection = await self._verified()
         except LndError as error:
             return Lost(error.message)
-        stream = follow(
+        return await first_word(
             self._link, connection, lambda: connection.track(payment_hash), is_live=False, judge=judge_track
         )
-        async with aclosing(stream):
-            return await anext(stream)
 
     async def decode(self, payreq: str) -> Invoice:
         """DecodePayReq. Raises LndRefused if the text is not an invoice of its network, and LndError's others."""

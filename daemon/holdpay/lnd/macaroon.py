@@ -38,6 +38,7 @@ _NEEDED: Final = {
     "DecodePayReq": (("offchain", "read"), ("uri", "/lnrpc.Lightning/DecodePayReq")),
     "SendPaymentV2": (("offchain", "write"), ("uri", "/routerrpc.Router/SendPaymentV2")),
     "TrackPaymentV2": (("offchain", "read"), ("uri", "/routerrpc.Router/TrackPaymentV2")),
+    "TrackPayments": (("offchain", "read"), ("uri", "/routerrpc.Router/TrackPayments")),
 }
 
 _FORMAT, _ID_VERSION = 2, 3

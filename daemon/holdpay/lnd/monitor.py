@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -43,9 +44,13 @@ _log = structlog.get_logger(__name__)
 class Monitor:
     """Looks at lnd now and then, and soon after the connection broke."""
 
-    def __init__(self, settings: LndSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: LndSettings, clock: Clock, on_look: Callable[[bool, str], None] = lambda answers, why_not: None
+    ) -> None:
+        """``on_look``: whether lnd answered the latest look, and why not, in two sentences."""
         self._settings = settings
         self._clock = clock
+        self._on_look = on_look
         self._broke = asyncio.Event()
         self._progress_at_ms: int | None = None
         self._denied: Failure | None = None
@@ -85,6 +90,9 @@ class Monitor:
                 detail=explain(error.failure, self._settings.address),
                 local_balance_sat=None,
             )
+            self._on_look(False, seen.detail)
+        else:
+            self._on_look(True, "")
         self._see(seen)
 
     def _see(self, seen: NodeStatus) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
@@ -12,14 +12,17 @@ from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, 
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
 from holdpay.lnd.channels import look_for_htlc
 from holdpay.lnd.convert import to_invoice
+from holdpay.lnd.hub import Hub
 from holdpay.lnd.link import Link
 from holdpay.lnd.monitor import Monitor
 from holdpay.lnd.settings import LndSettings
-from holdpay.lnd.streams import follow, judge_send, judge_track
+from holdpay.lnd.streams import LndRouter, first_word, judge_send
 from holdpay.ports import Clock, NodeState, NodeStatus
 
 MONITOR_SILENT_S: Final = 180
 """A look makes up to seven calls of some seconds, and waits before the next."""
+SENDS_AT_ONCE: Final = 8
+"""Streams of SendPaymentV2; each ends with its first word, and the payment goes on."""
 
 
 class LndNode:
@@ -32,13 +35,20 @@ class LndNode:
     def __init__(self, settings: LndSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._monitor = Monitor(settings, clock)
+        self._monitor = Monitor(settings, clock, self._looked)
+        self._sending = asyncio.Semaphore(SENDS_AT_ONCE)
         self._link_or_none: Link | None = None
+        self._stream_link: Link | None = None
+        self._hub_or_none: Hub | None = None
         self._watching: Background | None = None
 
     async def start(self) -> None:
         """Begins to look for lnd in the background; does not wait for it. Raises ConfigError for the certificate."""
-        self._link_or_none = Link(self._settings, self._clock, self._monitor.wake, self._monitor.deny)
+        link = Link(self._settings, self._clock, self._monitor.wake, self._monitor.deny)
+        self._stream_link = Link(self._settings, self._clock, lambda: None, self._monitor.deny)
+        self._link_or_none = link
+        self._hub_or_none = Hub(LndRouter(link, self._stream_link))
+        self._hub.start()
         self._watching = Background(
             "lnd monitor", lambda: self._monitor.turn(self._link), MONITOR_SILENT_S, self._clock
         )
@@ -47,8 +57,11 @@ class LndNode:
         """Ends every call; payments go on in lnd. Streams that are being read end with ``Lost``."""
         if self._watching is not None:
             await self._watching.stop()
-        if self._link_or_none is not None:
-            await self._link.close()
+        if self._hub_or_none is not None:
+            await self._hub.close()
+        for link in (self._link_or_none, self._stream_link):
+            if link is not None:
+                await link.close()
 
     @property
     def status(self) -> NodeStatus:
@@ -66,8 +79,11 @@ class LndNode:
 
     @property
     def identity(self) -> NodeIdentity | None:
-        """Of the node behind the connection that stands now; None while none stands."""
-        return None if self._link_or_none is None else self._link.current.identity
+        """Of the node behind the connections that stand now; None while one of them does not."""
+        if self._link_or_none is None:
+            return None
+        identity = self._link.current.identity
+        return identity if identity == self._hub.node else None
 
     async def decode(self, payreq: str) -> tuple[Invoice, NodeIdentity]:
         """DecodePayReq, and the node that did it.
@@ -81,44 +97,65 @@ class LndNode:
         return to_invoice(decoded), node
 
     async def send(self, spec: DispatchSpec, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
-        """SendPaymentV2 from ``payer``: see the port. Raises LndWrongNode before anything is sent."""
+        """SendPaymentV2 from ``payer``: see the port. Its own stream is read for LND's first word only; the others come
+        from the hub. Raises LndWrongNode before anything is sent."""
         try:
-            connection = await self._link.verified()
-        except LndError as error:
+            follower = await self._hub.follow(spec.payment_hash, payer, is_sending=True)
+        except LndUnavailable as error:
             yield Lost(error.message)
             return
-        # From here to the start of the call nothing may wait: the node could change.
-        node = connection.identity
-        if node is not None and node != payer:
-            raise LndWrongNode
-        if node is None:
-            yield Lost("The connection to lnd broke before anything was sent.")
-            return
-        stream = follow(self._link, connection, lambda: connection.send(spec), is_live=True, judge=judge_send)
-        async with aclosing(stream):
-            async for message in stream:
+        try:
+            self._hub.sent(follower, await self._send(spec, payer))
+            async for message in follower.messages():
                 yield message
+        finally:
+            self._hub.leave(follower)
+
+    async def _send(self, spec: DispatchSpec, payer: NodeIdentity) -> LndMessage:
+        async with self._sending:
+            try:
+                connection = await self._link.verified()
+            except LndError as error:
+                return Lost(error.message)
+            # From here to the start of the call nothing may wait: the node could change.
+            node = connection.identity
+            if node is not None and node != payer:
+                raise LndWrongNode
+            if node is None:
+                return Lost("The connection to lnd broke before anything was sent.")
+            return await first_word(
+                self._link, connection, lambda: connection.send(spec), is_live=True, judge=judge_send
+            )
 
     async def track(self, payment_hash: str, payer: NodeIdentity) -> AsyncGenerator[LndMessage, None]:
-        """GetInfo, then TrackPaymentV2: see the port. Its first message may not be LND's first word."""
+        """GetInfo and TrackPaymentV2 for LND's present word, then the hub: see the port."""
         try:
-            connection = await self._link.verified(afresh=True)
+            follower = await self._hub.follow(payment_hash, payer)
         except LndError as error:
             yield Lost(error.message)
             return
-        if connection.identity != payer:
-            yield Lost(LndWrongNode().message)
-            return
-        stream = follow(
-            self._link, connection, lambda: connection.track(payment_hash), is_live=False, judge=judge_track
-        )
-        async with aclosing(stream):
-            async for message in stream:
+        try:
+            async for message in follower.messages():
                 yield message
+        finally:
+            self._hub.leave(follower)
+
+    async def until_back(self, payer: NodeIdentity) -> None:
+        """See the port."""
+        await self._hub.gate.passed(payer)
 
     async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
         """See the port."""
         return await look_for_htlc(self._link, payment_hash, payer)
+
+    def _looked(self, answers: bool, why_not: str) -> None:
+        if self._hub_or_none is not None:
+            self._hub.looked(answers=answers, why_not=why_not)
+
+    @property
+    def _hub(self) -> Hub:
+        assert self._hub_or_none is not None, "start() comes first"
+        return self._hub_or_none
 
     @property
     def _link(self) -> Link:

@@ -38,9 +38,10 @@ class ShuttingDown(Exception):
 
 
 class Subscription:
-    """The snapshots of one payment, from the present one to the terminal one."""
+    """The snapshots of one payment, from the present one to the terminal one; or those of all payments, without end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_endless: bool = False) -> None:
+        self._is_endless = is_endless
         self._queue: asyncio.Queue[Payment | None] = asyncio.Queue()
 
     def put(self, payment: Payment) -> None:
@@ -56,7 +57,7 @@ class Subscription:
             if payment is None:
                 raise ShuttingDown
             yield payment
-            if payment.is_terminal:
+            if payment.is_terminal and not self._is_endless:
                 return
 
 
@@ -78,6 +79,7 @@ class LndNode:
         self.key = PrivateKey()
         self._mission_control = MissionControl(scaled_s(clock, MISSION_CONTROL_S))
         self._subscriptions: dict[bytes, list[Subscription]] = {}
+        self._subscriptions_to_all: set[Subscription] = set()
         self._runs: dict[bytes, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_up = False
@@ -109,7 +111,8 @@ class LndNode:
             task.cancel()
         self._runs.clear()
         subscriptions, self._subscriptions = self._subscriptions, {}
-        for subscription in (one for several in subscriptions.values() for one in several):
+        to_all, self._subscriptions_to_all = self._subscriptions_to_all, set()
+        for subscription in (*to_all, *(one for several in subscriptions.values() for one in several)):
             subscription.shut_down()
 
     def send(self, request: SendRequest) -> Subscription:
@@ -120,6 +123,7 @@ class LndNode:
         intent = vet(request, self.decode, self.key.public_key.format(), now_s)
         self.db.init(intent.payment_hash, intent.amount_msat, intent.payment_request, self._now_ns())
         subscription = self.track(intent.payment_hash)
+        self._publish_to_all(self.db.fetch(intent.payment_hash))
         self._begin(_Run(intent.payment_hash, intent, now_s + intent.timeout_s))
         return subscription
 
@@ -132,9 +136,25 @@ class LndNode:
             self._subscriptions.setdefault(payment_hash, []).append(subscription)
         return subscription
 
+    def track_all(self) -> Subscription:
+        """The payments that are not over, then every change of any. Raises ShuttingDown."""
+        if not self._is_up:
+            raise ShuttingDown
+        subscription = Subscription(is_endless=True)
+        for payment in self.db.all():
+            if not payment.is_terminal:
+                subscription.put(payment)
+        self._subscriptions_to_all.add(subscription)
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Whoever followed all payments has gone."""
+        self._subscriptions_to_all.discard(subscription)
+
     def hang_streams(self) -> None:
-        """Whoever follows a payment now hears nothing more, not even that the node stops; who asks anew does."""
+        """Whoever follows payments now hears nothing more, not even that the node stops; who asks anew does."""
         self._subscriptions.clear()
+        self._subscriptions_to_all.clear()
 
     def sender_left(self, payment_hash: bytes) -> None:
         """The stream of a cancelable payment has ended."""
@@ -220,6 +240,11 @@ class LndNode:
             subscription.put(payment)
         if payment.is_terminal:
             self._subscriptions.pop(payment.payment_hash, None)
+        self._publish_to_all(payment)
+
+    def _publish_to_all(self, payment: Payment) -> None:
+        for subscription in self._subscriptions_to_all:
+            subscription.put(payment)
 
     def _now_ns(self) -> int:
         return int(self._clock.now_s() * 1_000_000_000)

@@ -207,6 +207,20 @@ class Router(router_pb2_grpc.RouterServicer):
         async for payment in self._stream(subscription, request.no_inflight_updates, context):
             yield payment
 
+    async def TrackPayments(  # noqa: N802 - LND's name
+        self, request: router_pb2.TrackPaymentsRequest, context: Context
+    ) -> AsyncIterator[lightning_pb2.Payment]:
+        node = self._served.node
+        try:
+            subscription = node.track_all()
+        except ShuttingDown as error:
+            await _abort(context, error)
+        try:
+            async for payment in self._stream(subscription, request.no_inflight_updates, context):
+                yield payment
+        finally:
+            node.leave(subscription)
+
     def close(self) -> None:
         """What is still on its way to a process that is gone never arrives."""
         for arrival in self._arriving:

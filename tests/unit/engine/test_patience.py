@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Duty
 from holdpay.core.events import Event, ProviderStatus
+from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.wanted import Asked, CodeWanted, RentalWanted
@@ -184,17 +185,31 @@ async def test_a_provider_that_names_no_real_pause_is_no_hot_loop(world: World) 
 # --- lnd ------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_lnd_that_was_well_in_between_is_asked_soon_when_its_stream_breaks_anew(world: World) -> None:
+async def test_an_lnd_that_is_away_is_not_asked_again_and_again_but_soon_after_it_is_back(world: World) -> None:
+    order_id = await _held(world)
+    for _ in range(3):
+        world.lnd.tracks.clear()
+        world.lnd.is_down = True
+        world.lnd.break_streams()
+        await asyncio.sleep(HOUR_S)
+        assert world.lnd.tracks == []
+        world.lnd.is_down = False
+        await asyncio.sleep(2)
+        assert len(world.lnd.tracks) == 1
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED, within_s=1)
+
+
+async def test_another_node_is_not_asked_again_and_again(world: World) -> None:
     await _held(world)
-    world.lnd.is_down = True
+    ours, world.lnd.node = world.lnd.node, NodeIdentity("03" * 33, "simnet")
     world.lnd.break_streams()
-    await asyncio.sleep(120)
-    assert await _next_gap_s(world, lambda: world.track_times_s) > 10, "after two minutes it is asked seldom"
-    world.lnd.is_down = False
-    await asyncio.sleep(120)
-    world.lnd.is_down = True
-    world.lnd.break_streams()
-    assert await _next_gap_s(world, lambda: world.track_times_s) < 3
+    await asyncio.sleep(HOUR_S)
+    asked = len(world.lnd.tracks)
+    assert asked <= 2
+    world.lnd.node = ours
+    await asyncio.sleep(2)
+    assert len(world.lnd.tracks) == asked + 1
 
 
 async def test_dispatches_that_never_arrive_are_bounded(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from holdpay.lnd.node import LndNode
 from holdpay.sandbox.tls import Certificate, write_certificate
-from tests.unit.lnd.fakes import MALLORY, FakeClock, FakeLnd, Relay, settings_for
+from tests.unit.lnd.fakes import MALLORY, FakeClock, FakeLnd, Relay, known, settings_for
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ async def node(lnd: FakeLnd, clock: FakeClock, tmp_path: Path) -> AsyncIterator[
     node = LndNode(settings_for(lnd.port, tmp_path / "tls.cert"), clock)
     await node.start()
     await clock.until_asleep()
+    await known(node)
     yield node
     await node.close()
 
@@ -61,5 +62,6 @@ async def relayed(relay: Relay, clock: FakeClock, tmp_path: Path) -> AsyncIterat
     node = LndNode(settings_for(relay.port, tmp_path / "tls.cert"), clock)
     await node.start()
     await clock.until_asleep()
+    await known(node)
     yield node
     await node.close()

@@ -16,6 +16,8 @@ from holdpay._pb.lnd import lightning_pb2_grpc, router_pb2_grpc, stateservice_pb
 from holdpay._pb.lnd import router_pb2 as routerrpc
 from holdpay._pb.lnd import stateservice_pb2 as staterpc
 from holdpay.core.lightning import DispatchSpec, LndMessage, NodeIdentity
+from holdpay.lnd.follower import Follower
+from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
 from holdpay.sandbox.tls import Certificate
 
@@ -132,6 +134,8 @@ class FakeLnd(
         self.mute = asyncio.Event()
         self.mute.set()
         self._streams: asyncio.Queue[FakeStream] = asyncio.Queue()
+        self.of_all: FakeStream | None = None
+        """The latest stream of all payments."""
         self._server: aio.Server | None = None
         self.port = 0
 
@@ -152,6 +156,11 @@ class FakeLnd(
     async def next_stream(self) -> FakeStream:
         async with asyncio.timeout(PATIENCE_S):
             return await self._streams.get()
+
+    def tell(self, *payments: lnrpc.Payment) -> None:
+        """On the stream of all payments."""
+        assert self.of_all is not None
+        self.of_all.say(*payments)
 
     async def _arrive(self, method: str, context: Context) -> None:
         self.calls.append(method)
@@ -218,6 +227,14 @@ class FakeLnd(
     ) -> AsyncIterator[lnrpc.Payment]:
         await self._arrive("TrackPaymentV2", context)
         async for payment in self._play(request, context):
+            yield payment
+
+    async def TrackPayments(  # noqa: N802
+        self, request: routerrpc.TrackPaymentsRequest, context: Context
+    ) -> AsyncIterator[lnrpc.Payment]:
+        await self._arrive("TrackPayments", context)
+        self.of_all = FakeStream(request)
+        async for payment in self.of_all.play(context):
             yield payment
 
     def _play(self, request: Any, context: Context) -> AsyncIterator[lnrpc.Payment]:
@@ -291,6 +308,20 @@ async def collect(messages: AsyncGenerator[LndMessage, None]) -> list[LndMessage
     """All messages to the end of the stream."""
     async with asyncio.timeout(PATIENCE_S):
         return [message async for message in messages]
+
+
+async def known(node: LndNode, wanted: NodeIdentity = ALICE) -> None:
+    """Returns when this node can be paid from and followed."""
+    async with asyncio.timeout(PATIENCE_S):
+        while node.identity != wanted:
+            await asyncio.sleep(0.001)
+
+
+def followers(node: LndNode) -> list[Follower]:
+    """Who follows a payment now."""
+    stream = node._hub._stream
+    assert stream is not None
+    return [one for several in stream.followers.values() for one in several]
 
 
 class Reading:

@@ -12,10 +12,10 @@ from holdpay.core.lightning import Lost, Reported
 from holdpay.errors import ConfigError, LndUnavailable
 from holdpay.lnd.node import LndNode
 from holdpay.sandbox.tls import Certificate, write_certificate
-from tests.unit.lnd.fakes import ALICE, PATIENCE_S, SPEC, FakeClock, FakeLnd, Reading, collect, settings_for
+from tests.unit.lnd.fakes import ALICE, PATIENCE_S, SPEC, FakeClock, FakeLnd, Reading, settings_for
 
-OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT)
-PAID = lnrpc.Payment(status=lnrpc.Payment.SUCCEEDED)
+OUT = lnrpc.Payment(payment_hash=SPEC.payment_hash, status=lnrpc.Payment.IN_FLIGHT)
+PAID = lnrpc.Payment(payment_hash=SPEC.payment_hash, status=lnrpc.Payment.SUCCEEDED)
 
 
 async def test_after_a_restart_with_a_new_certificate_calls_go_on(node: LndNode, lnd: FakeLnd, tmp_path: Path) -> None:
@@ -58,19 +58,24 @@ async def test_a_half_written_certificate_is_looked_at_again(node: LndNode, lnd:
 async def test_a_stream_that_is_open_ends_in_peace_before_its_connection_is_closed(
     node: LndNode, lnd: FakeLnd, tmp_path: Path
 ) -> None:
-    tracking = asyncio.create_task(collect(node.track(SPEC.payment_hash, ALICE)))
-    stream = await lnd.next_stream()
-    stream.say(OUT)
-    old = node._link.current
+    tracking = Reading(node.track(SPEC.payment_hash, ALICE))
+    (await lnd.next_stream()).say(OUT)
+    await tracking.begun()
+    link = node._stream_link
+    assert link is not None
+    old = link.current
     # lnd reads its certificate anew without a restart (since 0.16); here a second listener stands for it.
     new = FakeLnd()
     await new.start(write_certificate(tmp_path))
-    node._link._renew()
-    (retiring,) = node._link._retiring
-    assert node._link.current is not old
+    link._renew()
+    (retiring,) = link._retiring
+    assert link.current is not old
     assert not retiring.done()
-    stream.say(PAID)
-    assert [type(message) for message in await tracking] == [Reported, Reported]
+    lnd.tell(PAID)
+    assert await tracking.ended() == [Reported, Reported]
+    assert not retiring.done()
+    assert lnd.of_all is not None
+    lnd.of_all.end()
     await asyncio.wait_for(retiring, PATIENCE_S)
     await new.stop()
 
@@ -82,7 +87,8 @@ async def test_closing_the_node_ends_streams_on_retired_connections_too(
     (await lnd.next_stream()).say(OUT)
     await tracking.begun()
     write_certificate(tmp_path)
-    node._link._renew()
+    assert node._stream_link is not None
+    node._stream_link._renew()
     await node.close()
     assert await tracking.ended() == [Reported, Lost]
 

@@ -30,18 +30,19 @@ def test_the_rights_are_those_of_the_documented_line() -> None:
     assert tuple(line for line in lines if not line.startswith("#")) == RIGHTS
 
 
-@pytest.mark.parametrize("methods", [None, METHODS, METHODS[:4]])
+@pytest.mark.parametrize("methods", [None, METHODS, METHODS[:5]])
 def test_a_macaroon_that_can_pay_misses_nothing(tmp_path: Path, methods: list[str] | None) -> None:
     assert missing_methods(baked(tmp_path, methods)) == ()
 
 
 def test_each_method_that_paying_needs_is_missed(tmp_path: Path) -> None:
-    assert missing_methods(baked(tmp_path, METHODS[:2])) == ("SendPaymentV2", "TrackPaymentV2")
-    assert missing_methods(baked(tmp_path, METHODS[4:])) == (
+    assert missing_methods(baked(tmp_path, METHODS[:2])) == ("SendPaymentV2", "TrackPaymentV2", "TrackPayments")
+    assert missing_methods(baked(tmp_path, METHODS[5:])) == (
         "GetInfo",
         "DecodePayReq",
         "SendPaymentV2",
         "TrackPaymentV2",
+        "TrackPayments",
     )
 
 

@@ -25,11 +25,12 @@ from tests.unit.lnd.fakes import (
     Reading,
     Relay,
     collect,
+    known,
     settings_for,
 )
 
-OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT)
-PAID = lnrpc.Payment(status=lnrpc.Payment.SUCCEEDED)
+OUT = lnrpc.Payment(payment_hash=SPEC.payment_hash, status=lnrpc.Payment.IN_FLIGHT)
+PAID = lnrpc.Payment(payment_hash=SPEC.payment_hash, status=lnrpc.Payment.SUCCEEDED)
 CODE = grpc.StatusCode
 
 
@@ -78,7 +79,8 @@ async def test_after_a_reconnect_another_node_is_not_paid_from(
     await broken(relayed)
     with pytest.raises(LndWrongNode):
         await collect(relayed.send(SPEC, ALICE))
-    assert relayed.identity == MALLORY
+    await relayed.decode("lnsb1")
+    await known(relayed, MALLORY)
     assert "SendPaymentV2" not in mallory.calls
 
 
@@ -98,9 +100,11 @@ async def test_a_break_while_held_is_a_lost_stream_and_a_track_goes_on(
     await sending.begun()
     relay.drop()
     assert await sending.ended() == [Reported, Lost]
-    tracking = asyncio.create_task(collect(relayed.track(SPEC.payment_hash, ALICE)))
-    (await lnd.next_stream()).say(OUT, PAID)
-    assert [type(message) for message in await tracking] == [Reported, Reported]
+    tracking = Reading(relayed.track(SPEC.payment_hash, ALICE))
+    (await lnd.next_stream()).say(OUT)
+    await tracking.begun()
+    lnd.tell(PAID)
+    assert await tracking.ended() == [Reported, Reported]
 
 
 async def test_a_call_that_waits_for_a_connection_is_never_passed_to_the_next_one(

@@ -12,12 +12,17 @@ from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Refused, Reported
 from holdpay.errors import LndWrongNode
 from holdpay.lnd.node import LndNode
-from tests.unit.lnd.fakes import ALICE, MALLORY, PATIENCE_S, SPEC, FakeLnd, Reading, collect
+from tests.unit.lnd.fakes import ALICE, MALLORY, PATIENCE_S, SPEC, FakeLnd, Reading, collect, followers
 
 HASH = SPEC.payment_hash
-OUT = lnrpc.Payment(status=lnrpc.Payment.IN_FLIGHT, htlcs=[lnrpc.HTLCAttempt(attempt_id=1)])
-PAID = lnrpc.Payment(status=lnrpc.Payment.SUCCEEDED, payment_preimage="cd" * 32)
-BACK = lnrpc.Payment(status=lnrpc.Payment.FAILED, failure_reason=lnrpc.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS)
+BEGUN = lnrpc.Payment(payment_hash=HASH, status=lnrpc.Payment.IN_FLIGHT)
+OUT = lnrpc.Payment(payment_hash=HASH, status=lnrpc.Payment.IN_FLIGHT, htlcs=[lnrpc.HTLCAttempt(attempt_id=1)])
+PAID = lnrpc.Payment(payment_hash=HASH, status=lnrpc.Payment.SUCCEEDED, payment_preimage="cd" * 32)
+BACK = lnrpc.Payment(
+    payment_hash=HASH,
+    status=lnrpc.Payment.FAILED,
+    failure_reason=lnrpc.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS,
+)
 
 IN_FLIGHT, SUCCEEDED, FAILED = PaymentStatus.IN_FLIGHT, PaymentStatus.SUCCEEDED, PaymentStatus.FAILED
 CODE = grpc.StatusCode
@@ -32,7 +37,8 @@ def told(messages: list[LndMessage]) -> list[tuple[PaymentStatus, bool]]:
 
 async def test_a_send_reports_live_up_to_the_terminal_message(node: LndNode, lnd: FakeLnd) -> None:
     reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
-    (await lnd.next_stream()).say(OUT, OUT, PAID)
+    (await lnd.next_stream()).say(BEGUN)
+    lnd.tell(BEGUN, OUT, PAID)
     messages = await reading
     assert told(messages) == [(IN_FLIGHT, True), (IN_FLIGHT, True), (SUCCEEDED, True)]
     assert len(messages) == 3
@@ -47,17 +53,42 @@ async def test_a_send_carries_spec_and_macaroon_and_no_deadline(node: LndNode, l
     assert lnd.macaroons["SendPaymentV2"] == ["02736563726574"]
 
 
+async def test_a_sends_own_stream_ends_with_its_first_word(node: LndNode, lnd: FakeLnd) -> None:
+    reading = Reading(node.send(SPEC, ALICE))
+    stream = await lnd.next_stream()
+    stream.say(BEGUN)
+    await reading.begun()
+    async with asyncio.timeout(PATIENCE_S):
+        await stream.gone.wait()
+    assert stream.request.cancelable is False
+    assert not reading.task.done()
+    reading.task.cancel()
+
+
+async def test_what_the_hub_hears_before_the_sends_first_word_comes_after_it(node: LndNode, lnd: FakeLnd) -> None:
+    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
+    stream = await lnd.next_stream()
+    lnd.tell(BEGUN, OUT, BACK)
+    async with asyncio.timeout(PATIENCE_S):
+        while not any(follower.is_heard for follower in followers(node)):
+            await asyncio.sleep(0.001)
+    assert not reading.done()
+    stream.say(BEGUN)
+    assert told(await reading) == [(IN_FLIGHT, True), (IN_FLIGHT, True), (FAILED, True)]
+
+
 async def test_a_burst_that_is_read_late_is_read_whole(node: LndNode, lnd: FakeLnd) -> None:
     async with aclosing(node.send(SPEC, ALICE)) as messages:
         reading = asyncio.ensure_future(anext(messages))
         stream = await lnd.next_stream()
-        stream.say(OUT, OUT, OUT, PAID)
-        stream.end()
+        stream.say(BEGUN)
+        lnd.tell(OUT, PAID)
         seen = [await reading]
         async with asyncio.timeout(PATIENCE_S):
-            await stream.gone.wait()
+            while not all(follower.is_over for follower in followers(node)):
+                await asyncio.sleep(0.001)
         seen += [message async for message in messages]
-    assert told(seen) == [(IN_FLIGHT, True)] * 3 + [(SUCCEEDED, True)]
+    assert told(seen) == [(IN_FLIGHT, True)] * 2 + [(SUCCEEDED, True)]
 
 
 @pytest.mark.parametrize(
@@ -88,21 +119,22 @@ async def test_an_lnd_that_is_not_up_did_not_refuse(node: LndNode, lnd: FakeLnd,
     assert [type(message) for message in await collect(node.send(SPEC, ALICE))] == [Lost]
 
 
-async def test_an_error_after_the_first_message_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
-    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
-    stream = await lnd.next_stream()
-    stream.say(OUT)
-    stream.fail(CODE.UNKNOWN, "invoice expired")
-    messages = await reading
-    assert [type(message) for message in messages] == [Reported, Lost]
+async def test_an_error_of_the_stream_of_all_payments_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
+    reading = Reading(node.send(SPEC, ALICE))
+    (await lnd.next_stream()).say(OUT)
+    await reading.begun()
+    assert lnd.of_all is not None
+    lnd.of_all.fail(CODE.UNKNOWN, "invoice expired")
+    assert await reading.ended() == [Reported, Lost]
 
 
-async def test_a_stream_that_ends_without_a_result_is_lost(node: LndNode, lnd: FakeLnd) -> None:
-    reading = asyncio.create_task(collect(node.send(SPEC, ALICE)))
-    stream = await lnd.next_stream()
-    stream.say(OUT)
-    stream.end()
-    assert [type(message) for message in await reading] == [Reported, Lost]
+async def test_a_stream_of_all_payments_that_ends_is_lost(node: LndNode, lnd: FakeLnd) -> None:
+    reading = Reading(node.send(SPEC, ALICE))
+    (await lnd.next_stream()).say(OUT)
+    await reading.begun()
+    assert lnd.of_all is not None
+    lnd.of_all.end()
+    assert await reading.ended() == [Reported, Lost]
 
 
 async def test_an_lnd_that_goes_away_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
@@ -139,7 +171,10 @@ async def test_a_track_asks_who_answers_and_its_first_message_is_not_live(node: 
     before = lnd.calls.count("GetInfo")
     reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
     stream = await lnd.next_stream()
-    stream.say(OUT, BACK)
+    stream.say(OUT)
+    async with asyncio.timeout(PATIENCE_S):
+        await stream.gone.wait()
+    lnd.tell(BACK)
     assert told(await reading) == [(IN_FLIGHT, False), (FAILED, True)]
     assert stream.request.payment_hash.hex() == HASH
     assert lnd.calls.count("GetInfo") == before + 1
@@ -155,14 +190,6 @@ async def test_a_track_of_an_ended_payment_is_one_message(node: LndNode, lnd: Fa
 async def test_a_payment_that_lnd_does_not_know_is_not_known(node: LndNode, lnd: FakeLnd) -> None:
     lnd.errors["TrackPaymentV2"] = (CODE.NOT_FOUND, "payment isn't initiated")
     assert await collect(node.track(HASH, ALICE)) == [NotKnown()]
-
-
-async def test_not_found_in_the_middle_of_a_stream_is_a_lost_stream(node: LndNode, lnd: FakeLnd) -> None:
-    reading = asyncio.create_task(collect(node.track(HASH, ALICE)))
-    stream = await lnd.next_stream()
-    stream.say(OUT)
-    stream.fail(CODE.NOT_FOUND, "payment isn't initiated")
-    assert [type(message) for message in await reading] == [Reported, Lost]
 
 
 async def test_a_macaroon_that_may_not_track_is_a_lost_stream_that_says_so(node: LndNode, lnd: FakeLnd) -> None:
@@ -188,27 +215,15 @@ async def test_another_node_is_not_asked_about_a_payment(node: LndNode, lnd: Fak
 # --- leaving ---
 
 
-async def test_leaving_a_stream_ends_the_call(node: LndNode, lnd: FakeLnd) -> None:
-    async with aclosing(node.send(SPEC, ALICE)) as messages:
-        reading = asyncio.ensure_future(anext(messages))
-        stream = await lnd.next_stream()
-        stream.say(OUT)
-        await reading
-    async with asyncio.timeout(PATIENCE_S):
-        await stream.gone.wait()
-
-
-async def test_a_cancel_of_the_reading_task_goes_through_and_ends_the_call(node: LndNode, lnd: FakeLnd) -> None:
-    reading = Reading(node.track(HASH, ALICE))
+async def test_whoever_leaves_is_forgotten_and_ends_the_call_that_is_open(node: LndNode, lnd: FakeLnd) -> None:
+    reading = Reading(node.send(SPEC, ALICE))
     stream = await lnd.next_stream()
-    stream.say(OUT)
-    await reading.begun()
     reading.task.cancel()
     await asyncio.wait({reading.task}, timeout=PATIENCE_S)
     assert reading.task.cancelled()
-    assert [type(message) for message in reading.messages] == [Reported]
     async with asyncio.timeout(PATIENCE_S):
         await stream.gone.wait()
+    assert followers(node) == []
 
 
 async def test_closing_the_channel_under_a_reader_is_a_lost_stream_and_no_cancel(node: LndNode, lnd: FakeLnd) -> None:

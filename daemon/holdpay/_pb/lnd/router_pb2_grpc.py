@@ -45,13 +45,19 @@ class RouterStub:
                 request_serializer=lnd_dot_router__pb2.TrackPaymentRequest.SerializeToString,
                 response_deserializer=lnd_dot_lightning__pb2.Payment.FromString,
                 _registered_method=True)
+        self.TrackPayments = channel.unary_stream(
+                '/routerrpc.Router/TrackPayments',
+                request_serializer=lnd_dot_router__pb2.TrackPaymentsRequest.SerializeToString,
+                response_deserializer=lnd_dot_lightning__pb2.Payment.FromString,
+                _registered_method=True)
 
 
 class RouterServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SendPaymentV2(self, request, context):
-        """Pays an invoice. Macaroon: offchain:write. The payment is stored before the first message arrives.
+        """Pays an invoice. Macaroon: offchain:write. The payment is stored before the first message arrives. The present
+        snapshot comes first, and the terminal one is the last.
         Ending the stream does not end the payment (unless cancelable). An error does not prove that nothing is out:
         only TrackPaymentV2 tells.
         """
@@ -60,8 +66,18 @@ class RouterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TrackPaymentV2(self, request, context):
-        """Follows a payment by its hash. Macaroon: offchain:read.
+        """Follows a payment by its hash: the present snapshot first, the terminal one last. Macaroon: offchain:read.
         NOT_FOUND "payment isn't initiated": LND has no record of it, at this moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrackPayments(self, request, context):
+        """Follows all payments of the node, also those of other programs; never ends by itself. Macaroon: offchain:read.
+        First the present snapshot of each payment that is not over, then every change. A payment that ended before the
+        call is not told. At the start a snapshot may follow the change that came after it, and none is sent before there
+        is something to tell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +94,11 @@ def add_RouterServicer_to_server(servicer, server):
             'TrackPaymentV2': grpc.unary_stream_rpc_method_handler(
                     servicer.TrackPaymentV2,
                     request_deserializer=lnd_dot_router__pb2.TrackPaymentRequest.FromString,
+                    response_serializer=lnd_dot_lightning__pb2.Payment.SerializeToString,
+            ),
+            'TrackPayments': grpc.unary_stream_rpc_method_handler(
+                    servicer.TrackPayments,
+                    request_deserializer=lnd_dot_router__pb2.TrackPaymentsRequest.FromString,
                     response_serializer=lnd_dot_lightning__pb2.Payment.SerializeToString,
             ),
     }
@@ -134,6 +155,33 @@ class Router:
             target,
             '/routerrpc.Router/TrackPaymentV2',
             lnd_dot_router__pb2.TrackPaymentRequest.SerializeToString,
+            lnd_dot_lightning__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrackPayments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/routerrpc.Router/TrackPayments',
+            lnd_dot_router__pb2.TrackPaymentsRequest.SerializeToString,
             lnd_dot_lightning__pb2.Payment.FromString,
             options,
             channel_credentials,
