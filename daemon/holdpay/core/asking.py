@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdpay.core.charge import ChargeState
+from holdpay.core.items import ItemKind
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
 from holdpay.core.states import MONEY_MAY_BE_OUT, FailureClass, HtlcState, OrderState
@@ -27,7 +28,7 @@ _HINTED_POLL_S = 1.0
 _AT_ONCE_S = 0.5
 """As soon as "at once" comes after a question, so that no clock and no provider can make it a hot loop."""
 
-_NUMBER_COST_S: Final = 0.2
+_NUMBER_COST_S: Final = 0.17
 """What a question about a number costs, in seconds of waiting."""
 _CODE_COST_S: Final = 0.3
 """About a code of which lnd tells too, mostly within a second."""
@@ -109,7 +110,7 @@ def _believed(*percents: float) -> Arrivals:
     return Arrivals(tuple(percent * _BELIEF / 100 for percent in percents))
 
 
-NUMBER: Final = _believed(1, 2, 3, 17, 17, 17, 22, 7, 4, 3, 2, 1, 1, 1, 1, 1)
+NUMBER: Final = _believed(0.5, 0.5, 1, 18, 18, 18, 23, 7, 4, 3, 2, 1, 1, 1, 1, 1)
 """From the payment to the number: 12 to 25 s as a rule (the provider's page, and its public clients)."""
 CODE: Final = _believed(2, 3, 4, 4, 4, 4, 5, 7, 13, 18, 14, 8, 6, 4, 2, 2)
 """From the number to the code: 30 to 120 s mostly; how long the sender takes is nobody's rule."""
@@ -121,9 +122,14 @@ class Learned:
 
     by_market: dict[str, Arrivals] = field(default_factory=dict)
 
-    def number_came(self, market: str, delay_s: float) -> None:
-        """One came so long after it was paid for."""
-        self.by_market[market] = self.by_market.get(market, NUMBER).with_one(delay_s)
+    def number_came(self, order: Order) -> None:
+        """What this one tells, if it has a number that was paid for, and a market."""
+        number = next((item for item in order.items if item.kind is ItemKind.NUMBER), None)
+        paid_ms = _sent_at_ms(order)
+        market = order.spec.market
+        if number is not None and market is not None and paid_ms is not None and number.seen_at_ms >= paid_ms:
+            delay_s = (number.seen_at_ms - paid_ms) / 1000
+            self.by_market[market] = self.numbers(market).with_one(delay_s)
 
     def numbers(self, market: str | None) -> Arrivals:
         return NUMBER if market is None else self.by_market.get(market, NUMBER)
@@ -131,6 +137,13 @@ class Learned:
 
 _FRESH_S: Final = 5.0
 """Until then it is as likely as at first."""
+
+
+def _sent_at_ms(order: Order) -> int | None:
+    """When its money was sent, or asked for; also of a closed order."""
+    if order.payment is not None:
+        return order.payment.money_out_since_ms
+    return None if order.charge is None else order.charge.intended_at_ms
 
 
 def fading_wait_s(waited_s: float, cost_s: float) -> float:

@@ -20,8 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from holdpay.core.asking import Learned, Question, hinted_question, is_owed, next_question, paid_at_ms
-from holdpay.core.items import ItemKind
+from holdpay.core.asking import Learned, Question, hinted_question, is_owed, next_question
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.errors import ProviderError, ProviderUnavailable
@@ -118,7 +117,8 @@ class Asker:
         elif entry.order is order:
             return
         else:
-            self._learn(entry.order, order)
+            if entry.order.number is None and order.number is not None:
+                self.learned.number_came(order)
             if is_owed(order) != is_owed(entry.order):
                 entry.not_before_s = 0.0
             entry.order = order
@@ -138,15 +138,6 @@ class Asker:
         if entry := self._entries.get(order_id):
             entry.is_hinted = True
             self._plan(entry)
-
-    def _learn(self, before: Order, after: Order) -> None:
-        """A number came while the HTLC was out: how soon is this market's habit."""
-        market = after.spec.market
-        if market is None or before.number is not None or after.number is None or not before.is_money_out:
-            return
-        seen_at_ms = next(item.seen_at_ms for item in after.items if item.kind is ItemKind.NUMBER)
-        if seen_at_ms >= paid_at_ms(before):
-            self.learned.number_came(market, (seen_at_ms - paid_at_ms(before)) / 1000)
 
     def is_asked_about(self, order_id: str) -> bool:
         """Whether there will be another question about the order."""

@@ -47,9 +47,13 @@ from holdpay.ports import (
     MoneyTotals,
     NodeState,
     NodeStatus,
+    OrderFilter,
     OrderStore,
     Provider,
 )
+
+LEARNED_FROM = 200
+"""The latest orders for codes from which the scheduler learns, at the start, how soon numbers come."""
 
 PASS_INTERVAL_S = 1.0
 """Deadlines are seen within this time; a completed pass feeds the watchdog."""
@@ -132,6 +136,8 @@ class Engine:
             log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
         for text in self.alarms_of_unreadable():
             log.warning("alarm", text=text)
+        for order in reversed(self.store.list_orders(OrderFilter(kind="code", closed_only=True, limit=LEARNED_FROM))):
+            self.asker.learned.number_came(order)
         orders = self.store.open_orders()
         for order in orders:
             self._opened(order)

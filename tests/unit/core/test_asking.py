@@ -20,9 +20,10 @@ from holdpay.core.asking import (
     paid_at_ms,
 )
 from holdpay.core.charge import ChargeState
+from holdpay.core.items import Item, ItemKind
 from holdpay.core.model import Order
 from holdpay.core.states import FailureClass, HtlcState, OrderState
-from tests.unit.build import NOW_MS, POLICY, SMS, S, failure, order, pair, payment, prepaid, proven_absent
+from tests.unit.build import NOW_MS, POLICY, RENTAL, SMS, S, failure, order, pair, payment, prepaid, proven_absent
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER_HERE, DELIVERED, CANCELED, ABANDONED = OrderState
@@ -85,7 +86,7 @@ def _polls(found: Order, for_s: float) -> list[float]:
 
 def test_a_number_is_asked_for_when_it_is_likely_and_seldom_before_and_long_after() -> None:
     polls = _polls(pair(PAID, IN_FLIGHT), 1260)
-    assert len([poll for poll in polls if poll < 12]) == 1
+    assert [poll for poll in polls if poll < 12] == []
     assert 6 <= len([poll for poll in polls if 12 <= poll < 25]) <= 8
     gaps = [later - sooner for sooner, later in pairwise(polls)]
     assert min(gaps) >= 1
@@ -109,12 +110,27 @@ def test_the_wait_for_the_code_begins_with_the_number() -> None:
     assert _poll_s(found, asked_s=100, at_s=100) == pytest.approx(110, abs=1)
 
 
+def _numbered(after_s: float) -> Order:
+    number = Item(kind=ItemKind.NUMBER, text="15551234567", seen_at_ms=NOW_MS + int(after_s * S))
+    return replace(pair(NUMBER_HERE, IN_FLIGHT, money_out_since_ms=NOW_MS), items=(number,))
+
+
+def test_what_was_never_paid_for_or_has_no_market_teaches_nothing() -> None:
+    learned = Learned()
+    learned.number_came(pair(PAID, IN_FLIGHT, money_out_since_ms=NOW_MS))
+    learned.number_came(replace(_numbered(20), payment=None))
+    learned.number_came(_numbered(-20))
+    rental = _numbered(20)
+    learned.number_came(replace(rental, request=replace(rental.request, spec=RENTAL)))
+    assert learned.by_market == {}
+
+
 def test_a_market_s_own_habit_is_learned_and_forgotten_again() -> None:
     found = pair(PAID, IN_FLIGHT)
     assert found.spec.market is not None
     learned = Learned()
     for _ in range(100):
-        learned.number_came(found.spec.market, 50.0)
+        learned.number_came(_numbered(50))
     assert _question(found, asked_s=0, learned=learned).at_ms > NOW_MS + 14 * S, "nothing before"
     polled, gaps = 0.0, []
     while polled < 60:
@@ -124,7 +140,7 @@ def test_a_market_s_own_habit_is_learned_and_forgotten_again() -> None:
     assert max(gap for at_s, gap in gaps if at_s > 42) < 5
     assert learned.numbers("another/market") is NUMBER
     for _ in range(300):
-        learned.number_came(found.spec.market, 5.0)
+        learned.number_came(_numbered(5))
     assert _question(found, asked_s=0, learned=learned).at_ms < NOW_MS + 7 * S
 
 
@@ -223,22 +239,23 @@ def test_a_poll_rate_that_was_lifted_is_kept() -> None:
             pair(PAID, IN_FLIGHT),
             60,
             [
-                10.53,
-                14.35,
-                16.73,
-                18.91,
-                20.88,
-                22.66,
+                13.23,
+                15.5,
+                17.59,
+                19.5,
+                21.23,
+                22.82,
                 24.23,
-                25.71,
-                28.11,
-                30.3,
-                34.03,
-                37.55,
-                40.94,
-                46.07,
-                50.99,
-                55.71,
+                25.54,
+                27.76,
+                29.8,
+                32.82,
+                36.13,
+                39.26,
+                43.11,
+                47.76,
+                52.23,
+                56.53,
             ],
         ),
         (

@@ -170,6 +170,8 @@ async def test_a_pause_holds_up_what_is_due_and_what_is_owed_goes_first(desk: De
 
 async def test_the_habit_of_a_market_is_learned_from_the_numbers_that_come(desk: Desk) -> None:
     before = an_order("a", PAID, IN_FLIGHT)
+    assert before.payment is not None
+    before = replace(before, payment=replace(before.payment, money_out_since_ms=NOW_MS))
     market = before.spec.market
     assert market is not None
     desk.asker.want(before)
