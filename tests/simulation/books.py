@@ -80,11 +80,8 @@ def _replay(conn: sqlite3.Connection, order: Order, told: Sequence[Update]) -> N
 
 
 def _as_told(order: Order) -> Order:
-    """What could not be read gives way to what comes later, and is not there any more as of an earlier row."""
-    return replace(order, items=tuple(item for item in order.items if item.kind not in _UNREAD))
-
-
-_UNREAD = frozenset({ItemKind.UNREAD, ItemKind.UNREAD_MAYBE})
+    """A count is told as it is now, also as of an earlier row."""
+    return replace(order, items=tuple(item for item in order.items if item.kind is not ItemKind.UNREAD_MORE))
 
 
 def _attempts(conn: sqlite3.Connection, order_id: str, wanted: dict[int, dict[str, Any]]) -> None:

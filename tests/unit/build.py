@@ -215,18 +215,20 @@ def replied(
     number: str | None = None,
     code: str | None = None,
     error: str | None = None,
-    unread: str | None = None,
+    unread: str | tuple[str, ...] = (),
     messages: tuple[str, ...] = (),
     send_status: ev.SendStatus | None = None,
+    **more: Any,
 ) -> ProviderReplied:
     said = ProviderStatus(
         is_paid=paid,
         number=number,
         code=code,
         error=error,
-        unread=unread,
+        unread=(unread,) if isinstance(unread, str) else unread,
         messages=messages,
         send_status=send_status,
+        **more,
     )
     return ProviderReplied(asked_at_ms, said)
 

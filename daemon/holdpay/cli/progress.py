@@ -77,7 +77,8 @@ def _item_changes(before: pb.Request | None, request: pb.Request) -> Iterator[st
         yield f"the provider sent another code; the first one counts, `holdpay orders show {request.id}` shows all"
     if count := len(news("message")):
         came = "a message came" if count == 1 else f"{count:,} messages came"
-        yield f"{came}; read with `holdpay rent messages {request.id}`"
+        of_rental = request.WhichOneof("understood") == "rental"
+        yield f"{came}; read with `holdpay {'rent messages' if of_rental else 'orders show'} {request.id}`"
     yield from (_SENDINGS[text] for text in news("sending") if text in _SENDINGS)
     unread = texts(request, "unread")
     if unread and not request.fulfilled and (before is None or texts(before, "unread") != unread):

@@ -12,7 +12,7 @@ from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.exit_codes import ExitCode, of_end
 from holdpay.cli.failure import Failure
-from holdpay.cli.kinds import Until, number_of
+from holdpay.cli.kinds import Until, number_of, texts
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
 from holdpay.cli.params import complete_country, complete_rental, complete_service
 
@@ -82,8 +82,7 @@ def rent(
 def messages(ctx: click.Context, app: App, *, order: str, follow: bool, as_json: bool) -> None:
     """Print the messages that came to the rented number of ORDER, oldest first, a line each.
 
-    The number goes to stderr, and only the messages to stdout. What the provider answered and holdpayd cannot read is
-    shown by `holdpay orders show`.
+    The number goes to stderr, and only the messages to stdout. One that holdpayd cannot read is shown as it came.
     """
     started_ms = app.clock.now_ms()
     known = app.call(lambda client: client.get_request(order))
@@ -111,7 +110,7 @@ class _Printer:
 
     def update(self, request: pb.Request) -> None:
         for item in request.items:
-            if item.seq > self._seq and render.enum_text(item, "kind") == "message":
+            if item.seq > self._seq and render.enum_text(item, "kind") in {"message", "unread"}:
                 self._print(item)
         self._seq = max((self._seq, *(item.seq for item in request.items)))
 
@@ -119,7 +118,8 @@ class _Printer:
         if self._as_json:
             render.echo_json(item)
         else:
-            render.out(f"{render.date_time(item.seen_at_ms)}  {render.one_line(item.text)}")
+            mark = "(cannot be read) " if render.enum_text(item, "kind") == "unread" else ""
+            render.out(f"{render.date_time(item.seen_at_ms)}  {mark}{render.one_line(item.text)}")
 
 
 def _follow(app: App, known: pb.Request, printer: _Printer, started_ms: int) -> pb.Request:
@@ -145,6 +145,8 @@ def _requests(updates: Iterator[pb.RequestUpdate]) -> Iterator[pb.Request]:
 
 def _leave(known: pb.Request, *, is_followed: bool) -> ExitCode:
     """Says what more is to be had, and where."""
+    for count in texts(known, "unread_more"):
+        render.note(f"The provider sent {count} more that cannot be read, or more than that; they are not kept.")
     if known.terminal:
         exit_code = of_end(render.enum_text(known, "end"))
         if exit_code is ExitCode.DONE:

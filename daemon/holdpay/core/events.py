@@ -31,8 +31,11 @@ class ProviderStatus:
     send_status: SendStatus | None = None
     error: str | None = None
     """The order is over and its invoice canceled, in the provider's words."""
-    unread: str | None = None
-    """The reply itself, cut: it has something delivered that cannot be read, or not to its end. None: it has not."""
+    ends_at_ms: int | None = None
+    """When the rental ends. None: it does not say."""
+    unread: tuple[str, ...] = ()
+    """What was delivered and cannot be read, or not to its end, as it came and cut: each such message of a list by
+    itself, and for anything else the whole reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,9 @@ def _of_the_reply(order: Order) -> str:
     """What a person has to know of odd replies: nothing that was delivered, but where it is shown."""
     show = f"`holdpay orders show {order.id}`"
     said = []
-    if order.unread is not None and not order.is_delivered:
+    if order.unread and not order.is_delivered:
         said.append(f"The provider's reply could not be read; it is shown by {show}.")
-    elif order.unread is not None:
+    elif order.unread:
         said.append(f"Besides, a reply of the provider could not be read whole; it is shown by {show}.")
     if order.later_codes:
         said.append(f"The provider sent more than one code: the first counts, and {show} shows all.")

@@ -182,9 +182,8 @@ def _keep_words(order: Order, status: ev.ProviderStatus, ctx: Context) -> Order:
     """Nothing is forgotten: what was delivered, a reply that only a person can read, and of errors the first."""
     keeper = _keeper(order, ctx)
     order.spec.keep(keeper, status)
-    if status.unread is not None and status.unread != order.unread:
-        ctx.notes.append("something in the provider's reply cannot be read; the reply is kept")
-        keeper.unread(status.unread, has_value=True)
+    for raw in status.unread:
+        keeper.unread(raw, has_value=True)
     order = _kept(order, keeper, ctx)
     # Also the error is kept as first said: a text that is new at every poll must not fill the disk.
     if status.error is not None and order.state not in {OrderState.DELIVERED, OrderState.CANCELED}:
@@ -193,7 +192,7 @@ def _keep_words(order: Order, status: ev.ProviderStatus, ctx: Context) -> Order:
 
 
 def _keeper(order: Order, ctx: Context) -> Keeper:
-    return Keeper(order.items, ctx.now_ms, may_replace_unread=order.anomaly_count < MAX_ANOMALIES)
+    return Keeper(order.items, ctx.now_ms, may_count_unread=order.anomaly_count < MAX_ANOMALIES)
 
 
 def _kept(order: Order, keeper: Keeper, ctx: Context) -> Order:

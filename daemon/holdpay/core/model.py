@@ -179,10 +179,9 @@ class Order:
         return texts(self.items, ItemKind.CODE)[1:]
 
     @property
-    def unread(self) -> str | None:
-        """A reply in which something for the buyer is, or may be, that cannot be read."""
-        found = texts(self.items, ItemKind.UNREAD) + texts(self.items, ItemKind.UNREAD_MAYBE)
-        return found[0] if found else None
+    def unread(self) -> tuple[str, ...]:
+        """Replies in which something for the buyer is, or may be, that cannot be read."""
+        return texts(self.items, ItemKind.UNREAD) + texts(self.items, ItemKind.UNREAD_MAYBE)
 
     @property
     def htlc(self) -> HtlcState:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -31,8 +32,14 @@ MESSAGES_NAMES: Final = ("messages", "sms", "smses", "texts", "inbox", "codes")
 """What came to a rented number: nothing is documented, these are likely. "message" is mostly about the reply itself."""
 DELIVERED_NAMES: Final = ("code", "number", *MESSAGES_NAMES, *SENDING_NAMES)
 
+ENDS_NAMES: Final = ("rentalEnd", "rentalEndsAt", "rentalExpiresAt", "rentedUntil", "endsAt", "endDate", "validUntil")
+"""When a rental ends: nothing is documented, these are likely. "expires" is mostly about the invoice."""
+
 _TEXT_NAMES: Final = ("text", "message", "body", "content", "sms", "code")
 """The whole text of a message first: a code is in it."""
+_TIME: Final = re.compile("[1-9][0-9]{8,14}")
+_DIGITS_OF_S: Final = 11
+"""A time in ms has more since 1973."""
 _CUT: Final = "…"
 _MAX_LISTS: Final = 4
 _MAX_PLACES: Final = 40
@@ -131,24 +138,40 @@ class Messages:
     """What came to a rented number, in the reply's order."""
 
     texts: tuple[str, ...] = ()
-    is_unread: bool = False
-    """There is one that cannot be read, or not to its end, or there are more than MAX_MESSAGES."""
+    unread: tuple[str, ...] = ()
+    """Those that cannot be read, or not to their end, as they came and cut."""
+    is_cut: bool = False
+    """There are more than MAX_MESSAGES, or some that are no JSON."""
 
 
 def messages(members: Mapping[str, Any]) -> Messages:
     """Those of all MESSAGES_NAMES: what stands under a later name and is a message already, or a word of one, is that
     one."""
     texts: list[str] = []
+    unread: list[str] = []
     known: set[str] = set()
-    is_unread = False
+    is_cut = False
     for name in MESSAGES_NAMES:
         rows = single(members.get(name))
-        read = [_message(row) for row in (rows if isinstance(rows, list) else [rows])[-MAX_MESSAGES:]]
-        is_unread |= any(one.is_unread for one in read) or (isinstance(rows, list) and len(rows) > MAX_MESSAGES)
-        new = [one.text for one in read if one.text and one.text not in known]
+        rows = rows if isinstance(rows, list) else [rows]
+        read = [(_message(row), row) for row in rows[-MAX_MESSAGES:]]
+        is_cut |= len(rows) > MAX_MESSAGES or any(row is UNREADABLE for row in rows)
+        unread += [kept_raw(_written(row)) for one, row in read if one.is_unread and row is not UNREADABLE]
+        new = [one.text for one, _ in read if one.text and one.text not in known]
         texts += new
         known.update(*(words(text) for text in new))
-    return Messages(tuple(texts[-MAX_MESSAGES:]), is_unread or len(texts) > MAX_MESSAGES)
+    return Messages(tuple(texts[-MAX_MESSAGES:]), tuple(unread), is_cut or len(texts) > MAX_MESSAGES)
+
+
+def _written(value: object) -> str:
+    """A value as JSON, its numbers as they came."""
+    if isinstance(value, JsonNumber):
+        return value
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)}: {_written(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _message(row: object) -> Read:
@@ -204,6 +227,19 @@ def truth(value: object) -> bool | None:
         return value
     word = visible(value).lower() if isinstance(value, str) else ""
     return True if word in _YES else False if word in _NO else None
+
+
+def time_ms(value: object) -> int | None:
+    """A time in ms since 1970, from that or from s, as a number, or from ISO 8601, without a zone in UTC. None: it is
+    none."""
+    said = whole_digits(text(value).strip())
+    if _TIME.fullmatch(said):
+        return int(said) * (1000 if len(said) <= _DIGITS_OF_S else 1)
+    try:
+        at = datetime.fromisoformat(said)
+    except ValueError:
+        return None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def kept_raw(raw: str) -> str:

@@ -134,7 +134,8 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         send_status=found.sending.status,
         # Kept for ever, unlike a code or a number.
         error=masked(one_line(error)) or None,
-        unread=fields.kept_raw(answer.raw) if found.is_unread else None,
+        ends_at_ms=next((at_ms for n in fields.ENDS_NAMES if (at_ms := fields.time_ms(body.get(n))) is not None), None),
+        unread=(*found.messages.unread, *((fields.kept_raw(answer.raw),) if found.is_unread_elsewhere else ())),
     )
 
 
@@ -161,13 +162,21 @@ class _Delivered:
 
     @property
     def is_unread(self) -> bool:
-        is_lost = self.code.is_unread or self.messages.is_unread or self.sending.is_unread
-        return is_lost or (self.number.is_unread and not self.code.text)
+        return bool(self.messages.unread) or self.is_unread_elsewhere
+
+    @property
+    def is_unread_elsewhere(self) -> bool:
+        """Besides single messages, which are shown by themselves."""
+        return self._is_lost or (self.number.is_unread and not self.code.text)
 
     @property
     def is_there(self) -> bool:
         is_known = self.is_paid_for or bool(self.number.text) or self.sending.status is not None
-        return is_known or self.code.is_unread or self.messages.is_unread or self.sending.is_unread
+        return is_known or bool(self.messages.unread) or self._is_lost
+
+    @property
+    def _is_lost(self) -> bool:
+        return self.code.is_unread or self.messages.is_cut or self.sending.is_unread
 
 
 def _delivered(answer: Answer, body: dict[str, Any]) -> _Delivered:

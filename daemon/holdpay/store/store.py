@@ -311,7 +311,7 @@ class SqliteStore:
             self._change("charges", "order_no", row, changed)
 
     def _write_items(self, row: _Row, before: tuple[Item, ...], after: Order, cursor: int) -> None:
-        """Those that are new, and an unread one that took another's place."""
+        """Those that are new, and those that took another's place."""
         for seq, item in enumerate(after.items):
             if seq >= len(before) or item != before[seq]:
                 values: dict[str, Any] = {"order_no": row.no, "seq": seq, "cursor": cursor, **to_row(item)}

@@ -84,6 +84,7 @@ _ITEMS = {
     "messages": pb.ITEM_KIND_MESSAGE,
     "sending": pb.ITEM_KIND_SENDING,
     "unread": pb.ITEM_KIND_UNREAD,
+    "unread_more": pb.ITEM_KIND_UNREAD_MORE,
 }
 """What was delivered, by the name under which ``a_request`` takes it: one text, or several."""
 CODE = pb.CodeBought(country_code=187, country="USA", service="oi", service_name="OpenAI")

@@ -10,6 +10,7 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
+from holdpay.cli.progress import changes
 from tests.unit.cli.conftest import Terminal
 from tests.unit.cli.fake_daemon import (
     ACCEPTED,
@@ -142,6 +143,14 @@ def test_show_prints_what_was_replaced_and_a_reply_that_could_not_be_read_withou
     assert shown["Later code"] == "998877"
     assert shown["Unread reply"].startswith('{"code": ["480", "10"]}')
     assert all(line.isprintable() for line in lines)
+
+
+def test_the_whole_sms_of_a_code_is_told_of_and_shown(daemon: FakeDaemon, terminal: Terminal) -> None:
+    whole = SETTLED | {"messages": "004211 is your code"}
+    daemon.requests = [a_request(**whole)]
+    assert "004211 is your code" in terminal.run("orders", "show", ORDER_ID).stdout
+    lines = list(changes(a_request(**SETTLED), a_request(**whole)))
+    assert lines == [f"a message came; read with `holdpay orders show {ORDER_ID}`"]
 
 
 def test_show_json_has_what_was_replaced_and_the_reply_as_it_came(daemon: FakeDaemon, terminal: Terminal) -> None:

@@ -100,6 +100,18 @@ def test_the_messages_that_came_are_printed_a_line_each_and_the_number_beside_th
     assert daemon.received_of(pb.WatchRequestsRequest) == []
 
 
+def test_messages_that_cannot_be_read_are_printed_as_they_came_and_those_that_are_not_kept_are_counted(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    daemon.requests = [a_request(**rented("one") | {"unread": ['{"odd":\n1}', '{"odd":2}'], "unread_more": "7"})]
+    result = terminal.run("rent", "messages", ORDER_ID)
+    assert shown(result.stdout) == ["one", '(cannot be read) {"odd": 1}', '(cannot be read) {"odd":2}']
+    assert "7 more that cannot be read" in result.stderr
+    shows = terminal.run("orders", "show", ORDER_ID).stdout
+    assert shows.count("Unread reply") == 2
+    assert "and 7 more, at least, which are not kept" in shows
+
+
 def test_following_prints_each_message_once_as_it_comes_until_the_rental_ends(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdpay.core import events as ev
 from holdpay.core.asking import Learned, next_question
 from holdpay.core.duties import Duty, duties
 from holdpay.core.events import SendStatus
 from holdpay.core.explain import alarms, explain
-from holdpay.core.items import MAX_MESSAGES, ItemKind, Keeper, texts
-from holdpay.core.kinds import AnySpec, CodeSpec
+from holdpay.core.items import MAX_MESSAGES, MAX_OTHERS, ItemKind, Keeper, texts
+from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec
 from holdpay.core.kinds.message import FOLLOW_S
 from holdpay.core.kinds.rental import LONGER_S, WEEK_S
 from holdpay.core.machine import decide
@@ -21,6 +24,7 @@ from holdpay.core.states import End, HtlcState, OrderState
 from tests.unit.build import (
     EMAIL,
     FUND,
+    HOUR,
     NOW_MS,
     POLICY,
     RENTAL,
@@ -46,8 +50,8 @@ IN_FLIGHT, SETTLED = HtlcState.IN_FLIGHT, HtlcState.SETTLED
 
 def run(found: Order, *events: ev.Event | tuple[int, ev.Event]) -> Order:
     """Each event at NOW_MS, or so many seconds after it."""
-    for given in events:
-        at_s, event = given if isinstance(given, tuple) else (0, given)
+    for each in events:
+        at_s, event = each if isinstance(each, tuple) else (0, each)
         found = decide(found, event, POLICY, NOW_MS + at_s * S).order
     return found
 
@@ -151,10 +155,38 @@ def test_a_code_order_that_is_answered_with_the_sms_itself_hands_it_over() -> No
     assert (both.code, both.later_codes) == ("048010", ())
 
 
+def test_the_whole_sms_of_a_code_that_is_known_is_no_other_code_and_is_kept_beside_it() -> None:
+    found = run(of(SPEC, NUMBER), replied(paid=True, code="048010"))
+    text = replied(paid=True, messages=("Your code is 048010. https://example.com/x",))
+    found = run(found, text, replied(paid=True, code="048010"), text)
+    assert (found.code, found.later_codes) == ("048010", ())
+    assert texts(found.items, ItemKind.MESSAGE) == ("Your code is 048010. https://example.com/x",)
+
+
+def test_the_code_of_an_sms_that_is_handed_over_already_is_no_other_code() -> None:
+    found = run(of(SPEC, NUMBER), replied(paid=True, messages=("Your code is 048010.",)))
+    again = decide(found, replied(paid=True, code="048010"), POLICY, NOW_MS)
+    assert (again.order.later_codes, again.notes) == ((), ())
+    another = run(found, replied(paid=True, code="48010"))
+    assert another.later_codes == ("48010",)
+    number = run(found, replied(paid=True, code="48010", code_may_lack_zeros=True))
+    assert number.later_codes == ()
+
+
+def test_another_sms_beside_a_code_is_another_code() -> None:
+    found = run(of(SPEC, NUMBER), replied(paid=True, code="4801", messages=("Code: 4801", "New code: 9999")))
+    assert (found.code, found.later_codes) == ("4801", ("New code: 9999",))
+
+
+def test_so_many_whole_messages_of_one_code_are_kept_and_no_more() -> None:
+    found = run(of(SPEC, NUMBER), *(replied(paid=True, code="4801", messages=(f"4801 {n}",)) for n in range(50)))
+    assert len(texts(found.items, ItemKind.MESSAGE)) == MAX_OTHERS + 1
+
+
 @pytest.mark.parametrize("said", ["pending", "no SMS yet"])
 def test_a_word_in_place_of_the_sms_is_no_code_and_is_shown_to_the_buyer(said: str) -> None:
     found = run(of(SPEC, NUMBER), replied(paid=True, number="15551234567", messages=(said,)))
-    assert (found.state, found.code, found.unread) == (NUMBER, None, said)
+    assert (found.state, found.code, found.unread) == (NUMBER, None, (said,))
     assert run(found, replied(paid=True, messages=("Your code is 048010.",))).code == "Your code is 048010."
 
 
@@ -243,6 +275,79 @@ def test_a_list_that_has_its_last_messages_only_loses_and_repeats_none() -> None
     assert texts(found.items, ItemKind.MESSAGE) == tuple(said)
 
 
+def test_a_list_that_has_its_last_messages_only_and_the_same_text_again_loses_and_repeats_none() -> None:
+    """Codes repeat, and so do "hello" and "OK"."""
+    said = ["a 1", "b 2", "c 3", "a 1", "b 2", "b 2", "d 4", "c 3", "a 1", "a 1"]
+    for is_newest_first in (False, True):
+        found = rented()
+        for end in range(1, len(said) + 1):
+            window = said[max(0, end - 4) : end]
+            told = replied(paid=True, messages=tuple(window[::-1] if is_newest_first else window))
+            found = run(found, told, told)
+        assert texts(found.items, ItemKind.MESSAGE) == tuple(said)
+
+
+@given(st.data(), st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f"]), max_size=12), st.booleans())
+def test_of_a_whole_list_none_is_lost_and_none_kept_twice_however_late_and_stale_its_replies_are(
+    data: st.DataObject, said: list[str], is_newest_first: bool
+) -> None:
+    found, latest = rented(), 0
+    for _ in range(data.draw(st.integers(1, 6))):
+        end = data.draw(st.integers(0, len(said)))
+        latest = max(latest, end)
+        found = run(found, replied(paid=True, messages=tuple(said[:end][::-1] if is_newest_first else said[:end])))
+    assert Counter(texts(found.items, ItemKind.MESSAGE)) == Counter(said[:latest])
+
+
+@given(st.lists(st.integers(1, 3), max_size=8), st.integers(4, 6))
+def test_of_a_list_that_shows_its_last_messages_none_is_lost_or_kept_twice_if_they_differ(
+    arrivals: list[int], width: int
+) -> None:
+    """With up to three new ones between two replies."""
+    found, count = rented(), 0
+    for new in arrivals:
+        count += new
+        found = run(found, replied(paid=True, messages=tuple(f"n {n}" for n in range(max(0, count - width), count))))
+    assert texts(found.items, ItemKind.MESSAGE) == tuple(f"n {n}" for n in range(count))
+
+
+def test_two_new_messages_at_the_head_of_a_list_are_kept_in_the_order_in_which_they_came() -> None:
+    found = run(rented(), replied(paid=True, messages=("one",)), replied(paid=True, messages=("three", "two", "one")))
+    assert texts(found.items, ItemKind.MESSAGE) == ("one", "two", "three")
+
+
+def test_a_code_and_the_whole_text_that_comes_later_are_one_message() -> None:
+    found = run(rented(), replied(paid=True, code="123456"), replied(paid=True, code="7777"))
+    whole = replied(paid=True, messages=("Your code is 123456.", "Hello"))
+    found = run(found, whole, whole, replied(paid=True, code="123456"))
+    assert texts(found.items, ItemKind.MESSAGE) == ("Your code is 123456.", "7777", "Hello")
+
+
+def test_a_code_that_came_as_a_number_and_the_text_with_its_zeros_are_one_message() -> None:
+    number = replied(paid=True, code="48010", code_may_lack_zeros=True)
+    text = replied(paid=True, messages=("048010 is your code",))
+    for events in ((number, text), (text, number), (number, text, number)):
+        assert texts(run(rented(), *events).items, ItemKind.MESSAGE) == ("048010 is your code",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Hello", "Hello again"), ("8", "See you at 8"), ("Be there at 8", "Be there at 8 or 9")]
+)
+def test_a_message_that_begins_another_is_one_of_its_own(first: str, second: str) -> None:
+    found = run(rented(), replied(paid=True, messages=(first,)), replied(paid=True, messages=(second,)))
+    assert texts(found.items, ItemKind.MESSAGE) == (first, second)
+
+
+def test_a_code_that_the_list_has_by_itself_is_another_message_than_the_text_with_it() -> None:
+    found = run(rented(), replied(paid=True, code="1234"), replied(paid=True, messages=("1234", "Not 1234 but 5678")))
+    assert texts(found.items, ItemKind.MESSAGE) == ("1234", "Not 1234 but 5678")
+
+
+def test_each_message_that_cannot_be_read_is_kept() -> None:
+    found = run(rented(), replied(paid=True, unread=("{1}",)), replied(paid=True, unread=("{1}", "{2}", "{3}")))
+    assert found.unread == ("{1}", "{2}", "{3}")
+
+
 def test_the_number_of_messages_has_a_bound_which_is_noted() -> None:
     keeper = Keeper((), NOW_MS)
     keeper.messages(str(n) for n in range(MAX_MESSAGES + 5))
@@ -286,7 +391,53 @@ def test_a_rental_whose_message_came_without_its_number_stays_open_all_the_same(
 def test_a_reply_that_makes_no_sense_is_kept_of_a_rental_that_has_a_message_already() -> None:
     found = run(of(RENTAL, PAID, SETTLED), replied(paid=True, number="1555", messages=("one",)))
     confused = ev.ProviderConfused("not JSON", unread="<sms>two</sms>")
-    assert run(found, confused).unread == "<sms>two</sms>"
+    assert run(found, confused).unread == ("<sms>two</sms>",)
+
+
+def test_after_its_end_a_rental_is_asked_for_a_day_longer_and_less_often() -> None:
+    found = rented()
+    late_ms = NOW_MS + (2 * WEEK_S + 60) * S
+    assert found.spec.is_followed(found, POLICY, late_ms)
+    assert next_poll_at_ms(found, late_ms, POLICY, late_ms) == late_ms + 900 * S
+
+
+def test_the_providers_word_on_the_end_of_a_rental_is_shown_and_makes_it_longer_but_never_shorter() -> None:
+    later, sooner = NOW_MS + 13 * 24 * HOUR + 26 * HOUR, NOW_MS + HOUR
+    for end_ms, closes_ms in ((later, later), (sooner, NOW_MS + 2 * WEEK_S * S)):
+        found = run(rented(), replied(paid=True, number="447700900123", ends_at_ms=end_ms))
+        assert isinstance(found.spec, RentalSpec)
+        assert found.spec.ends_at_ms(found) == end_ms
+        closes_s = (closes_ms - NOW_MS) // S + LONGER_S
+        assert not run(found, (closes_s - 1, ev.TimePassed())).is_closed
+        assert run(found, (closes_s, ev.TimePassed())).is_closed
+
+
+@pytest.mark.parametrize("end_ms", [NOW_MS, NOW_MS - HOUR, NOW_MS + 2 * WEEK_S * S + 25 * HOUR, 2**53])
+def test_an_end_of_a_rental_that_cannot_be_is_none(end_ms: int) -> None:
+    found = run(rented(), replied(paid=True, number="447700900123", ends_at_ms=end_ms))
+    assert found.items == rented().items
+
+
+def test_an_end_of_a_rental_that_is_later_each_time_is_no_end() -> None:
+    found = rented()
+    for n in range(30):
+        found = run(found, (n * 3600, replied(paid=True, ends_at_ms=NOW_MS + (n + 1) * HOUR)))
+    assert texts(found.items, ItemKind.END) == (str(NOW_MS + HOUR),)
+
+
+def test_a_rental_whose_number_came_under_a_clock_that_was_ahead_still_ends_in_its_time() -> None:
+    year_s = 365 * 24 * 3600
+    ahead = run(of(RENTAL, PAID), (year_s, replied(paid=True, number="447700900123")), (year_s, settled()))
+    found = run(ahead, (60, ev.DaemonRestarted()))
+    assert run(found, (60 + 2 * WEEK_S + LONGER_S, ev.TimePassed())).is_closed
+    assert not run(found, (2 * WEEK_S + LONGER_S - 60, ev.TimePassed())).is_closed
+
+
+def test_a_rental_whose_number_came_under_a_clock_that_was_a_day_behind_is_asked_for_until_its_end() -> None:
+    day_s = 24 * 3600
+    found = run(rented(), (day_s, ev.DaemonRestarted()))
+    really_ends_s = day_s + 2 * WEEK_S
+    assert not run(found, (really_ends_s - 1, ev.TimePassed())).is_closed
 
 
 def test_a_rental_that_a_client_follows_is_asked_for_every_few_seconds() -> None:

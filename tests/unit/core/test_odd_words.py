@@ -11,7 +11,7 @@ import pytest
 from holdpay.core import events as ev
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history_line
-from holdpay.core.items import MAX_OTHERS
+from holdpay.core.items import MAX_OTHERS, MAX_UNREAD, ItemKind, texts
 from holdpay.core.machine import MAX_ANOMALIES, decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
@@ -117,7 +117,7 @@ def test_so_many_codes_are_kept_and_no_more() -> None:
 
 def test_a_reply_whose_code_cannot_be_read_is_kept_and_noted_once() -> None:
     done = step(pair(NUMBER, IN_FLIGHT), replied(paid=True, number="15551234567", unread=ODD))
-    assert done.order.unread == ODD
+    assert done.order.unread == (ODD,)
     assert done.notes == ("something in the provider's reply cannot be read; the reply is kept",)
     assert not step(done.order, replied(paid=True, number="15551234567", unread=ODD), 9).is_change
 
@@ -125,31 +125,43 @@ def test_a_reply_whose_code_cannot_be_read_is_kept_and_noted_once() -> None:
 @pytest.mark.parametrize("found", [pair(AWAITING, IN_FLIGHT), pair(PAID, SETTLED), pair(NUMBER, FAILED)])
 def test_a_reply_that_makes_no_sense_is_kept_of_an_order_that_was_paid(found: Order) -> None:
     done = step(found, ev.ProviderConfused("not JSON", unread="Your code is 48010"))
-    assert done.order.unread == "Your code is 48010"
+    assert done.order.unread == ("Your code is 48010",)
     assert done.notes == ("not JSON",)
 
 
 @pytest.mark.parametrize("found", [pair(AWAITING, NONE), pair(DELIVERED, IN_FLIGHT, code="1"), pair(CANCELED, FAILED)])
 def test_a_reply_that_makes_no_sense_is_not_kept_where_nothing_was_paid_for_or_the_code_is_here(found: Order) -> None:
-    assert step(found, ev.ProviderConfused("not JSON", unread="busy")).order.unread is None
+    assert step(found, ev.ProviderConfused("not JSON", unread="busy")).order.unread == ()
 
 
-def test_what_makes_no_sense_at_all_does_not_take_the_place_of_a_reply_that_has_a_code() -> None:
+def test_each_reply_that_cannot_be_read_is_kept_once_and_those_that_surely_hold_something_come_first() -> None:
     vague = ev.ProviderConfused("not JSON", unread="busy")
-    odd = replied(paid=True, unread=ODD)
-    assert run(pair(PAID, IN_FLIGHT), vague, odd).unread == ODD
-    assert run(pair(PAID, IN_FLIGHT), vague, odd, vague).unread == ODD
-    assert run(pair(PAID, IN_FLIGHT), odd, replied(paid=True, unread="newer")).unread == "newer"
+    odd, newer = replied(paid=True, unread=ODD), replied(paid=True, unread="newer")
+    found = run(pair(PAID, IN_FLIGHT), vague, odd, vague, odd, newer, odd)
+    assert found.unread == (ODD, "newer", "busy")
 
 
-def test_replies_that_are_all_new_and_all_odd_write_a_bounded_number_of_rows() -> None:
+def test_a_reply_that_differs_in_its_time_only_is_the_same() -> None:
+    first, later = (f'{{"code":{{}},"timestamp":{at_ms},"paid":true}}' for at_ms in (1_790_000_000_000, 1_790_000_005))
+    other = '{"code":[{}],"timestamp":1790000000000,"paid":true}'
+    assert run(pair(PAID, IN_FLIGHT), *(replied(paid=True, unread=raw) for raw in (first, later, other))).unread == (
+        first,
+        other,
+    )
+
+
+def test_replies_that_are_all_new_and_all_odd_are_kept_and_then_counted_and_write_a_bounded_number_of_rows() -> None:
     found, rows = pair(PAID, IN_FLIGHT), 0
     for n in range(300):
         said = replied(paid=True, unread=f"odd {n}") if n > 100 else ev.ProviderConfused("odd", unread=f"busy {n}")
         done = step(found, said)
         found, rows = done.order, rows + done.is_change
-    assert rows <= MAX_ANOMALIES + 1
-    assert found.unread == "odd 101", "the first that has a code is kept whatever came before"
+    assert rows <= MAX_ANOMALIES + MAX_UNREAD
+    sure = MAX_UNREAD // 2
+    assert found.unread[:sure] == tuple(f"odd {n}" for n in range(101, 101 + sure)), "whatever came before"
+    assert len(found.unread) == MAX_UNREAD
+    (more,) = texts(found.items, ItemKind.UNREAD_MORE)
+    assert int(more) == MAX_ANOMALIES - sure, "no more rows than anomalies are written for a mere count"
 
 
 def test_a_quarantined_order_keeps_what_was_said_a_bounded_number_of_times() -> None:
@@ -161,7 +173,7 @@ def test_a_quarantined_order_keeps_what_was_said_a_bounded_number_of_times() -> 
         done = step(found, replied(paid=True, code="1" if n < 100 else "2", number="1555", unread=f"odd {n}"))
         found, rows = done.order, rows + done.is_change
     assert (found.code, found.number, found.later_codes) == ("1", "1555", ("2",))
-    assert found.unread == f"odd {MAX_ANOMALIES - 1}"
+    assert found.unread == tuple(f"odd {n}" for n in range(MAX_UNREAD))
     assert rows <= MAX_ANOMALIES + 2
 
 
@@ -178,7 +190,7 @@ def test_a_person_is_told_where_to_read_what_could_not_be_read() -> None:
 
 def test_a_code_that_comes_later_is_not_hidden_behind_the_reply_that_could_not_be_read() -> None:
     found = run(pair(NUMBER, IN_FLIGHT), replied(paid=True, unread=ODD), replied(paid=True, code="48010"))
-    assert (found.code, found.unread) == ("48010", ODD)
+    assert (found.code, found.unread) == ("48010", (ODD,))
     told = explain(found, POLICY, NOW_MS).summary
     assert "The provider's reply could not be read" not in told
     assert "Besides, a reply of the provider could not be read whole" in told

@@ -205,7 +205,7 @@ async def test_a_reply_that_only_a_person_can_read_is_kept_and_journaled_once_an
     held.provider.answers = (answer,)
     await asyncio.sleep(120)
     order = held.world.order(held.order_id)
-    assert (order.unread, order.is_closed) == (answer.raw, False)
+    assert (order.unread, order.is_closed) == ((answer.raw,), False)
     rows = look(
         held.world.store._conn, "SELECT notes FROM journal JOIN replies USING (cursor) WHERE raw = ?", answer.raw
     )
@@ -220,7 +220,7 @@ async def test_a_reply_that_only_a_person_can_read_is_kept_and_journaled_once_an
 async def test_a_reply_that_holds_nothing_of_the_order_is_not_shown_for_its_own(held: Held, answer: Answer) -> None:
     held.provider.answers = (answer,)
     await asyncio.sleep(120)
-    assert held.world.order(held.order_id).unread is None
+    assert held.world.order(held.order_id).unread == ()
 
 
 async def test_silence_is_not_journaled(held: Held) -> None:

@@ -40,8 +40,7 @@ def test_how_a_word_about_the_sending_is_written_does_not_matter(said: object) -
 def test_an_unknown_word_about_the_sending_is_none_of_ours_and_leaves_the_reply_for_a_person(said: object) -> None:
     got = status(smsStatus=said)
     assert got.send_status is None
-    assert got.unread is not None
-    assert "smsStatus" in got.unread
+    assert "smsStatus" in got.unread[0]
 
 
 @pytest.mark.parametrize("absent", [None, "", 0, "null", []])
@@ -121,23 +120,38 @@ def test_what_is_in_a_message_already_is_not_read_again_under_another_name() -> 
     assert got.messages == ("Your code is 4801", "Hello", "9999")
 
 
-@pytest.mark.parametrize("odd", [5.5e400, {"when": 1}, [["a", "b"]], {"text": {"a": 1}}])
-def test_a_message_that_cannot_be_read_hides_no_other_and_leaves_the_reply_for_a_person(odd: object) -> None:
-    text = json.dumps({"status": "OK", "paid": True, "messages": ["1111", odd, "2222"]}).replace("Infinity", "{]")
-    got = read(text)
-    assert got.messages in {("1111", "2222"), ()}
-    assert got.unread == text
+@pytest.mark.parametrize(
+    ("odd", "raw"),
+    [
+        ({"when": 1, "from": "+1"}, '{"when": 1, "from": "+1"}'),
+        (["a", 2], '["a", 2]'),
+        ({"text": {"a": 1.50}}, '{"text": {"a": 1.5}}'),
+    ],
+)
+def test_a_message_that_cannot_be_read_hides_no_other_and_comes_along_by_itself(odd: object, raw: str) -> None:
+    got = status(messages=["1111", odd, "2222"])
+    assert (got.messages, got.unread) == (("1111", "2222"), (raw,))
+
+
+def test_a_list_with_something_that_is_no_json_leaves_the_reply_for_a_person() -> None:
+    text = '{"status":"OK","paid":true,"messages":["1111",{],"2222"]}'
+    assert read(text).unread == (text,)
+
+
+def test_a_long_message_that_cannot_be_read_comes_along_cut() -> None:
+    (raw,) = status(messages=[{"odd": "x" * 60_000}]).unread
+    assert (len(raw), raw[-1]) == (fields.MAX_KEPT_RAW_CHARS, "…")
 
 
 def test_a_list_of_messages_that_is_cut_off_is_noticed() -> None:
     with pytest.raises(ProviderProtocolError) as caught:
         read('{"status":"OK","messages":["1111","22')
     assert caught.value.unread is not None
-    assert read('{"status":"OK","paid":true,"messages":["1111","22').unread is not None
+    assert read('{"status":"OK","paid":true,"messages":["1111","22').unread
 
 
 def test_messages_behind_what_cannot_be_read_are_noticed() -> None:
-    assert read('{"status":"OK","paid":true,"extra":{"a":,"messages":["1111"]}').unread is not None
+    assert read('{"status":"OK","paid":true,"extra":{"a":,"messages":["1111"]}').unread
 
 
 def test_a_code_that_is_part_of_another_messages_number_is_a_message_of_its_own() -> None:
@@ -147,19 +161,20 @@ def test_a_code_that_is_part_of_another_messages_number_is_a_message_of_its_own(
 def test_messages_of_all_names_together_are_bounded() -> None:
     first, second = ([f"{start + number}" for number in range(600)] for start in (10_000, 20_000))
     got = status(messages=first, texts=second)
-    assert (got.messages, got.unread is None) == ((*first[-400:], *second), False)
+    assert (got.messages, len(got.unread)) == ((*first[-400:], *second), 1)
 
 
 def test_messages_are_bounded_and_what_is_cut_is_noticed() -> None:
     many = [f"{number:04}" for number in range(fields.MAX_MESSAGES)]
     assert status(messages=many) == ProviderStatus(is_paid=True, messages=tuple(many))
     more = status(messages=[*many, "last"])
-    assert (more.messages, more.unread is None) == ((*many[1:], "last"), False)
+    assert (more.messages, len(more.unread)) == ((*many[1:], "last"), 1)
 
     longest = "x" * fields.MAX_MESSAGE_CHARS
     assert status(messages=[longest]).messages == (longest,)
     longer = status(messages=[longest + "y"])
-    assert (len(longer.messages[0]), longer.unread is None) == (fields.MAX_MESSAGE_CHARS, False)
+    assert (len(longer.messages[0]), longer.messages[0][-1]) == (fields.MAX_MESSAGE_CHARS, "…")
+    assert longer.unread == (f'"{longest}y"',)
 
 
 @pytest.mark.parametrize("paid", [{}, {"paid": "?"}, {"paid": False}])
@@ -181,3 +196,28 @@ def test_a_message_counts_whatever_stands_beside_it() -> None:
 def test_the_words_of_an_error_are_no_messages(name: str) -> None:
     with pytest.raises(ProviderRefused, match="no such order"):
         read({"status": "error", "reason": "no such order", name: ["E404", "orderId is wrong"]})
+
+
+# --- when a rental ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fields.ENDS_NAMES)
+@pytest.mark.parametrize(
+    "said",
+    [
+        1_790_000_000_000,
+        "1790000000000",
+        1_790_000_000,
+        1.79e12,
+        "2026-09-21T14:13:20Z",
+        "2026-09-21T16:13:20+02:00",
+        "2026-09-21 14:13:20",
+    ],
+)
+def test_when_a_rental_ends_is_read_under_any_likely_name(name: str, said: object) -> None:
+    assert status(**{name: said}).ends_at_ms == 1_790_000_000_000
+
+
+@pytest.mark.parametrize("said", [None, 0, -1, "soon", 14, {"at": 1}, True, "9" * 40, "2026-99-99"])
+def test_what_is_no_time_is_no_end_of_a_rental(said: object) -> None:
+    assert status(endsAt=said, number="15551234567") == ProviderStatus(is_paid=True, number="15551234567")

@@ -286,13 +286,18 @@ class _ItemKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemKind.Val
     ITEM_KIND_CODE: _ItemKind.ValueType  # 2
     """An activation code. Of several the first counts."""
     ITEM_KIND_MESSAGE: _ItemKind.ValueType  # 3
-    """A text message that came to a rented number."""
+    """A text message that came to a rented number. Of a code: the whole SMS, where the code alone was known before."""
     ITEM_KIND_SENDING: _ItemKind.ValueType  # 4
     """How a sending goes: "created", "sent", "delivered" or "failed". The last counts."""
     ITEM_KIND_UNREAD: _ItemKind.ValueType  # 5
-    """A reply of the provider as it came, cut at 4096 characters, in which something for the buyer may be that holdpayd cannot
-    read: a person may. A secret, as a code is; not made safe for a terminal. At most one, the latest.
+    """A reply of the provider, or a message of it, as it came, cut at 4096 characters (then it ends with "…"), in which something
+    for the buyer may be that holdpayd cannot read: a person may. A secret, as a code is; not made safe for a terminal. 20 at
+    most, each another one.
     """
+    ITEM_KIND_UNREAD_MORE: _ItemKind.ValueType  # 6
+    """How many more such replies came, at least, and are not kept: a number. One at most."""
+    ITEM_KIND_END: _ItemKind.ValueType  # 7
+    """When a rental ends, as the provider says: ms since 1970, in digits."""
 
 class ItemKind(_ItemKind, metaclass=_ItemKindEnumTypeWrapper):
     """What an item is."""
@@ -304,13 +309,18 @@ ITEM_KIND_NUMBER: ItemKind.ValueType  # 1
 ITEM_KIND_CODE: ItemKind.ValueType  # 2
 """An activation code. Of several the first counts."""
 ITEM_KIND_MESSAGE: ItemKind.ValueType  # 3
-"""A text message that came to a rented number."""
+"""A text message that came to a rented number. Of a code: the whole SMS, where the code alone was known before."""
 ITEM_KIND_SENDING: ItemKind.ValueType  # 4
 """How a sending goes: "created", "sent", "delivered" or "failed". The last counts."""
 ITEM_KIND_UNREAD: ItemKind.ValueType  # 5
-"""A reply of the provider as it came, cut at 4096 characters, in which something for the buyer may be that holdpayd cannot
-read: a person may. A secret, as a code is; not made safe for a terminal. At most one, the latest.
+"""A reply of the provider, or a message of it, as it came, cut at 4096 characters (then it ends with "…"), in which something
+for the buyer may be that holdpayd cannot read: a person may. A secret, as a code is; not made safe for a terminal. 20 at
+most, each another one.
 """
+ITEM_KIND_UNREAD_MORE: ItemKind.ValueType  # 6
+"""How many more such replies came, at least, and are not kept: a number. One at most."""
+ITEM_KIND_END: ItemKind.ValueType  # 7
+"""When a rental ends, as the provider says: ms since 1970, in digits."""
 Global___ItemKind: _TypeAlias = ItemKind  # noqa: Y015
 
 @_typing.final
@@ -576,7 +586,9 @@ Global___FundSpec: _TypeAlias = FundSpec  # noqa: Y015
 
 @_typing.final
 class Item(_message.Message):
-    """One thing that was delivered. It never changes, but for ITEM_KIND_UNREAD, which gives way to a later one."""
+    """One thing that was delivered. It stays what it is, but for a code that stood for a message to a rented number, in whose place
+    the whole text comes if it is told later, and for ITEM_KIND_UNREAD_MORE.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -840,7 +852,7 @@ class RentalBought(_message.Message):
     weeks: _builtins.int
     """How long, as the provider offered it. Absent: it named no duration."""
     ends_at_ms: _builtins.int
-    """When the rental ends, as far as known. Absent: there is no number yet."""
+    """When the rental ends: as the provider says, if it does, else counted from the number. Absent: there is no number yet."""
     ref: _builtins.str
     """As CodeBought.ref."""
     def __init__(

@@ -68,11 +68,10 @@ class CodeSpec(Spec):
             keeper.number(status.number)
         if status.code is not None:
             keeper.code(status.code, may_lack_zeros=status.code_may_lack_zeros)
-            return
         for text in status.messages:
-            # The SMS itself, in place of what is to be found in it. Without a digit it is more likely a word about it.
+            # Without a digit it is more likely a word about it.
             if _may_hold_code(text):
-                keeper.code(text, may_lack_zeros=False)
+                keeper.sms(text)
             else:
                 keeper.unread(text, has_value=True)
 
