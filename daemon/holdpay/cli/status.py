@@ -111,9 +111,9 @@ def _provider_facts(provider: pb.ProviderStatus, now_ms: int) -> list[tuple[str,
 
 def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
     money = reply.money
-    waiting = f", and {money.settled_orders} paid and not delivered yet" if money.settled_orders else ""
     return [
-        ("Open", f"{reply.open_orders:,} of {money.max_open_orders:,} orders{waiting}"),
+        ("Open", f"{reply.open_orders:,} of {money.max_open_orders:,} orders"),
+        ("", _beside(money)),
         ("Pending", f"{_bare_sat(money.pending_msat)} of {render.sat(money.max_pending_sat)}"),
         (
             "Last 24 h",
@@ -124,6 +124,20 @@ def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
         ),
         ("Locked", render.msat(money.locked_msat)),
     ]
+
+
+def _beside(money: pb.Money) -> str:
+    """The orders that take no place among the open ones. Empty: there are none."""
+    followed, perhaps, returning = money.followed_orders, money.perhaps_charged_orders, money.returning_orders
+    due = money.settled_orders - followed - perhaps - returning
+    counts = [
+        (due, "paid and not delivered yet"),
+        (followed, "delivered and still followed"),
+        (perhaps, "perhaps charged to the account (holdpay orders list --open)"),
+        (returning, "over, with the price on its way back to the account"),
+    ]
+    found = [f"{count:,} {words}" for count, words in counts if count > 0]
+    return f"beside them {', '.join(found)}" if found else ""
 
 
 def _bare_sat(amount_msat: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import wants_look
@@ -107,6 +108,32 @@ def _what_is_late(order: Order, policy: Policy) -> str:
         return "the provider's promise has passed"
     # Of these the provider promises nothing.
     return f"{minutes(policy.promise_s * 1000)} have passed since it was paid (our own measure)"
+
+
+class Beside(StrEnum):
+    """Why an open order takes no place among the open ones, though it is not over: no HTLC of it is out."""
+
+    DUE = "due"
+    """Paid for, and what was ordered is not here yet."""
+    FOLLOWED = "followed"
+    """Paid for and here, and more may come."""
+    PERHAPS_CHARGED = "perhaps charged"
+    RETURNING = "returning"
+    """Over, and the price goes back to the account."""
+
+
+def beside(order: Order) -> Beside | None:
+    """None: it takes one, or it is closed."""
+    if order.is_closed:
+        return None
+    if order.charge is not None and order.charge.state is not ChargeState.CHARGED:
+        return _BESIDE.get(order.charge.state)
+    if order.charge is None and order.htlc is not HtlcState.SETTLED:
+        return None
+    return Beside.FOLLOWED if order.state is OrderState.DELIVERED else Beside.DUE
+
+
+_BESIDE = {ChargeState.UNKNOWN: Beside.PERHAPS_CHARGED, ChargeState.RETURNED: Beside.RETURNING}
 
 
 def explain(

@@ -395,7 +395,8 @@ class Engine:
         found = sorted((self._open[order_id] for order_id in self._alarms), key=lambda o: (o.created_at_ms, o.id))
         now_ms = self.clock.now_ms()
         of_orders = (text for order in found for text in alarms(order, self.policy, now_ms))
-        return [*self.alarms_of_unreadable(), *of_orders]
+        of_webhooks = () if self.webhooks is None else self.webhooks.alarms()
+        return [*self.alarms_of_unreadable(), *of_webhooks, *of_orders]
 
     def held_up_by(self, order_id: str) -> str:
         """What the latest look at lnd's channels found in the way of an order's end; empty: nothing."""
@@ -423,7 +424,7 @@ class Engine:
 
     def hint(self, secret: str) -> bool:
         """What came to one of the daemon's webhooks. False: no open order has it."""
-        order_id = None if self.webhooks is None else self.webhooks.find(secret)
+        order_id = None if self.webhooks is None else self.webhooks.arrived(secret)
         if order_id is None:
             return False
         self.asker.hint(order_id)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from holdpay.core.charge import ChargeState
+from holdpay.core.explain import Beside, beside
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState
-
-_MAY_BE_CHARGED = frozenset({ChargeState.CHARGED, ChargeState.UNKNOWN, ChargeState.RETURNED})
 
 
 class Tally:
@@ -22,6 +21,8 @@ class Tally:
         self.pending_msat = 0
         self.out = 0
         self.locked_msat = 0
+        self.besides: Counter[Beside] = Counter()
+        """Why those of ``settled_orders`` are open."""
         self._payers: Counter[NodeIdentity] = Counter()
 
     def changed(self, before: Order | None, after: Order | None) -> None:
@@ -36,10 +37,12 @@ class Tally:
     def _count(self, order: Order | None, by: int) -> None:
         if order is None:
             return
-        if _is_settled(order):
-            self.settled_orders += by
-        else:
+        why = beside(order)
+        if why is None:
             self.open_orders += by
+        else:
+            self.settled_orders += by
+            self.besides[why] += by
         self.pending_msat += by * _pending_msat(order)
         if order.is_money_out and order.payment is not None:
             self._count_out(order, order.payment, by)
@@ -51,12 +54,6 @@ class Tally:
         self._payers[payer] += by
         if not self._payers[payer]:
             del self._payers[payer]
-
-
-def _is_settled(order: Order) -> bool:
-    """Whether it holds no HTLC any more, and none will come."""
-    is_charged = order.charge is not None and order.charge.state in _MAY_BE_CHARGED
-    return is_charged or order.htlc is HtlcState.SETTLED
 
 
 def _pending_msat(order: Order) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
-from holdpay.core.explain import Explanation, explain
+from holdpay.core.explain import Beside, Explanation, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.machine import may_be_canceled
 from holdpay.core.model import Order
@@ -257,6 +257,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     def _money(self, totals: MoneyTotals) -> pb.Money:
         limits = self._engine.limits
+        besides = self._engine.tally.besides
         return pb.Money(
             pending_msat=totals.pending_msat,
             max_pending_sat=limits.max_pending_sat,
@@ -265,6 +266,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             max_open_orders=limits.max_open_orders,
             locked_msat=self._engine.tally.locked_msat,
             settled_orders=totals.settled_orders,
+            followed_orders=besides[Beside.FOLLOWED],
+            perhaps_charged_orders=besides[Beside.PERHAPS_CHARGED],
+            returning_orders=besides[Beside.RETURNING],
         )
 
     def _to_pb(self, order: Order) -> pb.Request:

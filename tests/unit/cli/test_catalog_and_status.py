@@ -212,12 +212,27 @@ def test_a_ready_daemon_exits_0_and_shows_its_money(terminal: Terminal) -> None:
 def test_open_counts_what_the_limit_counts_and_names_paid_orders_beside_it(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:
-    assert "1 of 8 orders\n" in terminal.run("status").stdout
+    assert "beside them" not in terminal.run("status").stdout
     waiting = pb.GetStatusResponse()
     waiting.CopyFrom(STATUS)
     waiting.money.settled_orders = 2
     daemon.answers["GetStatus"] = waiting
-    assert "1 of 8 orders, and 2 paid and not delivered yet\n" in terminal.run("status").stdout
+    shown = terminal.run("status").stdout
+    assert "1 of 8 orders\n" in shown
+    assert "beside them 2 paid and not delivered yet\n" in shown
+
+
+def test_an_order_that_is_followed_or_perhaps_charged_or_returned_is_not_called_paid_and_not_delivered(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    waiting = pb.GetStatusResponse()
+    waiting.CopyFrom(STATUS)
+    waiting.money.MergeFrom(pb.Money(settled_orders=6, followed_orders=3, perhaps_charged_orders=2, returning_orders=1))
+    daemon.answers["GetStatus"] = waiting
+    shown = terminal.run("status").stdout
+    assert "not delivered yet" not in shown
+    for words in ("3 delivered and still followed", "2 perhaps charged", "1 over, with the price on its way back"):
+        assert words in shown
 
 
 def test_a_daemon_that_takes_no_orders_exits_8_and_says_why(daemon: FakeDaemon, terminal: Terminal) -> None:

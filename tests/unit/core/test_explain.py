@@ -9,8 +9,9 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core import history as module
+from holdpay.core.charge import ChargeState
 from holdpay.core.events import event_name
-from holdpay.core.explain import alarms, explain, minutes, sat
+from holdpay.core.explain import Beside, alarms, beside, explain, minutes, sat
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
 from holdpay.core.machine import decide
@@ -25,6 +26,7 @@ from tests.unit.build import (
     NOW_MS,
     POLICY,
     PREIMAGE,
+    RENTAL,
     SPEC,
     S,
     failed,
@@ -33,6 +35,7 @@ from tests.unit.build import (
     invoice,
     order,
     pair,
+    prepaid,
     proven_absent,
     refunded,
     replied,
@@ -368,3 +371,23 @@ def test_what_is_bought_is_said_even_without_names() -> None:
     assert replace(SPEC, service_name="").what == "an activation code for oi in United States"
     unknown = replace(SPEC, country=None, country_name="unknown", service="unknown")
     assert unknown.what == "something, nobody knows any more what (an activation code, as a rule)"
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (pair(OrderState.PAID, HtlcState.IN_FLIGHT), None),
+        (pair(OrderState.DELIVERED, HtlcState.IN_FLIGHT), None),
+        (pair(OrderState.PAID, HtlcState.SETTLED), Beside.DUE),
+        (pair(OrderState.DELIVERED, HtlcState.SETTLED, spec=RENTAL), Beside.FOLLOWED),
+        (prepaid(OrderState.REQUESTED), None),
+        (prepaid(OrderState.REQUESTED, ChargeState.INTENDED), None),
+        (prepaid(OrderState.REQUESTED, ChargeState.UNKNOWN), Beside.PERHAPS_CHARGED),
+        (prepaid(OrderState.PAID, ChargeState.CHARGED), Beside.DUE),
+        (prepaid(OrderState.DELIVERED, ChargeState.CHARGED), Beside.FOLLOWED),
+        (prepaid(OrderState.CANCELED, ChargeState.RETURNED), Beside.RETURNING),
+        (pair(OrderState.DELIVERED, HtlcState.SETTLED, closed_at_ms=NOW_MS, end=End.FULFILLED), None),
+    ],
+)
+def test_an_order_beside_the_open_ones_is_there_for_its_own_reason(found: Order, why: Beside | None) -> None:
+    assert beside(found) is why

@@ -16,7 +16,7 @@ from holdpay.core.asking import TOLD_POLL_S
 from holdpay.core.events import SendStatus
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.states import End, OrderState
-from holdpay.engine.hooks import Webhooks
+from holdpay.engine.hooks import MAX_SILENT, Webhooks
 from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
 from holdpay.errors import KeyTaken, ProviderUnavailable
 from tests.fakes import LATENCY_S, Story
@@ -188,6 +188,33 @@ async def test_a_guess_is_nothing(world: HookedWorld) -> None:
         assert not world.engine.hint(guess)
     await asyncio.sleep(2)
     assert len(world.provider.polls) == asked
+
+
+# --- that none comes ------------------------------------------------------------------------------------------------
+
+
+async def sent_and_over(world: HookedWorld, key: str, *, is_told: bool = False) -> None:
+    order_id = await submit(world, SMS, key)
+    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    theirs = list(world.provider.orders.values())[-1]
+    theirs.status = replace(theirs.status, send_status=SendStatus.DELIVERED)
+    if is_told:
+        world.engine.hint(secret(world, order_id))
+    world.lnd.settle(theirs.payment_hash, theirs.preimage)
+    await world.until_closed(order_id, within_s=300)
+
+
+async def test_an_operator_is_told_once_that_no_webhook_comes_and_no_more_after_one_came(
+    world: HookedWorld,
+) -> None:
+    for n in range(MAX_SILENT - 1):
+        await sent_and_over(world, f"silent {n}")
+    assert world.engine.alarms() == []
+    await sent_and_over(world, "the last straw")
+    (alarm,) = world.engine.alarms()
+    assert "webhook.public_url" in alarm
+    await sent_and_over(world, "told", is_told=True)
+    assert world.engine.alarms() == []
 
 
 # --- how seldom it is asked besides ---------------------------------------------------------------------------------

@@ -1985,6 +1985,9 @@ class Money(_message.Message):
     MAX_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
     LOCKED_MSAT_FIELD_NUMBER: _builtins.int
     SETTLED_ORDERS_FIELD_NUMBER: _builtins.int
+    FOLLOWED_ORDERS_FIELD_NUMBER: _builtins.int
+    PERHAPS_CHARGED_ORDERS_FIELD_NUMBER: _builtins.int
+    RETURNING_ORDERS_FIELD_NUMBER: _builtins.int
     pending_msat: _builtins.int
     """Out or reserved now: amounts and fee limits of open orders."""
     max_pending_sat: _builtins.int
@@ -2001,6 +2004,12 @@ class Money(_message.Message):
     """Open orders that are paid, or perhaps paid from the account. They hold no HTLC, and take no place among
     max_open_orders; what they cost is in spent_day_msat.
     """
+    followed_orders: _builtins.int
+    """Of settled_orders: what was ordered is here, and more may come (messages to a rented number, the word that an SMS arrived)."""
+    perhaps_charged_orders: _builtins.int
+    """Of settled_orders: the reply was lost, so only perhaps paid from the account."""
+    returning_orders: _builtins.int
+    """Of settled_orders: they are over, and the price goes back to the account."""
     def __init__(
         self,
         *,
@@ -2011,10 +2020,13 @@ class Money(_message.Message):
         max_open_orders: _builtins.int = ...,
         locked_msat: _builtins.int = ...,
         settled_orders: _builtins.int = ...,
+        followed_orders: _builtins.int = ...,
+        perhaps_charged_orders: _builtins.int = ...,
+        returning_orders: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["locked_msat", b"locked_msat", "max_open_orders", b"max_open_orders", "max_pending_sat", b"max_pending_sat", "max_spend_per_day_sat", b"max_spend_per_day_sat", "pending_msat", b"pending_msat", "settled_orders", b"settled_orders", "spent_day_msat", b"spent_day_msat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed_orders", b"followed_orders", "locked_msat", b"locked_msat", "max_open_orders", b"max_open_orders", "max_pending_sat", b"max_pending_sat", "max_spend_per_day_sat", b"max_spend_per_day_sat", "pending_msat", b"pending_msat", "perhaps_charged_orders", b"perhaps_charged_orders", "returning_orders", b"returning_orders", "settled_orders", b"settled_orders", "spent_day_msat", b"spent_day_msat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
