@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec, UnknownSpec
 from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
 from tests.simulation.provider import PRICES_SAT
 
@@ -42,3 +42,5 @@ def draw_wanted(rng: Random) -> Wanted:
             return EmailWanted(address=address, message=message)
         case CodeSpec(service=service):
             return CodeWanted(country=str(_COUNTRY), service=service)
+        case UnknownSpec():
+            raise AssertionError("nobody can order that")

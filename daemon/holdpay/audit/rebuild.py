@@ -19,7 +19,7 @@ from holdpay.core.events import (
     ProviderReplied,
     TimePassed,
 )
-from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, UnknownSpec
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
 from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED, UNKNOWN, Order, Request
@@ -29,10 +29,7 @@ from holdpay.core.step import Step
 from holdpay.redact import hash8
 
 NOTE = "recovered from lnd's payments: the request itself, its limits and what was seen before are lost"
-NOTE_KIND = (
-    "neither its invoice nor the provider's reply shows what was ordered, not even of which kind: it is followed like"
-    " an activation code"
-)
+NOTE_KIND = "neither its invoice nor the provider's reply shows of which kind the order was: all that comes is kept"
 
 _MEMO = re.compile(r"sms4sats payment (?P<country>[\w ().,'&-]{1,60}) (?P<service>[\w.,-]{1,40})")
 _NO_LIMIT = 2**31
@@ -182,30 +179,29 @@ def _request(found: Found, name: str, resolve_country: ResolveCountry, policy: P
 
 
 def _spec(found: Found, resolve_country: ResolveCountry) -> AnySpec:
-    """The kind that the provider's reply shows, else an activation code: only of codes it is known what memos say."""
+    """Only the memos of activation codes are known, and only a rented number has messages. Of what was sent nobody
+    knows whether it was an SMS or an e-mail."""
     code = spec_of_memo(found.invoice.memo, resolve_country)
-    if found.word is None:
-        return code
-    status = found.word.status
-    if status.send_status is not None:
-        return SmsSpec(phone="", message="")
-    if status.messages:
+    status = None if found.word is None else found.word.status
+    if status is not None and status.send_status is not None:
+        return UnknownSpec()
+    if status is not None and status.messages:
         return RentalSpec(
-            country=code.country,
-            country_name=code.country_name,
-            service=code.service,
-            service_name=code.service_name,
+            country=None if code is None else code.country,
+            country_name=UNKNOWN if code is None else code.country_name,
+            service=UNKNOWN if code is None else code.service,
+            service_name=UNKNOWN if code is None else code.service_name,
             weeks=None,
         )
-    return code
+    return code or UnknownSpec()
 
 
-def spec_of_memo(memo: str, resolve_country: ResolveCountry) -> CodeSpec:
-    """``sms4sats payment Germany twitter`` → what was ordered; "unknown" and no country for what cannot be read."""
+def spec_of_memo(memo: str, resolve_country: ResolveCountry) -> CodeSpec | None:
+    """``sms4sats payment Germany twitter`` → what was ordered; None for what cannot be read."""
     match = _MEMO.fullmatch(memo)
     country = match and resolve_country(match["country"])
     if match is None or country is None:
-        return CodeSpec(country=None, country_name=UNKNOWN, service=UNKNOWN, service_name=UNKNOWN)
+        return None
     number, country_name = country
     service = match["service"]
     return CodeSpec(country=number, country_name=country_name, service=service, service_name=service)
@@ -213,7 +209,7 @@ def spec_of_memo(memo: str, resolve_country: ResolveCountry) -> CodeSpec:
 
 def is_of_unknown_kind(order: Order) -> bool:
     """Whether nothing shows what a rebuilt order was for."""
-    return isinstance(order.spec, CodeSpec) and order.spec.country is None and not order.is_delivered
+    return isinstance(order.spec, UnknownSpec)
 
 
 def names(payments: list[StoredPayment]) -> list[str]:

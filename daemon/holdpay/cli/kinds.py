@@ -77,6 +77,14 @@ KINDS = {
             untils=(Until.SETTLED,),
             answer="funded",
         ),
+        Kind(
+            name="unknown",
+            thing="what was ordered",
+            came="it was settled",
+            untils=(Until.SETTLED,),
+            answer="settled",
+            more="It stays open for a while: more may come. See with: holdpay orders show {id}",
+        ),
     )
 }
 _NEWER = Kind(name="?", thing="what was ordered", came="what was ordered came", untils=(Until.SETTLED,), answer="done")

@@ -86,13 +86,16 @@ def new_of(known: Sequence[str], listed: Sequence[str]) -> Sequence[str]:
     """Of the messages that a reply lists, oldest or newest first, those that are not among the ``known`` ones, oldest
     first.
 
-    A list that is a part of what is known is a stale one, or one without news. One that goes on from the end of what is
-    known has news behind that: so the same text once more is seen although the list shows its last messages only. Of
-    any other list a text is new that it has more often than it is known.
+    A list that is a part of what is known is a stale one, or one without news. One that begins with all that is known,
+    or with the end of it, has its news behind that: so the same text once more is seen although the list shows its last
+    messages only. Of any other list a text is new that it has more often than it is known.
     """
     both = (listed, listed[::-1])
     if any(_is_part_of(known, said) for said in both):
         return ()
+    for said in both if known else ():
+        if said[: len(known)] == known:
+            return said[len(known) :]
     for said in both if len(listed) <= len(known) else ():
         if overlap := _overlap(known, said):
             return said[overlap:]

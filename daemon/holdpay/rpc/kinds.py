@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec, UnknownSpec
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.model import Order
 from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
@@ -119,6 +119,8 @@ def add_understood(message: pb.Request, order: Order) -> None:
             )
         case FundSpec():
             message.fund.CopyFrom(pb.FundBought(amount_sat=spec.amount_sat))
+        case UnknownSpec():
+            pass  # the kind says it
 
 
 def _code_bought(spec: CodeSpec) -> pb.CodeBought:

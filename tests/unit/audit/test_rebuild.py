@@ -19,7 +19,7 @@ from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history
 from holdpay.core.hold import is_dispatch_planned
 from holdpay.core.items import ItemKind, texts
-from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, UnknownSpec
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, StoredPayment
 from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED
@@ -38,6 +38,7 @@ from tests.unit.build import (
     invoice,
     refunded,
     replied,
+    settled,
     update,
 )
 
@@ -228,15 +229,41 @@ def test_a_recovered_order_says_what_is_not_known_and_tells_no_number_that_was_m
 
 
 def test_what_a_recovered_order_was_for_is_called_unknown_where_its_memo_does_not_tell() -> None:
-    result = rebuilt(found(IN_FLIGHT, memo="coffee"))
-    assert "for something, nobody knows any more what" in explain(result.order, POLICY, NOW_MS).summary
-    assert result.entries[0].step.notes[:2] == (NOTE, NOTE_KIND)
+    for word in (None, said(paid=True), said(paid=True, number="49151"), said(paid=True, code="012345")):
+        result = rebuilt(found(IN_FLIGHT, word, memo="coffee"))
+        assert result.order.spec == UnknownSpec()
+        assert "for something, nobody knows any more what" in explain(result.order, POLICY, NOW_MS).summary
+        assert result.entries[0].step.notes[:2] == (NOTE, NOTE_KIND)
     assert NOTE_KIND not in rebuilt(found(IN_FLIGHT)).entries[0].step.notes
-    with_code = found(IN_FLIGHT, said(paid=True, code="012345"), memo="coffee")
-    assert NOTE_KIND not in rebuilt(with_code).entries[0].step.notes
 
 
-SMS = SmsSpec(phone="", message="")
+def test_of_an_order_of_unknown_kind_the_payment_is_certain_and_all_that_comes_is_kept() -> None:
+    held = rebuilt(found(IN_FLIGHT, said(paid=True, number="49151"), memo="coffee")).order
+    assert (held.provider_order_id, held.htlc, held.number) == (HASH, HtlcState.IN_FLIGHT, "49151")
+    assert duties(held) == {Duty.PAY, Duty.POLL}
+    came = decide(held, said(paid=True, code="012345"), POLICY, NOW_MS + 2 * MINUTE_MS).order
+    came = decide(came, settled(), POLICY, NOW_MS + 2 * MINUTE_MS).order
+    assert (came.code, came.is_closed) == ("012345", False), "it may be a rented number"
+    more = decide(came, said(paid=True, messages=("one",)), POLICY, NOW_MS + 3 * MINUTE_MS).order
+    assert texts(more.items, ItemKind.MESSAGE) == ("one",)
+    assert decide(more, TimePassed(), POLICY, NOW_MS + 8 * DAY_MS).order.end is End.FULFILLED
+
+
+@pytest.mark.parametrize("word", [None, said(paid=True), said(paid=True, error="not found")])
+def test_an_old_settled_order_of_unknown_kind_is_not_called_charged_in_vain(word: ProviderReplied | None) -> None:
+    """It may be money for the account."""
+    order = rebuilt(found(SETTLED, word, memo="coffee"), NOW_MS + 30 * DAY_MS).order
+    order = decide(order, TimePassed(), POLICY, NOW_MS + 30 * DAY_MS).order
+    assert (order.end, order.spent_msat > 0) == (End.FULFILLED, True)
+
+
+def test_an_order_of_unknown_kind_whose_money_came_back_is_refunded() -> None:
+    back = rebuilt(found(REFUSED, said(paid=True, error="no"), memo="coffee"), NOW_MS + DAY_MS).order
+    assert back.spent_msat == 0
+    over = decide(back, TimePassed(), POLICY, NOW_MS + DAY_MS + 10 * MINUTE_MS).order
+    assert (over.end, over.spent_msat) == (End.REFUNDED, 0)
+
+
 IN_GERMANY = RentalSpec(country=43, country_name="Germany", service="twitter", service_name="twitter", weeks=None)
 SOMEWHERE = RentalSpec(country=None, country_name="unknown", service="unknown", service_name="unknown", weeks=None)
 
@@ -244,12 +271,10 @@ SOMEWHERE = RentalSpec(country=None, country_name="unknown", service="unknown", 
 @pytest.mark.parametrize(
     ("each", "spec"),
     [
-        (found(SETTLED, said(paid=True, send_status=SendStatus.SENT), memo="sms"), SMS),
-        (found(REFUSED, said(send_status=SendStatus.FAILED)), SMS),
         (found(SETTLED, said(paid=True, number="49151", messages=("hello",))), IN_GERMANY),
         (found(SETTLED, said(paid=True, messages=("hello",)), memo="rent a number"), SOMEWHERE),
     ],
-    ids=["sent", "not sent", "rented in a country", "rented somewhere"],
+    ids=["rented in a country", "rented somewhere"],
 )
 def test_a_reply_that_shows_another_kind_makes_an_order_of_that_kind_which_keeps_every_law(
     each: Found, spec: AnySpec
@@ -266,8 +291,22 @@ def test_what_such_a_reply_delivers_is_kept_and_the_order_is_followed_on() -> No
     assert texts(rented.items, ItemKind.MESSAGE) == ("hello", "again")
     assert (rented.state, rented.number) == (OrderState.DELIVERED, "49151")
     assert duties(rented) == {Duty.POLL}
-    sent = rebuilt(found(SETTLED, said(paid=True, send_status=SendStatus.DELIVERED))).order
-    assert (texts(sent.items, ItemKind.SENDING), sent.end) == (("delivered",), End.FULFILLED)
+
+
+@pytest.mark.parametrize(
+    ("each", "words", "end"),
+    [
+        (found(SETTLED, said(paid=True, send_status=SendStatus.DELIVERED)), ("delivered",), End.FULFILLED),
+        (found(SETTLED, said(paid=True, send_status=SendStatus.SENT)), ("sent",), None),
+        (found(REFUSED, said(send_status=SendStatus.FAILED)), ("failed",), End.REFUNDED),
+    ],
+)
+def test_what_was_sent_is_no_sms_for_sure(each: Found, words: tuple[str, ...], end: End | None) -> None:
+    result = rebuilt(each)
+    sent = result.order
+    assert (sent.spec, texts(sent.items, ItemKind.SENDING), sent.end) == (UnknownSpec(), words, end)
+    assert law_findings(sent) == []
+    assert journal_findings(as_book(result), POLICY) == []
 
 
 def test_the_table_tells_what_an_order_was_for_and_what_the_provider_says() -> None:
@@ -281,7 +320,7 @@ def test_the_table_tells_what_an_order_was_for_and_what_the_provider_says() -> N
     ]
     _, rented, sms, unknown = table_lines(rows)
     assert "  a number rented in Germany, for twitter  in_flight  1 message" in _with_single_gaps(rented)
-    assert "  an SMS  in_flight  created" in _with_single_gaps(sms)
+    assert "  not known  in_flight  created" in _with_single_gaps(sms)
     assert "  not known  in_flight  nothing new" in _with_single_gaps(unknown)
 
 
@@ -328,17 +367,17 @@ def test_a_live_refund_after_the_recovery_closes_the_order() -> None:
     [
         ("sms4sats payment Germany twitter", (43, "Germany", "twitter")),
         ("sms4sats payment United States tw", (187, "United States", "tw")),
-        ("sms4sats payment Atlantis twitter", (None, "unknown", "unknown")),
-        ("sms4sats fund 5000", (None, "unknown", "unknown")),
-        ("a gift", (None, "unknown", "unknown")),
-        ("", (None, "unknown", "unknown")),
-        ("sms4sats payment Germany " + "x" * 200, (None, "unknown", "unknown")),
-        ("sms4sats payment Germany twitter\n", (None, "unknown", "unknown")),
+        ("sms4sats payment Atlantis twitter", None),
+        ("sms4sats fund 5000", None),
+        ("a gift", None),
+        ("", None),
+        ("sms4sats payment Germany " + "x" * 200, None),
+        ("sms4sats payment Germany twitter\n", None),
     ],
 )
-def test_a_memo_is_read_if_it_can_be(memo: str, params: tuple[int | None, str, str]) -> None:
+def test_a_memo_is_read_if_it_can_be(memo: str, params: tuple[int, str, str] | None) -> None:
     read = spec_of_memo(memo, country)
-    assert (read.country, read.country_name, read.service) == params
+    assert (None if read is None else (read.country, read.country_name, read.service)) == params
 
 
 def test_hashes_that_begin_alike_get_different_names() -> None:

@@ -291,6 +291,8 @@ def test_a_list_that_has_its_last_messages_only_and_the_same_text_again_loses_an
 def test_of_a_whole_list_none_is_lost_and_none_kept_twice_however_late_and_stale_its_replies_are(
     data: st.DataObject, said: list[str], is_newest_first: bool
 ) -> None:
+    # Of the same text twice in a list with its newest first nobody knows which came when.
+    said = list(dict.fromkeys(said)) if is_newest_first else said
     found, latest = rented(), 0
     for _ in range(data.draw(st.integers(1, 6))):
         end = data.draw(st.integers(0, len(said)))

@@ -10,7 +10,7 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.items import Item, ItemKind
-from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec, UnknownSpec
 from holdpay.core.kinds.rental import WEEK_S
 from holdpay.core.kinds.spec import KindName, Spec
 from holdpay.core.model import Order
@@ -61,7 +61,12 @@ def test_it_says_up_to_which_cursor_it_tells() -> None:
 
 
 def test_every_kind_is_here() -> None:
-    assert {spec.kind for spec, _ in UNDERSTOOD} == set(KindName)
+    assert {spec.kind for spec, _ in UNDERSTOOD} == set(KindName) - {KindName.UNKNOWN}
+
+
+def test_of_an_unknown_kind_nothing_was_understood() -> None:
+    told = to_pb(order(spec=UnknownSpec()))
+    assert (told.kind, told.WhichOneof("understood")) == (pb.KIND_UNKNOWN, None)
 
 
 @pytest.mark.parametrize(("spec", "expected"), UNDERSTOOD, ids=lambda value: getattr(value, "kind", ""))

@@ -67,6 +67,8 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     """An e-mail that the provider sends."""
     KIND_FUND: _Kind.ValueType  # 5
     """Money for the prepaid account."""
+    KIND_UNKNOWN: _Kind.ValueType  # 6
+    """Nobody knows any more: made by `holdpayd recover`. It has no `understood`, and cannot be asked for."""
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """What can be bought."""
@@ -83,6 +85,8 @@ KIND_EMAIL: Kind.ValueType  # 4
 """An e-mail that the provider sends."""
 KIND_FUND: Kind.ValueType  # 5
 """Money for the prepaid account."""
+KIND_UNKNOWN: Kind.ValueType  # 6
+"""Nobody knows any more: made by `holdpayd recover`. It has no `understood`, and cannot be asked for."""
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 class _OrderState:

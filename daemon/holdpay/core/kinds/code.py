@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeSpec(Spec):
-    """``country``: the provider's number, 0 is a real one; None where a recovered order's is not known. ``service``:
-    its short code. ``ref``: a Lightning Address that earns a share."""
+    """``country``: the provider's number, 0 is a real one; None where it is not known of one that an earlier build
+    recovered. ``service``: its short code. ``ref``: a Lightning Address that earns a share."""
 
     words: ClassVar[Words] = Words(
         thing="the code", got="code received", finding="a number is being found", waiting="waiting for the SMS"

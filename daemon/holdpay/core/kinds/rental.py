@@ -8,8 +8,8 @@ text that it is a word of are one message, whichever comes first: the text is ke
 
 What cannot be known, since no message has a name. Of a ``code`` that changes: whether the same one came once more, and
 what came and went between two requests. Of a list: whether it leaves out older messages and has the same texts as
-before once more, if all that it shows is known in that order. A list that is sorted by something else than time, and
-shows its last messages only, may tell one twice.
+before once more, if all that it shows is known in that order; and of the same texts in one list with its newest first,
+in which order they came. A list that is sorted by something else than time may then tell one twice.
 
 How long a rental runs is what ``/getRentalCountries`` said when it was ordered (``weeks``), counted from the number, or
 what a reply says of its end, if that can be. Nobody says when the clock starts, and ours may have been wrong at that

@@ -25,6 +25,8 @@ class KindName(StrEnum):
     SMS = "sms"
     EMAIL = "email"
     FUND = "fund"
+    UNKNOWN = "unknown"
+    """Of a recovered order: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
