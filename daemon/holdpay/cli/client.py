@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from urllib.parse import quote
@@ -100,6 +101,16 @@ class Client:
 
     def get_request(self, request_id: str) -> pb.Request:
         return self.ask(self.stub.GetRequest, pb.GetRequestRequest(request_id=request_id))
+
+    def items(self, request_id: str, after_seq: int) -> Iterator[pb.Item]:
+        """All that was delivered after this one, page by page."""
+        while True:
+            asked = pb.ListItemsRequest(request_id=request_id, after_seq=after_seq)
+            page = self.ask(self.stub.ListItems, asked)
+            yield from page.items
+            if not page.more:
+                return
+            after_seq = page.items[-1].seq
 
 
 def is_lost(error: grpc.RpcError) -> bool:

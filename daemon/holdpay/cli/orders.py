@@ -197,6 +197,11 @@ def _items(request: pb.Request) -> list[tuple[str, str]]:
         *(("Message", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "message"),
         *(("Sending", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "sending"),
         *(("Unread reply", render.one_line(unread)) for unread in texts(request, "unread")),
+        *(
+            ("", f"and {count:,} before them: holdpay rent messages {request.id}")
+            for count in (request.items_left_out,)
+            if count
+        ),
         *(("", f"and {count} more, at least, which are not kept") for count in texts(request, "unread_more")),
     ]
 

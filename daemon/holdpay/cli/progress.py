@@ -65,8 +65,9 @@ def _phase_changes(before: pb.Request | None, request: pb.Request) -> Iterator[s
 
 def _item_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
     def news(kind: str) -> list[str]:
-        known = 0 if before is None else len(texts(before, kind))
-        return texts(request, kind)[known:]
+        known_seq = 0 if before is None else max((item.seq for item in before.items), default=0)
+        new = (item for item in request.items if item.seq > known_seq)
+        return [item.text for item in new if render.enum_text(item, "kind") == kind]
 
     if news("number"):
         yield _number_line(before, request)

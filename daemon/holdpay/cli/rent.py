@@ -94,7 +94,7 @@ def messages(ctx: click.Context, app: App, *, order: str, follow: bool, as_json:
     number = number_of(known)
     if number is not None:
         render.note(f"The number is {render.phone(number)}.")
-    printer = _Printer(as_json=as_json)
+    printer = _Printer(app, as_json=as_json)
     printer.update(known)
     if follow and not known.terminal:
         known = _follow(app, known, printer, started_ms)
@@ -104,15 +104,24 @@ def messages(ctx: click.Context, app: App, *, order: str, follow: bool, as_json:
 class _Printer:
     """Prints each message once, by its place among all that was delivered."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, app: App, *, as_json: bool) -> None:
+        self._app = app
         self._as_json = as_json
         self._seq = 0
 
     def update(self, request: pb.Request) -> None:
+        if request.items_left_out and self._seq < min(item.seq for item in request.items if _is_printed(item)):
+            for item in self._app.call(lambda client: list(client.items(request.id, self._seq))):
+                self._update(item)
         for item in request.items:
-            if item.seq > self._seq and render.enum_text(item, "kind") in {"message", "unread"}:
-                self._print(item)
-        self._seq = max((self._seq, *(item.seq for item in request.items)))
+            self._update(item)
+
+    def _update(self, item: pb.Item) -> None:
+        if item.seq <= self._seq:
+            return
+        self._seq = item.seq
+        if _is_printed(item):
+            self._print(item)
 
     def _print(self, item: pb.Item) -> None:
         if self._as_json:
@@ -120,6 +129,10 @@ class _Printer:
         else:
             mark = "(cannot be read) " if render.enum_text(item, "kind") == "unread" else ""
             render.out(f"{render.date_time(item.seen_at_ms)}  {mark}{render.one_line(item.text)}")
+
+
+def _is_printed(item: pb.Item) -> bool:
+    return render.enum_text(item, "kind") in {"message", "unread"}
 
 
 def _follow(app: App, known: pb.Request, printer: _Printer, started_ms: int) -> pb.Request:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import ChargeState
 from holdpay.core.explain import alarms, explain, trouble
@@ -36,6 +38,7 @@ def end_from_pb(number: int) -> End | None:
 def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.Request:
     """A request with its order as it was, and with what concerned an operator, at ``at_ms``. ``cursor``: what happened
     to it up to there is told."""
+    items = latest_items(order.items)
     message = pb.Request(
         id=order.request.id,
         kind=KINDS[order.spec.kind],
@@ -43,7 +46,8 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.R
         created_at_ms=order.request.created_at_ms,
         prepaid=order.request.is_prepaid,
         what=order.spec.what,
-        items=[_item_to_pb(seq, item) for seq, item in enumerate(order.items, start=1)],
+        items=items,
+        items_left_out=len(order.items) - len(items),
         orders=[_order_to_pb(order, policy)],
         fulfilled=order.is_delivered,
         may_be_canceled=takes_cancel(order),
@@ -60,6 +64,35 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.R
     )
     add_understood(message, order)
     return message
+
+
+ITEMS_BYTES = 512 * 1024
+"""Of messages and unread replies in one message: gRPC clients take 4 MiB, and those of a rented number may be 16."""
+_LONG = frozenset({ItemKind.MESSAGE, ItemKind.UNREAD, ItemKind.UNREAD_MAYBE})
+
+
+def latest_items(items: Sequence[Item]) -> list[pb.Item]:
+    """All but the messages and unread replies before the latest ITEMS_BYTES."""
+    found, room = [], ITEMS_BYTES
+    for seq, item in reversed(list(enumerate(items, start=1))):
+        room -= _size(item)
+        if room >= 0 or item.kind not in _LONG:
+            found.append(_item_to_pb(seq, item))
+    return found[::-1]
+
+
+def items_after(items: Sequence[Item], after_seq: int) -> pb.ListItemsResponse:
+    """So many as fit, at least one if there is one."""
+    found, size, at = [], 0, after_seq
+    while at < len(items) and size < ITEMS_BYTES:
+        size += _size(items[at])
+        at += 1
+        found.append(_item_to_pb(at, items[at - 1]))
+    return pb.ListItemsResponse(items=found, more=at < len(items))
+
+
+def _size(item: Item) -> int:
+    return len(item.text.encode()) + 16 if item.kind in _LONG else 0
 
 
 def _item_to_pb(seq: int, item: Item) -> pb.Item:

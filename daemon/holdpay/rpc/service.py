@@ -31,6 +31,7 @@ from holdpay.rpc.streams import Streams
 BATCH = 100
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
+MAX_PAGE_BYTES = 2 * 1024 * 1024
 MAX_HISTORY = 500
 MAX_OUT = 20
 _TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9]{1,64})")
@@ -103,9 +104,20 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 limit=page_size + 1,
             )
         )
-        page = orders[:page_size]
-        token = _write_token(page[-1]) if len(orders) > page_size else ""
-        return pb.ListRequestsResponse(requests=[self._to_pb(order) for order in page], next_page_token=token)
+        requests: list[pb.Request] = []
+        size = 0
+        for order in orders[:page_size]:
+            requests.append(self._to_pb(order))
+            size += requests[-1].ByteSize()
+            if size > MAX_PAGE_BYTES:
+                break
+        is_more = len(orders) > len(requests)
+        token = _write_token(orders[len(requests) - 1]) if is_more else ""
+        return pb.ListRequestsResponse(requests=requests, next_page_token=token)
+
+    @unary
+    async def ListItems(self, request: pb.ListItemsRequest, context: Context) -> pb.ListItemsResponse:
+        return convert.items_after(self._engine.store.get(request.request_id).items, request.after_seq)
 
     @stream
     async def WatchRequests(

@@ -191,6 +191,8 @@ class FakeDaemon(rpc.HoldpayServicer):
     watch_scripts: list[Script] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     requests: list[pb.Request] = field(default_factory=list)
+    all_items: list[pb.Item] = field(default_factory=list)
+    """What ListItems has, two a page."""
     received: list[Any] = field(default_factory=list)
     is_from_now: bool = False
     """Orders are created when they are asked for, for clients with a real clock."""
@@ -216,6 +218,13 @@ class FakeDaemon(rpc.HoldpayServicer):
 
     def received_of(self, kind: type[Any]) -> list[Any]:
         return [request for request in self.received if isinstance(request, kind)]
+
+    def ListItems(  # noqa: N802
+        self, request: pb.ListItemsRequest, context: grpc.ServicerContext
+    ) -> pb.ListItemsResponse:
+        self.received.append(request)
+        after = [item for item in self.all_items if item.seq > request.after_seq]
+        return pb.ListItemsResponse(items=after[:2], more=len(after) > 2)
 
     def Submit(  # noqa: N802
         self, request: pb.SubmitRequest, context: grpc.ServicerContext

@@ -112,6 +112,30 @@ def test_messages_that_cannot_be_read_are_printed_as_they_came_and_those_that_ar
     assert "and 7 more, at least, which are not kept" in shows
 
 
+def test_messages_that_a_large_request_leaves_out_are_fetched_and_printed_in_their_place(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    whole = a_request(**rented("one", "two", "three", "four", "five"))
+    part, more = pb.Request(), pb.Request()
+    for request, last in ((part, 5), (more, 7)):
+        request.CopyFrom(whole)
+        request.items.append(pb.Item(seq=7, kind=pb.ITEM_KIND_MESSAGE, text="six", seen_at_ms=NOW_MS))
+        kept = [item for item in request.items if item.seq in {1, last}]
+        del request.items[:]
+        request.items.extend(kept)
+        request.items_left_out = last - 2
+    daemon.requests = [part]
+    daemon.all_items = [*whole.items[:5]]
+    assert shown(terminal.run("rent", "messages", ORDER_ID).stdout) == ["one", "two", "three", "four"]
+    assert f"3 before them: holdpay rent messages {ORDER_ID}" in terminal.run("orders", "show", ORDER_ID).stdout
+
+    daemon.all_items += [whole.items[5], more.items[-1]]
+    more.terminal, more.end = True, pb.END_FULFILLED
+    daemon.watch_scripts = [[pb.RequestUpdate(cursor=42, request=part), pb.RequestUpdate(cursor=43, request=more)]]
+    result = terminal.run("rent", "messages", ORDER_ID, "--follow")
+    assert shown(result.stdout) == ["one", "two", "three", "four", "five", "six"]
+
+
 def test_following_prints_each_message_once_as_it_comes_until_the_rental_ends(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:

@@ -15,7 +15,7 @@ from holdpay.core.kinds.rental import WEEK_S
 from holdpay.core.kinds.spec import KindName, Spec
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState
-from holdpay.rpc.convert import request_to_pb
+from holdpay.rpc.convert import items_after, request_to_pb
 from tests.unit.build import NOW_MS, POLICY, S, changed, order, pair
 
 CODE = CodeSpec(country=0, country_name="Russia", service="oi", service_name="OpenAI", is_real_phone=True, ref="a@b.c")
@@ -162,3 +162,37 @@ def test_a_request_is_fulfilled_when_what_was_ordered_is_here(spec: Spec, delive
     waiting = changed(HELD, spec=spec, number=None)
     assert not to_pb(waiting).fulfilled
     assert to_pb(changed(waiting, **delivered)).fulfilled
+
+
+# --- a rental with very many messages -------------------------------------------------------------------------------
+
+GRPC_LIMIT_BYTES = 4 * 1024 * 1024
+LONG = tuple(f"{n} {chr(0x4E00) * 1_990}" for n in range(2_000))
+
+
+def test_a_rental_with_very_many_long_messages_fits_into_a_message_of_grpc_and_its_latest_are_told() -> None:
+    rented = order(spec=RENTAL, number="15551234567", messages=LONG)
+    told = to_pb(rented)
+    assert told.ByteSize() < GRPC_LIMIT_BYTES / 4
+    assert told.items[0].text == "15551234567", "what is short is always there"
+    shown = told.items[1:]
+    assert [item.text for item in shown] == list(LONG[-len(shown) :])
+    assert [item.seq for item in shown] == list(range(2_002 - len(shown), 2_002))
+    assert told.items_left_out == 2_001 - len(told.items) > 0
+
+
+def test_the_pages_of_its_items_have_all_of_them_and_fit_too() -> None:
+    rented = order(spec=RENTAL, number="15551234567", messages=LONG)
+    found: list[pb.Item] = []
+    while True:
+        page = items_after(rented.items, found[-1].seq if found else 0)
+        assert page.ByteSize() < GRPC_LIMIT_BYTES / 4
+        found += page.items
+        if not page.more:
+            break
+    assert [(item.seq, item.text) for item in found] == list(enumerate(["15551234567", *LONG], start=1))
+    assert items_after(rented.items, 2_001) == items_after((), 0) == pb.ListItemsResponse()
+
+
+def test_an_order_whose_items_are_few_leaves_none_out() -> None:
+    assert to_pb(order(spec=RENTAL, number="1", messages=("a", "b"), unread=("{",))).items_left_out == 0

@@ -659,6 +659,7 @@ class Request(_message.Message):
     QUARANTINED_AT_MS_FIELD_NUMBER: _builtins.int
     QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    ITEMS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """10 lower-case letters and digits; "rec" and the beginning of the payment hash for one made by `holdpayd recover`."""
     kind: Global___Kind.ValueType
@@ -699,6 +700,8 @@ class Request(_message.Message):
     """How it did, one sentence. Empty: it is not quarantined."""
     cursor: _builtins.int
     """All that happened up to this cursor is told here: WatchRequests after it, and nothing is missed."""
+    items_left_out: _builtins.int
+    """How many messages and unread replies came before those in `items` and are not in it: ListItems has them."""
     @_builtins.property
     def code(self) -> Global___CodeBought:
         """KIND_CODE."""
@@ -721,7 +724,9 @@ class Request(_message.Message):
 
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
-        """All that was delivered, oldest first: see ItemKind for which one counts. Erased long after the end: see `erased_at_ms`."""
+        """All that was delivered, oldest first: see ItemKind for which one counts. Erased long after the end: see `erased_at_ms`. Of
+        messages and unread replies the latest 512 KiB: see `items_left_out`.
+        """
 
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]:
@@ -759,10 +764,11 @@ class Request(_message.Message):
         quarantined_at_ms: _builtins.int | None = ...,
         quarantine_reason: _builtins.str = ...,
         cursor: _builtins.int = ...,
+        items_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "email", b"email", "erased_at_ms", b"erased_at_ms", "fund", b"fund", "quarantined_at_ms", b"quarantined_at_ms", "rental", b"rental", "sms", b"sms", "understood", b"understood"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "items_left_out", b"items_left_out", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["cancel_wanted_at_ms"]  # noqa: Y015
     _WhichOneofArgType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms"]  # noqa: Y015
@@ -1204,6 +1210,56 @@ class GetRequestRequest(_message.Message):
 Global___GetRequestRequest: _TypeAlias = GetRequestRequest  # noqa: Y015
 
 @_typing.final
+class ListItemsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in GetRequest."""
+    after_seq: _builtins.int
+    """Those after this one. 0: from the first on."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        after_seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListItemsRequest: _TypeAlias = ListItemsRequest  # noqa: Y015
+
+@_typing.final
+class ListItemsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """There are more after the last of them."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
+        """Oldest first; some 512 KiB of them."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Item] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListItemsResponse: _TypeAlias = ListItemsResponse  # noqa: Y015
+
+@_typing.final
 class ListRequestsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1226,7 +1282,7 @@ class ListRequestsRequest(_message.Message):
     created_before_ms: _builtins.int
     """Created before; absent: no bound. INVALID_ARGUMENT unless it is later than `created_from_ms`."""
     page_size: _builtins.int
-    """1 to 100; 0 means 50, and more than 100 means 100."""
+    """1 to 100; 0 means 50, and more than 100 means 100. A page has fewer if they are large."""
     page_token: _builtins.str
     """From the previous page; empty: the first."""
     end: Global___End.ValueType

@@ -44,6 +44,11 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.Request.FromString,
                 _registered_method=True)
+        self.ListItems = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ListItems',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListItemsRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListItemsResponse.FromString,
+                _registered_method=True)
         self.ListRequests = channel.unary_unary(
                 '/holdpay.v1.Holdpay/ListRequests',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListRequestsRequest.SerializeToString,
@@ -119,6 +124,13 @@ class HoldpayServicer:
 
     def GetRequest(self, request, context):
         """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListItems(self, request, context):
+        """All that was delivered, where a Request leaves some out. Errors as of GetRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,6 +230,11 @@ def add_HoldpayServicer_to_server(servicer, server):
                     servicer.GetRequest,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.Request.SerializeToString,
+            ),
+            'ListItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListItems,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListItemsRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListItemsResponse.SerializeToString,
             ),
             'ListRequests': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRequests,
@@ -329,6 +346,33 @@ class Holdpay:
             '/holdpay.v1.Holdpay/GetRequest',
             holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.Request.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/ListItems',
+            holdpay_dot_v1_dot_holdpay__pb2.ListItemsRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.ListItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

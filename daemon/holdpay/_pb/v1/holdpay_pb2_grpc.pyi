@@ -72,6 +72,8 @@ class HoldpayStub:
     """
     GetRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]
     """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
+    ListItems: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListItemsRequest, _holdpay_pb2.ListItemsResponse]
+    """All that was delivered, where a Request leaves some out. Errors as of GetRequest."""
     ListRequests: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListRequestsRequest, _holdpay_pb2.ListRequestsResponse]
     """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
     WatchRequests: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]
@@ -117,6 +119,8 @@ class HoldpayAsyncStub(HoldpayStub):
     """
     GetRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]  # type: ignore[assignment]
     """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
+    ListItems: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListItemsRequest, _holdpay_pb2.ListItemsResponse]  # type: ignore[assignment]
+    """All that was delivered, where a Request leaves some out. Errors as of GetRequest."""
     ListRequests: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListRequestsRequest, _holdpay_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
     WatchRequests: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]  # type: ignore[assignment]
@@ -171,6 +175,14 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.Request, _abc.Awaitable[_holdpay_pb2.Request]]:
         """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
+
+    @_abc_1.abstractmethod
+    def ListItems(
+        self,
+        request: _holdpay_pb2.ListItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.ListItemsResponse, _abc.Awaitable[_holdpay_pb2.ListItemsResponse]]:
+        """All that was delivered, where a Request leaves some out. Errors as of GetRequest."""
 
     @_abc_1.abstractmethod
     def ListRequests(
