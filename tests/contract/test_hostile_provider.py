@@ -175,7 +175,7 @@ def check_status(status: ProviderStatus) -> None:
     assert status.number is None or re.fullmatch(rf"[0-9]{{1,{MAX_NUMBER_DIGITS}}}", status.number)
     assert status.code is None or (status.code.isprintable() and 1 <= len(status.code) <= MAX_CODE_CHARS)
     assert status.error is None or (status.error and status.error.isprintable() and len(status.error) <= 300)
-    for raw in status.unread:
+    for raw in (status.unread, *status.unread_messages):
         check_raw(raw, MAX_KEPT_RAW_CHARS)
 
 

@@ -182,7 +182,7 @@ class Auditor:
         has_failed = status.send_status is not None and status.send_status.value == "failed"
         has_thing = status.code is not None or bool(status.messages) or book.was_sent
         book.is_over |= (status.error is not None or has_failed) and not (is_delivered or has_thing)
-        book.has_unread |= bool(status.unread)
+        book.has_unread |= status.unread is not None
         said = Counter(status.messages)
         if status.code is not None:
             said[status.code] += 1

@@ -183,7 +183,7 @@ class SimProvider:
             messages=read if sale.is_list else (),
             send_status=sale.send_status,
             error=ERROR if sale.word == "over" else None,
-            unread=(str(told),) if len(read) < len(told) else (),
+            unread=str(told) if len(read) < len(told) else None,
         )
 
     def cancel(self, sale_id: str) -> bool:

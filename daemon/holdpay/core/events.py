@@ -33,9 +33,11 @@ class ProviderStatus:
     """The order is over and its invoice canceled, in the provider's words."""
     ends_at_ms: int | None = None
     """When the rental ends. None: it does not say."""
-    unread: tuple[str, ...] = ()
-    """What was delivered and cannot be read, or not to its end, as it came and cut: each such message of a list by
-    itself, and for anything else the whole reply."""
+    unread_messages: tuple[str, ...] = ()
+    """Of a list, those that cannot be read, or not to their end, as they came and cut."""
+    unread: str | None = None
+    """The reply itself, cut: it has something else delivered that cannot be read, or not to its end. None: it has not.
+    """
 
 
 @dataclass(frozen=True, slots=True)

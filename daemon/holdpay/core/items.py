@@ -162,11 +162,12 @@ class Keeper:
     def code(self, text: str, *, may_lack_zeros: bool) -> None:
         """The first one counts. One that stands in an SMS that is kept as a code already is that one."""
         known = texts(self.items, ItemKind.CODE)
-        if any(holds(other, text, may_lack_zeros=may_lack_zeros) for other in known):
+        is_known = text in known
+        if not is_known and any(holds(other, text, may_lack_zeros=may_lack_zeros) for other in known):
             return
-        if known:
+        if known and text != known[0]:
             self.notes.append("the provider sent another code; the first one counts")
-        if len(known) <= MAX_OTHERS:
+        if not is_known and len(known) <= MAX_OTHERS:
             self._add(ItemKind.CODE, text, may_lack_zeros)
 
     def sms(self, text: str) -> None:

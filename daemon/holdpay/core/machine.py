@@ -182,7 +182,7 @@ def _keep_words(order: Order, status: ev.ProviderStatus, ctx: Context) -> Order:
     """Nothing is forgotten: what was delivered, a reply that only a person can read, and of errors the first."""
     keeper = _keeper(order, ctx)
     order.spec.keep(keeper, status)
-    for raw in status.unread:
+    for raw in (*status.unread_messages, *(() if status.unread is None else (status.unread,))):
         keeper.unread(raw, has_value=True)
     order = _kept(order, keeper, ctx)
     # Also the error is kept as first said: a text that is new at every poll must not fill the disk.

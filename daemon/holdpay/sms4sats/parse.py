@@ -135,7 +135,8 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         # Kept for ever, unlike a code or a number.
         error=masked(one_line(error)) or None,
         ends_at_ms=next((at_ms for n in fields.ENDS_NAMES if (at_ms := fields.time_ms(body.get(n))) is not None), None),
-        unread=(*found.messages.unread, *((fields.kept_raw(answer.raw),) if found.is_unread_elsewhere else ())),
+        unread_messages=found.messages.unread,
+        unread=fields.kept_raw(answer.raw) if found.is_unread_elsewhere else None,
     )
 
 

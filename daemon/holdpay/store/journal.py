@@ -141,8 +141,8 @@ class _Known:
     """Each with the cursor of the row that brought it."""
 
     def order(self, columns: Row, cursor: int) -> Order:
-        """With each item as it is now, and all that stand before one that was there: so each keeps its place, also where
-        one gave way to another since. Raises one of BAD_ROW."""
+        """With each item as it is now, and all that stand before one that was there: so each keeps its place, also
+        where one gave way to another since. Raises one of BAD_ROW."""
         count = max((place for place, (since, _) in enumerate(self.items, start=1) if since <= cursor), default=0)
         items = tuple(item for _, item in self.items[:count])
         return order_of({**columns, "erased_at_ms": self.erased_at_ms}, self.request, items)

@@ -279,13 +279,12 @@ def test_a_sending_that_goes_back_and_forth_is_kept_up_to_a_bound() -> None:
     assert kept(keeper, ItemKind.SENDING)[-1] == "delivered"
 
 
-def test_a_reply_that_takes_the_place_of_another_leaves_what_stands_around_it() -> None:
-    keeper = Keeper(items(number="1555", unread="old"), NOW_MS)
-    keeper.sending("sent")
-    keeper.sending("delivered")
-    keeper.unread("new", has_value=True)
-    assert [item.text for item in keeper.items] == ["1555", "new", "sent", "delivered"]
-    assert keeper.items[1] == Item(kind=ItemKind.UNREAD, text="new", seen_at_ms=NOW_MS)
+def test_a_text_that_takes_the_place_of_its_code_leaves_what_stands_around_it() -> None:
+    keeper = Keeper(items(number="1555", messages="4801"), NOW_MS + 1)
+    keeper.unread("odd", has_value=True)
+    keeper.messages(("Your code is 4801.",))
+    assert [item.text for item in keeper.items] == ["1555", "Your code is 4801.", "odd"]
+    assert keeper.items[1] == Item(kind=ItemKind.MESSAGE, text="Your code is 4801.", seen_at_ms=NOW_MS)
 
 
 # --- lnd's values ---------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_a_broken_body_never_reads_as_unpaid() -> None:
 )
 def test_a_text_is_delivered_without_what_nobody_sees(said: object, code: str) -> None:
     got = status(code=said)
-    assert (got.code, got.code_may_lack_zeros, got.unread) == (code, False, ())
+    assert (got.code, got.code_may_lack_zeros, got.unread) == (code, False, None)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_means_absent_is_absent_in_every_field(absent: object) -> None:
 def test_a_code_that_cannot_be_read_leaves_the_reply_for_a_persons_eyes(said: object) -> None:
     got = status(code=said, number=12025550101)
     assert (got.code, got.number, got.is_paid) == (None, "12025550101", True)
-    assert got.unread == (json.dumps({"status": "OK", "paid": True, "code": said, "number": 12025550101}),)
+    assert got.unread == json.dumps({"status": "OK", "paid": True, "code": said, "number": 12025550101})
 
 
 def test_a_code_that_cannot_be_read_never_reads_as_unpaid() -> None:

@@ -40,7 +40,7 @@ def test_how_a_word_about_the_sending_is_written_does_not_matter(said: object) -
 def test_an_unknown_word_about_the_sending_is_none_of_ours_and_leaves_the_reply_for_a_person(said: object) -> None:
     got = status(smsStatus=said)
     assert got.send_status is None
-    assert "smsStatus" in got.unread[0]
+    assert "smsStatus" in (got.unread or "")
 
 
 @pytest.mark.parametrize("absent", [None, "", 0, "null", []])
@@ -130,16 +130,16 @@ def test_what_is_in_a_message_already_is_not_read_again_under_another_name() -> 
 )
 def test_a_message_that_cannot_be_read_hides_no_other_and_comes_along_by_itself(odd: object, raw: str) -> None:
     got = status(messages=["1111", odd, "2222"])
-    assert (got.messages, got.unread) == (("1111", "2222"), (raw,))
+    assert (got.messages, got.unread_messages, got.unread) == (("1111", "2222"), (raw,), None)
 
 
 def test_a_list_with_something_that_is_no_json_leaves_the_reply_for_a_person() -> None:
     text = '{"status":"OK","paid":true,"messages":["1111",{],"2222"]}'
-    assert read(text).unread == (text,)
+    assert read(text).unread == text
 
 
 def test_a_long_message_that_cannot_be_read_comes_along_cut() -> None:
-    (raw,) = status(messages=[{"odd": "x" * 60_000}]).unread
+    (raw,) = status(messages=[{"odd": "x" * 60_000}]).unread_messages
     assert (len(raw), raw[-1]) == (fields.MAX_KEPT_RAW_CHARS, "…")
 
 
@@ -161,20 +161,20 @@ def test_a_code_that_is_part_of_another_messages_number_is_a_message_of_its_own(
 def test_messages_of_all_names_together_are_bounded() -> None:
     first, second = ([f"{start + number}" for number in range(600)] for start in (10_000, 20_000))
     got = status(messages=first, texts=second)
-    assert (got.messages, len(got.unread)) == ((*first[-400:], *second), 1)
+    assert (got.messages, got.unread is None) == ((*first[-400:], *second), False)
 
 
 def test_messages_are_bounded_and_what_is_cut_is_noticed() -> None:
     many = [f"{number:04}" for number in range(fields.MAX_MESSAGES)]
     assert status(messages=many) == ProviderStatus(is_paid=True, messages=tuple(many))
     more = status(messages=[*many, "last"])
-    assert (more.messages, len(more.unread)) == ((*many[1:], "last"), 1)
+    assert (more.messages, more.unread is None) == ((*many[1:], "last"), False)
 
     longest = "x" * fields.MAX_MESSAGE_CHARS
     assert status(messages=[longest]).messages == (longest,)
     longer = status(messages=[longest + "y"])
     assert (len(longer.messages[0]), longer.messages[0][-1]) == (fields.MAX_MESSAGE_CHARS, "…")
-    assert longer.unread == (f'"{longest}y"',)
+    assert longer.unread_messages == (f'"{longest}y"',)
 
 
 @pytest.mark.parametrize("paid", [{}, {"paid": "?"}, {"paid": False}])

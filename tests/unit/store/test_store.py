@@ -507,7 +507,7 @@ def test_what_was_replaced_and_what_could_not_be_read_is_erased_with_the_code(db
     found = _got_code(db, 1, NOW_MS)
     kept: Any = {"earlier_numbers": ("15550000000",), "number": "15559876543", "later_codes": ("987124",)}
     kept |= {"code": "987123", "unread": odd}
-    _commit(db, changed(found, **kept), replace(SAID, status=replace(SAID.status, unread=(odd,))), raw=odd)
+    _commit(db, changed(found, **kept), replace(SAID, status=replace(SAID.status, unread=odd)), raw=odd)
     _commit(db, changed(found, **kept), ev.ProviderConfused("not JSON", unread=odd), raw=odd)
     assert db.get(found.id).unread == (odd,)
 
@@ -583,7 +583,7 @@ def _life(db: SqliteStore, n: int, rng: Random, shrinks: bool = False) -> Iterat
     odd = json.dumps({"number": [number, number], "code": {"sms": code}})
     kept: Any = {"number": number, "earlier_numbers": (number,)}
     for unread in (odd + "y" * rng.choice((300, 1_500)), odd) if shrinks else (odd,):
-        said = ev.ProviderStatus(is_paid=True, number=number, unread=(unread,))
+        said = ev.ProviderStatus(is_paid=True, number=number, unread=unread)
         commit(OrderState.NUMBER_ASSIGNED, HtlcState.IN_FLIGHT, said, unread=unread, **kept)
         yield
     said = ev.ProviderStatus(is_paid=True, number=number, code=code)
