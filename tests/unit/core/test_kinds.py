@@ -400,7 +400,7 @@ def test_after_its_end_a_rental_is_asked_for_a_day_longer_and_less_often() -> No
     found = rented()
     late_ms = NOW_MS + (2 * WEEK_S + 60) * S
     assert found.spec.is_followed(found, POLICY, late_ms)
-    assert next_poll_at_ms(found, late_ms, POLICY, late_ms) == late_ms + 900 * S
+    assert found.spec.follow_poll_s(found, POLICY, late_ms) == 900
 
 
 def test_the_providers_word_on_the_end_of_a_rental_is_shown_and_makes_it_longer_but_never_shorter() -> None:
