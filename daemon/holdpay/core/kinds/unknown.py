@@ -83,9 +83,9 @@ class UnknownSpec(Spec):
             return OrderSignal.NUMBER
         return OrderSignal.PAID if status.is_paid else OrderSignal.UNPAID
 
-    def is_followed(self, order: Order, policy: Policy, now_ms: int) -> bool:
+    def followed_until_ms(self, order: Order) -> int | None:
         is_last_word = not _LAST_WORDS.isdisjoint(texts(order.items, ItemKind.SENDING)[-1:])
-        return not is_last_word and now_ms < order.state_since_ms + FOLLOW_S * 1000
+        return None if is_last_word else order.state_since_ms + FOLLOW_S * 1000
 
     def follow_poll_s(self, order: Order, policy: Policy, now_ms: int) -> float:
         return _POLL_S
