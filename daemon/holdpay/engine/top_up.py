@@ -17,7 +17,6 @@ from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.engine.wanted import Asked, FundWanted
 from holdpay.errors import HoldpayError
-from holdpay.ports import OrderFilter
 
 EVERY_S = 3600
 KEY_PREFIX = "top-up-"
@@ -71,5 +70,4 @@ class TopUp:
         if self._engine.store.has_open(KindName.FUND):
             return True
         since_ms = self._engine.clock.now_ms() - EVERY_S * 1000
-        lately = self._engine.store.list_orders(OrderFilter(kind=KindName.FUND.value, created_from_ms=since_ms))
-        return any(order.request.key.startswith(KEY_PREFIX) for order in lately)
+        return self._engine.store.has_recent(KindName.FUND, since_ms, KEY_PREFIX)

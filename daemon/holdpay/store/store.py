@@ -97,6 +97,10 @@ BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE key = ?)"
 BY_ID = "WHERE o.id = ?"
 BY_PREFIX = "WHERE o.id >= ? AND o.id < ? LIMIT 2"
 HAS_OPEN = "SELECT EXISTS (SELECT 1 FROM orders WHERE kind = ? AND closed_at_ms IS NULL)"
+HAS_RECENT = (
+    "SELECT EXISTS (SELECT 1 FROM orders o CROSS JOIN requests r ON r.id = o.request_id"
+    " WHERE o.kind = ? AND o.created_at_ms >= ? AND substr(r.key, 1, ?) = ?)"
+)
 HAS_PROVIDER_ORDER = (
     "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_no = o.no"
     " WHERE o.provider_order_id = ? AND o.id <> ?)"
@@ -387,6 +391,10 @@ class SqliteStore:
     def has_open(self, kind: KindName) -> bool:
         """See OrderStore."""
         return bool(self._one(HAS_OPEN, kind.value))
+
+    def has_recent(self, kind: KindName, since_ms: int, key_prefix: str) -> bool:
+        """See OrderStore."""
+        return bool(self._one(HAS_RECENT, kind.value, since_ms, len(key_prefix), key_prefix))
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]:
         """Newest first."""

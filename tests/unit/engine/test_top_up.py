@@ -59,6 +59,21 @@ async def test_one_that_is_open_and_cannot_be_read_is_begun_too(world: World) ->
     assert world.store._one("SELECT count(*) FROM orders") == 1
 
 
+async def test_one_that_is_over_and_cannot_be_read_was_made_all_the_same(world: World) -> None:
+    top_up = top_up_of(world)
+    world.provider.balance_sat = 0
+    await top_up.look()
+    await world.until(lambda: orders(world)[0].htlc is HtlcState.IN_FLIGHT)
+    world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+    await world.until_closed(orders(world)[0].id, within_s=300)
+    world.store._conn.execute("UPDATE orders SET state = 'nonsense'")
+    await top_up.look()
+    assert world.store._one("SELECT count(*) FROM orders") == 1
+    await asyncio.sleep(EVERY_S)
+    await top_up.look()
+    assert world.store._one("SELECT count(*) FROM orders") == 2
+
+
 async def test_a_balance_that_does_not_show_what_was_paid_is_no_reason_to_pay_again_and_again(world: World) -> None:
     top_up = top_up_of(world)
     world.provider.balance_sat = 0

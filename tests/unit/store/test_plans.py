@@ -95,6 +95,7 @@ QUERIES = {
     "the provider's order": (store.HAS_PROVIDER_ORDER, ("x", "y")),
     "what may have moved the balance": (store.HAS_MOVED_BALANCE, BOUND),
     "whether an order of a kind is open": (store.HAS_OPEN, ("x",)),
+    "whether one was made lately": (store.HAS_RECENT, ("x", 1, 2, "xy")),
     "what was spent": (store.SPENT, (1, 2)),
     "when an order's price was spent": (store.SPENT_AT, (1,)),
     "what is to erase": (erasing.SELECT_TO_ERASE, (1, 5)),
