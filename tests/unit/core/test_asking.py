@@ -349,3 +349,14 @@ def test_one_more_counts_in_its_own_step_and_the_others_fade() -> None:
     for delay_s, step in ((0, 0), (3.9, 0), (4, 1), (29, 7), (30, 8), (1_799, 15), (1_800, 15), (9_999, 15)):
         assert none.with_one(delay_s).counts == tuple(float(at == step) for at in range(len(STEP_ENDS_S)))
     assert Arrivals((50.0,) * len(STEP_ENDS_S)).with_one(0).counts == (50.0, *[49.0] * 15)
+
+
+def test_what_is_later_than_every_step_is_waited_for_at_the_last_step_s_rate() -> None:
+    """A tenth of a second is left of the last step, in which all that is left comes."""
+    assert CODE.wait_s(1_799.9, 0.3) == pytest.approx(0.1 + 0.25)
+    assert CODE.wait_s(1_800, 0.3) == pytest.approx((2 * 0.3 * 1_800) ** 0.5)
+
+
+def test_an_end_that_lies_ahead_of_a_clock_that_was_set_back_is_asked_about_at_once() -> None:
+    ahead = pair(AWAITING, FAILED, htlc_since_ms=NOW_MS + 3600 * S)
+    assert _next(ahead, None) == Question(at_ms=NOW_MS, is_news=True)

@@ -56,9 +56,22 @@ async def test_a_provider_that_cannot_be_asked_fails_no_task_and_the_last_balanc
     account = Account(theirs, LEAST_SAT)
     await account.look()
     theirs.error = ProviderUnavailable("sms4sats is away. Wait.")
-    await account.look()
-    await account.look()
+    for _ in range(3):
+        await account.look()
     assert len(account.alarms()) == 1
     assert capsys.readouterr().out.count("sms4sats is away") == 1
     with pytest.raises(ProviderUnavailable):
         await account.balance()
+
+
+async def test_a_balance_that_is_low_is_logged_once_and_again_only_after_it_was_enough(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    theirs = FakeAccount(LEAST_SAT)
+    account = Account(theirs, LEAST_SAT)
+    logged = []
+    for balance_sat in (LEAST_SAT, 1, 1, LEAST_SAT, 1):
+        theirs.balance_sat = balance_sat
+        await account.look()
+        logged.append(capsys.readouterr().out.count("the prepaid balance is low"))
+    assert logged == [0, 1, 0, 0, 1]

@@ -13,6 +13,7 @@ from holdpay.core.kinds.spec import Placing
 from holdpay.core.model import Order
 from holdpay.engine.wanted import Asked, CodeWanted, Wanted
 from holdpay.errors import (
+    BalanceTooLow,
     HoldpayError,
     InvalidRequest,
     KeyTaken,
@@ -199,3 +200,30 @@ async def test_the_same_key_sent_twice_at_the_same_time_is_one_order(world: Worl
 )
 async def test_a_request_that_cannot_be_meant_is_refused(world: World, changes: dict[str, Any], words: str) -> None:
     await _is_refused(world, InvalidRequest, words, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"key": ""}, "idempotency_key"), ({"max_price_sat": 0}, "max_price_sat"), ({"max_fee_sat": 103}, "max_fee_sat")],
+)
+async def test_a_program_is_told_which_field_was_refused(world: World, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await _ask(world, **changes)
+    assert refused.value.metadata["field"] == field
+
+
+async def test_the_longest_key_is_taken(world: World) -> None:
+    assert (await _ask(world, key="k" * 128)).request.key == "k" * 128
+
+
+async def test_an_order_from_the_account_reserves_no_fee_and_needs_a_balance_even_where_no_price_is_known(
+    world: World,
+) -> None:
+    assert (await _ask(world, is_prepaid=True)).max_fee_sat == 0
+    world.provider.price = Prices(asked_at_ms=START_MS)
+    world.provider.balance_sat = 0
+    with pytest.raises(BalanceTooLow) as refused:
+        await _ask(world, key="k2", is_prepaid=True, max_price_sat=2_500)
+    assert refused.value.metadata == {"balance_sat": "0", "price_sat": "1"}
+    world.provider.balance_sat = 1
+    assert (await _ask(world, key="k3", is_prepaid=True, max_price_sat=2_500)).quote_sat is None
