@@ -18,9 +18,7 @@ NEWEST_LOOKED_AT: Final = 5_000
 """Orders; what is open is among the newest, as a rule."""
 # The index by which open orders are found, against the table itself.
 NEWEST_OPEN: Final = (
-    "SELECT count(*) FROM"
-    " (SELECT closed_at_ms FROM orders NOT INDEXED WHERE no > (SELECT max(no) FROM orders) - ? ORDER BY no)"
-    " WHERE closed_at_ms IS NULL"
+    "SELECT count(*) FROM orders NOT INDEXED WHERE closed_at_ms IS NULL AND no > (SELECT max(no) FROM orders) - ?"
 )
 NEWEST_OPEN_BY_INDEX: Final = (
     "SELECT count(*) FROM orders INDEXED BY orders_open"

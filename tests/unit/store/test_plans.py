@@ -11,7 +11,7 @@ import pytest
 
 from holdpay.core.states import End
 from holdpay.ports import OrderFilter
-from holdpay.store import erasing, journal, listing, reading, store
+from holdpay.store import erasing, integrity, journal, listing, reading, store
 from holdpay.store.store import SqliteStore
 from tests.unit.build import NOW_MS
 
@@ -98,6 +98,7 @@ QUERIES = {
     "whether one was made lately": (store.HAS_RECENT, ("x", 1, 2, "xy")),
     "what was spent": (store.SPENT, (1, 2)),
     "when an order's price was spent": (store.SPENT_AT, (1,)),
+    "the newest orders at the start": (integrity.NEWEST_OPEN, (5,)),
     "what is to erase": (erasing.SELECT_TO_ERASE, (1, 5)),
     **{f"erasing: {sql[:20]}": (sql, BOUND) for sql in erasing.ERASE},
 }
@@ -116,6 +117,7 @@ def test_what_the_daemon_looks_up_is_found_by_an_index(conn: sqlite3.Connection,
     [
         (ORDERS + store.OPEN, ()),
         (store.TOTALS, BOUND),
+        (integrity.NEWEST_OPEN_BY_INDEX, (5,)),
         (store.MAY_MOVE_BALANCE, BOUND),
         (store.SINCE_THE_EARLIEST, BOUND),
     ],
