@@ -24,6 +24,7 @@ from holdpay.engine.asking import Asker
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
+from holdpay.engine.tally import Tally
 from holdpay.engine.turn import Making, Posted
 from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
 from holdpay.ports import Change, Slot
@@ -403,6 +404,21 @@ def fulfilled_orders_are_not_taken_over() -> AbstractContextManager[Any]:
         return [order for order in open_orders(self) if order.state is not OrderState.DELIVERED]
 
     return patch.object(SqliteStore, "open_orders", waiting)
+
+
+# --- what is counted -------------------------------------------------------------------------------------------------
+
+
+@bug()
+def what_comes_back_is_still_counted_as_out() -> AbstractContextManager[Any]:
+    """What goes out is added."""
+    changed = Tally.changed
+
+    def adding(self: Tally, before: Order | None, after: Order | None) -> None:
+        if after is not None:
+            changed(self, before, after)
+
+    return patch.object(Tally, "changed", adding)
 
 
 # --- the account ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
@@ -28,6 +28,7 @@ BURIAL_S = 60.0
 HOT_COUNT = 20
 HOT_MS = 10_000
 """More questions than this in this time are a hot loop."""
+BUSY_S = (0.001, 0.05, 0.3, 1.0)
 T = TypeVar("T")
 
 
@@ -89,7 +90,16 @@ class Process:
             clock=SimClock(world, offset_ms),
             rng=Random(world.rng.getrandbits(64)),
         )
+        self.engine._turn._call_soon = self._call_soon  # type: ignore[method-assign]
         self.desk = Desk(self.engine, OneServiceCatalog(), Account(self.engine.provider, warn_below_sat=None))
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        """The next turn of the loop comes late where the daemon is busy."""
+        loop, busy = asyncio.get_running_loop(), self.world.busy
+        if busy.random() < self.world.busy_share:
+            loop.call_later(busy.choice(BUSY_S), call)
+        else:
+            loop.call_soon(call)
 
     # --- death --------------------------------------------------------------------------------------------------------
 

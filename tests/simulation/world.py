@@ -60,6 +60,10 @@ class World:
     def __init__(self, seed: int, loop: VirtualLoop, *, is_traced: bool) -> None:
         self.rng = Random(seed)
         self.faults: ShellFaults = draw_shell(self.rng)
+        self.busy = Random(f"busy {seed}")
+        """Of its own, so that a busy daemon and one that is not live in the same world."""
+        self.busy_share = self.busy.choice((0.0, 0.0, 0.5))
+        """Of the turns of the daemon's loop: what came meanwhile is ready all at once."""
         self.heap = LoopHeap(self.rng, loop)
         self.lnd = SimLnd(self.heap, self.faults)
         other = BareLnd(self.heap, self.faults)

@@ -167,7 +167,7 @@ class Engine:
             # Stopping watches no more; it never touches an HTLC.
             await self.asker.close()
             await self._supervisor.stop()
-            await self._turn.emptied()
+            self._turn.finish()
             await self._performers.close()
 
     async def _pass(self) -> None:

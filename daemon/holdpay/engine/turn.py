@@ -56,10 +56,10 @@ class Turn:
         self._posted.append(posted)
         self._plan()
 
-    async def emptied(self) -> None:
-        """Returns when nothing waits for its step any more."""
-        while self._posted:  # noqa: ASYNC110 - each turn of the loop takes a step
-            await asyncio.sleep(0)
+    def finish(self) -> None:
+        """Takes the steps that are left, at once."""
+        while self._posted:
+            self._next()
 
     def _plan(self) -> None:
         if self._posted and not self._is_planned:
@@ -71,6 +71,8 @@ class Turn:
 
     def _next(self) -> None:
         self._is_planned = False
+        if not self._posted:
+            return
         batch, self._posted = self._posted[:MOST_AT_ONCE], self._posted[MOST_AT_ONCE:]
         try:
             self._step(batch)
