@@ -304,6 +304,23 @@ async def test_payments_of_other_programs_are_not_even_read_and_leave_nothing(mo
         assert (hub._stream.followers, hub._stream.owed) == ({}, {})
 
 
+async def test_of_very_many_payments_only_so_many_are_kept_and_the_others_are_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_module, "OPENING_MAX", 5)
+    lnd = quick()
+    for n in range(20):
+        lnd.begin(hash_of(n))
+    async with running(lnd) as hub:
+        await asyncio.sleep(1)
+        assert hub._stream is not None
+        assert len(hub._stream.opening) == 5
+        readings = [Reading(await hub.follow(hash_of(n), ALICE)) for n in range(20)]
+        await asyncio.sleep(1)
+        assert [reading.told for reading in readings] == [[(IN_FLIGHT, False)]] * 20
+        assert len(lnd.asked) == 15
+
+
 async def test_look_ups_wait_for_each_other() -> None:
     lnd = quick(answer_after_s=0.1)
     for n in range(200):
@@ -416,6 +433,10 @@ async def test_the_gate_lets_those_of_the_node_that_answers_through_in_turn_and_
     assert gone == [n for n in range(1_000) if n != 3]
     assert not stranger.done()
     await gate.passed(ALICE)
+    other = asyncio.create_task(gate.passed(NodeIdentity(ALICE.pubkey, "mainnet")))
+    await asyncio.sleep(1)
+    assert not other.done()
+    other.cancel()
     gate.close()
     gate.open(MALLORY)
     await asyncio.sleep(0.1)
