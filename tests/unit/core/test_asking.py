@@ -360,3 +360,9 @@ def test_what_is_later_than_every_step_is_waited_for_at_the_last_step_s_rate() -
 def test_an_end_that_lies_ahead_of_a_clock_that_was_set_back_is_asked_about_at_once() -> None:
     ahead = pair(AWAITING, FAILED, htlc_since_ms=NOW_MS + 3600 * S)
     assert _next(ahead, None) == Question(at_ms=NOW_MS, is_news=True)
+
+
+def test_a_poll_rate_that_was_lifted_holds_while_something_is_waited_for_too() -> None:
+    quick = replace(POLICY, poll_min_s=0.01, poll_max_s=0.05)
+    found = pair(PAID, IN_FLIGHT)
+    assert next_question(found, NOW_MS, quick, NOW_MS, learned=Learned()).at_ms == NOW_MS + 50
