@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from holdpay.core.charge import ChargeState
-from holdpay.core.events import Event
+from holdpay.core.events import Event, OrderQuarantined
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt
@@ -47,7 +47,7 @@ from holdpay.store.reading import (
     to_order,
 )
 from holdpay.store.rows import Row, column_names, to_row
-from holdpay.store.sealing import new_key, seal
+from holdpay.store.sealing import NO_KEY, new_key, seal
 
 DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
@@ -89,8 +89,9 @@ _UPSERT_ATTEMPT = (
 _UNREADABLE = "its row in the database makes no sense"
 _QUARANTINE_ROW = """
     UPDATE orders SET quarantined_at_ms = :now_ms, quarantine_reason = :reason
-    WHERE id = :id AND quarantined_at_ms IS NULL
+    WHERE id = :id AND quarantined_at_ms IS NULL RETURNING no
 """
+LAST_ROW = "SELECT max(cursor) FROM journal WHERE order_no = ?"
 
 OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
 BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE key = ?)"
@@ -329,9 +330,25 @@ class SqliteStore:
         if ids:
             with transaction(self._conn):
                 for order_id in ids:
-                    given = {"id": order_id, "now_ms": now_ms, "reason": _UNREADABLE}
-                    self._conn.execute(_QUARANTINE_ROW, given)
+                    self._quarantine_row(order_id, now_ms)
         return ids
+
+    def _quarantine_row(self, order_id: str, now_ms: int) -> None:
+        given = {"id": order_id, "now_ms": now_ms, "reason": _UNREADABLE}
+        marked = self._conn.execute(_QUARANTINE_ROW, given).fetchall()
+        if not marked or not self._is_told(order_id, marked[0]["no"]):
+            return
+        entry = entry_of(OrderQuarantined(_UNREADABLE), (f"put into quarantine: {_UNREADABLE}",), None)
+        changed: Row = {"quarantined_at_ms": now_ms, "quarantine_reason": _UNREADABLE}
+        self._journal.append(marked[0]["no"], entry, changed, NO_KEY, now_ms)
+
+    def _is_told(self, order_id: str, no: int) -> bool:
+        """Whether its journal makes sense: a row more in one that does not would end the streams that come to it."""
+        last = self._one(LAST_ROW, no)
+        try:
+            return last is not None and bool(self._journal.updates(last - 1, order_id, 1))
+        except OrderUnreadable:
+            return False
 
     def checkpoint(self) -> None:
         """See OrderStore."""

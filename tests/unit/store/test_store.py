@@ -1104,6 +1104,20 @@ def test_an_order_whose_row_makes_no_sense_is_marked_and_hides_no_other(db: Sqli
         db.find_key("key-2")
     marks = db._conn.execute("SELECT id FROM orders WHERE quarantined_at_ms IS NOT NULL").fetchall()
     assert [row["id"] for row in marks] == ["order00001", "order00002"]
+    assert db.quarantine_unreadable(NOW_MS + 1) == ["order00001", "order00002"]
+    told = [update for update in db.updates(0, None, 100) if update.event == "order_quarantined"]
+    assert [(update.at_ms, update.order.id) for update in told] == [(NOW_MS, "order00001"), (NOW_MS, "order00002")]
+    assert all(update.order.is_quarantined and update.notes for update in told)
+
+
+def test_an_order_whose_journal_makes_no_sense_either_is_marked_without_a_row_that_no_stream_could_tell(
+    db: SqliteStore,
+) -> None:
+    _create(db, _order(1), _order(2))
+    db._conn.execute("UPDATE requests SET spec = '{' WHERE id = 'order00001'")
+    before = db.last_cursor()
+    assert db.quarantine_unreadable(NOW_MS) == ["order00001"]
+    assert db.last_cursor() == before
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
