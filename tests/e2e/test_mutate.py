@@ -72,7 +72,14 @@ class Run:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    files = {"src/tiny/prices.py": PRICES, "src/tiny/waiting.py": WAITING, "checks/test_prices.py": TESTS}
+    # What a conftest imports may be the mutant.
+    conftest = "from tiny.prices import FREE\nassert 'rain' in FREE\n"
+    files = {
+        "checks/conftest.py": conftest,
+        "src/tiny/prices.py": PRICES,
+        "src/tiny/waiting.py": WAITING,
+        "checks/test_prices.py": TESTS,
+    }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -110,7 +117,7 @@ def test_what_no_test_notices_is_told_and_what_one_notices_is_not(tiny: Path) ->
         ("Till.change_sat", "return 10 - 3", "return 10 + 3"): "killed",  # a property
         ("<module>", "LIMIT_SAT = 100", "LIMIT_SAT = 101"): "survived",  # at import
         ("<module>", "FREE = frozenset({'air', 'rain'})", "FREE = frozenset({'rain'})"): "killed",
-        ("<module>", "FREE = frozenset({'air', 'rain'})", "FREE = frozenset({'air'})"): "survived",
+        ("<module>", "FREE = frozenset({'air', 'rain'})", "FREE = frozenset({'air'})"): "killed",
         ("wait", "seconds -= 1", "seconds += 1"): "timeout",
     }
     assert expected.items() <= run.verdicts.items()
