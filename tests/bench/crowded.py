@@ -32,7 +32,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowded:
-    """``ready_s``: from the start of the process until it takes orders."""
+    """``ready_s``: from the start of the process until it answers and has lnd."""
 
     open_orders: int
     ready_s: float
@@ -42,7 +42,7 @@ class Crowded:
     """From lnd's coming back on."""
 
     def rows(self) -> Iterator[Row]:
-        yield Row(f"{self.open_orders:,} open orders: from start until it takes orders", f"{self.ready_s:.1f} s")
+        yield Row(f"{self.open_orders:,} open orders: from start until it answers and has lnd", f"{self.ready_s:.1f} s")
         yield at_most("  RSS", self.steady.rss_mb, MAX_RSS_MB, "MB")
         yield at_most("  share of a core", self.steady.core_percent, MAX_CORE_PERCENT, "%")
         yield at_most("  longest stall of the event loop", self.steady.stall_ms, MAX_STALL_MS, "ms")

@@ -14,6 +14,7 @@ from typing import Final
 
 import grpc.aio
 
+from holdpay.ports import NodeState
 from holdpay.sandbox.files import write_private
 from holdpay.sandbox.world import Endpoints
 from tests.bench.loops import LoopFailed
@@ -107,18 +108,19 @@ class MeasuredDaemon(Daemon):
         return self._process
 
     async def start_patiently(self, within_s: float) -> None:
-        """Returns when it takes orders. Raises LoopFailed if it is dead, TimeoutError if it takes longer."""
+        """Returns when it answers and lnd can be used, whatever the limits say. Raises LoopFailed if it is dead,
+        TimeoutError if it takes longer."""
         process = await self.launch()
         self.connect()
         async with asyncio.timeout(within_s):
-            while not await self._takes_orders():
+            while not await self._has_lnd():
                 if process.returncode is not None:
                     raise LoopFailed(f"holdpayd did not come up:\n{self.log()}")
                 await asyncio.sleep(0.05)
 
-    async def _takes_orders(self) -> bool:
+    async def _has_lnd(self) -> bool:
         try:
-            return (await self.status()).ready
+            return (await self.status()).lnd.state == NodeState.READY
         except grpc.aio.AioRpcError:
             return False
 
