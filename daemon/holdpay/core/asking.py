@@ -40,7 +40,8 @@ _FADING_COST_S: Final = 0.4
 _LATE_FRACTION: Final = 0.125
 """What is later than the promise is in no hurry: it is asked for again after this fraction of the time waited."""
 
-_PATIENCE_S: Final = {OrderState.NUMBER_ASSIGNED: 2.0, OrderState.CANCELED: 5.0}
+_PATIENCE_S: Final = {OrderState.NUMBER_ASSIGNED: 8.0, OrderState.CANCELED: 8.0}
+"""A number is known from the provider alone; of a code, and of a refund, lnd tells too."""
 _WITHOUT_NUMBER: Final = frozenset({OrderState.AWAITING_PAYMENT, OrderState.PAID})
 _LICENSED_BY_ONE: Final = frozenset({FailureClass.ROUTING, FailureClass.NO_ATTEMPT})
 

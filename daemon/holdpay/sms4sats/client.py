@@ -281,8 +281,10 @@ class Sms4Sats:
             now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
             self._last_error = f"{now:%Y-%m-%dT%H:%M:%SZ}: {error.message}"
             if isinstance(error, ProviderUnavailable):
-                self._limiter.trouble()
-                if error.retry_after_s is not None:
+                if error.retry_after_s is None:
+                    self._limiter.trouble()
+                else:
+                    self._limiter.too_many()
                     self._limiter.pause(error.retry_after_s)
             raise
         self._last_error = ""

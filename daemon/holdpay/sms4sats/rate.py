@@ -6,17 +6,23 @@ import asyncio
 import heapq
 import itertools
 import math
+from collections import deque
 from types import TracebackType
 
 from holdpay.ports import Clock, Lane
 
 BURST_S = 1.0
-"""After a silence as many requests may go at once as would have gone in this time, ``MIN_BURST`` at least."""
+"""After a silence as many requests may go at once as would have gone in this time, ``MIN_BURST`` at least; but not once
+the provider has said that it was too much."""
 MIN_BURST = 5
 LEAST_PER_S = 0.5
 """However much trouble there is: so often the provider is asked whether it is over."""
 FASTER_PER_S = 1.0
-"""For each second without trouble so many more requests a second, up to the limit."""
+"""For each second without trouble so many more requests a second, up to what went well before."""
+BEYOND_PER_S = 0.02
+"""For each second after that: whether more goes well by now is tried out, but seldom."""
+RECENT_S = 2.0
+"""What was sent in this time is what trouble comes of."""
 HALVED_ONCE_IN_S = 2.0
 """All answers of one bad moment halve the rate once."""
 OLDEST_FIRST_EVERY = 4
@@ -79,6 +85,8 @@ class RateLimiter:
         self._granted = itertools.count(1)
         self._judged_ms = 0
         self._halved_ms = -math.inf
+        self._went_well_per_s = requests_per_s
+        self._sent_ms: deque[float] = deque()
         self._server: asyncio.Task[None] | None = None
 
     # --- how fast -----------------------------------------------------------------------------------------------------
@@ -89,18 +97,38 @@ class RateLimiter:
         return self._per_s
 
     def trouble(self) -> None:
-        """The provider answered slowly, with 429 or 5xx, or not at all."""
+        """The provider answered slowly, with 5xx, or not at all."""
+        if self._is_new_trouble():
+            self._per_s = self._half_of(self._per_s)
+
+    def too_many(self) -> None:
+        """The provider said so: what was really sent, which may be far below the rate, was too much."""
+        if self._is_new_trouble():
+            too_much_per_s = min(self._per_s, self._recent_per_s(self._clock.now_ms()))
+            self._went_well_per_s = too_much_per_s * 0.9
+            self._per_s = self._half_of(too_much_per_s)
+
+    def _is_new_trouble(self) -> bool:
         now_ms = self._clock.now_ms()
         self._judged_ms = now_ms
         if 0 <= now_ms - self._halved_ms < HALVED_ONCE_IN_S * 1000:
-            return
+            return False
         self._halved_ms = now_ms
-        self._per_s = min(self._max_per_s, max(LEAST_PER_S, self._per_s / 2))
+        return True
+
+    def _half_of(self, per_s: float) -> float:
+        return min(self._max_per_s, max(LEAST_PER_S, per_s / 2))
+
+    def _recent_per_s(self, now_ms: float) -> float:
+        while self._sent_ms and not 0 <= now_ms - self._sent_ms[0] <= RECENT_S * 1000:
+            self._sent_ms.popleft()
+        return len(self._sent_ms) / RECENT_S
 
     def fine(self) -> None:
         """The provider answered as it should."""
         now_ms = self._clock.now_ms()
-        grown = FASTER_PER_S * min(max(now_ms - self._judged_ms, 0) / 1000, 1)
+        faster_per_s = FASTER_PER_S if self._per_s < self._went_well_per_s else BEYOND_PER_S
+        grown = faster_per_s * min(max(now_ms - self._judged_ms, 0) / 1000, 1)
         self._judged_ms = now_ms
         self._per_s = min(self._max_per_s, self._per_s + grown)
 
@@ -110,7 +138,8 @@ class RateLimiter:
 
     @property
     def _burst(self) -> float:
-        return max(MIN_BURST, self._per_s * BURST_S)
+        least = MIN_BURST if self._went_well_per_s >= self._max_per_s else 1
+        return max(least, self._per_s * BURST_S)
 
     # --- pauses -------------------------------------------------------------------------------------------------------
 
@@ -204,5 +233,8 @@ class RateLimiter:
         return max(wait_ms / 1000, 0.0)
 
     def _taken(self, *, is_probe: bool) -> Slot:
-        self._due_ms = max(self._due_ms, self._clock.now_ms()) + self._interval_ms
+        now_ms = self._clock.now_ms()
+        self._recent_per_s(now_ms)
+        self._sent_ms.append(now_ms)
+        self._due_ms = max(self._due_ms, now_ms) + self._interval_ms
         return Slot(self, is_probe=is_probe)

@@ -269,3 +269,35 @@ async def test_a_probe_whose_task_is_canceled_hands_the_probe_on(clock: ManualCl
     queue.tasks["a"].cancel()
     await clock.advance(0.1)
     assert queue.served == ["a", "b"]
+
+
+async def test_what_was_too_much_is_what_was_really_sent(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(20)
+    for number in range(10):
+        await queue.want(str(number))
+        await clock.advance(0.5)
+    queue.limiter.too_many()
+    assert queue.limiter.per_s <= 1.25, (
+        "half of the two a second that were sent, not of the twenty that might have been"
+    )
+
+
+async def test_more_than_went_well_is_tried_out_slowly(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(20)
+    await queue.want(*(str(number) for number in range(100)))
+    await clock.advance(3)
+    queue.limiter.too_many()
+    for _ in range(60):
+        await clock.advance(1)
+        queue.limiter.fine()
+    assert 18 <= queue.limiter.per_s < 21
+
+
+async def test_once_it_was_too_much_there_are_no_bursts(clock: ManualClock, queue_at: QueueAt) -> None:
+    queue = queue_at(2)
+    await queue.want("a", "b")
+    queue.limiter.too_many()
+    await clock.advance(60)
+    queue.served.clear()
+    await queue.want(*(str(number) for number in range(10)))
+    assert len(queue.served) == 1
