@@ -25,6 +25,7 @@ class Follower:
         "_progress",
         "_reader",
         "_told",
+        "_try",
         "is_heard",
         "is_over",
         "is_owed",
@@ -45,6 +46,7 @@ class Follower:
         self._messages: list[LndMessage] = []
         self._progress: Progress | None = None
         self._told = 0
+        self._try: tuple[int, int | None] | None = None
         self._reader: asyncio.Future[None] | None = None
 
     @property
@@ -53,15 +55,18 @@ class Follower:
         return self._progress is not None
 
     def begin(self, first: PaymentUpdate | None) -> None:
-        """LND's first word to the send itself, which is live; None: it was lost, and what the others said counts."""
+        """LND's first word to the send itself, which is live, and tells this try from others of the same hash: by its
+        index and its time, since an lnd on SQLite gives the index of a payment that it replaces anew. None: it was
+        lost; whose words came before it nobody knows, so they do not count."""
         self._is_begun = True
-        if first is not None:
-            self._tell(first, is_live=True)
         early, self._early = self._early, []
+        if first is not None:
+            self._try = _try_of(first)
+            self._tell(first, is_live=True)
         for said in early:
             if isinstance(said, Lost):
                 self.end(said)
-            else:
+            elif first is not None:
                 self._tell(said, is_live=True)
 
     def tell(self, update: PaymentUpdate, *, is_live: bool) -> None:
@@ -92,6 +97,8 @@ class Follower:
                 return
 
     def _tell(self, update: PaymentUpdate, *, is_live: bool) -> None:
+        if self._try is not None and _try_of(update) != self._try:
+            return
         progress, told = progress_of(update), hash(update)
         if self.is_over or (self._progress is not None and progress < self._progress):
             return
@@ -111,3 +118,7 @@ def progress_of(update: PaymentUpdate) -> Progress:
     """Never falls while LND works at a payment, and rises with each new try of the same hash."""
     resolved = sum(attempt.status is not AttemptStatus.IN_FLIGHT for attempt in update.attempts)
     return update.payment_index, update.is_terminal, len(update.attempts), resolved
+
+
+def _try_of(update: PaymentUpdate) -> tuple[int, int | None]:
+    return update.payment_index, update.created_at_ms

@@ -93,6 +93,8 @@ class _Stream:
         self.opened_s = now_s
         self.is_proven = False
         """A message came, so it has begun: whatever happens from now on, it tells."""
+        self.heard_s = now_s
+        """When its latest message came, of whatever payment."""
         self.followers: dict[str, tuple[Follower, ...]] = {}
         """By payment hash, nearly always one."""
         self.owed: dict[str, int] = {}
@@ -182,7 +184,8 @@ class Hub:
             follower.end(said)
 
     def leave(self, follower: Follower) -> None:
-        """Nobody listens any more."""
+        """Nobody listens any more, and nobody needs to know."""
+        follower.is_over = True
         if self._stream is None:
             return
         followers = self._stream.followers
@@ -254,15 +257,20 @@ class Hub:
             asyncio.get_running_loop().call_later(END_EVERY_S, self._end, rest, lost)
 
     def _hear(self, stream: _Stream, said: lnrpc.Payment) -> None:
-        stream.is_proven = True
+        stream.is_proven, stream.heard_s = True, self._now_s()
         followers = stream.followers.get(said.payment_hash)
         if followers or said.payment_hash in stream.owed:
             self._tell(stream, said.payment_hash, to_update(said))
-        elif self._now_s() - stream.opened_s < OPENING_S and len(stream.opening) < OPENING_MAX:
+        elif self._now_s() - stream.opened_s < OPENING_S:
             update = to_update(said)
             before = stream.opening.get(said.payment_hash)
-            if before is None or progress_of(update) >= progress_of(before):
+            if before is None:
+                if len(stream.opening) < OPENING_MAX:
+                    stream.opening[said.payment_hash] = update
+            elif progress_of(update) >= progress_of(before):
                 stream.opening[said.payment_hash] = update
+        else:
+            stream.opening.pop(said.payment_hash, None)
 
     def _tell(self, stream: _Stream, payment_hash: str, update: PaymentUpdate) -> None:
         if update.is_terminal:
@@ -293,27 +301,35 @@ class Hub:
     def _take(self, stream: _Stream, follower: Follower, looks: int, said: LndMessage, *, was_proven: bool) -> None:
         payment_hash = follower.payment_hash
         if not isinstance(said, Reported):
-            if isinstance(said, NotKnown) and follower.has_word:
-                # Either it came to lnd just now, and the stream has said so, or its record was deleted.
-                if not follower.is_heard:
-                    follower.end(Lost("lnd knew the payment, and does not any more."))
-            else:
-                follower.end(said)
+            self._take_no_snapshot(follower, said)
             return
         follower.tell(said.update, is_live=False)
         if said.update.is_terminal:
             index = said.update.payment_index
-            asyncio.get_running_loop().call_later(OWED_S, self._is_still_owed, stream, payment_hash, index)
+            if follower.is_owed and not follower.is_heard:
+                stream.owed[payment_hash] = index
+            self._expect_end(stream, payment_hash, index, self._now_s() + BEGIN_S)
         elif follower.is_heard:
             return
         elif follower.is_owed:
-            self._break(stream, "it does not speak of a payment that was sent after it began")
+            # Words that come one after the other are late; only silence, or too much lateness, shows a hang.
+            if self._now_s() - stream.heard_s < DOUBT_S[0] and looks < len(DOUBT_S):
+                self._doubt_later(stream, follower, looks)
+            else:
+                self._break(stream, "it does not speak of a payment that was sent after it began")
         elif was_proven:
             stream.owed[payment_hash] = said.update.payment_index
         elif self._now_s() - stream.opened_s > BEGIN_S:
             self._break(stream, "payments are in flight, and it never said a word")
         else:
             self._doubt_later(stream, follower, looks)
+
+    def _take_no_snapshot(self, follower: Follower, said: LndMessage) -> None:
+        if not isinstance(said, NotKnown) or not follower.has_word:
+            follower.end(said)
+        elif not follower.is_heard:
+            # Its record was deleted; else it came to lnd just now, and the stream has said so.
+            follower.end(Lost("lnd knew the payment, and does not any more."))
 
     def _doubt_later(self, stream: _Stream, follower: Follower, looks: int) -> None:
         delay_s = DOUBT_S[min(looks, len(DOUBT_S) - 1)]
@@ -323,8 +339,15 @@ class Hub:
         if stream is self._stream and not follower.is_over and not follower.is_heard:
             self._doubtful.put_nowait((stream, follower, looks + 1))
 
-    def _is_still_owed(self, stream: _Stream, payment_hash: str, index: int) -> None:
-        if stream.owed.get(payment_hash) == index:
+    def _expect_end(self, stream: _Stream, payment_hash: str, index: int, until_s: float) -> None:
+        asyncio.get_running_loop().call_later(OWED_S, self._is_still_owed, stream, payment_hash, index, until_s)
+
+    def _is_still_owed(self, stream: _Stream, payment_hash: str, index: int, until_s: float) -> None:
+        if stream is not self._stream or stream.owed.get(payment_hash) != index:
+            return
+        if self._now_s() - stream.heard_s < OWED_S and self._now_s() < until_s:
+            self._expect_end(stream, payment_hash, index, until_s)
+        else:
             self._break(stream, "it kept the end of a payment to itself")
 
     # --- tasks --------------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from holdpay.ports import Clock, NodeState, NodeStatus
 
 MONITOR_SILENT_S: Final = 180
 """A look makes up to seven calls of some seconds, and waits before the next."""
-SENDS_AT_ONCE: Final = 8
-"""Streams of SendPaymentV2; each ends with its first word, and the payment goes on."""
+SENDS_AT_ONCE: Final = 32
+"""Streams of SendPaymentV2; each ends with its first word, and the payment goes on. An order whose send waits here for
+longer than its first word may take loses a dispatch, so they are many; with all others fewer than a proxy's 100."""
 
 
 class LndNode:

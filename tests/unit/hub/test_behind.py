@@ -1,0 +1,133 @@
+"""A stream that is behind, an end that was heard too early, and a hang that a look-up shows."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from holdpay._pb.lnd import lightning_pb2 as lnrpc
+from holdpay.core.lightning import Lost, Reported
+from holdpay.lnd import hub as hub_module
+from holdpay.lnd.convert import to_update
+from holdpay.lnd.hub import OWED_S, Hub
+from tests.unit.hub.router import ALICE, Call, hash_of
+from tests.unit.hub.test_hub import HASH, IN_FLIGHT, OTHER, SUCCEEDED, Reading, quick, running, sent
+
+
+def payment(status: lnrpc.Payment.PaymentStatus.ValueType, index: int, created_s: int) -> lnrpc.Payment:
+    return lnrpc.Payment(
+        payment_hash=HASH,
+        status=status,
+        payment_index=index,
+        creation_time_ns=created_s * 10**9,
+        failure_reason=(lnrpc.FAILURE_REASON_NO_ROUTE if status == lnrpc.Payment.FAILED else lnrpc.FAILURE_REASON_NONE),
+    )
+
+
+def _call_of(hub: Hub) -> Call:
+    assert hub._stream is not None
+    assert isinstance(hub._stream.call, Call)
+    return hub._stream.call
+
+
+async def test_an_earlier_trys_end_with_a_reused_index_is_not_this_trys() -> None:
+    # lnd 0.21 on sqlite with native SQL: the deleted newest row's id is given again.
+    async with running(quick()) as hub:
+        await asyncio.sleep(0.1)
+        lnd_call = _call_of(hub)
+        follower = await hub.follow(HASH, ALICE, is_sending=True)
+        reading = Reading(follower)
+        lnd_call.put(payment(lnrpc.Payment.FAILED, 7, 100))  # late word of dispatch 1
+        await asyncio.sleep(0.01)
+        hub.sent(follower, Reported(to_update(payment(lnrpc.Payment.IN_FLIGHT, 7, 200)), True))
+        await asyncio.sleep(0.1)
+        assert reading.told == [(IN_FLIGHT, True)]
+
+
+async def test_an_earlier_trys_end_that_comes_after_the_sends_word_is_not_this_trys() -> None:
+    async with running(quick()) as hub:
+        await asyncio.sleep(0.1)
+        lnd_call = _call_of(hub)
+        follower = await hub.follow(HASH, ALICE, is_sending=True)
+        reading = Reading(follower)
+        hub.sent(follower, Reported(to_update(payment(lnrpc.Payment.IN_FLIGHT, 7, 200)), True))
+        lnd_call.put(payment(lnrpc.Payment.FAILED, 7, 100))
+        await asyncio.sleep(0.1)
+        assert reading.told == [(IN_FLIGHT, True)]
+
+
+async def test_an_end_heard_before_a_lost_send_is_not_taken_for_the_sends() -> None:
+    async with running(quick()) as hub:
+        await asyncio.sleep(0.1)
+        lnd_call = _call_of(hub)
+        follower = await hub.follow(HASH, ALICE, is_sending=True)
+        reading = Reading(follower)
+        lnd_call.put(payment(lnrpc.Payment.FAILED, 5, 100))
+        await asyncio.sleep(0.01)
+        hub.sent(follower, Lost("the connection broke"))  # lnd has it, index 6, HTLC out
+        await asyncio.sleep(0.1)
+        assert reading.told == []
+
+
+async def test_whoever_left_is_not_looked_up() -> None:
+    lnd = quick(answer_after_s=1.0)
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        for number in range(100, 180):
+            lnd.begin(hash_of(number))
+        lnd.begin(HASH)
+        await asyncio.sleep(130)
+        gone = [await hub.follow(hash_of(number), ALICE) for number in range(100, 180)]
+        for follower in gone:
+            hub.leave(follower)
+        lnd.asked.clear()
+        reading = Reading(await hub.follow(HASH, ALICE))
+        await asyncio.sleep(3)
+        assert reading.told, f"{len(lnd.asked)} look-ups for nobody came first"
+
+
+async def test_the_opening_when_full_keeps_no_stale_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "OPENING_MAX", 1)
+    lnd = quick()
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        lnd.begin(HASH)
+        await asyncio.sleep(0.1)
+        lnd.attempt(HASH)
+        lnd.resolve(HASH, is_settled=True)
+        await asyncio.sleep(0.1)
+        reading = Reading(await hub.follow(HASH, ALICE))
+        await asyncio.sleep(60)
+        assert reading.told[-1][0] is SUCCEEDED
+
+
+async def test_an_end_found_by_look_up_of_a_send_that_the_stream_never_spoke_of_shows_the_hang() -> None:
+    lnd = quick()
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        await sent(hub, lnd, OTHER)
+        await asyncio.sleep(1)
+        lnd.hang()
+        await sent(hub, lnd)
+        lnd.attempt(HASH)
+        lnd.refuse(HASH)
+        await asyncio.sleep(OWED_S + 10)
+        assert lnd.opened == 2
+
+
+class Lagging(Call):
+    def put(self, p: lnrpc.Payment) -> None:
+        asyncio.get_running_loop().call_later(3.0, Call.put, self, p)
+
+
+async def test_a_stream_that_is_behind_and_flows_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.hub.router.Call", Lagging)
+    lnd = quick()
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        for number in range(100, 140):
+            await sent(hub, lnd, hash_of(number))
+            await asyncio.sleep(0.25)
+        await asyncio.sleep(5)
+        assert lnd.opened == 1
