@@ -164,7 +164,7 @@ class _Warm:
     def work(self, tests: Sequence[str]) -> Warm:
         with Tracer(self._files) as tracer:
             exit_code = collect(tests, lambda items: self._on_items(items, tracer))
-        if self._warm is None:
+        if self._warm is None or exit_code:
             reason = "\n".join(self._failed) or f"pytest ended with {exit_code}"
             raise SystemExit(f"the tests fail without a mutant, so nothing can be said of one:\n{reason}")
         return self._warm

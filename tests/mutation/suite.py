@@ -122,4 +122,4 @@ def first_failure(items: Sequence[pytest.Item], order: Sequence[int], took_s: di
 
 
 def _pairs(order: Sequence[int]) -> Iterator[tuple[int, int | None]]:
-    yield from zip(order, [*order[1:], None], strict=True)
+    yield from zip(order, [*order[1:], None], strict=False)
