@@ -301,8 +301,8 @@ def test_what_the_provider_owes_or_knows_for_sure_is_news_and_the_rest_gives_way
     assert _next(pair(PAID, SETTLED), None, 1) == Question(at_ms=NOW_MS + S, is_news=True)
     assert _next(pair(AWAITING, FAILED, htlc_since_ms=NOW_MS - S), 0, 0) == Question(at_ms=NOW_MS + 2 * S, is_news=True)
     assert _next(pair(PAID, IN_FLIGHT), 0).patience_s == 0
-    assert _next(pair(NUMBER_HERE, IN_FLIGHT), 0).patience_s == 2
-    assert _next(pair(CANCELED, IN_FLIGHT), 0).patience_s == 5
+    assert _next(pair(NUMBER_HERE, IN_FLIGHT), 0).patience_s == 8
+    assert _next(pair(CANCELED, IN_FLIGHT), 0).patience_s == 8
     assert not _next(pair(NUMBER_HERE, IN_FLIGHT), 0).is_news
 
 
