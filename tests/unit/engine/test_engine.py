@@ -292,7 +292,7 @@ async def test_nothing_is_sent_from_another_node_than_the_one_that_vetted(world:
 
 async def test_another_node_behind_the_address_concludes_nothing_about_a_payment(world: World) -> None:
     order_id = world.request()
-    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
     world.lnd.node = MALLORY
     world.lnd.break_streams()
     assert world.engine.node_status().state is NodeState.WRONG_NODE
@@ -470,7 +470,7 @@ async def test_a_send_that_says_nothing_is_tracked_soon_once_the_provider_calls_
     world.lnd.next_sends += [Send(is_silent=True)]
     order_id = world.request()
     await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
-    assert world.now_s < 13
+    assert world.now_s < 20, "lnd's silence alone is given 30 s"
 
 
 # --- streams --------------------------------------------------------------------------------------------------------
@@ -479,7 +479,7 @@ async def test_a_send_that_says_nothing_is_tracked_soon_once_the_provider_calls_
 async def _held(world: World, story: Story | None = None) -> str:
     world.provider.story = story or Story(number_after_s=None, code_after_s=None)
     order_id = world.request()
-    await world.until(lambda: world.order(order_id).state is OrderState.PAID)
+    await world.until(lambda: world.order(order_id).state in {OrderState.PAID, OrderState.NUMBER_ASSIGNED})
     return order_id
 
 
@@ -677,7 +677,7 @@ async def test_a_cancel_of_a_closed_order_changes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("is_durable", [False, True], ids=["before the commit", "after the commit"])
-@pytest.mark.parametrize("nth", range(1, 10))
+@pytest.mark.parametrize("nth", range(1, 9))
 async def test_a_crash_at_any_commit_costs_neither_the_code_nor_a_second_payment(
     tmp_path: Path, nth: int, is_durable: bool
 ) -> None:
