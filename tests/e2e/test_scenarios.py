@@ -95,7 +95,7 @@ async def test_a_code_is_received_and_what_it_costs_is_told(shop: Shop) -> None:
     text = await story(shop, done)
     assert "3,001.003 sat were spent: 3,000 sat for the order and 1.003 sat routing fee" in text
     assert in_order(
-        text, "you asked", "took the order", "was checked", "handed to lnd", "number", "SMS", "code received"
+        text, "you asked", "took the order", "was checked", "handed to lnd", "waiting for the SMS on +", "code received"
     )
 
 
@@ -248,7 +248,7 @@ async def test_a_provider_that_changes_its_mind_at_every_reply_is_seen_through(s
     assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
     assert (done.dispatches, shop.books.htlcs(done.payment_hash)) == (1, 1)
     text = await story(shop, done)
-    assert in_order(text, "noticed: the provider says unpaid of an order that it had called paid", "times)")
+    assert "noticed: the provider says unpaid of an order that it had called number assigned" in text
 
 
 async def test_a_provider_that_refuses_the_order_is_quoted(shop: Shop) -> None:

@@ -85,7 +85,7 @@ CASES: Final = {
         prepare=_finds_no_route_at_first,
         late_ends=UNPAID,
     ),
-    "held": Case(dies_when=lambda order: order.state is OrderState.PAID),
+    "held": Case(dies_when=lambda order: order.state is OrderState.PAID, story=Story(number_after_s=20)),
     "number known": Case(dies_when=lambda order: order.number is not None),
     "to be canceled": Case(
         dies_when=lambda order: order.cancel_at_ms is not None and order.state is OrderState.NUMBER_ASSIGNED,
@@ -147,6 +147,7 @@ async def test_what_was_settled_under_a_clock_that_ran_years_ahead_uses_up_no_li
 
 
 async def test_a_clock_that_was_set_back_is_noted_in_the_journal(world: World) -> None:
+    world.provider.story = Story(number_after_s=20)
     order_id = world.request()
     await world.until(lambda: world.order(order_id).state is OrderState.PAID)
     await world.crash()
