@@ -17,7 +17,7 @@ async def _held(world: World, story: Story) -> str:
 
 
 async def test_lnd_that_is_locked_for_ten_minutes_at_boot_costs_nothing_but_time(world: World) -> None:
-    order_id = await _held(world, Story())
+    order_id = await _held(world, Story(number_after_s=20))
     await world.crash()
     world.lnd.is_down = True
     world.lnd.break_streams()

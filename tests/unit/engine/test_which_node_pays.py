@@ -13,6 +13,7 @@ from tests.unit.engine.world import World
 
 
 async def test_another_node_is_wrong_while_money_is_out_from_the_first_one(world: World) -> None:
+    world.provider.story = Story(number_after_s=20)
     order_id = world.request()
     await world.until(lambda: world.order(order_id).state is OrderState.PAID)
     world.lnd.node = MALLORY
