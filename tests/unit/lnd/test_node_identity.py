@@ -127,7 +127,6 @@ async def test_an_answer_of_a_connection_that_changed_meanwhile_is_not_believed(
     relayed: LndNode, relay: Relay, lnd: FakeLnd
 ) -> None:
     connection = relayed._link.current
-    asked = connection._lightning
 
     class Late:
         """Hands over what the node said before the connection broke when another one stands already."""
@@ -137,7 +136,11 @@ async def test_an_answer_of_a_connection_that_changed_meanwhile_is_not_believed(
             said.CopyFrom(lnd.info)
             relay.drop()
             await broken(relayed)
-            await asked.DecodePayReq(lnrpc.PayReqString(), wait_for_ready=True)
+            async with asyncio.timeout(PATIENCE_S):
+                while connection._info is not None:  # the connection's own watch is woken apart from ours
+                    await asyncio.sleep(0)
+                while connection._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+                    await asyncio.sleep(0.01)
             return said
 
     connection._lightning = Late()  # type: ignore[assignment]
