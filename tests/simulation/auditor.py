@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from holdpay.core.events import CancelAnswered, Event, ProviderReplied, ProviderStatus, Resolved
+from holdpay.core.events import CancelAnswered, Event, ProviderReplied, ProviderStatus, Resolved, SendStatus
 from holdpay.core.lightning import FailureReason, PaymentStatus
 from holdpay.core.model import Order
 
@@ -300,13 +300,20 @@ class Auditor:
 
     def _account_is_counted(self, order: Order) -> None:
         """What the limits count for ever is what the provider kept."""
-        if not order.request.is_prepaid or self.books[order.id].is_resolved:
+        if not order.request.is_prepaid or self.books[order.id].is_resolved or self._is_misled(order):
             return
         kept_sat = sum(spend.price_sat for spend in self._spends(order) if spend.state == "taken")
         if order.spent_msat != kept_sat * 1000:
             raise Violation(
                 f"order {order.id} counts {order.spent_msat} msat as spent, and the provider kept {kept_sat} sat"
             )
+
+    def _is_misled(self, order: Order) -> bool:
+        """It was sent, and failed on the way, between two questions. "failed" is all that was ever told of it, which
+        means that the price comes back (the provider's page): nobody could know that it does not."""
+        sale = self._sale(order)
+        told = {item.text for item in order.items if item.kind.value == "sending"}
+        return sale is not None and sale.was_sent and SendStatus.FAILED in told and told <= {"created", "failed"}
 
     def _all_is_told(self, order: Order) -> None:
         """Of a rental each message that could be asked for is kept, exactly once."""
