@@ -17,7 +17,7 @@ from tests.bench.crowd import crowd
 from tests.bench.crowded import READY_WITHIN_S
 from tests.bench.daemon import MeasuredDaemon
 from tests.bench.rows import Row, at_most
-from tests.bench.waiting import waiting
+from tests.bench.waiting import newest, waiting
 from tests.harness import code_request
 
 MAX_P99_MS: Final = 20.0
@@ -89,7 +89,7 @@ async def _measured(daemon: MeasuredDaemon, streams: int, calls: int) -> Waiting
     before, began_s = daemon.usage, time.monotonic()
     await asyncio.sleep(IDLE_S)
     usage, took_s = daemon.usage, time.monotonic() - began_s
-    ids = [order.id for order in await daemon.listed(page_size=calls)]
+    ids = await newest(str(daemon.socket), calls)
     to_cancel = iter(ids)
 
     async def get_status() -> None:

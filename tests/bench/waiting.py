@@ -29,7 +29,7 @@ _OWN_CONNECTION: Final = (("grpc.use_local_subchannel_pool", 1),)
 async def main(socket: str, streams: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    ids = await _newest(socket, streams)
+    ids = await newest(socket, streams)
     opening = asyncio.Semaphore(OPENING_AT_ONCE)
     begun = [asyncio.Event() for _ in range(streams)]
     tasks = [
@@ -45,7 +45,8 @@ async def main(socket: str, streams: int) -> None:
     await asyncio.wait(tasks)
 
 
-async def _newest(socket: str, count: int) -> list[str]:
+async def newest(socket: str, count: int) -> list[str]:
+    """The ids of so many requests, or of all that there are."""
     ids: list[str] = []
     async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
         stub: pb_grpc.HoldpayAsyncStub = pb_grpc.HoldpayStub(channel)
@@ -56,7 +57,7 @@ async def _newest(socket: str, count: int) -> list[str]:
             token = page.next_page_token
             if not token:
                 break
-    return ids
+    return ids[:count]
 
 
 async def _wait(socket: str, request_id: str, opening: asyncio.Semaphore, begun: asyncio.Event) -> None:
