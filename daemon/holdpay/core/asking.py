@@ -28,9 +28,9 @@ _HINTED_POLL_S = 1.0
 _AT_ONCE_S = 0.5
 """As soon as "at once" comes after a question, so that no clock and no provider can make it a hot loop."""
 
-_NUMBER_COST_S: Final = 0.17
+_NUMBER_COST_S: Final = 0.18
 """What a question about a number costs, in seconds of waiting."""
-_CODE_COST_S: Final = 0.3
+_CODE_COST_S: Final = 0.26
 """About a code of which lnd tells too, mostly within a second."""
 _UNTOLD_COST_S: Final = 0.15
 """About a code of which nobody else tells: it was paid from the account."""
