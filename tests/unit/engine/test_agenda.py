@@ -14,7 +14,7 @@ from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine import engine as engine_module
-from holdpay.engine.agenda import Agenda
+from holdpay.engine.agenda import _STALE_KEPT, Agenda
 from holdpay.engine.engine import PASS_INTERVAL_S
 from holdpay.engine.tally import Tally
 from tests.fakes import Story
@@ -61,6 +61,30 @@ def test_times_that_were_overtaken_do_not_pile_up_and_no_order_is_lost_by_that()
         agenda.plan("a", at_ms)
     assert len(agenda._heap) < 2_000
     assert agenda.due(11) == ["b", "a"]
+
+
+def test_no_order_is_late_or_out_of_turn_after_the_times_that_were_overtaken_are_gone() -> None:
+    agenda = Agenda()
+    for name, at_ms in (("a", 9), ("b", 5), ("c", 8), ("d", 1), ("e", 7)):
+        agenda.plan(name, at_ms)
+    for at_ms in range(2 * _STALE_KEPT + 100, 100, -1):
+        agenda.plan("f", at_ms)
+    assert [agenda.due(now_ms) for now_ms in (4, 6, 8, 101)] == [["d"], ["b"], ["e", "c"], ["a", "f"]]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_beside_twice_as_many_as_there_are_orders_a_thousand_times_are_kept_that_were_overtaken(count: int) -> None:
+    agenda = Agenda()
+    for number in range(count):
+        agenda.plan(f"order {number}", 1)
+    sizes = []
+    for at_ms in range(10 * _STALE_KEPT, 0, -1):
+        agenda.plan("a", at_ms)
+        agenda.plan("a", at_ms)
+        agenda.plan("a", at_ms + 1)
+        sizes.append(len(agenda._heap))
+    assert max(sizes) == 2 * (count + 1) + _STALE_KEPT
+    assert sizes.count(count + 1) == 1 + (10 * _STALE_KEPT - 1) // (count + 1 + _STALE_KEPT + 1)
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,433 @@
+"""The engine at its edges: at its end, in the middle of a step, and about what is not there any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from holdpay.core import events as ev
+from holdpay.core.asking import Learned
+from holdpay.core.events import CancelRequested, ProviderFailed
+from holdpay.core.explain import alarms
+from holdpay.core.model import Order
+from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.engine.engine import CLOCK_DOUBT_S
+from holdpay.engine.turn import MOST_AT_ONCE
+from holdpay.errors import InvariantViolation
+from holdpay.ports import Change, OrderFilter
+from tests.fakes import Send, Story
+from tests.unit import build
+from tests.unit.build import ALICE
+from tests.unit.engine.world import World
+
+NEVER = Story(number_after_s=None, code_after_s=None)
+DAY_MS = 24 * 3600 * 1000
+
+
+async def _held(world: World, count: int = 2, first: int = 1) -> list[str]:
+    world.provider.story = NEVER
+    ids = [world.request(n) for n in range(first, first + count)]
+    await world.until(lambda: all(world.order(order_id).state is OrderState.PAID for order_id in ids))
+    await asyncio.sleep(0.3)
+    return ids
+
+
+async def _placed(world: World, n: int = 9) -> str:
+    """Ordered, and not paid: lnd is away."""
+    world.lnd.is_down = True
+    order_id = world.request(n)
+    await world.until_event(order_id, "order_placed")
+    return order_id
+
+
+# --- at its end -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_posted_before_the_end_is_on_disk_at_the_end(world: World) -> None:
+    first, second = await _held(world)
+    telling = [
+        asyncio.create_task(world.engine.apply(first, ProviderFailed(f"no. {n}"))) for n in range(40 * MOST_AT_ONCE)
+    ]
+    await asyncio.sleep(0)
+    world.engine.quarantine(second, InvariantViolation("Two truths."))
+    world.running.cancel()
+    await asyncio.wait({world.running})
+    assert world.order(second).is_quarantined
+    await asyncio.wait(telling)
+
+
+async def test_a_decode_that_was_begun_early_does_not_outlive_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "holdpay.db")
+    monkeypatch.setattr(world.lnd, "decode", lambda payreq: asyncio.Event().wait())
+    world.start(crash_at=1)
+    world.request()
+    await world.failure()
+    assert len(asyncio.all_tasks()) == 1
+    await world.crash()
+
+
+# --- in a step ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_of_an_order_that_ended_in_the_step_before_loses_no_other_one(world: World) -> None:
+    (held,) = await _held(world, 1)
+    ended = await _placed(world)
+    fillers = [world.engine.apply(held, ProviderFailed(f"no. {n}")) for n in range(MOST_AT_ONCE - 1)]
+    last = [world.engine.cancel(ended), world.engine.apply(ended, lambda order: CancelRequested())]
+    answers = await asyncio.gather(world.engine.cancel(ended), *fillers, *last, world.engine.cancel(held))
+    assert world.order(ended).end is End.CANCELED_UNPAID
+    assert answers[0] == answers[-3] == answers[-2] == world.order(ended)
+    assert answers[-1].cancel_wanted_at_ms is not None
+    assert world.events(ended).count("cancel_requested") == 1
+
+
+async def test_an_event_that_is_none_any_more_loses_no_other_one_and_changes_nothing(world: World) -> None:
+    first, second = await _held(world)
+    before = world.order(first)
+    unchanged, canceled = await asyncio.gather(
+        world.engine.apply(first, lambda order: None), world.engine.cancel(second)
+    )
+    assert unchanged == world.order(first) == before
+    assert canceled.cancel_wanted_at_ms is not None
+
+
+async def test_a_defect_at_an_event_is_told_to_its_caller_and_loses_no_other_one(world: World) -> None:
+    def broken(order: Order) -> ev.Event:
+        raise ZeroDivisionError
+
+    first, second = await _held(world)
+    defect, canceled = await asyncio.gather(
+        world.engine.apply(first, broken), world.engine.cancel(second), return_exceptions=True
+    )
+    assert isinstance(defect, ZeroDivisionError)
+    assert isinstance(canceled, Order)
+    assert canceled.cancel_wanted_at_ms is not None
+
+
+async def test_what_a_caller_gets_is_the_order_that_it_may_go_on_with(world: World) -> None:
+    (order_id,) = await _held(world, 1)
+    after = await world.engine.apply(order_id, ProviderFailed("down"))
+    assert after is world.engine.order(order_id)
+    assert await world.engine.intend(after, CancelRequested()) is world.engine.order(order_id)
+    assert await world.engine.intend(after, CancelRequested()) is None, "it is another one now"
+
+
+async def test_nothing_is_intended_with_an_order_that_is_closed_or_when_it_is_not_allowed(world: World) -> None:
+    (held,) = await _held(world, 1)
+    order = world.engine.order(held)
+    assert order is not None
+    assert await world.engine.intend(order, CancelRequested(), lambda: False) is None
+    assert world.order(held).cancel_wanted_at_ms is None
+    ended = await world.engine.cancel(await _placed(world))
+    assert ended.is_closed
+    assert await world.engine.intend(ended, CancelRequested()) is None
+
+
+async def test_a_step_tells_whoever_waits_for_a_change_once(world: World) -> None:
+    first, second = await _held(world)
+    changed, unchanged = world.engine.change(first), world.engine.change(second)
+    assert world.engine.change(first) is changed
+    await world.engine.cancel(first)
+    assert (changed.is_set(), unchanged.is_set()) == (True, False)
+    assert not world.engine.change(first).is_set()
+
+
+# --- what is logged -------------------------------------------------------------------------------------------------
+
+
+async def test_an_anomaly_is_logged_with_what_it_is_and_a_move_with_where_to(world: World) -> None:
+    (order_id,) = await _held(world, 1)
+    with capture_logs() as logs:
+        await world.engine.apply(order_id, ProviderFailed("HTTP 502"))
+    (anomaly,) = logs
+    assert (anomaly["event"], anomaly["log_level"], anomaly["order_id"]) == ("anomaly", "warning", order_id)
+    assert "HTTP 502" in anomaly["note"]
+    assert anomaly["payment_hash"] == world.theirs.payment_hash[:8], "and not more of it"
+    with capture_logs() as logs:
+        world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
+        await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+    (moved,) = (entry for entry in logs if entry["event"] == "order moved")
+    assert (moved["event_type"], moved["state"], moved["htlc"], moved["end"]) == (
+        "PaymentReported",
+        "paid",
+        "settled",
+        None,
+    )
+    with capture_logs() as logs:
+        world.theirs.status = replace(world.theirs.status, code="012345")
+        await world.until_closed(order_id)
+    closed = logs[-1]
+    assert (closed["event"], closed["event_type"], closed["end"]) == ("order closed", "ProviderReplied", "fulfilled")
+
+
+async def test_what_changes_nothing_is_not_logged(world: World) -> None:
+    (order_id,) = await _held(world, 1)
+    with capture_logs() as logs:
+        await world.engine.cancel(order_id)
+    assert logs == []
+
+
+# --- the clock ------------------------------------------------------------------------------------------------------
+
+
+async def _doubting(world: World) -> int:
+    """A hold invoice had expired when it came: at that time."""
+    world.clock.set_by_ms = DAY_MS
+    order_id = world.request()
+    await world.until_closed(order_id)
+    (decoded,) = (update for update in world.store.updates(0, order_id, 100) if update.event == "invoice_decoded")
+    return decoded.at_ms
+
+
+async def test_a_clock_counts_as_set_when_it_was_by_more_than_a_minute(world: World) -> None:
+    await _doubting(world)
+    for moved_ms, is_doubted in ((60_000, True), (60_001, False), (-60_000, True), (-60_001, False), (0, True)):
+        world.clock.set_by_ms = DAY_MS + moved_ms
+        assert bool(world.engine.clock_trouble()) == is_doubted
+
+
+async def test_a_clock_is_doubted_for_ten_minutes_to_the_millisecond_and_not_once_it_was_set_back(
+    world: World,
+) -> None:
+    at_ms = await _doubting(world)
+    offset_ms, now_ms = world.clock.offset_ms, world.clock.now_ms()
+    for after_ms, is_doubted in (
+        (0, True),
+        (-1, False),
+        (CLOCK_DOUBT_S * 1000 - 1, True),
+        (CLOCK_DOUBT_S * 1000, False),
+    ):
+        world.clock.offset_ms = offset_ms + at_ms + after_ms - now_ms
+        assert bool(world.engine.clock_trouble()) == is_doubted
+    world.clock.offset_ms = offset_ms
+
+
+@pytest.mark.parametrize(("left_ms", "is_doubted"), [(0, True), (1, False)])
+async def test_an_invoice_that_ends_at_this_very_millisecond_has_expired(
+    world: World, monkeypatch: pytest.MonkeyPatch, left_ms: int, is_doubted: bool
+) -> None:
+    monkeypatch.setattr(world.lnd, "decode", lambda payreq: asyncio.Event().wait())
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).state is OrderState.AWAITING_PAYMENT)
+    world.clock.set_by_ms = 5_000
+    now_ms = world.clock.now_ms() + world.clock.set_by_ms
+    invoice = build.invoice(created_at_ms=now_ms + left_ms - 86_400 * 1000)
+    assert invoice.expires_at_ms == now_ms + left_ms
+    await world.engine.apply(order_id, ev.InvoiceDecoded(invoice, ALICE, seen_before=False, wall_ahead_ms=5_000))
+    assert bool(world.engine.clock_trouble()) == is_doubted
+
+
+async def test_a_good_invoice_ends_the_doubt_about_the_clock(world: World) -> None:
+    await _doubting(world)
+    world.clock.set_by_ms = DAY_MS + 1
+    world.provider.expiry_s = 2 * 86_400
+    assert world.engine.clock_trouble()
+    await world.until(lambda: world.order(world.request(2)).payment is not None)
+    assert world.engine.clock_trouble() == ""
+
+
+# --- all of them together -------------------------------------------------------------------------------------------
+
+
+async def test_orders_that_cannot_be_read_count_beside_those_that_can(world: World) -> None:
+    ids = await _held(world, 4)
+    world.lnd.settle(*((theirs := next(iter(world.provider.orders.values()))).payment_hash, theirs.preimage))
+    await world.until(lambda: world.order(ids[0]).htlc is HtlcState.SETTLED)
+    for order_id in ids[:3]:
+        world.store._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = ?", (order_id,))
+    await world.crash()
+    world.start()
+    assert len(world.engine.alarms_of_unreadable()) == 3
+    for _ in range(2):
+        totals = world.engine.totals()
+        assert totals == world.store.totals(world.clock.now_ms())
+        assert totals.open_orders + totals.settled_orders >= 3
+        assert totals.pending_msat > 0
+        await world.engine.cancel(ids[3])
+        world.lnd.is_down = False
+        await world.until_closed(ids[3])
+
+
+async def test_the_oldest_of_those_whose_money_is_out_are_named_and_no_more_than_are_asked_for(world: World) -> None:
+    ids = await _held(world, 3)
+    await _placed(world)
+    for most in range(5):
+        assert [order.id for order in world.engine.orders_out(most)] == ids[:most]
+
+
+async def test_alarms_are_those_of_the_oldest_order_first(world: World) -> None:
+    await _held(world, 1, first=5)
+    await asyncio.sleep(1)
+    await _held(world, 2, first=1)
+    for n in (5, 2, 1):
+        world.engine.quarantine(f"order{n:05d}", InvariantViolation(f"It is no. {n}."))
+    await asyncio.sleep(3)
+    found = world.engine.alarms()
+    expected = [
+        text for n in (5, 1, 2) for text in alarms(world.order(f"order{n:05d}"), world.policy, world.clock.now_ms())
+    ]
+    assert found == expected
+    assert len(found) >= 3
+
+
+async def test_an_order_is_followed_as_long_as_one_of_its_clients_does(world: World) -> None:
+    (order_id,) = await _held(world, 1)
+    with world.engine.watching(order_id):
+        with world.engine.watching(order_id):
+            assert world.engine.is_watched(order_id)
+        assert world.engine.is_watched(order_id)
+        assert not world.engine.is_watched("another")
+    assert not world.engine.is_watched(order_id)
+
+
+async def test_without_webhooks_nobody_hints_and_nothing_is_told(world: World) -> None:
+    (order_id,) = await _held(world, 1)
+    assert not world.engine.hint("x")
+    assert not world.engine.is_told(world.order(order_id))
+
+
+async def test_what_was_learned_of_numbers_is_learned_again_at_the_start_the_latest_counting_most(
+    world: World,
+) -> None:
+    for n, number_after_s in enumerate((3.0, 100.0, 14.0), start=1):
+        world.provider.story = Story(number_after_s=number_after_s, code_after_s=number_after_s + 5)
+        await world.until_closed(world.request(n))
+    learned = Learned()
+    for order in reversed(world.store.list_orders(OrderFilter())):
+        learned.number_came(order)
+    assert learned.by_market
+    await world.crash()
+    world.start()
+    assert world.engine.asker.learned.by_market == learned.by_market
+
+
+async def test_the_same_request_again_begins_nothing_anew(world: World) -> None:
+    world.lnd.is_down = True
+    order_id = world.request()
+    await world.until_event(order_id, "order_placed")
+    before = world.engine.order(order_id)
+    count = len(world.events(order_id))
+    again = world.engine.request(build.changed(world.order(order_id), id="another001"))
+    assert again.id == order_id
+    assert world.engine.order(order_id) is before
+    assert world.engine.order("another001") is None
+    await asyncio.sleep(0.5)
+    assert (len(world.events(order_id)), world.provider.place_count) == (count, 1)
+
+
+# --- from the order to its payment ----------------------------------------------------------------------------------
+
+
+async def test_lnd_is_asked_what_the_invoice_says_while_the_order_is_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    commit_all = world.store.commit_all
+
+    def counting(changes: list[Change], now_ms: int) -> list[int]:
+        asked.append(world.lnd.decode_count)
+        return commit_all(changes, now_ms)
+
+    monkeypatch.setattr(world.store, "commit_all", counting)
+    order_id = world.request()
+    await world.until_event(order_id, "order_placed")
+    await world.until_closed(order_id)
+    assert asked[0] == 1
+    assert world.lnd.decode_count == 1
+
+
+async def test_an_lnd_that_cannot_decode_now_is_asked_again_after_1_2_4_8_and_15_s(world: World) -> None:
+    world.lnd.is_down = True
+    asked_s: list[float] = []
+    decode = world.lnd.decode
+
+    async def counting(payreq: str) -> object:
+        asked_s.append(world.now_s)
+        return await decode(payreq)
+
+    world.lnd.decode = counting  # type: ignore[method-assign, assignment]
+    order_id = world.request()
+    with capture_logs() as logs:
+        await asyncio.sleep(60)
+    gaps = [round(later - sooner) for sooner, later in pairwise(asked_s)]
+    assert gaps == [1, 2, 4, 8, 15, 15]
+    assert "a task failed; it is started again" not in [entry["event"] for entry in logs]
+    world.lnd.is_down = False
+    world.provider.story = NEVER
+    await world.until(lambda: world.order(order_id).is_money_out, within_s=16)
+
+
+async def test_an_order_that_changed_in_the_step_of_its_intent_is_looked_at_again_and_sent_at_once(
+    world: World,
+) -> None:
+    intend = world.engine.intend
+    intents = 0
+
+    async def with_news(order: Order, *args: object) -> Order | None:
+        nonlocal intents
+        intents += 1
+        if intents == 1:
+            telling = asyncio.create_task(world.engine.apply(order.id, ProviderFailed("HTTP 502")))
+            await asyncio.sleep(0)
+            assert await intend(order, *args) is None  # type: ignore[arg-type]
+            await telling
+            return None
+        return await intend(order, *args)  # type: ignore[arg-type]
+
+    world.engine.intend = with_news  # type: ignore[method-assign, assignment]
+    world.provider.story = NEVER
+    order_id = world.request()
+    with capture_logs() as logs:
+        await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT, within_s=1)
+    assert (intents, len(world.lnd.sends)) == (2, 1)
+    assert "a task failed; it is started again" not in [entry["event"] for entry in logs]
+
+
+async def test_an_order_that_is_quarantined_in_the_step_of_its_intent_is_no_defect(world: World) -> None:
+    intend = world.engine.intend
+
+    async def at_once(order: Order, *args: object) -> Order | None:
+        intending = asyncio.create_task(intend(order, *args))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        world.engine.quarantine(order.id, InvariantViolation("Two truths."))
+        return await intending
+
+    world.engine.intend = at_once  # type: ignore[method-assign, assignment]
+    order_id = world.request()
+    with capture_logs() as logs:
+        await world.until_event(order_id, "order_quarantined")
+        await asyncio.sleep(120)
+    assert world.lnd.sends == []
+    assert "a task failed; it is started again" not in [entry["event"] for entry in logs]
+
+
+@pytest.mark.parametrize(
+    ("life_s", "pauses_s"),
+    [(0.0, [2, 4, 8, 15, 15, 15, 15]), (30.0, [2, 4, 8, 15, 15, 15, 15]), (30.001, [1] * 7)],
+)
+async def test_a_stream_that_lived_more_than_half_a_minute_was_healthy_and_its_end_is_a_new_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, life_s: float, pauses_s: list[int]
+) -> None:
+    await _held(world, 1)
+    began_s: list[float] = []
+
+    async def ends_without_a_word(*_: object):  # type: ignore[no-untyped-def]
+        began_s.append(world.now_s)
+        await asyncio.sleep(life_s)
+        return
+        yield
+
+    monkeypatch.setattr(world.lnd, "track", ends_without_a_word)
+    world.lnd.break_streams()
+    world.lnd.next_sends = deque([Send()])
+    await world.until(lambda: len(began_s) == 8)
+    gaps = [later - sooner - life_s for sooner, later in pairwise(began_s)]
+    assert [round(gap_s) for gap_s in gaps] == pauses_s
