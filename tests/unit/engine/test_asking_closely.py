@@ -32,10 +32,12 @@ DOWN = ProviderUnavailable("It is down.")
 
 
 class Bounds(Random):
-    """Draws the upper bound of whatever it is asked for."""
+    """Draws one bound of whatever it is asked for."""
+
+    is_lower = False
 
     def uniform(self, a: float, b: float) -> float:
-        return max(a, b)
+        return min(a, b) if self.is_lower else max(a, b)
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ class Office:
     """A scheduler, and all that it speaks with."""
 
     clock: FakeClock = field(default_factory=FakeClock)
+    chance: Bounds = field(default_factory=Bounds)
     asker: Asker = field(init=False)
     scripts: dict[str, Script] = field(default_factory=dict)
     asked: list[tuple[float, str]] = field(default_factory=list)
@@ -99,7 +102,7 @@ class Office:
 
     def __post_init__(self) -> None:
         self.open.set()
-        self.asker = Asker(self, begin=self.begin, slot=self.slot, policy=POLICY, clock=self.clock, rng=Bounds(1))
+        self.asker = Asker(self, begin=self.begin, slot=self.slot, policy=POLICY, clock=self.clock, rng=self.chance)
 
     async def slot(self, lane: Lane) -> Slot:
         await self.open.wait()
@@ -192,11 +195,16 @@ async def test_what_only_looks_is_late_by_up_to_a_tenth_of_its_wait_and_never_ea
     office.want("b", look(500))
     await asyncio.sleep(200)
     assert (office.times_s, office.lanes) == ([0.55, 110], [Lane.LOOK, Lane.LOOK])
+    office.chance.is_lower = True
+    office.want("c", look(300_000))
+    await asyncio.sleep(200)
+    assert office.asked[-1] == (300, "c")
 
 
 async def test_what_is_overdue_is_asked_at_once_what_waited_longest_first(office: Office) -> None:
     await asyncio.sleep(1)
     office.want("a", look(480))
+    office.chance.is_lower = True
     office.want("b", look(470))
     await asyncio.sleep(1)
     assert office.asked == [(1, "b"), (1, "a")]
@@ -304,6 +312,16 @@ async def test_an_order_that_is_planned_anew_again_and_again_is_asked_about_once
     office.asker.look_again("a")
     await asyncio.sleep(11)
     assert office.times_s == [1, 12]
+
+
+async def test_an_order_that_was_planned_anew_has_its_turn_once_and_behind_those_before_it(office: Office) -> None:
+    office.slot_s = 1
+    office.answer_s = 0.1
+    office.want("a", news(0))
+    office.want("b", news(0))
+    office.asker.look_again("a")
+    await asyncio.sleep(10)
+    assert office.asked == [(1, "b"), (2, "a")]
 
 
 async def test_an_order_that_is_wanted_again_while_it_is_asked_about_is_an_order_like_any_other(
