@@ -124,7 +124,12 @@ class Process:
             self._count_what_is_open()
 
     def _count_what_is_open(self) -> None:
-        """What the daemon keeps count of is what is on disk, whenever a task of it runs."""
+        """What the daemon keeps count of is what is on disk, whenever a task of it runs: until a commit failed, that may
+        be on disk all the same. It decides nothing any more then, and ends."""
+        try:
+            self.engine._supervisor.check()
+        except StoreError:
+            return
         out = [order for order in self.store.open_orders() if order.is_money_out]
         engine = self.engine
         on_disk = (len(out), sum(order.locked_msat for order in out), self.store.totals(engine.clock.now_ms()))

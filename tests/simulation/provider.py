@@ -58,6 +58,7 @@ class Sale:
     amount_sat: int = 0
     word: str = "unpaid"
     is_over: bool = False
+    is_given_back: bool = False
     number: str | None = None
     code: str | None = None
     send_status: SendStatus | None = None
@@ -190,7 +191,8 @@ class SimProvider:
         """A client's cancel: refused before two minutes, after the thing, and for what is no number."""
         sale = self.sales[sale_id]
         since_ms = sale.held_at_ms or sale.created_at_ms
-        is_settled = sale.truth is not None and sale.truth.htlc == "settled"
+        # Its own node knows at once; the payer's hears of it later.
+        is_settled = sale.truth is not None and sale.truth.settle_count > 0
         is_too_early = self.heap.now_ms - since_ms < 2 * MINUTE_MS
         is_delivered = sale.code is not None or bool(sale.messages) or sale.kind not in {"code", "rental"}
         if is_delivered or is_settled or is_too_early or sale.is_over:
@@ -239,16 +241,16 @@ class SimProvider:
 
     def _settle(self, sale: Sale) -> None:
         truth = sale.truth
-        if truth is not None and truth.htlc == "held":
+        if truth is not None and truth.htlc == "held" and not sale.is_given_back:
             truth.settle_count += 1
             self.heap.tell("    the provider's node settles")
             self.heap.lagged(self.faults.lag_ms, lambda: self.lnd.resolved(truth.payment_hash, "settled"))
 
     def _give_back(self, sale: Sale, *, has_error: bool = True) -> None:
         """``has_error`` False: another word than an error says that it is over."""
-        if sale.is_over:
+        if sale.is_over or (sale.truth is not None and sale.truth.settle_count):
             return
-        sale.is_over = True
+        sale.is_over = sale.is_given_back = True
         self.heap.tell("    the provider gives the money back")
         if has_error:
             self.heap.lagged(self.faults.lag_ms, lambda: self._say(sale, "over"))
