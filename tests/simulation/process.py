@@ -124,8 +124,8 @@ class Process:
             self._count_what_is_open()
 
     def _count_what_is_open(self) -> None:
-        """What the daemon keeps count of is what is on disk, whenever a task of it runs: until a commit failed, that may
-        be on disk all the same. It decides nothing any more then, and ends."""
+        """What the daemon keeps count of is what is on disk, whenever a task of it runs. Not once a commit has failed,
+        which may be on disk all the same: it decides nothing any more then, and ends."""
         try:
             self.engine._supervisor.check()
         except StoreError:
