@@ -371,7 +371,6 @@ async def test_who_has_a_slot_is_decided_when_it_is_there(office: Office) -> Non
     office.want("patient", look(0, patience_s=100))
     office.want("later", look(5_000))
     await asyncio.sleep(10)
-    assert office.asker.due_count() == 2
     office.open.set()
     await asyncio.sleep(1)
     assert office.names == ["later", "patient"]
@@ -509,11 +508,11 @@ async def test_only_what_the_provider_said_counts_as_asked_and_from_when_the_que
 
 async def test_a_failure_is_new_until_it_is_the_same_again(office: Office) -> None:
     office.want("a", news(10**8))
-    assert office.asker.is_new_failure("a", "one")
-    assert not office.asker.is_new_failure("a", "one")
+    assert office.asker.is_new_failure("a", "x")
+    assert not office.asker.is_new_failure("a", "x")
     assert office.asker.is_new_failure("a", "two")
-    assert office.asker.is_new_failure("a", "one")
-    assert not office.asker.is_new_failure("nobody's", "one")
+    assert office.asker.is_new_failure("a", "x")
+    assert not office.asker.is_new_failure("nobody's", "x")
 
 
 async def test_what_comes_of_an_order_that_is_not_asked_about_is_nothing(office: Office) -> None:

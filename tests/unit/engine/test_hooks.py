@@ -9,10 +9,12 @@ from structlog.testing import capture_logs
 
 from holdpay.core.model import Order
 from holdpay.core.states import OrderState
-from holdpay.engine.hooks import MAX_SILENT, Webhooks
+from holdpay.engine.hooks import Webhooks
 from tests.unit import build
 
 PUBLIC_URL = "https://pay.example.org/hooks"
+SILENT = 5
+"""So many orders in a row are an alarm."""
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_a_webhook_is_of_the_order_that_has_its_secret_as_long_as_that_is_open(h
 
 def test_an_alarm_begins_with_the_fifth_silent_order_and_is_logged_once(hooks: Webhooks) -> None:
     with capture_logs() as logs:
-        _silent(hooks, MAX_SILENT - 1)
+        _silent(hooks, SILENT - 1)
         assert (hooks.alarms(), logs) == ((), [])
         _silent(hooks, 1)
         (alarm,) = hooks.alarms()
@@ -67,23 +69,23 @@ def test_an_alarm_begins_with_the_fifth_silent_order_and_is_logged_once(hooks: W
 
 
 def test_an_order_that_was_never_delivered_is_not_silent(hooks: Webhooks) -> None:
-    for number in range(2 * MAX_SILENT):
+    for number in range(2 * SILENT):
         hooks.closed(_order(hooks, number, OrderState.CANCELED))
     assert hooks.alarms() == ()
 
 
 def test_an_order_without_a_webhook_of_ours_is_not_silent(hooks: Webhooks) -> None:
-    for _ in range(2 * MAX_SILENT):
+    for _ in range(2 * SILENT):
         hooks.closed(build.order(state=OrderState.DELIVERED))
     assert hooks.alarms() == ()
 
 
 def test_after_one_came_as_many_have_to_be_silent_as_before(hooks: Webhooks) -> None:
-    _silent(hooks, MAX_SILENT)
+    _silent(hooks, SILENT)
     told = _order(hooks, 100)
     hooks.arrived(_secret(told))
     assert hooks.alarms() == ()
-    _silent(hooks, MAX_SILENT - 1)
+    _silent(hooks, SILENT - 1)
     assert hooks.alarms() == ()
     hooks.closed(told)
     assert hooks.alarms() == (), "of this one a webhook came"
@@ -95,7 +97,7 @@ def test_a_webhook_counts_for_its_order_once(hooks: Webhooks) -> None:
     told = _order(hooks, 100)
     hooks.arrived(_secret(told))
     hooks.closed(told)
-    _silent(hooks, MAX_SILENT - 1)
+    _silent(hooks, SILENT - 1)
     hooks.opened(told)
     hooks.closed(told)
     assert len(hooks.alarms()) == 1
