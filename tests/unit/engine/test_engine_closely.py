@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,14 +19,15 @@ from holdpay.core.events import CancelRequested, ProviderFailed
 from holdpay.core.explain import alarms
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.engine import engine as engine_module
 from holdpay.engine.engine import CLOCK_DOUBT_S
 from holdpay.engine.turn import MOST_AT_ONCE
 from holdpay.errors import InvariantViolation
-from holdpay.ports import Change, OrderFilter
-from tests.fakes import Send, Story
+from holdpay.ports import Change, NodeState, OrderFilter
+from tests.fakes import HOP_DOWN, Send, Story
 from tests.unit import build
-from tests.unit.build import ALICE
-from tests.unit.engine.world import World
+from tests.unit.build import ALICE, MALLORY
+from tests.unit.engine.world import Crash, World
 
 NEVER = Story(number_after_s=None, code_after_s=None)
 DAY_MS = 24 * 3600 * 1000
@@ -304,6 +307,9 @@ async def test_what_was_learned_of_numbers_is_learned_again_at_the_start_the_lat
     for order in reversed(world.store.list_orders(OrderFilter())):
         learned.number_came(order)
     assert learned.by_market
+    world.provider.story = Story(number_after_s=1.0, code_after_s=None)
+    still_open = world.request(4)
+    await world.until(lambda: world.order(still_open).number is not None)
     await world.crash()
     world.start()
     assert world.engine.asker.learned.by_market == learned.by_market
@@ -431,3 +437,130 @@ async def test_a_stream_that_lived_more_than_half_a_minute_was_healthy_and_its_e
     await world.until(lambda: len(began_s) == 8)
     gaps = [later - sooner - life_s for sooner, later in pairwise(began_s)]
     assert [round(gap_s) for gap_s in gaps] == pauses_s
+
+
+# --- an order's time ------------------------------------------------------------------------------------------------
+
+
+async def test_every_order_that_is_taken_over_is_told_of_the_restart_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "MOST_AT_ONCE", 2)
+    ids = await _held(world, 5)
+    await world.crash()
+    world.clock.offset_ms -= 3600 * 1000
+    world.start()
+    assert [world.events(order_id).count("daemon_restarted") for order_id in ids] == [1] * 5
+
+
+async def test_a_deadline_that_passed_in_a_downtime_counts_an_hour_after_the_start_if_the_provider_is_silent(
+    world: World,
+) -> None:
+    world.provider.story = Story(paid_after_s=10 * DAY_MS, number_after_s=None, code_after_s=None)
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
+    world.provider.go_down()
+    world.lnd.say(world.theirs.payment_hash, HOP_DOWN)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
+    await world.crash()
+    await asyncio.sleep(3600)
+    world.start()
+    await asyncio.sleep(3599.9)
+    assert not world.order(order_id).is_closed
+    await world.until_closed(order_id, within_s=2)
+
+
+async def test_an_order_that_nothing_ever_happens_to_ends_at_its_deadline(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.provider, "place", lambda placing: asyncio.Event().wait())
+    order_id = world.request()
+    closed = await world.until_closed(order_id, within_s=world.policy.pay_within_s + 2)
+    assert closed.end is not End.FULFILLED
+    assert world.now_s >= world.policy.pay_within_s
+
+
+async def test_of_an_order_that_ended_nothing_is_kept(world: World) -> None:
+    ended = await _placed(world)
+    world.engine.change(ended)
+    await world.crash()
+    world.start()
+    world.engine.quarantine(ended, InvariantViolation("Two truths."))
+    await asyncio.sleep(3)
+    assert world.engine.alarms()
+    world.lnd.is_down = False
+    order_id = world.request(1)
+    world.engine.change(order_id)
+    await world.until_closed(order_id)
+    await asyncio.sleep(0.1)
+    parts = (world.engine, world.engine.asker, world.engine._agenda, world.engine._supervisor)
+    held = {name: value for part in parts for name, value in vars(part).items() if isinstance(value, dict | set)}
+    assert len(held) > 5
+    assert [name for name, value in held.items() if any(order_id in str(each) for each in value)] == []
+    assert order_id not in world.engine._agenda.due(world.clock.now_ms() + DAY_MS)
+
+
+# --- erasing, and another node --------------------------------------------------------------------------------------
+
+
+async def test_codes_are_erased_step_by_step_to_the_end(world: World) -> None:
+    ids = [world.request(n) for n in (1, 2)]
+    for order_id in ids:
+        await world.until_closed(order_id)
+    now_ms = world.clock.now_ms()
+    assert sum(world.engine.erase_codes(now_ms - DAY_MS)) == 0
+    assert all(world.order(order_id).code == "012345" for order_id in ids)
+    assert sum(world.engine.erase_codes(now_ms + 1)) == 2
+    assert [world.order(order_id).code for order_id in ids] == [None, None]
+
+
+async def test_codes_that_cannot_be_erased_end_the_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Iterator[int]:
+        yield 0
+        raise Crash
+
+    monkeypatch.setattr(world.store, "erase_codes", fails)
+    steps = world.engine.erase_codes(world.clock.now_ms())
+    assert next(steps) == 0
+    with pytest.raises(Crash):
+        next(steps)
+    assert isinstance(await world.failure(), Crash)
+
+
+async def test_another_node_is_named_beside_the_one_that_paid(world: World) -> None:
+    assert world.engine.node_status() == world.lnd.status
+    await _held(world, 1)
+    assert world.engine.node_status() == world.lnd.status
+    assert world.engine.may_pay_from(ALICE)
+    assert not world.engine.may_pay_from(MALLORY)
+    world.lnd.node = MALLORY
+    status = world.engine.node_status()
+    assert status.state is NodeState.WRONG_NODE
+    assert (
+        f"lnd.address is {MALLORY.pubkey[:16]}…, and open orders were paid from {ALICE.pubkey[:16]}…." in status.detail
+    )
+    world.lnd.node = None
+    assert world.engine.node_status() == world.lnd.status
+
+
+async def test_a_decode_that_was_begun_early_is_given_up_where_its_order_ends_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = world.engine.apply
+
+    async def with_a_cancel(order_id: str, event: Any, raw: str | None = None) -> Order:
+        if isinstance(event, ev.OrderPlaced):
+            canceling = asyncio.create_task(world.engine.cancel(order_id))
+            await asyncio.sleep(0)
+            order = await apply(order_id, event, raw)
+            await canceling
+            return order
+        return await apply(order_id, event, raw)
+
+    monkeypatch.setattr(world.engine, "apply", with_a_cancel)
+    monkeypatch.setattr(world.lnd, "decode", lambda payreq: asyncio.Event().wait())
+    closed = await world.until_closed(world.request())
+    assert closed.end is End.CANCELED_UNPAID
+    assert world.provider.place_count == 1
+    await asyncio.sleep(0.1)
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "decode early"] == []

@@ -355,12 +355,13 @@ async def test_before_each_cancel_it_is_asked_for_a_code_in_the_cancels_own_lane
     order_id = await _held(world)
     lanes = _lanes(world, monkeypatch)
     posted = _applied(world, monkeypatch)
-    await world.engine.cancel(order_id)
+    due_ms = (await world.engine.cancel(order_id)).cancel_at_ms
     await world.until(lambda: bool(world.provider.cancels))
     await asyncio.sleep(0.1)
     assert lanes.count(Lane.CANCEL) == 1
     assert (ev.CancelAnswered(accepted=True, text=""), '{"status":"OK"}') in posted
     asked_ms = max(at_ms for at_ms in world.provider.polls if at_ms <= world.provider.cancels[0])
+    assert asked_ms == due_ms
     assert world.provider.cancels[0] - asked_ms <= 50
 
 
