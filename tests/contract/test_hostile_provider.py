@@ -199,7 +199,8 @@ def is_sane_rental(offer: RentalOffer) -> bool:
 
 def test_no_call_of_the_port_is_left_out() -> None:
     calls = {name for name, member in vars(CodeProvider).items() if inspect.iscoroutinefunction(member)}
-    assert set(CALLS) == set(EXAMPLES) == calls
+    # A slot is taken before anything is sent.
+    assert set(CALLS) == set(EXAMPLES) == calls - {"slot"}
 
 
 @pytest.mark.parametrize("name", CALLS)
