@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from holdpay.core import events as ev
 from holdpay.core.charge import ChargeState
 from holdpay.core.kinds.spec import Placing
+from holdpay.core.lightning import LndMessage
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.performers import MAX_CANCEL_REPLIES
@@ -19,12 +21,13 @@ from holdpay.engine.wanted import Asked, CodeWanted
 from holdpay.errors import (
     InvariantViolation,
     LndRefused,
+    LndWrongNode,
     ProviderProtocolError,
     ProviderRefused,
     ProviderUnavailable,
 )
 from holdpay.ports import Balance, Lane, Placed, Reply
-from tests.fakes import ALICE, MALLORY, FreeSlot, Story
+from tests.fakes import ALICE, LATENCY_S, MALLORY, FreeSlot, Story
 from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
@@ -460,3 +463,32 @@ async def test_what_lnd_says_of_a_payment_wakes_who_waits_and_is_told_at_once(wo
     world.lnd.settle(world.theirs.payment_hash, world.theirs.preimage)
     await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
     assert world.now_s == settled_s
+
+
+async def test_a_silent_stream_is_given_up_for_a_fresh_one_after_five_minutes_and_at_once(world: World) -> None:
+    await _held(world)
+    await asyncio.sleep(1300)
+    asked_s = world.track_times_s
+    assert len(asked_s) >= 4
+    assert {round(later - sooner, 3) for sooner, later in pairwise(asked_s)} == {world.policy.retrack_s + LATENCY_S}
+
+
+async def test_a_stream_that_breaks_with_an_error_of_lnd_is_told_and_asked_for_again_after_a_second(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _held(world)
+    posted = _applied(world, monkeypatch)
+    began_s: list[float] = []
+
+    async def breaks(*_: object) -> AsyncGenerator[LndMessage, None]:
+        began_s.append(world.now_s)
+        raise LndWrongNode
+        yield
+
+    monkeypatch.setattr(world.lnd, "track", breaks)
+    world.lnd.break_streams()
+    await asyncio.sleep(60)
+    assert _gaps_s(began_s)[:4] == [2, 4, 8, 15]
+    lost = [event for event, _ in posted if isinstance(event, ev.TrackingLost)]
+    assert len(lost) == len(began_s) + 1
+    assert lost[-1] == ev.TrackingLost(LndWrongNode().message)
