@@ -112,7 +112,7 @@ async def test_a_macaroon_that_may_not_list_is_told_with_what_stays_unseen(shop:
         in ran.out
     )
     assert "payments compared" in ran.out
-    assert "does not allow DecodePayReq and SendPaymentV2, so no order can be paid" in ran.out
+    assert "does not allow DecodePayReq, SendPaymentV2 and TrackPayments, so no order can be paid" in ran.out
     assert f"`{BAKE}`" in ran.out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -232,7 +232,7 @@ def macaroon_findings(macaroon: bytes) -> list[Finding]:
     missing = missing_methods(macaroon)
     if not missing:
         return []
-    text = f"The macaroon does not allow {' and '.join(missing)}, so no order can be paid."
+    text = f"The macaroon does not allow {_listed(missing)}, so no order can be paid."
     return [Finding(severity=Severity.WARNING, code="cannot-pay", text=text, todo=BAKE_ANEW)]
 
 
@@ -255,3 +255,8 @@ def _answers(path: Path) -> bool:
             # Not allowed to ask: nobody to call it unwatched.
             return isinstance(error, PermissionError)
     return True
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
