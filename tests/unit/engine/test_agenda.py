@@ -46,6 +46,14 @@ def test_what_is_planned_again_after_it_was_due_is_due_again() -> None:
     assert agenda.due(100) == ["a"]
 
 
+def test_a_time_that_is_planned_again_and_again_is_kept_once() -> None:
+    agenda = Agenda()
+    for _ in range(100):
+        agenda.plan("a", 5)
+    assert len(agenda._heap) == 1
+    assert agenda.due(5) == ["a"]
+
+
 def test_what_is_forgotten_is_not_due() -> None:
     agenda = Agenda()
     agenda.plan("a", 100)
