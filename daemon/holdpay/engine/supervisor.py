@@ -79,7 +79,11 @@ class Supervisor:
             task.cancel()
 
     def _start(self, key: Key) -> None:
-        if self._is_over or self._is_too_early(key):
+        if self._is_over:
+            return
+        if self._is_too_early(key):
+            # The look that was asked for when it died may have come earlier, for another reason.
+            self._look_again(key[0], self._not_before_ms[key])
             return
         task = asyncio.create_task(self._performers.perform(*key), name=f"{key[1].value} {key[0]}")
         self._tasks[key] = task
