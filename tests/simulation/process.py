@@ -124,8 +124,10 @@ class Process:
             self._count_what_is_open()
 
     def _count_what_is_open(self) -> None:
-        """What the daemon keeps count of is what is on disk, whenever a task of it runs. Not once a commit has failed,
-        which may be on disk all the same: it decides nothing any more then, and ends."""
+        """What the daemon keeps count of is what is on disk, whenever a task of it runs. Not once it was killed, or a
+        commit has failed, which may be on disk all the same: it decides nothing any more then, and ends."""
+        if not self.is_alive:
+            return
         try:
             self.engine._supervisor.check()
         except StoreError:
