@@ -24,7 +24,7 @@ from tests.regtest import binaries
 
 ROOT = Path(__file__).resolve().parent.parent
 LNDGRPC_VENV = ROOT / ".cache" / "lndgrpc"
-HANG_S = 600  # pytest then shows where every thread stands, and ends
+HANG_S = 1200  # pytest then shows where every thread stands, and ends; hunts for a planted mistake take minutes
 NO_TESTS = 5  # pytest's exit code for "nothing collected"
 
 
