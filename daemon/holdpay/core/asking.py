@@ -230,12 +230,11 @@ def _waiting(
 
 
 def _wait_s(order: Order, waited_s: float, learned: Learned) -> float:
-    if order.spec.market is None or order.htlc is HtlcState.SETTLED:
-        return fading_wait_s(waited_s, _FADING_COST_S)
-    if order.state in _WITHOUT_NUMBER:
-        return learned.numbers(order.spec.market).wait_s(waited_s, _NUMBER_COST_S)
-    if order.state is OrderState.NUMBER_ASSIGNED:
-        return CODE.wait_s(waited_s, _CODE_COST_S if order.is_money_out else _UNTOLD_COST_S)
+    if order.spec.market is not None and order.htlc is not HtlcState.SETTLED:
+        if order.state in _WITHOUT_NUMBER:
+            return learned.numbers(order.spec.market).wait_s(waited_s, _NUMBER_COST_S)
+        if order.state is OrderState.NUMBER_ASSIGNED:
+            return CODE.wait_s(waited_s, _CODE_COST_S if order.is_money_out else _UNTOLD_COST_S)
     return fading_wait_s(waited_s, _FADING_COST_S)
 
 

@@ -81,7 +81,7 @@ class _Queue:
 
 
 class Asker:
-    """Knows which orders are asked about, and begins each question when its turn has come. Used on the event loop."""
+    """Knows which orders are asked about, and begins each question in its slot. Used on the event loop."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Asker:
         self._entries.pop(order_id, None)
 
     def look_again(self, order_id: str) -> None:
-        """Somebody began or ceased to follow the order."""
+        """Somebody began to follow the order."""
         if entry := self._entries.get(order_id):
             self._plan(entry)
 
@@ -305,7 +305,7 @@ class Asker:
     # --- what people ask ----------------------------------------------------------------------------------------------
 
     def due_count(self) -> int:
-        """Questions that are due and wait for a turn. May count some that are due no more."""
+        """Questions that are due and wait for a slot. May count some that are due no more."""
         for queue in self._queues.values():
             self._fall_due(queue)
         return sum(len(queue.due) for queue in self._queues.values())

@@ -190,7 +190,7 @@ class RateLimiter:
         self._must_probe = self._must_probe or was_probe
 
     async def aclose(self) -> None:
-        """Ends the task behind the turns; whoever still waits for one must be canceled by its owner."""
+        """Ends the task behind the slots; whoever still waits for one must be canceled by its owner."""
         if self._server is not None:
             self._server.cancel()
             await asyncio.wait([self._server])

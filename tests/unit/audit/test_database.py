@@ -18,6 +18,7 @@ from holdpay.core.model import Order
 from holdpay.ports import Limits
 from holdpay.store.journal import RAW_LIMIT_BYTES
 from holdpay.store.store import SqliteStore
+from tests.dumps import restore
 from tests.spoiling import spoil
 from tests.unit.audit.books import FULFILLED, HELD, KINDS, LOST, PREPAID, Timed, prepaid, without_items
 from tests.unit.audit.conftest import AsNobody
@@ -331,10 +332,7 @@ OLDER = Path(__file__).parents[2] / "fixtures" / "database-0002.sql"
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
     """Of tables that have not even the same columns."""
-    path = tmp_path / "older.db"
-    with closing(sqlite3.connect(path)) as conn:
-        conn.executescript(OLDER.read_text())
-    return path
+    return restore(OLDER, tmp_path / "older.db")
 
 
 def test_an_older_database_is_a_warning_and_is_read_as_the_next_start_makes_it(older: Path) -> None:

@@ -398,15 +398,7 @@ async def test_an_order_that_changed_in_the_step_of_its_intent_is_looked_at_agai
 
 
 async def test_an_order_that_is_quarantined_in_the_step_of_its_intent_is_no_defect(world: World) -> None:
-    intend = world.engine.intend
-
-    async def at_once(order: Order, *args: object) -> Order | None:
-        intending = asyncio.create_task(intend(order, *args))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
-        world.engine.quarantine(order.id, InvariantViolation("Two truths."))
-        return await intending
-
-    world.engine.intend = at_once  # type: ignore[method-assign, assignment]
+    world.quarantine_at_the_intent()
     order_id = world.request()
     with capture_logs() as logs:
         await world.until_event(order_id, "order_quarantined")

@@ -140,15 +140,7 @@ async def test_a_placing_that_died_with_the_answer_is_one_of_which_nobody_knows(
 
 
 async def test_a_charge_of_an_order_that_was_quarantined_in_the_step_of_its_intent_is_not_made(world: World) -> None:
-    intend = world.engine.intend
-
-    async def at_once(order: Order, *args: object) -> Order | None:
-        intending = asyncio.create_task(intend(order, *args))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
-        world.engine.quarantine(order.id, InvariantViolation("Two truths."))
-        return await intending
-
-    world.engine.intend = at_once  # type: ignore[method-assign, assignment]
+    world.quarantine_at_the_intent()
     order_id = await _prepaid(world)
     with capture_logs() as logs:
         await world.until_event(order_id, "order_quarantined")

@@ -115,6 +115,18 @@ class World:
         )
         return self.engine.request(order).id
 
+    def quarantine_at_the_intent(self) -> None:
+        """From now on an order is put aside in the very step in which it is intended to pay or to charge."""
+        intend = self.engine.intend
+
+        async def at_once(order: Order, *args: object) -> Order | None:
+            intending = asyncio.create_task(intend(order, *args))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            self.engine.quarantine(order.id, InvariantViolation("Two truths."))
+            return await intending
+
+        self.engine.intend = at_once  # type: ignore[method-assign, assignment]
+
     def order(self, order_id: str) -> Order:
         """As it is on disk."""
         return self.store.get(order_id)

@@ -24,6 +24,7 @@ from holdpay.ports import MoneyTotals
 from holdpay.store.changes import columns_of
 from holdpay.store.sealing import NO_KEY
 from holdpay.store.store import SqliteStore
+from tests.dumps import as_it_was, restore
 from tests.spoiling import look
 from tests.unit.build import HOUR, NOW_MS, POLICY, S
 
@@ -36,18 +37,13 @@ SECRETS = (b"15551234567", b"012345", b"meet me", b"See you at eight", b"satoshi
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "holdpay.db"
-    with closing(sqlite3.connect(path)) as conn:
-        conn.executescript(DUMP.read_text())
-    return path
+    return restore(DUMP, tmp_path / "holdpay.db")
 
 
 @pytest.fixture
 def before() -> Iterator[sqlite3.Connection]:
     """The database as it was."""
-    with closing(sqlite3.connect(":memory:")) as conn:
-        conn.executescript(DUMP.read_text())
-        conn.row_factory = sqlite3.Row
+    with as_it_was(DUMP) as conn:
         yield conn
 
 

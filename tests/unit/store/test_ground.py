@@ -24,6 +24,7 @@ from holdpay.core.states import End
 from holdpay.errors import OrderUnreadable
 from holdpay.ports import MoneyTotals
 from holdpay.store.store import SqliteStore
+from tests.dumps import as_it_was, restore
 from tests.spoiling import look
 from tests.unit.build import HOUR, NOW_MS, S
 
@@ -35,18 +36,13 @@ ENDS = {"code_received": "fulfilled", "code_free": "fulfilled_free", "charged_wi
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "holdpay.db"
-    with closing(sqlite3.connect(path)) as conn:
-        conn.executescript(DUMP.read_text())
-    return path
+    return restore(DUMP, tmp_path / "holdpay.db")
 
 
 @pytest.fixture
 def before(path: Path) -> Iterator[sqlite3.Connection]:
     """The database as it was."""
-    with closing(sqlite3.connect(":memory:")) as conn:
-        conn.executescript(DUMP.read_text())
-        conn.row_factory = sqlite3.Row
+    with as_it_was(DUMP) as conn:
         yield conn
 
 

@@ -19,6 +19,7 @@ from holdpay.audit.check import read_stored
 from holdpay.audit.findings import Severity
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.store.store import SqliteStore
+from tests.dumps import restore
 from tests.unit.build import NOW_MS, POLICY
 
 DUMP = Path(__file__).parents[2] / "fixtures" / "database-0002.sql"
@@ -40,10 +41,7 @@ WERE = {
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "holdpay.db"
-    with closing(sqlite3.connect(path)) as conn:
-        conn.executescript(DUMP.read_text())
-    return path
+    return restore(DUMP, tmp_path / "holdpay.db")
 
 
 @pytest.fixture
