@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -43,7 +42,10 @@ class _Cli:
         await self._run(*arguments, expect=expect, stdout=None)
 
     async def follow(self, *arguments: str, lines: int) -> None:
-        """Runs `holdpay` until it has printed so many lines, then interrupts it, as a person does with ^C."""
+        """Runs `holdpay` until it has printed so many lines, then interrupts it.
+
+        With SIGTERM, which it takes as ^C: in the background a shell has SIGINT ignored, here and in what we start.
+        """
         click.secho(f"\n$ holdpay {' '.join(arguments)}", bold=True)
         process = await asyncio.create_subprocess_exec(*self._command(*arguments), stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
@@ -51,7 +53,7 @@ class _Cli:
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 for _ in range(lines):
                     click.echo((await process.stdout.readline()).decode().rstrip())
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 await process.wait()
         except TimeoutError:
             process.kill()
