@@ -98,6 +98,11 @@ class FailureCode(IntEnum):
     PERMANENT_CHANNEL_FAILURE = 21
 
 
+def short_channel_id(chan_id: int) -> str:
+    """``892800812941312001`` → ``812000x1x1``: block height, transaction and output, as people and `lncli` know it."""
+    return f"{chan_id >> 40}x{chan_id >> 16 & 0xFFFFFF}x{chan_id & 0xFFFF}"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One HTLC attempt (a shard, with MPP) inside a payment."""
@@ -115,6 +120,14 @@ class Attempt:
     failure_code: int = 0
     failure_source_index: int = 0
     """0 is our node, ``hop_count`` the payee."""
+    first_hop: str | None = None
+    """Pubkey of the peer that our HTLC is offered to. None: not told."""
+    first_channel: str | None = None
+    """Short id of the channel to it, as ``short_channel_id`` writes it. None: not told."""
+    failed_hop: str | None = None
+    """Pubkey of the node that said why it failed. None: our own, or it did not fail."""
+    failed_channel: str | None = None
+    """Short id of the channel that this node had to forward through. None: it is the payee, or it did not fail."""
 
     @property
     def failed_at_payee(self) -> bool:

@@ -17,6 +17,7 @@ from holdpay.core.lightning import (
     PaymentStatus,
     PaymentUpdate,
     StoredPayment,
+    short_channel_id,
 )
 
 _NS_PER_MS: Final = 1_000_000
@@ -123,6 +124,7 @@ def may_carry_out(pending: lnrpc.PendingChannelsResponse) -> bool:
 
 def _to_attempt(htlc: lnrpc.HTLCAttempt) -> Attempt:
     hops = htlc.route.hops
+    failed_hop, failed_channel = _where_it_failed(htlc)
     return Attempt(
         attempt_id=min(htlc.attempt_id, _MAX_INT64),
         status=_ATTEMPT_STATUS.get(htlc.status, AttemptStatus.IN_FLIGHT),
@@ -134,7 +136,24 @@ def _to_attempt(htlc: lnrpc.HTLCAttempt) -> Attempt:
         resolved_at_ms=htlc.resolve_time_ns // _NS_PER_MS or None,
         failure_code=htlc.failure.code,
         failure_source_index=htlc.failure.failure_source_index,
+        first_hop=(hops[0].pub_key or None) if hops else None,
+        first_channel=_channel_name(hops[0]) if hops else None,
+        failed_hop=failed_hop,
+        failed_channel=failed_channel,
     )
+
+
+def _where_it_failed(htlc: lnrpc.HTLCAttempt) -> tuple[str | None, str | None]:
+    """The node that said so, and the channel that it had to forward through: the one that leads to the next hop."""
+    hops, source = htlc.route.hops, htlc.failure.failure_source_index
+    if htlc.status != lnrpc.HTLCAttempt.FAILED or not htlc.HasField("failure"):
+        return None, None
+    hop = hops[source - 1].pub_key or None if 0 < source <= len(hops) else None
+    return hop, _channel_name(hops[source]) if source < len(hops) else None
+
+
+def _channel_name(hop: lnrpc.Hop) -> str | None:
+    return short_channel_id(hop.chan_id) if hop.chan_id else None
 
 
 def to_send_request(spec: DispatchSpec) -> routerrpc.SendPaymentRequest:

@@ -69,6 +69,12 @@ def _compact(db: Database) -> None:
     compact(db)
 
 
+@migrations(name="0010_hops")
+def _hops(db: Database) -> None:
+    for column in ("first_hop", "first_channel", "failed_hop", "failed_channel"):
+        db.execute(f"ALTER TABLE htlc_attempts ADD COLUMN {column} TEXT")
+
+
 _FIRST = (
     """
     CREATE TABLE orders (

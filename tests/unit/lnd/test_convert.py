@@ -94,6 +94,44 @@ def test_a_failed_attempt_is_read_whole() -> None:
     assert attempt.failed_at_payee
 
 
+def _failed(source_index: int, *hops: tuple[str, int]) -> lnrpc.HTLCAttempt:
+    return lnrpc.HTLCAttempt(
+        status=lnrpc.HTLCAttempt.FAILED,
+        route=lnrpc.Route(hops=[lnrpc.Hop(pub_key=name, chan_id=chan_id) for name, chan_id in hops]),
+        failure=lnrpc.Failure(code=lnrpc.Failure.TEMPORARY_CHANNEL_FAILURE, failure_source_index=source_index),
+    )
+
+
+OUT, ON, IN = 812 << 40 | 1 << 16, 813 << 40 | 2 << 16 | 1, 16_000_001 << 40
+"""The last one is an alias, as lnd makes them: more than SQLite's largest number."""
+
+
+@pytest.mark.parametrize(
+    ("source_index", "where"),
+    [
+        (0, (None, "812x1x0")),
+        (1, ("bob", "813x2x1")),
+        (2, ("carol", "16000001x0x0")),
+        (3, ("dave", None)),
+        (9, (None, None)),
+    ],
+)
+def test_a_failed_attempt_names_the_node_that_said_so_and_the_channel_that_it_had_to_use(
+    source_index: int, where: tuple[str | None, str | None]
+) -> None:
+    htlc = _failed(source_index, ("bob", OUT), ("carol", ON), ("dave", IN))
+    (attempt,) = to_update(lnrpc.Payment(htlcs=[htlc])).attempts
+    assert (attempt.failed_hop, attempt.failed_channel) == where
+    assert (attempt.first_hop, attempt.first_channel) == ("bob", "812x1x0")
+
+
+def test_an_attempt_that_is_out_names_its_first_hop_and_none_that_failed() -> None:
+    htlc = lnrpc.HTLCAttempt(route=lnrpc.Route(hops=[lnrpc.Hop(pub_key="bob", chan_id=OUT)]))
+    out, bare = to_update(lnrpc.Payment(htlcs=[htlc, lnrpc.HTLCAttempt()])).attempts
+    assert (out.first_hop, out.first_channel, out.failed_hop, out.failed_channel) == ("bob", "812x1x0", None, None)
+    assert (bare.first_hop, bare.first_channel) == (None, None)
+
+
 def test_an_attempt_that_is_out_has_no_time_of_resolution() -> None:
     (attempt,) = to_update(lnrpc.Payment(htlcs=[lnrpc.HTLCAttempt(attempt_time_ns=5_000_000)])).attempts
     assert (attempt.attempted_at_ms, attempt.resolved_at_ms) == (5, None)

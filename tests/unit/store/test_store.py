@@ -275,7 +275,8 @@ def test_every_field_of_an_attempt_is_stored_with_its_dispatch(db: SqliteStore) 
     found = _moved(1, OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT)
     _create(db, _order(1))
     times = {"attempted_at_ms": NOW_MS + 2, "resolved_at_ms": NOW_MS + 3}
-    full = attempt(AttemptStatus.FAILED, attempt_id=9, failure_code=21, failure_source_index=1, **times)
+    hops = {"first_hop": "02aa", "first_channel": "1x2x3", "failed_hop": "02bb", "failed_channel": "4x5x6"}
+    full = attempt(AttemptStatus.FAILED, attempt_id=9, failure_code=21, failure_source_index=1, **times, **hops)
     _commit(db, found, attempts=(attempt(), full))
     _commit(db, found, attempts=(attempt(AttemptStatus.SUCCEEDED),))
     rows = db._conn.execute("SELECT * FROM htlc_attempts ORDER BY attempt_id").fetchall()
