@@ -30,6 +30,7 @@ from holdpay.core.lightning import (
     Refused,
     Reported,
 )
+from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
 from holdpay.ports import (
     Balance,
@@ -141,6 +142,11 @@ class FakeLnd:
         self.is_maybe_closing = False
         """A channel is being closed that may carry any of them."""
         self.decode_count = 0
+        self.route_look = RouteLook(is_route_known=False)
+        """What it knows of a way to anybody."""
+        self.route_look_s = LATENCY_S
+        """How long it takes to say so."""
+        self.route_queries: list[RouteQuery] = []
         self.on_arrival: Callable[[str], None] = lambda payment_hash: None
         self.on_look: Callable[[], None] = lambda: None
         """Called whenever somebody looks at ``identity``."""
@@ -222,6 +228,11 @@ class FakeLnd:
         if self.look_error is not None:
             raise self.look_error
         return HtlcLook(self.block_height, True, payment_hash in self.carried, self.is_maybe_closing)
+
+    async def look_for_route(self, query: RouteQuery, payer: NodeIdentity) -> RouteLook:
+        self.route_queries.append(query)
+        await asyncio.sleep(self.route_look_s)
+        return RouteLook(is_route_known=False) if self.is_down or payer != self.node else self.route_look
 
     async def _listen(self, payment_hash: str, heard: asyncio.Queue[LndMessage]) -> AsyncGenerator[LndMessage, None]:
         streams = self._streams.setdefault(payment_hash, set())

@@ -12,6 +12,7 @@ from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.kinds.spec import KindName, Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.model import Order
+from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import End
 from holdpay.core.step import Step
 from holdpay.errors import LimitExceeded
@@ -103,6 +104,12 @@ class LightningNode(Protocol):
 
     async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
         """GetInfo, ListChannels and PendingChannels of the node ``payer``. Raises LndError's children."""
+        ...
+
+    async def look_for_route(self, query: RouteQuery, payer: NodeIdentity) -> RouteLook:
+        """What the node ``payer`` knows of a way to a payee, within some seconds: its channels (ListChannels), the
+        payee in its graph (GetNodeInfo), routes (QueryRoutes, with what its mission control has learnt). Sends nothing,
+        changes nothing. Raises nothing: what cannot be asked is not known."""
         ...
 
 

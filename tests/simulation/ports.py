@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity, Reported
+from holdpay.core.routes import Route, RouteLook, RouteQuery
 from holdpay.errors import (
     LndUnavailable,
     LndWrongNode,
@@ -133,6 +134,17 @@ class NodePort:
         look = self._world.lnd_there.look(payment_hash)
         self._world.tell(f"← lnd: {short(payment_hash)} at block {look.block_height}: carried {look.is_carried}")
         return look
+
+    async def look_for_route(self, query: RouteQuery, payer: NodeIdentity) -> RouteLook:
+        self._process.may_die("before lnd is asked for a route")
+        await self._world.lag(50)
+        self._process.enter()
+        self._break("route")
+        if self.identity != payer:
+            return RouteLook(is_route_known=False, unknown=("lnd is away",))
+        is_found = self._world.rng.random() < 0.5
+        route = Route(fee_msat=37_000, lock_blocks=163, hops=(query.payee,), first_channel="1x1x0")
+        return RouteLook(is_route_known=True, dearer=route if is_found else None)
 
     @contextmanager
     def _stream(self, payment_hash: str) -> Iterator[None]:

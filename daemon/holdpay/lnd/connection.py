@@ -104,6 +104,15 @@ class Connection:
         request = lnrpc.PendingChannelsRequest()
         return await self._lightning.PendingChannels(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
 
+    async def routes(self, request: lnrpc.QueryRoutesRequest) -> lnrpc.QueryRoutesResponse:
+        """QueryRoutes. Raises gRPC's errors."""
+        return await self._lightning.QueryRoutes(request, metadata=self._metadata, timeout=self._timeout_s)
+
+    async def node_info(self, pubkey: str) -> lnrpc.NodeInfo:
+        """GetNodeInfo, without the node's channels. Raises gRPC's errors."""
+        request = lnrpc.NodeInfoRequest(pub_key=pubkey)
+        return await self._lightning.GetNodeInfo(request, metadata=self._metadata, timeout=self._timeout_s)
+
     async def wallet_state(self) -> int:
         """State.GetState, which needs no macaroon. Raises gRPC's errors."""
         return (await self._state.GetState(staterpc.GetStateRequest(), timeout=self._timeout_s)).state

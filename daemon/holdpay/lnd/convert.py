@@ -19,6 +19,8 @@ from holdpay.core.lightning import (
     StoredPayment,
     short_channel_id,
 )
+from holdpay.core.policy import CLTV_PADDING_DELTA
+from holdpay.core.routes import Route, RouteQuery
 
 _NS_PER_MS: Final = 1_000_000
 _NO_PREIMAGE: Final = "0" * 64
@@ -26,6 +28,8 @@ _MAX_INT64: Final = 2**63 - 1
 """SQLite's largest: LND's indexes are unsigned, and a message that cannot be stored would be lost."""
 _COOPERATIVE: Final = "ChanStatusCoopBroadcasted"
 """lnd: channeldb/channel.go, ChannelStatus."""
+_HTLC_WEIGHT: Final = 172
+"""lnd: input/size.go, HTLCWeight."""
 _MAX_EXPIRY_S: Final = 100 * 365 * 86_400
 """BOLT11 sets no bound to an invoice's expiry."""
 
@@ -154,6 +158,45 @@ def _where_it_failed(htlc: lnrpc.HTLCAttempt) -> tuple[str | None, str | None]:
 
 def _channel_name(hop: lnrpc.Hop) -> str | None:
     return short_channel_id(hop.chan_id) if hop.chan_id else None
+
+
+def sendable_msat(channel: lnrpc.Channel) -> int:
+    """What a channel of ours can send, whether its peer is there or not, as LND itself reckons it.
+
+    lnd: lnwallet/channel.go availableCommitmentBalance, CalcFeeBuffer: the reserve stays, and who opened the channel
+    keeps twice the fee of the commitment with two more HTLCs.
+    """
+    balance_sat = channel.local_balance - channel.local_constraints.chan_reserve_sat
+    if channel.initiator:
+        buffer_sat = 2 * channel.fee_per_kw * (channel.commit_weight + 2 * _HTLC_WEIGHT) // 1000
+        balance_sat += channel.commit_fee - buffer_sat
+    return max(0, balance_sat * 1000)
+
+
+def to_routes_request(
+    query: RouteQuery, *, within_fee: bool, within_lock: bool, avoids_failed: bool
+) -> lnrpc.QueryRoutesRequest:
+    """QueryRoutes for one part of a payment, with all or some of its limits. LND pads the final delta of a payment."""
+    fee_limit_msat = query.fee_limit_msat if within_fee else None
+    return lnrpc.QueryRoutesRequest(
+        pub_key=query.payee,
+        amt_msat=query.amount_msat,
+        fee_limit=lnrpc.FeeLimit(fixed_msat=_MAX_INT64 if fee_limit_msat is None else fee_limit_msat),
+        final_cltv_delta=query.final_cltv_delta + CLTV_PADDING_DELTA,
+        cltv_limit=query.cltv_limit if within_lock else 0,
+        use_mission_control=avoids_failed,
+    )
+
+
+def to_route(route: lnrpc.Route, parts: int, block_height: int) -> Route:
+    """A route that QueryRoutes found at ``block_height``."""
+    return Route(
+        fee_msat=route.total_fees_msat * parts,
+        lock_blocks=route.total_time_lock - block_height,
+        hops=tuple(hop.pub_key for hop in route.hops),
+        first_channel=short_channel_id(route.hops[0].chan_id) if route.hops else "",
+        parts=parts,
+    )
 
 
 def to_send_request(spec: DispatchSpec) -> routerrpc.SendPaymentRequest:

@@ -9,12 +9,14 @@ from typing import Final
 
 from holdpay.background import Background
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity
+from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
 from holdpay.lnd.channels import look_for_htlc
 from holdpay.lnd.convert import to_invoice
 from holdpay.lnd.hub import Hub
 from holdpay.lnd.link import Link
 from holdpay.lnd.monitor import Monitor
+from holdpay.lnd.routes import look_for_route
 from holdpay.lnd.settings import LndSettings
 from holdpay.lnd.streams import LndRouter, first_word, judge_send
 from holdpay.ports import Clock, NodeState, NodeStatus
@@ -148,6 +150,10 @@ class LndNode:
     async def look_for_htlc(self, payment_hash: str, payer: NodeIdentity) -> HtlcLook:
         """See the port."""
         return await look_for_htlc(self._link, payment_hash, payer)
+
+    async def look_for_route(self, query: RouteQuery, payer: NodeIdentity) -> RouteLook:
+        """See the port."""
+        return await look_for_route(self._link, query, payer)
 
     def _looked(self, answers: bool, why_not: str) -> None:
         if self._hub_or_none is not None:

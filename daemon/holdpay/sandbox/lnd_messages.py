@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from holdpay._pb.lnd import lightning_pb2, router_pb2
 from holdpay.sandbox.bolt11 import Invoice
 from holdpay.sandbox.lnd_model import Attempt, Payment, PaymentStatus, Route
-from holdpay.sandbox.lnd_network import Channel, Network, OutgoingHtlc
+from holdpay.sandbox.lnd_network import CHANNEL_RESERVE_DIVISOR, Channel, Network, OutgoingHtlc
 from holdpay.sandbox.lnd_node import LndNode
 from holdpay.sandbox.lnd_routing import DEFAULT_FINAL_CLTV_DELTA, MAX_TIME_LOCK_BLOCKS, Refusal, RouteQuery, SendRequest
 
@@ -168,6 +168,9 @@ def _channel(network: Network, channel: Channel, *, active: bool) -> lightning_p
         remote_balance=channel.remote_msat // 1000,
         unsettled_balance=sum(htlc.amount for htlc in pending),
         pending_htlcs=pending,
+        local_constraints=lightning_pb2.ChannelConstraints(
+            chan_reserve_sat=channel.capacity_sat // CHANNEL_RESERVE_DIVISOR
+        ),
     )
 
 
@@ -223,6 +226,17 @@ def _fee_limit_msat(message: lightning_pb2.QueryRoutesRequest) -> int:
         case _:
             is_small = message.amt_msat <= _FULL_FEE_UP_TO_MSAT
             return message.amt_msat if is_small else message.amt_msat * _FEE_PERCENT_ABOVE // 100
+
+
+def node_info(node: LndNode, alias: str, pubkey: str) -> lightning_pb2.NodeInfo | None:
+    """None: the graph does not have it."""
+    graph = node.network.graph(node.pubkey)
+    ours = len(graph.channels)
+    known = {node.pubkey: (alias, ours), graph.peer_pubkey: ("bob", ours + 1), graph.payee_pubkey: ("carol", 1)}
+    if pubkey not in known:
+        return None
+    name, count = known[pubkey]
+    return lightning_pb2.NodeInfo(node=lightning_pb2.LightningNode(pub_key=pubkey, alias=name), num_channels=count)
 
 
 def payments_page(

@@ -163,6 +163,14 @@ class Lightning(lightning_pb2_grpc.LightningServicer):
             await _abort(context, error)
         return lightning_pb2.QueryRoutesResponse(routes=[lnd_messages.route(route)], success_prob=1.0)
 
+    async def GetNodeInfo(  # noqa: N802 - LND's name
+        self, request: lightning_pb2.NodeInfoRequest, context: Context
+    ) -> lightning_pb2.NodeInfo:
+        found = lnd_messages.node_info(self._served.node, self._served.alias, request.pub_key)
+        if found is None:
+            await _abort(context, "unable to find node", grpc.StatusCode.NOT_FOUND)
+        return found
+
     async def ListPayments(  # noqa: N802 - LND's name
         self, request: lightning_pb2.ListPaymentsRequest, context: Context
     ) -> lightning_pb2.ListPaymentsResponse:

@@ -124,6 +124,10 @@ class FakeLnd(
         self.payreq = lnrpc.PayReq(payment_hash="ab" * 32, num_msat=2_000_000)
         self.channels: list[lnrpc.Channel] = []
         self.pending = lnrpc.PendingChannelsResponse()
+        self.routes: Callable[[lnrpc.QueryRoutesRequest], lnrpc.Route | None] = lambda request: None
+        self.queries: list[lnrpc.QueryRoutesRequest] = []
+        self.aliases: dict[str, str] = {}
+        """The graph's nodes."""
         self.on_arrival: Callable[[str], Awaitable[None]] | None = None
         """Called with the method's name, before it is answered."""
         self.on_listed: Callable[[], None] = lambda: None
@@ -209,8 +213,24 @@ class FakeLnd(
         self.on_listed()
         return answer
 
-    async def QueryRoutes(self, request: Any, context: Context) -> Any:  # noqa: N802
-        raise NotImplementedError
+    async def QueryRoutes(  # noqa: N802
+        self, request: lnrpc.QueryRoutesRequest, context: Context
+    ) -> lnrpc.QueryRoutesResponse:
+        await self._arrive("QueryRoutes", context)
+        asked = lnrpc.QueryRoutesRequest()
+        asked.CopyFrom(request)
+        self.queries.append(asked)
+        route = self.routes(asked)
+        if route is None:
+            await context.abort(grpc.StatusCode.UNKNOWN, "unable to find a path to destination")
+        return lnrpc.QueryRoutesResponse(routes=[route])
+
+    async def GetNodeInfo(self, request: lnrpc.NodeInfoRequest, context: Context) -> lnrpc.NodeInfo:  # noqa: N802
+        await self._arrive("GetNodeInfo", context)
+        if request.pub_key not in self.aliases:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unable to find node")
+        node = lnrpc.LightningNode(pub_key=request.pub_key, alias=self.aliases[request.pub_key])
+        return lnrpc.NodeInfo(node=node, num_channels=3)
 
     async def ListPayments(self, request: Any, context: Context) -> Any:  # noqa: N802
         raise NotImplementedError

@@ -341,8 +341,13 @@ class Channel(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     LOCAL_BALANCE_FIELD_NUMBER: _builtins.int
     REMOTE_BALANCE_FIELD_NUMBER: _builtins.int
+    COMMIT_FEE_FIELD_NUMBER: _builtins.int
+    COMMIT_WEIGHT_FIELD_NUMBER: _builtins.int
+    FEE_PER_KW_FIELD_NUMBER: _builtins.int
     UNSETTLED_BALANCE_FIELD_NUMBER: _builtins.int
     PENDING_HTLCS_FIELD_NUMBER: _builtins.int
+    INITIATOR_FIELD_NUMBER: _builtins.int
+    LOCAL_CONSTRAINTS_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
     """The peer is connected and the channel can be used."""
     remote_pubkey: _builtins.str
@@ -357,10 +362,22 @@ class Channel(_message.Message):
     """Ours, without what is locked in pending HTLCs."""
     remote_balance: _builtins.int
     """The peer's, without what is locked in pending HTLCs."""
+    commit_fee: _builtins.int
+    """Fee of the present commitment transaction; who opened the channel pays it, and it is not in its balance."""
+    commit_weight: _builtins.int
+    """Weight of that transaction."""
+    fee_per_kw: _builtins.int
+    """Fee rate of that transaction: sat for 1,000 units of weight."""
     unsettled_balance: _builtins.int
     """Sum of the pending HTLCs, both directions."""
+    initiator: _builtins.bool
+    """We opened it."""
     @_builtins.property
     def pending_htlcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HTLC]: ...
+    @_builtins.property
+    def local_constraints(self) -> Global___ChannelConstraints:
+        """What binds us."""
+
     def __init__(
         self,
         *,
@@ -371,16 +388,41 @@ class Channel(_message.Message):
         capacity: _builtins.int = ...,
         local_balance: _builtins.int = ...,
         remote_balance: _builtins.int = ...,
+        commit_fee: _builtins.int = ...,
+        commit_weight: _builtins.int = ...,
+        fee_per_kw: _builtins.int = ...,
         unsettled_balance: _builtins.int = ...,
         pending_htlcs: _abc.Iterable[Global___HTLC] | None = ...,
+        initiator: _builtins.bool = ...,
+        local_constraints: Global___ChannelConstraints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["local_constraints", b"local_constraints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "capacity", b"capacity", "chan_id", b"chan_id", "channel_point", b"channel_point", "local_balance", b"local_balance", "pending_htlcs", b"pending_htlcs", "remote_balance", b"remote_balance", "remote_pubkey", b"remote_pubkey", "unsettled_balance", b"unsettled_balance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "capacity", b"capacity", "chan_id", b"chan_id", "channel_point", b"channel_point", "commit_fee", b"commit_fee", "commit_weight", b"commit_weight", "fee_per_kw", b"fee_per_kw", "initiator", b"initiator", "local_balance", b"local_balance", "local_constraints", b"local_constraints", "pending_htlcs", b"pending_htlcs", "remote_balance", b"remote_balance", "remote_pubkey", b"remote_pubkey", "unsettled_balance", b"unsettled_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class ChannelConstraints(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAN_RESERVE_SAT_FIELD_NUMBER: _builtins.int
+    chan_reserve_sat: _builtins.int
+    """Must stay on that side."""
+    def __init__(
+        self,
+        *,
+        chan_reserve_sat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chan_reserve_sat", b"chan_reserve_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelConstraints: _TypeAlias = ChannelConstraints  # noqa: Y015
 
 @_typing.final
 class HTLC(_message.Message):
@@ -805,6 +847,73 @@ class Hop(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hop: _TypeAlias = Hop  # noqa: Y015
+
+@_typing.final
+class NodeInfoRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUB_KEY_FIELD_NUMBER: _builtins.int
+    pub_key: _builtins.str
+    """66 hex digits."""
+    def __init__(
+        self,
+        *,
+        pub_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pub_key", b"pub_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeInfoRequest: _TypeAlias = NodeInfoRequest  # noqa: Y015
+
+@_typing.final
+class NodeInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    NUM_CHANNELS_FIELD_NUMBER: _builtins.int
+    num_channels: _builtins.int
+    """Channels that the graph knows, private ones of our own among them."""
+    @_builtins.property
+    def node(self) -> Global___LightningNode: ...
+    def __init__(
+        self,
+        *,
+        node: Global___LightningNode | None = ...,
+        num_channels: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "num_channels", b"num_channels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class LightningNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUB_KEY_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    pub_key: _builtins.str
+    alias: _builtins.str
+    """May be empty, also because the node never announced itself and only its channels are known."""
+    def __init__(
+        self,
+        *,
+        pub_key: _builtins.str = ...,
+        alias: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "pub_key", b"pub_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LightningNode: _TypeAlias = LightningNode  # noqa: Y015
 
 @_typing.final
 class ListPaymentsRequest(_message.Message):

@@ -64,6 +64,11 @@ class LightningStub:
                 request_serializer=lnd_dot_lightning__pb2.QueryRoutesRequest.SerializeToString,
                 response_deserializer=lnd_dot_lightning__pb2.QueryRoutesResponse.FromString,
                 _registered_method=True)
+        self.GetNodeInfo = channel.unary_unary(
+                '/lnrpc.Lightning/GetNodeInfo',
+                request_serializer=lnd_dot_lightning__pb2.NodeInfoRequest.SerializeToString,
+                response_deserializer=lnd_dot_lightning__pb2.NodeInfo.FromString,
+                _registered_method=True)
         self.ListPayments = channel.unary_unary(
                 '/lnrpc.Lightning/ListPayments',
                 request_serializer=lnd_dot_lightning__pb2.ListPaymentsRequest.SerializeToString,
@@ -118,6 +123,13 @@ class LightningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNodeInfo(self, request, context):
+        """A node of the graph. Macaroon: info:read. Code NOT_FOUND, "unable to find node": the graph does not have it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPayments(self, request, context):
         """Pages through the payments that LND has stored. Heavy on a busy node. Macaroon: offchain:read.
         """
@@ -157,6 +169,11 @@ def add_LightningServicer_to_server(servicer, server):
                     servicer.QueryRoutes,
                     request_deserializer=lnd_dot_lightning__pb2.QueryRoutesRequest.FromString,
                     response_serializer=lnd_dot_lightning__pb2.QueryRoutesResponse.SerializeToString,
+            ),
+            'GetNodeInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNodeInfo,
+                    request_deserializer=lnd_dot_lightning__pb2.NodeInfoRequest.FromString,
+                    response_serializer=lnd_dot_lightning__pb2.NodeInfo.SerializeToString,
             ),
             'ListPayments': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPayments,
@@ -326,6 +343,33 @@ class Lightning:
             '/lnrpc.Lightning/QueryRoutes',
             lnd_dot_lightning__pb2.QueryRoutesRequest.SerializeToString,
             lnd_dot_lightning__pb2.QueryRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNodeInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/GetNodeInfo',
+            lnd_dot_lightning__pb2.NodeInfoRequest.SerializeToString,
+            lnd_dot_lightning__pb2.NodeInfo.FromString,
             options,
             channel_credentials,
             insecure,

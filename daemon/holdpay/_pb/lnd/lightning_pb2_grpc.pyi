@@ -52,6 +52,8 @@ class LightningStub:
     """Asks the local graph for a route and sends nothing. Macaroon: info:read.
     No route: code UNKNOWN, "unable to find a path to destination" or "insufficient local balance".
     """
+    GetNodeInfo: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.NodeInfoRequest, _lightning_pb2.NodeInfo]
+    """A node of the graph. Macaroon: info:read. Code NOT_FOUND, "unable to find node": the graph does not have it."""
     ListPayments: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.ListPaymentsRequest, _lightning_pb2.ListPaymentsResponse]
     """Pages through the payments that LND has stored. Heavy on a busy node. Macaroon: offchain:read."""
 
@@ -74,6 +76,8 @@ class LightningAsyncStub(LightningStub):
     """Asks the local graph for a route and sends nothing. Macaroon: info:read.
     No route: code UNKNOWN, "unable to find a path to destination" or "insufficient local balance".
     """
+    GetNodeInfo: _aio.UnaryUnaryMultiCallable[_lightning_pb2.NodeInfoRequest, _lightning_pb2.NodeInfo]  # type: ignore[assignment]
+    """A node of the graph. Macaroon: info:read. Code NOT_FOUND, "unable to find node": the graph does not have it."""
     ListPayments: _aio.UnaryUnaryMultiCallable[_lightning_pb2.ListPaymentsRequest, _lightning_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Pages through the payments that LND has stored. Heavy on a busy node. Macaroon: offchain:read."""
 
@@ -129,6 +133,14 @@ class LightningServicer(metaclass=_abc_1.ABCMeta):
         """Asks the local graph for a route and sends nothing. Macaroon: info:read.
         No route: code UNKNOWN, "unable to find a path to destination" or "insufficient local balance".
         """
+
+    @_abc_1.abstractmethod
+    def GetNodeInfo(
+        self,
+        request: _lightning_pb2.NodeInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lightning_pb2.NodeInfo, _abc.Awaitable[_lightning_pb2.NodeInfo]]:
+        """A node of the graph. Macaroon: info:read. Code NOT_FOUND, "unable to find node": the graph does not have it."""
 
     @_abc_1.abstractmethod
     def ListPayments(
