@@ -189,8 +189,14 @@ def _is_about_an_earlier_dispatch(payment: Payment, update: PaymentUpdate) -> bo
         payment.htlc in {HtlcState.DISPATCHING, HtlcState.UNKNOWN}
         and update.status is PaymentStatus.FAILED
         and payment.failure is not None
-        and payment.failure.payment_index == update.payment_index
+        and _is_same_try(payment.failure, update)
     )
+
+
+def _is_same_try(failure: PaymentFailure, update: PaymentUpdate) -> bool:
+    if failure.payment_index != update.payment_index:
+        return False
+    return failure.created_at_ms == update.created_at_ms or None in {failure.created_at_ms, update.created_at_ms}
 
 
 def _in_flight(order: Order, payment: Payment, update: PaymentUpdate, ctx: Context) -> Order:
@@ -257,6 +263,7 @@ def _failed(order: Order, payment: Payment, update: PaymentUpdate, live: bool, c
         attempt_count=len(update.attempts),
         payment_index=update.payment_index,
         at_ms=ctx.now_ms,
+        created_at_ms=update.created_at_ms,
     )
     payment = signal_htlc(payment, HtlcSignal.FAILED, ctx)
     payment = replace(

@@ -23,8 +23,13 @@ class PaymentFailure:
     failure_class: FailureClass
     attempt_count: int
     payment_index: int
-    """LND's number of the try that failed: a later read with the same number is not about the latest dispatch."""
+    """LND's number of the try that failed: a later read with the same number, of a try that began when this one did, is
+    not about the latest dispatch."""
     at_ms: int
+    created_at_ms: int | None = None
+    """When that try began, by LND's clock. None: not said. An lnd 0.21 with SQLite and native SQL may give the number of
+    a try that it replaces to the next one (lnd: payments/db/sql_store.go, InitPayment: the table has no
+    AUTOINCREMENT)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,10 @@ REOPEN_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Between two streams that broke soon; the last one repeats."""
 HEALTHY_S: Final = 30.0
 """A stream that lived this long was healthy."""
+ENDED_SOON: Final = 3
+"""After so many in a row that lnd ended sooner, it goes without one for a while."""
+WITHOUT_S: Final = 50.0
+"""How long; shorter than ``BEGIN_S``, after which silence is a hang."""
 ENDED_AT_ONCE: Final = 25
 """Followers that learn in one turn of the event loop that the stream broke."""
 END_EVERY_S: Final = 0.02
@@ -83,6 +87,25 @@ class Router(Protocol):
     async def first_word(self, payment_hash: str, payer: NodeIdentity) -> LndMessage:
         """Of a fresh TrackPaymentV2 to that node: ``Reported``, ``NotKnown`` or ``Lost``. Raises nothing."""
         ...
+
+
+class _NoCall:
+    """In place of a stream that lnd ends again and again, as it does for a payment, of whomever, that it cannot put
+    into a message (lnd: routerrpc/router_server.go trackPaymentStream): a stream that says nothing. Whoever follows is
+    told by look-ups then."""
+
+    def __init__(self, node: NodeIdentity) -> None:
+        self.node = node
+        self._is_over = asyncio.Event()
+
+    async def read(self) -> Lost:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WITHOUT_S):
+                await self._is_over.wait()
+        return Lost("lnd's stream of payments is tried again.")
+
+    def cancel(self) -> None:
+        self._is_over.set()
 
 
 class _Stream:
@@ -150,6 +173,8 @@ class Hub:
             self._changed()
         if not answers:
             self._why_not = why_not
+            if self._stream is not None and isinstance(self._stream.call, _NoCall):
+                self._stream.call.cancel()
 
     async def follow(self, payment_hash: str, payer: NodeIdentity, *, is_sending: bool = False) -> Follower:
         """What LND says of the payment from now on; ``leave`` it at the end. LND is asked for its present word, unless
@@ -207,12 +232,21 @@ class Hub:
         return self._stream
 
     async def _keep_open(self) -> None:
-        breaks = 0
+        breaks = ended = 0
         while True:
             await self._until_worth_a_try()
             began_s = self._now_s()
-            await self._live()
-            breaks = 1 if self._now_s() - began_s >= HEALTHY_S else breaks + 1
+            call = await self._open()
+            if call is not None:
+                await self._live(call)
+            is_healthy = self._now_s() - began_s >= HEALTHY_S
+            breaks = 1 if is_healthy else breaks + 1
+            ended = 0 if is_healthy or call is None else ended + 1
+            if call is not None and ended >= ENDED_SOON:
+                _log.warning(
+                    "lnd ends its stream of payments at once; they are looked up for a while", why=self._why_not
+                )
+                await self._live(_NoCall(call.node))
             wait_s = REOPEN_S[min(breaks, len(REOPEN_S)) - 1]
             await asyncio.sleep(wait_s * self._rng.uniform(0.75, 1.25))
 
@@ -224,14 +258,16 @@ class Hub:
                 async with asyncio.timeout(TRY_AWAY_S):
                     await self._change.wait()
 
-    async def _live(self) -> None:
-        """One stream from its beginning to its end."""
+    async def _open(self) -> PaymentsCall | None:
         try:
-            call = await self._router.open()
+            return await self._router.open()
         except LndError as error:
             if self._is_answering is not False:
                 self._why_not = error.message
-            return
+            return None
+
+    async def _live(self, call: PaymentsCall) -> None:
+        """One stream from its beginning to its end."""
         stream = self._stream = _Stream(call, self._now_s())
         self.gate.open(call.node)
         self._changed()

@@ -60,6 +60,7 @@ class FileCheck:
             await done
         finally:
             self._stop()
+        mark_of(self._path).unlink(missing_ok=True)
 
     def _check(self) -> None:
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
@@ -73,7 +74,6 @@ class FileCheck:
                 raise StoreError(f"The database {self._path} cannot be used: {error}. {remedy(error)}.") from error
             finally:
                 self._conn = None
-        mark_of(self._path).unlink(missing_ok=True)
 
     def _stop(self) -> None:
         self._is_stopped = True

@@ -75,6 +75,11 @@ def _hops(db: Database) -> None:
         db.execute(f"ALTER TABLE htlc_attempts ADD COLUMN {column} TEXT")
 
 
+@migrations(name="0011_tries")
+def _tries(db: Database) -> None:
+    db.execute("ALTER TABLE payments ADD COLUMN failure_created_at_ms INTEGER")
+
+
 _FIRST = (
     """
     CREATE TABLE orders (

@@ -509,6 +509,15 @@ def test_the_failure_of_the_latest_dispatch_has_an_index_of_its_own() -> None:
     assert run(found, (13, failed(FAILED_ON_THE_WAY, payment_index=8))).htlc is FAILED
 
 
+def test_a_latest_dispatch_that_got_the_index_of_the_one_before_is_known_by_when_it_began() -> None:
+    # An lnd with SQLite and native SQL gives it again.
+    first = run(pair(AWAITING, IN_FLIGHT), (10, failed(FAILED_ON_THE_WAY, created_at_ms=NOW_MS)))
+    found = run(first, (11, replied(NOW_MS + 11 * S)), (12, ev.DispatchIntended(ALICE)), (13, ev.TrackingLost("gone")))
+    assert run(found, (14, failed(live=False, created_at_ms=NOW_MS))).htlc is UNKNOWN
+    assert run(found, (14, failed(live=False))).htlc is UNKNOWN, "lnd does not say when it began"
+    assert run(found, (14, failed(live=False, created_at_ms=NOW_MS + 12 * S))).htlc is FAILED
+
+
 # --- terminal words are sticky --------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ FAILURE = PaymentFailure(
     attempt_count=1,
     payment_index=1,
     at_ms=NOW_MS,
+    created_at_ms=NOW_MS,
 )
 FULL = order(
     cancel_wanted_at_ms=NOW_MS,

@@ -131,3 +131,51 @@ async def test_a_stream_that_is_behind_and_flows_is_not_broken(monkeypatch: pyte
             await asyncio.sleep(0.25)
         await asyncio.sleep(5)
         assert lnd.opened == 1
+
+
+class EndsAtOnce(Call):
+    def put(self, p: lnrpc.Payment) -> None:
+        self.cut()
+
+
+async def test_where_lnd_ends_its_stream_at_once_payments_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # lnd: routerrpc/router_server.go trackPaymentStream ends the stream of whoever made a payment that it cannot tell.
+    monkeypatch.setattr("tests.unit.hub.router.Call", EndsAtOnce)
+    lnd = quick()
+    lnd.begin(OTHER)
+    async with running(lnd) as hub:
+        await asyncio.sleep(10)
+        tries = lnd.opened
+        reading = await sent(hub, lnd)
+        await asyncio.sleep(10)
+        assert reading.told == [(IN_FLIGHT, True)]
+        assert lnd.opened == tries
+        lnd.attempt(HASH)
+        lnd.resolve(HASH, is_settled=True)
+        await asyncio.sleep(31)
+        assert reading.told[-1] == (SUCCEEDED, False)
+
+
+async def test_a_stream_that_lnd_ended_at_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lnd = quick()
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.unit.hub.router.Call", EndsAtOnce)
+        lnd.begin(OTHER)
+        async with running(lnd) as hub:
+            await asyncio.sleep(10)
+            patched.undo()
+            await asyncio.sleep(hub_module.WITHOUT_S)
+            assert isinstance(_call_of(hub), Call)
+            assert not isinstance(_call_of(hub), EndsAtOnce)
+
+
+async def test_nothing_stands_while_lnd_is_away_after_it_ended_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.hub.router.Call", EndsAtOnce)
+    lnd = quick()
+    lnd.begin(OTHER)
+    async with running(lnd) as hub:
+        await asyncio.sleep(10)
+        lnd.go_down()
+        hub.looked(answers=False, why_not="lnd is down")
+        await asyncio.sleep(0.01)
+        assert hub.node is None

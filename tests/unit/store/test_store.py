@@ -71,6 +71,7 @@ FULL_FAILURE = PaymentFailure(
     attempt_count=3,
     payment_index=41,
     at_ms=NOW_MS + 17,
+    created_at_ms=NOW_MS + 16,
 )
 FULL_PAYMENT = Payment(
     payment_hash=HASH,
