@@ -27,8 +27,8 @@ class PaymentFailure:
     not about the latest dispatch."""
     at_ms: int
     created_at_ms: int | None = None
-    """When that try began, by LND's clock. None: not said. An lnd 0.21 with SQLite and native SQL may give the number of
-    a try that it replaces to the next one (lnd: payments/db/sql_store.go, InitPayment: the table has no
+    """When that try began, by LND's clock. None: not said. An lnd 0.21 with SQLite and native SQL may give the number
+    of a try that it replaces to the next one (lnd: payments/db/sql_store.go, InitPayment: the table has no
     AUTOINCREMENT)."""
 
 
