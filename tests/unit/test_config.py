@@ -437,6 +437,7 @@ def test_a_macaroon_that_everybody_may_use_is_refused_with_the_remedy(read: Load
         (base64.b64encode(MACAROON * 20), "and that holds base64 text"),
         (base64.encodebytes(MACAROON * 20), "and that holds base64 text"),
         (b"\x02" * 70_000, "and that is longer than 65,536"),
+        (MACAROON + b"\x02\x23lnd-custom account 0123456789abcdef\0", "which belongs to a litd account"),
     ],
 )
 def test_a_file_that_is_no_macaroon_is_told(read: Load, folder: Path, content: bytes, wanted: str) -> None:

@@ -31,6 +31,9 @@ MAX_KEY_FILE_BYTES = 4096
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PUBKEY = re.compile(r"0[23][0-9a-f]{64}")
+_LITD_ACCOUNT = b"lnd-custom account "
+"""How the caveat begins that binds a macaroon to one (lightning-terminal: accounts/interceptor.go; what it may ask:
+accounts/checkers.go)."""
 _HEX_TEXT = re.compile(rb"[0-9A-Fa-f]{64,}")
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]{64,}={0,2}")
 _KEY = re.compile(rb"[!-~]{8,512}")
@@ -138,6 +141,11 @@ def _check_macaroon(path: Path) -> Path:
     _check_rights(path, info)
     if kind := _spelled_out(content):
         raise ValueError(f"names {path}, and that holds {kind}: name the file that `bakemacaroon --save_to` wrote")
+    if _LITD_ACCOUNT in content:
+        raise ValueError(
+            f"names {path}, which belongs to a litd account: litd hides the node's channels and stream of payments from"
+            " it, so that nobody could see what became of a payment; bake one of lnd's own"
+        )
     return path
 
 
