@@ -129,7 +129,7 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
         "alarm_refund_s": "alarms.refund_s",
     }
     values: dict[str, Any] = {"network": "regtest", "payee_check": "warn", "order_id_check": "pin"}
-    values |= {"payee_pubkeys": ["02" + "ab" * 32], "retry_delays_s": [7, 8]}
+    values |= {"payee_pubkeys": ["02" + "ab" * 32], "retry_delays_s": [7, 8], "fee_rungs_percent": [9, 10.5]}
     values |= {"mpp_max_parts": 2, "max_dispatches": 3, "place_attempts": 4}
     values |= {field.name: 20 + i for i, field in enumerate(fields(Policy)) if field.name not in values}
     sections: dict[str, list[str]] = {"lnd": ['macaroon = "a.macaroon"']}
@@ -143,6 +143,7 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
         "payee_check": Strictness.WARN,
         "order_id_check": Strictness.PIN,
         "retry_delays_s": (7, 8),
+        "fee_rungs_percent": (9, 10.5),
     }
     assert {field.name: getattr(policy, field.name) for field in fields(Policy)} == wanted
 
@@ -240,7 +241,7 @@ def test_an_unknown_key_gets_the_nearest_known_one(read: Load, text: str, wanted
         ("[payment]\npay_within_s = 600.0", "must be a whole number from 1 to 3,600 (seconds), not 600.0"),
         ("[payment]\npay_within_s = true", "not true"),
         ("[payment]\nfee_limit_percent = 51", "must be a number from 0 to 50 (percent), not 51; 1 is the default."),
-        ("[payment]\nfirst_fee_limit_percent = 100.5", "from 0 to 100 (percent), not 100.5"),
+        ("[payment]\nfee_rungs_percent = [50, 100.5]", "payment.fee_rungs_percent[2] must be a number from 0 to 100"),
         ("[payment]\nmax_price_sat = 0", "from 1 to 10,000,000 (sat), not 0; 10,000 is the default."),
         ("[payment]\nmax_final_cltv_delta = 2017", "from 18 to 2,016 (blocks), not 2,017"),
         ("[payment]\nretry_delays_s = [0, 3601]", "payment.retry_delays_s[2] must be a whole number from 0 to 3,600"),

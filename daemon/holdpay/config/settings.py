@@ -38,6 +38,7 @@ MOST_SECONDS_AN_ORDER = 15
 _LEAST_CONFIRM_S = 10
 
 Network = Literal["mainnet", "testnet", "testnet4", "signet", "simnet", "regtest"]
+FeeRung = Annotated[float, Field(ge=0, le=100)]
 RetryDelay = Annotated[int, Field(ge=0, le=3600)]
 
 
@@ -148,7 +149,7 @@ class PaymentSection(_Section):
     fee_limit_floor_sat: int = Field(default=10, ge=0, le=10_000)
     max_fee_sat: int | None = Field(default=None, ge=0, le=1_000_000)
     """None: ``Policy.fee_bound_sat`` has the rule."""
-    first_fee_limit_percent: float = Field(default=50.0, ge=0, le=100)
+    fee_rungs_percent: tuple[FeeRung, ...] = Field(default=(50.0, 100.0), strict=False, max_length=10)
     max_final_cltv_delta: int = Field(default=144, ge=18, le=2016)
     route_cltv_delta: int = Field(default=432, ge=1, le=2016)
     mpp_from_sat: int = Field(default=20_000, ge=0, le=10_000_000)
@@ -218,7 +219,7 @@ class Settings(_Section):
             fee_limit_percent=payment.fee_limit_percent,
             fee_limit_floor_sat=payment.fee_limit_floor_sat,
             max_fee_sat=payment.max_fee_sat,
-            first_fee_limit_percent=payment.first_fee_limit_percent,
+            fee_rungs_percent=payment.fee_rungs_percent,
             max_final_cltv_delta=payment.max_final_cltv_delta,
             route_cltv_delta=payment.route_cltv_delta,
             mpp_from_sat=payment.mpp_from_sat,

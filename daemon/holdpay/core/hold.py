@@ -12,17 +12,10 @@ from dataclasses import replace
 
 from holdpay.core import events as ev
 from holdpay.core.charge import ChargeState
+from holdpay.core.ladder import GiveUp, first_fee_limit_msat, retry_decision
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, preimage_fits
 from holdpay.core.model import Order, Payment, PaymentFailure
-from holdpay.core.policy import (
-    GiveUp,
-    Policy,
-    classify,
-    first_fee_limit_msat,
-    latest_expiry_height,
-    retry_decision,
-    vet,
-)
+from holdpay.core.policy import Policy, classify, latest_expiry_height, vet
 from holdpay.core.states import MONEY_MAY_BE_OUT, End, FailureClass, HtlcSignal, HtlcState, OrderSignal, OrderState
 from holdpay.core.step import Context, abandon, close, signal_htlc, signal_order
 from holdpay.errors import InvariantViolation
@@ -54,8 +47,8 @@ def note_unpaid(order: Order, asked_at_ms: int, ctx: Context) -> Order:
 def invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: Context) -> Order:
     if order.state is not OrderState.AWAITING_PAYMENT or order.payment is not None:
         return order
-    assert order.payreq is not None
-    invoice = event.invoice
+    payreq, invoice = order.payreq, event.invoice
+    assert payreq is not None
     verdict = vet(order, invoice, event.node, event.seen_before, ctx.policy, ctx.now_ms + event.wall_ahead_ms)
     ctx.notes.extend(verdict.warnings)
     if verdict.reasons:
@@ -63,9 +56,11 @@ def invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: Context) -> Ord
         return abandon(order, End.INVOICE_REJECTED, reason, ctx)
     # An invoice may be far cheaper than what was allowed for it; the daemon's bound is about what is really paid.
     max_fee_sat = min(order.max_fee_sat, ctx.policy.fee_bound_sat(-(-invoice.amount_msat // 1000)))
+    latest_ms = invoice.expires_at_ms - event.wall_ahead_ms - ctx.policy.min_expiry_left_s * 1000
+    order = replace(order, max_fee_sat=max_fee_sat, pay_by_ms=min(order.pay_by_ms, latest_ms))
     payment = Payment(
         payment_hash=invoice.payment_hash,
-        payreq=order.payreq,
+        payreq=payreq,
         payee=invoice.payee,
         amount_msat=invoice.amount_msat,
         expires_at_ms=invoice.expires_at_ms,
@@ -73,11 +68,10 @@ def invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: Context) -> Ord
         node_pubkey=event.node.pubkey,
         node_network=event.node.network,
         htlc_since_ms=ctx.now_ms,
-        fee_limit_msat=first_fee_limit_msat(max_fee_sat, ctx.policy),
+        fee_limit_msat=first_fee_limit_msat(order, ctx.policy),
         dispatch_at_ms=ctx.now_ms,
     )
-    latest_ms = invoice.expires_at_ms - event.wall_ahead_ms - ctx.policy.min_expiry_left_s * 1000
-    return replace(order, payment=payment, max_fee_sat=max_fee_sat, pay_by_ms=min(order.pay_by_ms, latest_ms))
+    return replace(order, payment=payment)
 
 
 def invoice_undecodable(order: Order, event: ev.InvoiceUndecodable, ctx: Context) -> Order:

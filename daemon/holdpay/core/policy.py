@@ -52,8 +52,8 @@ class Policy:
     fee_limit_floor_sat: int
     max_fee_sat: int | None
     """What a client may allow for the route at most. None: ``fee_bound_sat`` has the default."""
-    first_fee_limit_percent: float
-    """The first rung of the ladder, in percent of the last."""
+    fee_rungs_percent: tuple[float, ...]
+    """Rising, in percent of the usual fee limit: see ``ladder``."""
     max_final_cltv_delta: int
     route_cltv_delta: int
     mpp_from_sat: int
@@ -62,7 +62,8 @@ class Policy:
     pay_within_s: int
     close_unpaid_after_s: int
     retry_delays_s: tuple[int, ...]
-    """Waits before the second, third ... dispatch at the full fee limit; the last one repeats."""
+    """Waits before the second, third ... dispatch after one that tried a route, or that had the whole fee limit; the
+    last one repeats."""
     max_dispatches: int
     retrack_s: int
     prove_absent_s: int
@@ -81,7 +82,7 @@ class Policy:
     """The upper bound once ``promise_s`` has been waited: a code that is so late is in no hurry."""
 
     def fee_cap_sat(self, amount_sat: int) -> int:
-        """The fee limit of the last rung for an amount, where the client named none. Never over ``fee_bound_sat``."""
+        """The usual fee limit for an amount, which is the whole one where the client named none; within the bound."""
         return min(self.wanted_fee_cap_sat(amount_sat), self.fee_bound_sat(amount_sat))
 
     def wanted_fee_cap_sat(self, amount_sat: int) -> int:
@@ -214,43 +215,3 @@ def classify(update: PaymentUpdate, live: bool) -> FailureClass:
     if not live:
         return FailureClass.READ_LATER
     return FailureClass.ROUTING if failed else FailureClass.NO_ATTEMPT
-
-
-@dataclass(frozen=True, slots=True)
-class RetryAt:
-    """Dispatch again, not before ``at_ms``, up to ``fee_limit_msat``."""
-
-    at_ms: int
-    fee_limit_msat: int
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """No further dispatch."""
-
-    reason: str
-
-
-def first_fee_limit_msat(max_fee_sat: int, policy: Policy) -> int:
-    """The first rung of the fee ladder: cheap routes first, and a client's limit of 0 stays 0."""
-    return int(max_fee_sat * 1000 * policy.first_fee_limit_percent / 100)
-
-
-def retry_decision(order: Order, payment: Payment, policy: Policy, now_ms: int) -> RetryAt | GiveUp:
-    """The next rung after a failure. ``payment.failure`` must be set, of a class that may be tried again.
-
-    A dispatch that found nothing within a lower rung is followed at once by the last rung: nothing was tried, so LND
-    learnt nothing. At the last rung LND itself avoids a failed hop for minutes (lnd semantics: mission control), so
-    the first retry comes at once and the others ``retry_delays_s`` apart.
-    """
-    assert payment.failure is not None
-    cap_msat = order.max_fee_sat * 1000
-    if payment.dispatch_count >= policy.max_dispatches:
-        return GiveUp(f"{payment.dispatch_count} payments failed; of the last: {payment.failure.reason.in_words}")
-    if payment.failure.failure_class is FailureClass.NO_ATTEMPT and payment.fee_limit_msat < cap_msat:
-        return RetryAt(now_ms, cap_msat)
-    step = min(payment.dispatch_count - 1, len(policy.retry_delays_s) - 1)
-    at_ms = now_ms + policy.retry_delays_s[step] * 1000
-    if at_ms >= order.pay_by_ms:
-        return GiveUp(f"no time is left for another payment; of the last: {payment.failure.reason.in_words}")
-    return RetryAt(at_ms, cap_msat)

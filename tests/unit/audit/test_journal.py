@@ -209,7 +209,7 @@ def test_a_changed_attempt_is_found() -> None:
 @pytest.mark.parametrize(
     ("life", "then"),
     [
-        (SENT, {"first_fee_limit_percent": 10.0}),
+        (SENT, {"fee_rungs_percent": (10.0,)}),
         (SENT, {"max_final_cltv_delta": 18}),
         (SENT, {"max_fee_sat": 5}),
         (SENT, {"payee_pubkeys": frozenset({"02" + "dd" * 32})}),

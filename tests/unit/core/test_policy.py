@@ -1,4 +1,4 @@
-"""Vetting, the fee ladder, what a failure means, and what one SendPaymentV2 says."""
+"""Vetting, what a failure means, and what one SendPaymentV2 says."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import pytest
 
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason, Invoice, NodeIdentity, PaymentStatus
 from holdpay.core.policy import (
-    GiveUp,
-    RetryAt,
     Strictness,
     Verdict,
     classify,
     dispatch_spec,
-    first_fee_limit_msat,
-    retry_decision,
     vet,
 )
 from holdpay.core.states import FailureClass
@@ -29,7 +25,6 @@ from tests.unit.build import (
     POLICY,
     S,
     attempt,
-    failure,
     invoice,
     order,
     payment,
@@ -165,12 +160,6 @@ def test_the_daemons_own_fee_limit_is_never_over_its_bound() -> None:
     assert replace(POLICY, fee_limit_floor_sat=80).fee_cap_sat(1_000) == 50
 
 
-def test_the_first_rung_is_a_part_of_the_last_and_never_more_than_the_client_allows() -> None:
-    assert first_fee_limit_msat(20, POLICY) == 10_000
-    assert first_fee_limit_msat(0, POLICY) == 0
-    assert first_fee_limit_msat(20, replace(POLICY, first_fee_limit_percent=100.0)) == 20_000
-
-
 # --- what a failure means -------------------------------------------------------------------------------------------
 
 
@@ -207,52 +196,6 @@ def test_only_a_failure_seen_live_is_a_routing_failure() -> None:
     assert _class() is FailureClass.NO_ATTEMPT
     for reason in set(FailureReason) - {FailureReason.INCORRECT_PAYMENT_DETAILS}:
         assert _class(reason=reason, live=False) is FailureClass.READ_LATER
-
-
-# --- the ladder -----------------------------------------------------------------------------------------------------
-
-ORDER = order()
-
-
-def _retry(failure_class: FailureClass, *, dispatches: int, fee_limit_msat: int = 20_000, at_s: int = 0) -> object:
-    found = payment(dispatch_count=dispatches, fee_limit_msat=fee_limit_msat, failure=failure(failure_class))
-    return retry_decision(ORDER, found, POLICY, NOW_MS + at_s * S)
-
-
-def test_nothing_found_within_the_first_rung_is_followed_at_once_by_the_last_rung() -> None:
-    assert _retry(FailureClass.NO_ATTEMPT, dispatches=1, fee_limit_msat=10_000) == RetryAt(NOW_MS, 20_000)
-
-
-def test_a_failed_attempt_within_the_first_rung_waits_as_one_within_the_last() -> None:
-    patient = replace(POLICY, retry_delays_s=(60,))
-    for failure_class, wait_s in ((FailureClass.ROUTING, 60), (FailureClass.NO_ATTEMPT, 0)):
-        found = payment(dispatch_count=1, fee_limit_msat=10_000, failure=failure(failure_class))
-        assert retry_decision(ORDER, found, patient, NOW_MS) == RetryAt(NOW_MS + wait_s * S, 20_000)
-
-
-def test_nothing_found_within_the_last_rung_waits_until_lnd_may_have_learnt_something() -> None:
-    assert _retry(FailureClass.NO_ATTEMPT, dispatches=2) == RetryAt(NOW_MS + 60 * S, 20_000)
-
-
-@pytest.mark.parametrize(("dispatches", "wait_s"), [(1, 0), (2, 60), (3, 120), (4, 180), (5, 180)])
-def test_after_a_failed_attempt_one_retry_comes_at_once_and_the_others_are_far_apart(
-    dispatches: int, wait_s: int
-) -> None:
-    """lnd itself avoids a failed hop for about three minutes."""
-    for failure_class in (FailureClass.ROUTING, FailureClass.READ_LATER):
-        assert _retry(failure_class, dispatches=dispatches) == RetryAt(NOW_MS + wait_s * S, 20_000)
-
-
-def test_no_dispatch_is_planned_behind_pay_by() -> None:
-    assert isinstance(_retry(FailureClass.ROUTING, dispatches=2, at_s=540), GiveUp)
-    assert _retry(FailureClass.ROUTING, dispatches=2, at_s=539) == RetryAt(NOW_MS + 599 * S, 20_000)
-
-
-def test_the_number_of_dispatches_is_bounded() -> None:
-    given_up = _retry(FailureClass.ROUTING, dispatches=6)
-    assert isinstance(given_up, GiveUp)
-    assert "6 payments failed" in given_up.reason
-    assert "no route" in given_up.reason
 
 
 # --- one SendPaymentV2 ----------------------------------------------------------------------------------------------
