@@ -365,6 +365,7 @@ class FakeProvider:
         self.placings: list[Placing] = []
         self.expiry_s = 86_400
         self.amount_msat = 2_000_000
+        self.payee = PAYEE
 
     # --- the port
 
@@ -391,7 +392,7 @@ class FakeProvider:
             return Reply(Placed(payment_hash, None), raw='{"status":"OK"}')
         self._lnd.invoices[payreq] = Invoice(
             payment_hash=payment_hash,
-            payee=PAYEE,
+            payee=self.payee,
             amount_msat=self.amount_msat,
             created_at_ms=self._clock.now_ms(),
             expiry_s=self.expiry_s,

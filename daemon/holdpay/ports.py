@@ -12,6 +12,7 @@ from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.kinds.spec import KindName, Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
 from holdpay.core.model import Order
+from holdpay.core.payees import Standing
 from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import End
 from holdpay.core.step import Step
@@ -515,6 +516,14 @@ class OrderStore(Protocol):
     def has_provider_order(self, provider_order_id: str, besides: str) -> bool:
         """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
         ``besides``."""
+        ...
+
+    def standing_of(self, payee: str) -> Standing:
+        """What the record of payees says of one."""
+        ...
+
+    def trusted_payees(self) -> list[str]:
+        """Of the record, the one that was paid last first."""
         ...
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:

@@ -22,6 +22,7 @@ from holdpay.core.lightning import (
     PaymentUpdate,
 )
 from holdpay.core.model import Order, Payment, PaymentFailure, Request
+from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.core.states import FailureClass, HtlcState, OrderState
 
@@ -38,7 +39,7 @@ MALLORY = NodeIdentity("03" + "bb" * 32, "simnet")
 
 POLICY = Policy(
     payee_pubkeys=frozenset({PAYEE}),
-    payee_check=Strictness.PIN,
+    payee_check=PayeeCheck.PIN,
     order_id_check=Strictness.WARN,
     network="simnet",
     price_tolerance_percent=2.0,

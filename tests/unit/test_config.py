@@ -22,6 +22,7 @@ from holdpay.config import Settings, find, load
 from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.config.trust import distrust
+from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.errors import ConfigError
 from holdpay.lnd.link import Link
@@ -140,7 +141,7 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
 
     wanted = values | {
         "payee_pubkeys": frozenset(values["payee_pubkeys"]),
-        "payee_check": Strictness.WARN,
+        "payee_check": PayeeCheck.WARN,
         "order_id_check": Strictness.PIN,
         "retry_delays_s": (7, 8),
         "fee_rungs_percent": (9, 10.5),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from holdpay.audit.findings import Finding, Severity, about
-from holdpay.core.explain import sat
+from holdpay.core.amounts import sat
 from holdpay.core.lightning import (
     AttemptStatus,
     FailureReason,

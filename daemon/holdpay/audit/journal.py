@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
 from holdpay.audit.findings import Finding, Severity, about
+from holdpay.core.amounts import sat
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import BalanceSeen, Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
-from holdpay.core.explain import sat
 from holdpay.core.items import Item
 from holdpay.core.machine import decide
 from holdpay.core.model import Order

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.audit.journal import MEND
+from holdpay.core.amounts import sat
 from holdpay.core.charge import COUNTED, Charge, ChargeState
-from holdpay.core.explain import sat
 from holdpay.core.lightning import preimage_fits
 from holdpay.core.machine import half
 from holdpay.core.model import Order, Payment

@@ -23,6 +23,7 @@ from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec, UnknownSpec
 from holdpay.core.lightning import AttemptStatus, Invoice, NodeIdentity, PaymentStatus, StoredPayment
 from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED, UNKNOWN, Order, Request
+from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
@@ -89,7 +90,7 @@ def rebuild(
     payment = found.payment
     sent_ms = payment.created_at_ms
     request = _request(found, name, resolve_country, policy)
-    lenient = _lenient(policy)
+    lenient = _lenient(policy, found.invoice.payee)
     history = _History(request, lenient)
     history.add(OrderPlaced(payment.payment_hash, payment.payreq), request.created_at_ms)
     history.add(InvoiceDecoded(found.invoice, node, seen_before=False), sent_ms)
@@ -133,11 +134,12 @@ class _History:
             self.entries.append(Entry(event, step, at_ms, raw))
 
 
-def _lenient(policy: Policy) -> Policy:
-    """Vetting is for what may still be paid; this was paid."""
+def _lenient(policy: Policy, payee: str) -> Policy:
+    """Vetting is for what may still be paid; this was paid, to a node of the list."""
     return replace(
         policy,
-        payee_check=Strictness.OFF,
+        payee_check=PayeeCheck.PIN,
+        payee_pubkeys=frozenset({payee}),
         order_id_check=Strictness.OFF,
         network=None,
         max_fee_sat=_NO_LIMIT,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from holdpay.audit.rebuild import Rebuilt, Unusable, is_of_unknown_kind
+from holdpay.core.amounts import sat
 from holdpay.core.events import PaymentReported, ProviderReplied
-from holdpay.core.explain import sat
 from holdpay.core.tables import phase
 from holdpay.redact import hash8, redact_text
 

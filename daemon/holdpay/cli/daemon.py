@@ -13,6 +13,7 @@ import click
 from holdpay import __version__
 from holdpay.cli.audit import check, recover
 from holdpay.cli.configured import complain, load
+from holdpay.cli.payees import payees
 from holdpay.cli.resolve import resolve
 from holdpay.cli.sandbox import sandbox
 from holdpay.errors import ConfigError, HoldpayError, InvariantViolation, StoreError
@@ -69,6 +70,7 @@ def cli(context: click.Context, config_path: Path | None, check_config: bool) ->
 
 
 cli.add_command(check)
+cli.add_command(payees)
 cli.add_command(recover)
 cli.add_command(resolve)
 cli.add_command(sandbox)

@@ -24,6 +24,7 @@ from holdpay.config.fields import (
     credential_key,
     is_loopback,
 )
+from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.log import Format, Level
 from holdpay.ports import Limits
@@ -112,15 +113,15 @@ class ProviderSection(_Section):
     place_attempts: int = Field(default=3, ge=1, le=10)
     place_retry_s: int = Field(default=5, ge=1, le=300)
     payee_pubkeys: tuple[Pubkey, ...] = Field(default=(SMS4SATS_NODE,), strict=False, max_length=16)
-    payee_check: Strictness = Field(default=Strictness.PIN, strict=False)
+    payee_check: PayeeCheck = Field(default=PayeeCheck.PIN, strict=False)
     order_id_check: Strictness = Field(default=Strictness.WARN, strict=False)
 
     @model_validator(mode="after")
     def _has_a_payee_to_check(self) -> ProviderSection:
-        if not self.payee_pubkeys and self.payee_check is not Strictness.OFF:
+        if not self.payee_pubkeys and self.payee_check in {PayeeCheck.PIN, PayeeCheck.WARN}:
             raise ValueError(
                 f'payee_pubkeys is empty, and provider.payee_check is "{self.payee_check}":'
-                ' list the provider\'s node, or set provider.payee_check = "off"'
+                ' list the provider\'s node, or set provider.payee_check = "first-use"'
             )
         return self
 
@@ -320,7 +321,7 @@ def _warn_of_sums(settings: Settings) -> list[str]:
 
 
 def _warn_of_checks(settings: Settings) -> list[str]:
-    if settings.provider.payee_check is Strictness.PIN:
+    if settings.provider.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}:
         return []
     check = f'provider.payee_check is "{settings.provider.payee_check}"'
     return [f'{check}: an invoice of any node will be paid; use "pin" with the provider\'s node in payee_pubkeys.']

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from holdpay.core.lightning import HtlcLook, Invoice, NodeIdentity, PaymentUpdate
+from holdpay.core.payees import Standing
 
 
 class SendStatus(StrEnum):
@@ -88,6 +89,8 @@ class InvoiceDecoded:
     wall_ahead_ms: int = 0
     """How far the wall clock, by which the invoice expires, was ahead of the clock by which orders go; negative:
     behind. It is set while we run, and ours goes on (``clock.SystemClock``)."""
+    payee: Standing = Standing.TRUSTED
+    """What the record of payees says of the invoice's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdpay.core.amounts import sat
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import wants_look
 from holdpay.core.hold import is_dispatch_planned, was_never_sent
@@ -23,12 +24,6 @@ class Explanation:
     summary: str
     money: str
     next: str
-
-
-def sat(msat: int) -> str:
-    """``2001002`` → ``2,001.002 sat``."""
-    whole, rest = divmod(msat, 1000)
-    return f"{whole:,}.{rest:03d} sat" if rest else f"{whole:,} sat"
 
 
 def minutes(duration_ms: int) -> str:

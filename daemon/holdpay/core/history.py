@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from holdpay.core.amounts import sat
 from holdpay.core.events import SendStatus
-from holdpay.core.explain import end_words, failure_words, sat
+from holdpay.core.explain import end_words, failure_words
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState

@@ -15,9 +15,10 @@ from holdpay.core.charge import ChargeState
 from holdpay.core.ladder import GiveUp, first_fee_limit_msat, retry_decision
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, preimage_fits
 from holdpay.core.model import Order, Payment, PaymentFailure
-from holdpay.core.policy import Policy, classify, latest_expiry_height, vet
+from holdpay.core.policy import Policy, classify, latest_expiry_height
 from holdpay.core.states import MONEY_MAY_BE_OUT, End, FailureClass, HtlcSignal, HtlcState, OrderSignal, OrderState
 from holdpay.core.step import Context, abandon, close, signal_htlc, signal_order
+from holdpay.core.vetting import terms_of, trust_of, vet
 from holdpay.errors import InvariantViolation
 
 CLOCKS_DIFFER_MS = 60_000
@@ -49,11 +50,12 @@ def invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: Context) -> Ord
         return order
     payreq, invoice = order.payreq, event.invoice
     assert payreq is not None
-    verdict = vet(order, invoice, event.node, event.seen_before, ctx.policy, ctx.now_ms + event.wall_ahead_ms)
-    ctx.notes.extend(verdict.warnings)
-    if verdict.reasons:
-        reason = "the hold invoice was refused: " + "; ".join(verdict.reasons)
+    report = vet(terms_of(order), event, ctx.policy, ctx.now_ms + event.wall_ahead_ms)
+    ctx.notes.extend(report.warnings)
+    if not report.is_fine:
+        reason = "the hold invoice was refused: " + "; ".join(report.reasons)
         return abandon(order, End.INVOICE_REJECTED, reason, ctx)
+    ctx.trust = trust_of(event, ctx.policy)
     # An invoice may be far cheaper than what was allowed for it; the daemon's bound is about what is really paid.
     max_fee_sat = min(order.max_fee_sat, ctx.policy.fee_bound_sat(-(-invoice.amount_msat // 1000)))
     latest_ms = invoice.expires_at_ms - event.wall_ahead_ms - ctx.policy.min_expiry_left_s * 1000

@@ -86,7 +86,7 @@ def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
 def _step(order: Order, after: Order, ctx: Context) -> Step:
     if ctx.notes and after.anomaly_count < MAX_ANOMALIES:
         after = replace(after, anomaly_count=after.anomaly_count + len(ctx.notes))
-    return Step(after, is_change=after != order, notes=tuple(ctx.notes), attempts=ctx.attempts)
+    return Step(after, is_change=after != order, notes=tuple(ctx.notes), attempts=ctx.attempts, trust=ctx.trust)
 
 
 def _may_close(order: Order, event: ev.Event) -> bool:

@@ -1,4 +1,4 @@
-"""Decisions about money that need no state: which invoice may be paid, up to which fee, and whether to try again."""
+"""Decisions about money that need no state: what may be paid, up to which fee, and whether to try again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from holdpay.core.lightning import (
     DispatchSpec,
     FailureCode,
     FailureReason,
-    Invoice,
-    NodeIdentity,
     PaymentUpdate,
 )
-from holdpay.core.model import Order, Payment
+from holdpay.core.model import Payment
+from holdpay.core.payees import PayeeCheck
 from holdpay.core.states import FailureClass
 
 CLTV_PADDING_DELTA = 3
@@ -42,7 +41,7 @@ class Policy:
     """Every number of the configuration that the pure part needs."""
 
     payee_pubkeys: frozenset[str]
-    payee_check: Strictness
+    payee_check: PayeeCheck
     order_id_check: Strictness
     network: str | None
     """None: whatever network the paying node is on."""
@@ -104,71 +103,6 @@ class Policy:
         if quote_sat is not None:
             caps.append(int(quote_sat * (1 + self.price_tolerance_percent / 100)))
         return min([*caps, self.max_price_sat]) if caps else None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """All that is wrong with an invoice at once: ``reasons`` refuse it, ``warnings`` do not."""
-
-    reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-def vet(order: Order, invoice: Invoice, node: NodeIdentity, seen_before: bool, policy: Policy, now_ms: int) -> Verdict:
-    """Looks at a hold invoice from every side before anything is paid. ``now_ms``: of the wall clock."""
-    reasons = [
-        *_vet_network(node, policy),
-        *_vet_amount(order, invoice, policy),
-        *_vet_time(invoice, policy, now_ms),
-    ]
-    if seen_before:
-        reasons.append("its payment hash, or the provider's order id, already belongs to another order")
-    if not invoice.has_payment_address:
-        reasons.append("it has no payment address, so an old payee could take a second payment of the same hash")
-    warnings: list[str] = []
-    payee = f"its payee is {invoice.payee}, not the provider's known node"
-    order_id = "its payment hash differs from the provider's order id"
-    _judge(policy.payee_check, invoice.payee in policy.payee_pubkeys, payee, reasons, warnings)
-    _judge(policy.order_id_check, invoice.payment_hash == order.provider_order_id, order_id, reasons, warnings)
-    return Verdict(tuple(reasons), tuple(warnings))
-
-
-def _judge(check: Strictness, is_fine: bool, text: str, reasons: list[str], warnings: list[str]) -> None:
-    if check is Strictness.OFF or is_fine:
-        return
-    (reasons if check is Strictness.PIN else warnings).append(text)
-
-
-def _vet_network(node: NodeIdentity, policy: Policy) -> list[str]:
-    # LND refuses to decode an invoice of another network than its own, so the node's network is the invoice's.
-    if policy.network and node.network != policy.network:
-        return [f"it is for {node.network}, and lnd.network wants {policy.network}"]
-    return []
-
-
-def _vet_amount(order: Order, invoice: Invoice, policy: Policy) -> list[str]:
-    if invoice.amount_msat <= 0:
-        return ["it names no amount"]
-    if invoice.amount_msat > order.max_price_sat * 1000:
-        asked_sat = -(-invoice.amount_msat // 1000)
-        limits = "the request or payment.max_price_sat"
-        if order.quote_sat is not None:
-            limits = f"the quote of {order.quote_sat:,} sat + {policy.price_tolerance_percent:g} %, {limits}"
-        return [f"it asks {asked_sat:,} sat, and at most {order.max_price_sat:,} sat were allowed (by {limits})"]
-    return []
-
-
-def _vet_time(invoice: Invoice, policy: Policy, now_ms: int) -> list[str]:
-    reasons = []
-    left_s = (invoice.expires_at_ms - now_ms) // 1000
-    if left_s < policy.min_expiry_left_s:
-        reasons.append(f"it expires in {left_s} s, and at least {policy.min_expiry_left_s} s must be left")
-    if not 0 <= invoice.final_cltv_delta <= policy.max_final_cltv_delta:
-        reasons.append(
-            f"its final CLTV delta is {invoice.final_cltv_delta:,} blocks, and at most {policy.max_final_cltv_delta:,}"
-            " are allowed"
-        )
-    return reasons
 
 
 def cltv_limit(payment: Payment, policy: Policy) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Payment
+from holdpay.core.payees import Trust
 from holdpay.core.policy import Policy
 from holdpay.core.states import End, HtlcSignal, HtlcState, OrderSignal, OrderState
 from holdpay.core.tables import HTLC_TABLE, ORDER_TABLE
@@ -22,6 +23,8 @@ class Step:
     """Anomalies and warnings, for the journal and the log."""
     attempts: tuple[Attempt, ...] = ()
     """LND's HTLC attempts as of this event, to be stored."""
+    trust: Trust | None = None
+    """Why the payee of the invoice that this event vetted is trusted."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,7 @@ class Context:
     which asks first after a downtime. Any other event may come before anybody has asked."""
     notes: list[str] = field(default_factory=list)
     attempts: tuple[Attempt, ...] = ()
+    trust: Trust | None = None
 
 
 def signal_order(order: Order, signal: OrderSignal, ctx: Context) -> Order:

@@ -25,6 +25,7 @@ from holdpay.core.duties import (
 )
 from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, Payment
+from holdpay.core.payees import PayeeCheck, Standing
 from holdpay.core.states import HtlcState
 from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
@@ -229,7 +230,9 @@ class Performers:
         seen = store.has_payment_hash(invoice.payment_hash) or (
             theirs is not None and store.has_provider_order(theirs, besides=order.id)
         )
-        return ev.InvoiceDecoded(invoice, node, seen, self._engine.clock.wall_ahead_ms())
+        is_recorded = self._engine.policy.payee_check is PayeeCheck.FIRST_USE
+        standing = store.standing_of(invoice.payee) if is_recorded else Standing.TRUSTED
+        return ev.InvoiceDecoded(invoice, node, seen, self._engine.clock.wall_ahead_ms(), standing)
 
     # --- PAY ----------------------------------------------------------------------------------------------------------
 

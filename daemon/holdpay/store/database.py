@@ -74,6 +74,28 @@ def open_database(path: Path) -> Database:
     return db
 
 
+@contextlib.contextmanager
+def open_beside(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to the database of a daemon that may be running, which holds up for as long as one writes.
+
+    Raises StoreError, also for a database that is not of this release: only the daemon brings one up to date.
+    """
+    try:
+        conn = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
+        )
+        with contextlib.closing(conn):
+            conn.execute("PRAGMA foreign_keys = ON")
+            conn.execute("PRAGMA trusted_schema = OFF")
+            conn.execute("PRAGMA synchronous = FULL")
+            overwrite_what_is_freed(conn)
+            if _applied(Database(conn, execute_plugins=False)) != _ours():
+                raise StoreError(f"The database {path} is not of this release. Start holdpayd of this release once.")
+            yield conn
+    except sqlite3.Error as error:
+        raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
+
+
 def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> None:
     """Writes a copy of the database anew, so that nothing is left of what was erased in it unsealed; not if the disk
     has no room for it: the temporary file and the log are as large as the copy. Raises sqlite3.Error.
@@ -121,8 +143,7 @@ def overwrite_what_is_freed(conn: sqlite3.Connection) -> None:
 
 
 def _migrate(db: Database, path: Path) -> None:
-    ours = {migration.name for migration in migrations.pending(Database(memory=True, execute_plugins=False))}
-    applied = {migration.name for migration in migrations.applied(db)}
+    ours, applied = _ours(), _applied(db)
     newer = applied - ours
     if newer:
         raise StoreError(
@@ -142,6 +163,14 @@ def _migrate(db: Database, path: Path) -> None:
             old.unlink()
     # Also what a migration rewrote is in the log, and in the file until the log is copied into it.
     db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _ours() -> set[str]:
+    return {migration.name for migration in migrations.pending(Database(memory=True, execute_plugins=False))}
+
+
+def _applied(db: Database) -> set[str]:
+    return {migration.name for migration in migrations.applied(db)}
 
 
 def _keep_copy(conn: sqlite3.Connection, path: Path, migration: str) -> Path:

@@ -9,6 +9,7 @@ from sqlite_utils import Database, Migrations
 
 from holdpay.store.compacting import compact
 from holdpay.store.moving import move
+from holdpay.store.payees import TABLES as PAYEES
 
 migrations = Migrations("holdpay")
 
@@ -78,6 +79,12 @@ def _hops(db: Database) -> None:
 @migrations(name="0011_tries")
 def _tries(db: Database) -> None:
     db.execute("ALTER TABLE payments ADD COLUMN failure_created_at_ms INTEGER")
+
+
+@migrations(name="0012_payees")
+def _payees(db: Database) -> None:
+    for statement in PAYEES:
+        db.execute(statement)
 
 
 _FIRST = (

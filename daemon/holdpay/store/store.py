@@ -17,6 +17,7 @@ from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Request
+from holdpay.core.payees import Standing, Trust
 from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
@@ -33,6 +34,7 @@ from holdpay.store.erasing import ERASED_AT_ONCE, erase, erase_in_copies, to_era
 from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
 from holdpay.store.listing import where
+from holdpay.store.payees import note_payee, standing_of, trusted_payees
 from holdpay.store.reading import (
     CHARGE_COLUMNS,
     ITEM_COLUMNS,
@@ -236,7 +238,7 @@ class SqliteStore:
         changed = change(before, step.order)
         row = self._row(before.id)
         self._update(row, before, step.order, changed)
-        return self._write(row, before, step.order, entry, changed, step.attempts, now_ms)
+        return self._write(row, before, step.order, entry, changed, step.attempts, now_ms, step.trust)
 
     def _insert(self, order: Order) -> _Row:
         request = order.request
@@ -279,10 +281,13 @@ class SqliteStore:
         changed: Row,
         attempts: Iterable[Attempt],
         now_ms: int,
+        trust: Trust | None = None,
     ) -> int:
         """All but the order's own row. Returns the journal's cursor."""
         cursor = self._journal.append(row.no, entry, changed, row.key, now_ms)
         self._write_payment(row, before, after, of_payment(changed), attempts)
+        if after.payment is not None and (before is None or before.payment is None):
+            note_payee(self._conn, after.payment.payee, trust, row.no, now_ms)
         self._write_charge(row, before, after, of_charge(changed))
         self._write_items(row, () if before is None else before.items, after, cursor)
         for what, msat, at_ms in entries(before, after, lambda: self._spent_at_ms(row), now_ms):
@@ -426,6 +431,14 @@ class SqliteStore:
         """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
         ``besides``."""
         return bool(self._one(HAS_PROVIDER_ORDER, provider_order_id, besides))
+
+    def standing_of(self, payee: str) -> Standing:
+        """What the record of payees says of one."""
+        return standing_of(self._conn, payee)
+
+    def trusted_payees(self) -> list[str]:
+        """The one that was paid last comes first."""
+        return trusted_payees(self._conn)
 
     def has_moved_balance_since(self, at_ms: int, besides: str) -> bool:
         """See OrderStore."""

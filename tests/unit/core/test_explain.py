@@ -9,9 +9,10 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core import history as module
+from holdpay.core.amounts import sat
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import event_name
-from holdpay.core.explain import Beside, alarms, beside, explain, minutes, sat
+from holdpay.core.explain import Beside, alarms, beside, explain, minutes
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
 from holdpay.core.machine import decide

@@ -13,6 +13,7 @@ from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history_line
 from holdpay.core.items import ItemKind
 from holdpay.core.kinds.spec import KindName
+from holdpay.core.payees import PayeeCheck, Standing, Trust
 from holdpay.core.policy import Strictness
 from holdpay.core.states import End, FailureClass, HtlcState, OrderState
 from tests.unit.build import HASH, NOW_MS, POLICY, pair
@@ -46,6 +47,9 @@ from tests.unit.build import HASH, NOW_MS, POLICY, pair
             ),
         ),
         (Strictness, "pin warn off"),
+        (PayeeCheck, "pin first-use warn off"),
+        (Trust, "list first-use by-hand"),
+        (Standing, "trusted first stranger"),
     ],
 )
 def test_a_word_that_was_stored_or_configured_is_never_written_otherwise(words: type[Enum], values: str) -> None:

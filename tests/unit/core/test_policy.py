@@ -1,120 +1,27 @@
-"""Vetting, what a failure means, and what one SendPaymentV2 says."""
+"""Prices and fees, what a failure means, and what one SendPaymentV2 says."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason, Invoice, NodeIdentity, PaymentStatus
+from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason, PaymentStatus
 from holdpay.core.policy import (
-    Strictness,
-    Verdict,
     classify,
     dispatch_spec,
-    vet,
 )
 from holdpay.core.states import FailureClass
 from tests.unit.build import (
-    ALICE,
     FAILED_AT_PAYEE,
     FAILED_ON_THE_WAY,
     HASH,
     NOW_MS,
     POLICY,
-    S,
     attempt,
-    invoice,
-    order,
     payment,
     update,
 )
-
-PLACED = order(provider_order_id=HASH)
-
-
-def _vet(found: Invoice, node: NodeIdentity = ALICE, *, seen_before: bool = False, **policy: Any) -> Verdict:
-    return vet(PLACED, found, node, seen_before, replace(POLICY, **policy), NOW_MS)
-
-
-# --- vetting --------------------------------------------------------------------------------------------------------
-
-
-def test_the_providers_usual_invoice_passes_without_a_word() -> None:
-    assert _vet(invoice()) == Verdict((), ())
-
-
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        (invoice(amount_msat=0), "no amount"),
-        (invoice(amount_msat=2_040_001), "it asks 2,041 sat, and at most 2,040 sat"),
-        (invoice(created_at_ms=NOW_MS - 86_341 * S), "expires in 59 s"),
-        (invoice(created_at_ms=NOW_MS - 90_000 * S), "expires in -3600 s"),
-        (invoice(final_cltv_delta=145), "CLTV delta is 145 blocks, and at most 144"),
-        (invoice(final_cltv_delta=-1), "CLTV delta is -1 blocks, and at most 144"),
-        (invoice(has_payment_address=False), "no payment address"),
-        (invoice(payee="02" + "dd" * 32), "not the provider's known node"),
-    ],
-)
-def test_each_thing_that_is_wrong_with_an_invoice_refuses_it(bad: Invoice, words: str) -> None:
-    verdict = _vet(bad)
-    assert len(verdict.reasons) == 1
-    assert words in verdict.reasons[0]
-
-
-@pytest.mark.parametrize(
-    "good",
-    [
-        invoice(amount_msat=2_040_000),
-        invoice(amount_msat=1),
-        invoice(created_at_ms=NOW_MS - 86_340 * S),
-        invoice(final_cltv_delta=144),
-        invoice(final_cltv_delta=0),
-    ],
-)
-def test_an_invoice_right_at_a_bound_passes(good: Invoice) -> None:
-    assert _vet(good).reasons == ()
-
-
-def test_a_payment_hash_seen_before_is_refused() -> None:
-    assert "another order" in _vet(invoice(), seen_before=True).reasons[0]
-
-
-def test_an_invoice_of_another_network_than_the_configured_one_is_refused() -> None:
-    assert _vet(invoice(), network="mainnet").reasons
-    assert not _vet(invoice(), network=None).reasons
-
-
-def test_all_that_is_wrong_is_said_at_once() -> None:
-    bad = Invoice(
-        payment_hash="ff" * 32,
-        payee="02" + "dd" * 32,
-        amount_msat=0,
-        created_at_ms=NOW_MS - 90_000 * S,
-        expiry_s=3600,
-        final_cltv_delta=2016,
-        has_payment_address=False,
-        memo="",
-    )
-    verdict = _vet(bad, seen_before=True, network="mainnet", order_id_check=Strictness.PIN)
-    assert len(verdict.reasons) == 8
-    assert len(set(verdict.reasons)) == 8
-    assert verdict.warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("check", "reasons", "warnings"), [(Strictness.PIN, 1, 0), (Strictness.WARN, 0, 1), (Strictness.OFF, 0, 0)]
-)
-def test_payee_and_order_id_are_judged_as_strictly_as_configured(
-    check: Strictness, reasons: int, warnings: int
-) -> None:
-    by_payee = _vet(invoice(payee="02" + "dd" * 32), payee_check=check)
-    assert (len(by_payee.reasons), len(by_payee.warnings)) == (reasons, warnings)
-    by_order_id = _vet(invoice(payment_hash="ff" * 32), order_id_check=check)
-    assert (len(by_order_id.reasons), len(by_order_id.warnings)) == (reasons, warnings)
-
 
 # --- prices and fees ------------------------------------------------------------------------------------------------
 

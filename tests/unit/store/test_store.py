@@ -307,7 +307,7 @@ def test_every_table_of_ours_is_strict(db: SqliteStore) -> None:
     rows = db._conn.execute("PRAGMA table_list").fetchall()
     ours = {row["name"]: row["strict"] for row in rows if not row["name"].startswith(("sqlite_", "_sqlite"))}
     assert set(ours.values()) == {1}
-    names = "charges htlc_attempts items journal keys ledger orders payments replies requests secrets"
+    names = "charges htlc_attempts items journal keys ledger orders payees payments replies requests secrets"
     assert sorted(ours) == names.split()
 
 

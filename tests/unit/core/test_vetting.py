@@ -1,0 +1,198 @@
+"""The rules of a hold invoice: each with its value, its limit and its verdict, and what they make of it together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from holdpay.core import events as ev
+from holdpay.core.lightning import Invoice, NodeIdentity
+from holdpay.core.payees import PayeeCheck, Standing, Trust
+from holdpay.core.policy import Strictness
+from holdpay.core.vetting import Check, Report, Terms, Verdict, terms_of, trust_of, vet
+from tests.unit.build import ALICE, HASH, NOW_MS, PAYEE, POLICY, S, invoice, order
+
+PLACED = terms_of(order(provider_order_id=HASH))
+STRANGER = "02" + "dd" * 32
+
+
+def _decoded(found: Invoice, node: NodeIdentity = ALICE, **said: Any) -> ev.InvoiceDecoded:
+    return ev.InvoiceDecoded(found, node, **{"seen_before": False, **said})
+
+
+def _vet(found: Invoice, *, terms: Terms = PLACED, seen_before: bool = False, **policy: Any) -> Report:
+    standing = policy.pop("standing", Standing.TRUSTED)
+    decoded = _decoded(found, seen_before=seen_before, payee=standing)
+    return vet(terms, decoded, replace(POLICY, **policy), NOW_MS)
+
+
+def _check(report: Report, rule: str) -> Check:
+    (found,) = [check for check in report.checks if check.rule == rule]
+    return found
+
+
+RULES = {
+    "network": ("simnet", "simnet", "lnd.network"),
+    "amount": ("2,000 sat", "at most 2,040 sat", "payment.price_tolerance_percent"),
+    "time left": ("86,400 s", "at least 60 s", "payment.min_expiry_left_s"),
+    "final CLTV delta": ("40 blocks", "at most 144 blocks", "payment.max_final_cltv_delta"),
+    "payment hash": ("new", "new", ""),
+    "payment address": ("there", "there", ""),
+    "payee": (PAYEE, "one of provider.payee_pubkeys", "provider.payee_check"),
+    "order id": ("the payment hash", "the payment hash", "provider.order_id_check"),
+}
+
+
+def test_the_providers_usual_invoice_passes_every_rule_and_each_says_what_it_compared() -> None:
+    report = _vet(invoice())
+    assert {check.rule: (check.value, check.limit, check.key) for check in report.checks} == RULES
+    assert {check.verdict for check in report.checks} == {Verdict.PASS}
+    assert (report.is_fine, report.reasons, report.warnings) == (True, (), ())
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule", "value", "words"),
+    [
+        (invoice(amount_msat=0), "amount", "0 sat", "no amount"),
+        (invoice(amount_msat=2_040_001), "amount", "2,040.001 sat", "it asks 2,041 sat, and at most 2,040 sat"),
+        (invoice(created_at_ms=NOW_MS - 86_341 * S), "time left", "59 s", "expires in 59 s"),
+        (invoice(created_at_ms=NOW_MS - 90_000 * S), "time left", "-3,600 s", "expires in -3600 s"),
+        (invoice(final_cltv_delta=145), "final CLTV delta", "145 blocks", "is 145 blocks, and at most 144"),
+        (invoice(final_cltv_delta=-1), "final CLTV delta", "-1 blocks", "is -1 blocks, and at most 144"),
+        (invoice(has_payment_address=False), "payment address", "missing", "no payment address"),
+        (invoice(payee=STRANGER), "payee", STRANGER, "not the provider's known node"),
+    ],
+)
+def test_each_thing_that_is_wrong_with_an_invoice_refuses_it_and_no_other_rule_does(
+    bad: Invoice, rule: str, value: str, words: str
+) -> None:
+    report = _vet(bad)
+    assert not report.is_fine
+    (reason,) = report.reasons
+    assert words in reason
+    assert [check.rule for check in report.checks if check.verdict is Verdict.FAIL] == [rule]
+    assert _check(report, rule).value == value
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        invoice(amount_msat=2_040_000),
+        invoice(amount_msat=1),
+        invoice(created_at_ms=NOW_MS - 86_340 * S),
+        invoice(final_cltv_delta=144),
+        invoice(final_cltv_delta=0),
+    ],
+)
+def test_an_invoice_right_at_a_bound_passes(good: Invoice) -> None:
+    assert _vet(good).reasons == ()
+
+
+def test_a_payment_hash_seen_before_is_refused() -> None:
+    report = _vet(invoice(), seen_before=True)
+    assert "another order" in report.reasons[0]
+    assert _check(report, "payment hash").value == "of another order"
+
+
+def test_an_invoice_of_another_network_than_the_configured_one_is_refused() -> None:
+    assert _vet(invoice(), network="mainnet").reasons == ("it is for simnet, and lnd.network wants mainnet",)
+    assert _vet(invoice(), network=None).is_fine
+
+
+def test_without_a_quote_the_amount_is_held_against_the_cap_alone_and_says_so() -> None:
+    report = _vet(invoice(amount_msat=3_000_000), terms=Terms(max_price_sat=2_999, provider_order_id=HASH))
+    assert report.reasons == (
+        "it asks 3,000 sat, and at most 2,999 sat were allowed (by the request or payment.max_price_sat)",
+    )
+    assert _check(report, "amount").key == "payment.max_price_sat"
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    bad = Invoice(
+        payment_hash="ff" * 32,
+        payee=STRANGER,
+        amount_msat=0,
+        created_at_ms=NOW_MS - 90_000 * S,
+        expiry_s=3600,
+        final_cltv_delta=2016,
+        has_payment_address=False,
+        memo="",
+    )
+    report = _vet(bad, seen_before=True, network="mainnet", order_id_check=Strictness.PIN)
+    assert len(report.reasons) == len(RULES)
+    assert len(set(report.reasons)) == len(RULES)
+    assert report.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict", "words"),
+    [
+        (PayeeCheck.PIN, Verdict.FAIL, "one of provider.payee_pubkeys"),
+        (PayeeCheck.WARN, Verdict.WARN, "one of provider.payee_pubkeys"),
+        (PayeeCheck.OFF, Verdict.PASS, 'any ("off")'),
+    ],
+)
+def test_a_payee_that_is_not_on_the_list_is_judged_as_strictly_as_configured(
+    check: PayeeCheck, verdict: Verdict, words: str
+) -> None:
+    report = _vet(invoice(payee=STRANGER), payee_check=check)
+    found = _check(report, "payee")
+    assert (found.verdict, found.limit) == (verdict, words)
+    assert (len(report.reasons), len(report.warnings)) == (verdict is Verdict.FAIL, verdict is Verdict.WARN)
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [(Strictness.PIN, Verdict.FAIL), (Strictness.WARN, Verdict.WARN), (Strictness.OFF, Verdict.PASS)],
+)
+def test_another_payment_hash_than_the_order_id_is_judged_as_strictly_as_configured(
+    check: Strictness, verdict: Verdict
+) -> None:
+    report = _vet(invoice(payment_hash="ff" * 32), order_id_check=check)
+    assert _check(report, "order id").verdict is verdict
+    assert _check(report, "order id").value == "something else"
+
+
+@pytest.mark.parametrize("check", Strictness)
+def test_without_an_order_its_id_is_not_known_which_refuses_nothing(check: Strictness) -> None:
+    report = _vet(invoice(), terms=Terms(max_price_sat=2_000), order_id_check=check)
+    assert _check(report, "order id").verdict is Verdict.UNKNOWN
+    assert report.is_fine
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict"),
+    [(Standing.FIRST, Verdict.PASS), (Standing.TRUSTED, Verdict.PASS), (Standing.STRANGER, Verdict.FAIL)],
+)
+def test_on_first_use_the_record_decides_and_the_list_does_not(standing: Standing, verdict: Verdict) -> None:
+    for payee in (PAYEE, STRANGER):
+        report = _vet(invoice(payee=payee), payee_check=PayeeCheck.FIRST_USE, standing=standing)
+        assert _check(report, "payee").verdict is verdict
+
+
+def test_a_stranger_is_refused_with_the_command_that_trusts_it() -> None:
+    (reason,) = _vet(invoice(), payee_check=PayeeCheck.FIRST_USE, standing=Standing.STRANGER).reasons
+    assert f"`holdpayd payees add {PAYEE}`" in reason
+
+
+def test_with_a_list_the_record_does_not_decide() -> None:
+    assert _vet(invoice(), standing=Standing.STRANGER).is_fine
+    assert not _vet(invoice(payee=STRANGER), standing=Standing.TRUSTED).is_fine
+
+
+@pytest.mark.parametrize(
+    ("check", "payee", "trust"),
+    [
+        (PayeeCheck.PIN, PAYEE, Trust.LIST),
+        (PayeeCheck.WARN, PAYEE, Trust.LIST),
+        (PayeeCheck.WARN, STRANGER, None),
+        (PayeeCheck.OFF, STRANGER, None),
+        (PayeeCheck.FIRST_USE, STRANGER, Trust.FIRST_USE),
+    ],
+)
+def test_a_paid_payee_is_trusted_by_the_list_or_by_its_first_use_and_else_not(
+    check: PayeeCheck, payee: str, trust: Trust | None
+) -> None:
+    assert trust_of(_decoded(invoice(payee=payee)), replace(POLICY, payee_check=check)) is trust
