@@ -25,10 +25,13 @@ from holdpay.core.lightning import (
     Lost,
     NodeIdentity,
     NotKnown,
+    OfferedHtlc,
+    OpenChannel,
     PaymentStatus,
     PaymentUpdate,
     Refused,
     Reported,
+    short_channel_id,
 )
 from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.errors import LndUnavailable, LndWrongNode, ProviderRefused, ProviderUnavailable
@@ -52,6 +55,8 @@ START_MS = 1_800_000_000_000
 PAYEE = "02" + "cc" * 32
 ALICE = NodeIdentity("03" + "aa" * 32, "simnet")
 MALLORY = NodeIdentity("03" + "bb" * 32, "simnet")
+PEER = "02" + "b0" * 32
+CHANNEL = 812_000 << 40 | 1 << 16 | 1
 LATENCY_S = 0.02
 BACK_LOOK_S = 0.5
 """Of every call, there and back together. Without it a loop that never waits would look like one that does."""
@@ -109,6 +114,8 @@ def attempt(status: AttemptStatus, **changes: int) -> Attempt:
         expiry_height=800_163,
         hop_count=2,
         attempted_at_ms=START_MS,
+        first_hop=PEER,
+        first_channel=short_channel_id(CHANNEL),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -141,6 +148,11 @@ class FakeLnd:
         """Payment hashes that a channel carries."""
         self.is_maybe_closing = False
         """A channel is being closed that may carry any of them."""
+        self.channels_looks_ms: list[int] = []
+        self.is_peer_online = True
+        self.hidden: set[str] = set()
+        """Payment hashes that no channel carries, though they are in flight."""
+        self.answered_at_ms: int | None = None
         self.decode_count = 0
         self.route_look = RouteLook(is_route_known=False)
         """What it knows of a way to anybody."""
@@ -159,7 +171,14 @@ class FakeLnd:
     def status(self) -> NodeStatus:
         state = NodeState.UNREACHABLE if self.is_down else NodeState.READY
         height = self.block_height
-        return NodeStatus(state=state, identity=self.node, alias="alice", version="0.21.0", block_height=height)
+        return NodeStatus(
+            state=state,
+            identity=self.node,
+            alias="alice",
+            version="0.21.0",
+            block_height=height,
+            answered_at_ms=self.answered_at_ms,
+        )
 
     @property
     def identity(self) -> NodeIdentity | None:
@@ -233,6 +252,24 @@ class FakeLnd:
         self.route_queries.append(query)
         await asyncio.sleep(self.route_look_s)
         return RouteLook(is_route_known=False) if self.is_down or payer != self.node else self.route_look
+
+    async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
+        """One, with the HTLCs of all payments in flight."""
+        self.channels_looks_ms.append(self._clock.now_ms())
+        await asyncio.sleep(LATENCY_S)
+        if self.is_down or payer != self.node:
+            raise LndUnavailable
+        if self.look_error is not None:
+            raise self.look_error
+        offered = tuple(
+            OfferedHtlc(payment_hash, one.expiry_height)
+            for payment_hash, record in self.records.items()
+            for one in record.attempts
+            if record.status is PaymentStatus.IN_FLIGHT
+            and one.status is AttemptStatus.IN_FLIGHT
+            and payment_hash not in self.hidden
+        )
+        return (OpenChannel(CHANNEL, self.is_peer_online, offered, PEER, "bob"),)
 
     async def _listen(self, payment_hash: str, heard: asyncio.Queue[LndMessage]) -> AsyncGenerator[LndMessage, None]:
         streams = self._streams.setdefault(payment_hash, set())

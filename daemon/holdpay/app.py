@@ -51,6 +51,10 @@ CHECKPOINT_EVERY = 100
 LOG_EVERY_S = 1
 TELL_SILENT_S = 60
 BALANCE_EVERY_S = 600
+GUARD_EVERY_S = 1
+"""Whether a look at the channels is due."""
+GUARD_SILENT_S = 300
+"""A look at them may take a busy node a minute, and is tried three times."""
 LISTENER_EVERY_S = 10
 
 log = structlog.get_logger()
@@ -114,6 +118,7 @@ class _Daemon:
                     self._clock,
                     every_s=ERASE_EVERY_S,
                 ),
+                Background("hold guard", engine.guard.look, GUARD_SILENT_S, self._clock, every_s=GUARD_EVERY_S),
                 Background("countries", parts.directory.refresh, 3 * RETRY_S, self._clock, every_s=RETRY_S),
             ]
             if self._settings.provider.api_key_file and self._settings.provider.warn_balance_below_sat:
@@ -165,6 +170,7 @@ class _Daemon:
             clock=self._clock,
             rng=rng,
             webhooks=webhooks,
+            guard_look_every_s=settings.guard.look_every_s,
         )
         listener = None if webhooks is None else await self._listen(stack, engine, webhooks)
         directory = KeptDirectory(provider, self._clock, settings.daemon.state_dir)

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.kinds.spec import KindName, Placing
-from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity
+from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity, OpenChannel
 from holdpay.core.model import Order
 from holdpay.core.payees import Standing
 from holdpay.core.routes import RouteLook, RouteQuery
@@ -111,6 +111,10 @@ class LightningNode(Protocol):
         """What the node ``payer`` knows of a way to a payee, within some seconds: its channels (ListChannels), the
         payee in its graph (GetNodeInfo), routes (QueryRoutes, with what its mission control has learnt). Sends nothing,
         changes nothing. Raises nothing: what cannot be asked is not known."""
+        ...
+
+    async def channels(self, payer: NodeIdentity) -> Sequence[OpenChannel]:
+        """All open channels of the node ``payer``, from one ListChannels. Raises LndError's children."""
         ...
 
 

@@ -35,7 +35,7 @@ max_dispatches = 5
 confirm_unpaid_s = 1
 prove_absent_s = 2
 settled_grace_s = 3
-[alarms]
+[guard]
 in_transit_s = 1
 refund_s = 1
 """

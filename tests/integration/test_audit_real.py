@@ -26,7 +26,7 @@ UNTIL_TOLD_S = 1e9
 @pytest_asyncio.fixture
 async def market(own_net: Net, tmp_path: Path) -> AsyncIterator[Market]:
     """A net of its own: recover finds every payment that was ever made to carol."""
-    async with open_market(own_net, tmp_path, f"{FAST}retrack_s = 2\n[alarms]\nin_transit_s = 1\n") as opened:
+    async with open_market(own_net, tmp_path, f"{FAST}retrack_s = 2\n[guard]\nin_transit_s = 1\n") as opened:
         yield opened
 
 

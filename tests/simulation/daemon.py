@@ -16,7 +16,7 @@ from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.deadlines import next_deadline_ms
 from holdpay.core.duties import Dispatch, Duty, Track
-from holdpay.core.explain import alarms
+from holdpay.core.guard import alarms
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported

@@ -18,6 +18,8 @@ from holdpay.core.lightning import (
     LndMessage,
     Lost,
     NotKnown,
+    OfferedHtlc,
+    OpenChannel,
     PaymentStatus,
     PaymentUpdate,
     Refused,
@@ -32,6 +34,7 @@ EXPIRY_HEIGHT = 600
 LATE_SEND_MS = 25_000
 """The latest arrival of a send whose connection is gone; below policy.prove_absent_s."""
 PAYEE = "02" + "11" * 32
+CHANNEL = 1
 
 Say = Callable[[LndMessage], None]
 
@@ -118,6 +121,11 @@ class SimLnd:
     def look(self, payment_hash: str) -> HtlcLook:
         """What the channels carry."""
         return HtlcLook(self.height, True, self.truths[payment_hash].htlc in {"out", "held"}, is_maybe_closing=False)
+
+    def channels(self) -> tuple[OpenChannel, ...]:
+        """One, which carries whatever is out."""
+        out = (of for of, truth in self.truths.items() if truth.htlc in {"out", "held"})
+        return (OpenChannel(CHANNEL, is_active=True, offered=tuple(OfferedHtlc(of, EXPIRY_HEIGHT) for of in out)),)
 
     def _lose_record(self, payment_hash: str) -> None:
         if not self.is_known(payment_hash) or payment_hash not in self.payments:

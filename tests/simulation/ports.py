@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from holdpay.core.events import ProviderStatus
 from holdpay.core.kinds.spec import Placing
-from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity, Reported
+from holdpay.core.lightning import (
+    DispatchSpec,
+    HtlcLook,
+    Invoice,
+    LndMessage,
+    Lost,
+    NodeIdentity,
+    OpenChannel,
+    Reported,
+)
 from holdpay.core.routes import Route, RouteLook, RouteQuery
 from holdpay.errors import (
     LndUnavailable,
@@ -145,6 +154,16 @@ class NodePort:
         is_found = self._world.rng.random() < 0.5
         route = Route(fee_msat=37_000, lock_blocks=163, hops=(query.payee,), first_channel="1x1x0")
         return RouteLook(is_route_known=True, dearer=route if is_found else None)
+
+    async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
+        self._process.ask("lnd", "channels")
+        self._process.may_die("before lnd's channels are listed")
+        await self._world.lag(50)
+        self._process.enter()
+        self._break("channels")
+        if self.identity != payer:
+            raise LndUnavailable
+        return self._world.lnd_there.channels()
 
     @contextmanager
     def _stream(self, payment_hash: str) -> Iterator[None]:

@@ -24,7 +24,7 @@ from holdpay.core.lightning import (
 from holdpay.core.model import Order, Payment, PaymentFailure, Request
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
-from holdpay.core.states import FailureClass, HtlcState, OrderState
+from holdpay.core.states import FailureClass, HoldLevel, HtlcState, OrderState
 
 NOW_MS = 1_800_000_000_000
 S = 1000
@@ -64,8 +64,11 @@ POLICY = Policy(
     cancel_retry_s=30,
     promise_s=1260,
     settled_grace_s=48 * 3600,
-    alarm_in_transit_s=180,
-    alarm_refund_s=120,
+    guard_in_transit_s=180,
+    guard_refund_s=120,
+    guard_peer_offline_s=600,
+    guard_warning_blocks=24,
+    guard_critical_blocks=12,
     place_attempts=3,
     place_retry_s=5,
     poll_min_s=1.0,
@@ -361,6 +364,7 @@ EVENTS: dict[str, ev.Event] = {
     "payment not found": ev.PaymentNotFound(),
     "no channel carries the HTLC": looked(900_000),
     "a channel carries the HTLC": looked(900_000, carried=True),
+    "hold level changed": ev.HoldLevelChanged(HoldLevel.WARNING, "its peer is offline"),
     "resolved as failed": ev.Resolved(ev.Resolution.FAILED, by="ann", why="node sold"),
     "resolved as settled": ev.Resolved(ev.Resolution.SETTLED, by="ann", why="node sold", preimage=PREIMAGE),
     "resolved as settled by a foreign preimage": ev.Resolved(

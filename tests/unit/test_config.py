@@ -126,12 +126,15 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
         "poll_min_s": "polling.min_s",
         "poll_max_s": "polling.max_s",
         "poll_late_max_s": "polling.late_max_s",
-        "alarm_in_transit_s": "alarms.in_transit_s",
-        "alarm_refund_s": "alarms.refund_s",
+        "guard_in_transit_s": "guard.in_transit_s",
+        "guard_refund_s": "guard.refund_s",
+        "guard_peer_offline_s": "guard.peer_offline_s",
+        "guard_warning_blocks": "guard.warning_blocks",
+        "guard_critical_blocks": "guard.critical_blocks",
     }
     values: dict[str, Any] = {"network": "regtest", "payee_check": "warn", "order_id_check": "pin"}
     values |= {"payee_pubkeys": ["02" + "ab" * 32], "retry_delays_s": [7, 8], "fee_rungs_percent": [9, 10.5]}
-    values |= {"mpp_max_parts": 2, "max_dispatches": 3, "place_attempts": 4}
+    values |= {"mpp_max_parts": 2, "max_dispatches": 3, "place_attempts": 4, "guard_critical_blocks": 5}
     values |= {field.name: 20 + i for i, field in enumerate(fields(Policy)) if field.name not in values}
     sections: dict[str, list[str]] = {"lnd": ['macaroon = "a.macaroon"']}
     for name, value in values.items():

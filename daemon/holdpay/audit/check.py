@@ -166,7 +166,7 @@ async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, store
         if order.payment is not None and order.id in lnd.said:
             found += against_lnd(order, order.payment, lnd.said[order.id])
     if lnd.payments is not None:
-        since_ms = now_ms - settings.alarms.in_transit_s * 1000
+        since_ms = now_ms - settings.guard.in_transit_s * 1000
         found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels, since_ms)
         payees = set(settings.provider.payee_pubkeys)
         found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)

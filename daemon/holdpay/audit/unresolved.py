@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from holdpay.audit.findings import Finding, Severity, about
-from holdpay.core.explain import alarms, explain
+from holdpay.core.explain import explain
+from holdpay.core.guard import alarms
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.states import End

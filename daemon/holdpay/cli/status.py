@@ -13,8 +13,6 @@ from holdpay.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-MINUTES_PER_BLOCK = 10
-
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -66,8 +64,30 @@ def _out_facts(out: pb.MoneyOut, now_ms: int) -> list[tuple[str, str]]:
         parts.append(f"promised until {render.clock_time(out.promise_until_ms)}{over}")
     if out.HasField("expiry_height"):
         parts.append(f"expires at {render.height(out.expiry_height)}{_left(out)}")
-    alarms = [("ALARM", alarm.removeprefix(f"order {out.request_id}: ")) for alarm in out.alarms]
-    return [("Money out", "; ".join(parts)), *alarms, ("", out.next)]
+    alarms = [(_alarm_head(out), alarm.removeprefix(f"order {out.request_id}: ")) for alarm in out.alarms]
+    return [
+        ("Money out", "; ".join(parts)),
+        *(("", _htlc(htlc, now_ms)) for htlc in out.htlcs),
+        *alarms,
+        ("", out.next),
+    ]
+
+
+def _alarm_head(out: pb.MoneyOut) -> str:
+    level = render.enum_text(out, "level")
+    return level.upper() if level in {"warning", "critical"} else "ALARM"
+
+
+def _htlc(htlc: pb.HtlcOut, now_ms: int) -> str:
+    peer = f"{htlc.peer_alias} {htlc.peer_pubkey}".strip() or "a peer that is not known"
+    online = "not known to be online"
+    if htlc.HasField("peer_online"):
+        online = "online" if htlc.peer_online else "offline"
+    if htlc.HasField("peer_offline_since_ms"):
+        online += f" for {render.span(now_ms - htlc.peer_offline_since_ms)}"
+    there = {True: "the HTLC is on it", False: "the HTLC is not on it"}
+    seen = there[htlc.on_channel] if htlc.HasField("on_channel") else "not looked at yet"
+    return f"by channel {htlc.channel} ({seen}) to {peer} ({online})"
 
 
 def _left(out: pb.MoneyOut) -> str:
@@ -75,7 +95,7 @@ def _left(out: pb.MoneyOut) -> str:
         return ""
     if out.blocks_left <= 0:
         return ", which has passed: the channel's close ends it"
-    return f", {out.blocks_left:,} blocks or about {out.blocks_left * MINUTES_PER_BLOCK / 60:,.0f} h from now"
+    return f", {out.blocks_left:,} blocks or about {out.hours_left:,.0f} h from now"
 
 
 def _lnd_facts(lnd: pb.LndStatus, now_ms: int, *, is_told: bool) -> list[tuple[str, str]]:

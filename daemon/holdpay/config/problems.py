@@ -21,6 +21,7 @@ UNITS = {
     "sat": "sat",
     "percent": "percent",
     "delta": "blocks",
+    "blocks": "blocks",
     "parts": "parts",
     "orders": "orders",
     "dispatches": "dispatches",

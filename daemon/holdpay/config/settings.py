@@ -180,11 +180,24 @@ class PollingSection(_Section):
         return self
 
 
-class AlarmsSection(_Section):
-    """How long a state may last before the log and `explain` call it late."""
+class GuardSection(_Section):
+    """When money that is out is late, a warning, or critical."""
 
+    look_every_s: int = Field(default=60, ge=1, le=3600)
     in_transit_s: int = Field(default=180, ge=1, le=86_400)
     refund_s: int = Field(default=120, ge=1, le=86_400)
+    peer_offline_s: int = Field(default=600, ge=0, le=86_400)
+    warning_blocks: int = Field(default=24, ge=1, le=2016)
+    critical_blocks: int = Field(default=12, ge=1, le=2016)
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> GuardSection:
+        if self.critical_blocks > self.warning_blocks:
+            raise ValueError(
+                f"critical_blocks is {self.critical_blocks} and guard.warning_blocks is {self.warning_blocks}:"
+                " make critical_blocks the smaller one"
+            )
+        return self
 
 
 class LimitsSection(_Section):
@@ -204,7 +217,7 @@ class Settings(_Section):
     webhook: WebhookSection = Field(default_factory=WebhookSection)
     payment: PaymentSection = Field(default_factory=PaymentSection)
     polling: PollingSection = Field(default_factory=PollingSection)
-    alarms: AlarmsSection = Field(default_factory=AlarmsSection)
+    guard: GuardSection = Field(default_factory=GuardSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
 
     def policy(self) -> Policy:
@@ -237,8 +250,11 @@ class Settings(_Section):
             cancel_retry_s=provider.cancel_retry_s,
             promise_s=provider.promise_s,
             settled_grace_s=payment.settled_grace_s,
-            alarm_in_transit_s=self.alarms.in_transit_s,
-            alarm_refund_s=self.alarms.refund_s,
+            guard_in_transit_s=self.guard.in_transit_s,
+            guard_refund_s=self.guard.refund_s,
+            guard_peer_offline_s=self.guard.peer_offline_s,
+            guard_warning_blocks=self.guard.warning_blocks,
+            guard_critical_blocks=self.guard.critical_blocks,
             place_attempts=provider.place_attempts,
             place_retry_s=provider.place_retry_s,
             poll_min_s=self.polling.min_s,

@@ -22,10 +22,10 @@ def next_deadline_ms(order: Order, policy: Policy, now_ms: int) -> int | None:
 
 
 def _times_ms(order: Order, policy: Policy) -> Iterator[int]:
-    """All bounds that ``machine`` and ``explain.alarms`` compare the time with, whatever the order's state."""
+    """All bounds that ``machine`` and ``guard.findings`` compare the time with, whatever the order's state."""
     close_ms, grace_ms = policy.close_unpaid_after_s * 1000, policy.settled_grace_s * 1000
     # Alarms begin when more than their time has passed.
-    refund_ms, transit_ms = policy.alarm_refund_s * 1000 + 1, policy.alarm_in_transit_s * 1000 + 1
+    refund_ms, transit_ms = policy.guard_refund_s * 1000 + 1, policy.guard_in_transit_s * 1000 + 1
     yield order.pay_by_ms
     yield order.pay_by_ms + close_ms
     yield order.created_at_ms + policy.promise_s * 1000

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdpay.core.lightning import HtlcLook, Invoice, NodeIdentity, PaymentUpdate
 from holdpay.core.payees import Standing
+from holdpay.core.states import HoldLevel
 
 
 class SendStatus(StrEnum):
@@ -145,6 +146,14 @@ class HtlcLookedFor:
     look: HtlcLook
 
 
+@dataclass(frozen=True, slots=True)
+class HoldLevelChanged:
+    """It is more, or less, urgent that a person looks at the money that is out. ``why``: one sentence; empty: ok."""
+
+    level: HoldLevel
+    why: str
+
+
 class Resolution(StrEnum):
     """What an operator says of a payment that LND cannot say any more."""
 
@@ -233,6 +242,7 @@ Event = (
     | TrackingLost
     | PaymentNotFound
     | HtlcLookedFor
+    | HoldLevelChanged
     | Resolved
     | ProviderReplied
     | ProviderConfused

@@ -10,7 +10,7 @@ from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import wants_look
 from holdpay.core.hold import is_dispatch_planned, was_never_sent
 from holdpay.core.lightning import FailureReason
-from holdpay.core.machine import may_be_canceled, patience_until_ms, promise_until_ms
+from holdpay.core.machine import may_be_canceled, promise_until_ms
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, latest_expiry_height
 from holdpay.core.states import End, FailureClass, HtlcState, OrderState
@@ -36,73 +36,6 @@ def minutes(duration_ms: int) -> str:
 
 def _soon(duration_ms: int) -> str:
     return f"in {minutes(duration_ms)}" if duration_ms >= 1000 else "now"
-
-
-def alarms(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
-    """What an operator should look at now."""
-    if order.is_closed:
-        return ()
-    set_aside = (
-        (f"order {order.id}: quarantined, since holdpayd contradicted itself: {order.quarantine_reason.rstrip('.')}",)
-        if order.is_quarantined
-        else ()
-    )
-    return set_aside + _alarms_of_payment(order, policy, now_ms)
-
-
-def _alarms_of_payment(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
-    payment = order.payment
-    if order.charge is not None:
-        return _alarms_of_charge(order, order.charge, policy, now_ms)
-    if payment is None:
-        return ()
-    age_ms = now_ms - max(order.state_since_ms, payment.htlc_since_ms)
-    found = []
-    is_charged_in_vain = payment.htlc is HtlcState.SETTLED and order.state is not OrderState.DELIVERED
-    if is_charged_in_vain and age_ms > policy.alarm_refund_s * 1000:
-        found.append(
-            f"order {order.id}: charged, and {order.spec.words.thing} did not come; the preimage is the proof for the"
-            " provider's support"
-        )
-    if order.is_money_out:
-        found += _alarms_of_money_out(order, payment, policy, age_ms, now_ms)
-    return tuple(found)
-
-
-def _alarms_of_charge(order: Order, charge: Charge, policy: Policy, now_ms: int) -> tuple[str, ...]:
-    if charge.state is ChargeState.UNKNOWN and now_ms - charge.since_ms > policy.alarm_refund_s * 1000:
-        return (f"order {order.id}: nobody can say whether the account was charged; see `holdpayd resolve {order.id}`",)
-    until_ms = patience_until_ms(order, policy)
-    is_late = until_ms is not None and now_ms > until_ms + policy.alarm_refund_s * 1000
-    if not is_late or order.state is OrderState.DELIVERED:
-        return ()
-    return (f"order {order.id}: {_what_is_late(order, policy)} and {order.spec.words.thing} did not come",)
-
-
-def _alarms_of_money_out(order: Order, payment: Payment, policy: Policy, age_ms: int, now_ms: int) -> list[str]:
-    found = []
-    if order.state is OrderState.AWAITING_PAYMENT and age_ms > policy.alarm_in_transit_s * 1000:
-        found.append(f"order {order.id}: the payment is in flight and the provider still does not call it paid")
-    if order.state is OrderState.CANCELED and age_ms > policy.alarm_refund_s * 1000:
-        found.append(f"order {order.id}: canceled, and the money is still not back")
-    until_ms = patience_until_ms(order, policy)
-    # A refund at the promise's end takes its time, too.
-    if until_ms is not None and now_ms > until_ms + policy.alarm_refund_s * 1000:
-        found.append(f"order {order.id}: {_what_is_late(order, policy)} and the money is still out")
-    if payment.gone_since_ms is not None:
-        found.append(f"order {order.id}: lnd has no record of its payment any more")
-    if payment.htlc is HtlcState.UNKNOWN and age_ms > policy.alarm_refund_s * 1000:
-        found.append(f"order {order.id}: lnd still does not say what became of its payment")
-    return found
-
-
-def _what_is_late(order: Order, policy: Policy) -> str:
-    if order.state is OrderState.DELIVERED:
-        return order.spec.words.got
-    if order.spec.has_promise:
-        return "the provider's promise has passed"
-    # Of these the provider promises nothing.
-    return f"{minutes(policy.promise_s * 1000)} have passed since it was paid (our own measure)"
 
 
 class Beside(StrEnum):

@@ -102,6 +102,7 @@ _EVENT_LINES = {
     "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
     "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
     "htlc_looked_for": "the node's channels were looked at for the HTLC",
+    "hold_level_changed": "the hold is {hold_level}{hold_why}",
     "resolved": "an operator said how the payment ended",
     "provider_replied": "provider: {phase}{said}",
     "cancel_requested": "you asked to cancel",
@@ -148,6 +149,8 @@ def _words(order: Order) -> dict[str, object]:
         "fee": fee,
         "failure": f" ({why})" if (why := failure_words(payment) if payment else "") else "",
         "reason": order.reason,
+        "hold_level": payment.hold_level.value if payment else "",
+        "hold_why": f": {payment.hold_why}" if payment and payment.hold_why else "",
         "said": _said(order),
     }
 

@@ -16,7 +16,16 @@ from holdpay.core.ladder import GiveUp, first_fee_limit_msat, retry_decision
 from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, preimage_fits
 from holdpay.core.model import Order, Payment, PaymentFailure
 from holdpay.core.policy import Policy, classify, latest_expiry_height
-from holdpay.core.states import MONEY_MAY_BE_OUT, End, FailureClass, HtlcSignal, HtlcState, OrderSignal, OrderState
+from holdpay.core.states import (
+    MONEY_MAY_BE_OUT,
+    End,
+    FailureClass,
+    HoldLevel,
+    HtlcSignal,
+    HtlcState,
+    OrderSignal,
+    OrderState,
+)
 from holdpay.core.step import Context, abandon, close, signal_htlc, signal_order
 from holdpay.core.vetting import terms_of, trust_of, vet
 from holdpay.errors import InvariantViolation
@@ -150,6 +159,8 @@ def dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: Context) ->
         gone_since_ms=None,
         first_look_height=None,
         uncarried_since_ms=None,
+        hold_level=HoldLevel.OK,
+        hold_why="",
     )
     return replace(order, payment=payment)
 
@@ -351,6 +362,15 @@ def htlc_looked_for(order: Order, event: ev.HtlcLookedFor, ctx: Context) -> Orde
         return _never_signed(order, payment, ctx)
     said = "has no record of the payment any more" if payment.gone_since_ms is not None else "never ends the payment"
     return _gone(order, payment, f"lnd {said}, and no channel carries its HTLC after its expiry height", ctx)
+
+
+def level_changed(order: Order, event: ev.HoldLevelChanged, ctx: Context) -> Order:
+    """Of money that is out; what is back, or spent, has no level."""
+    if order.payment is None or not order.is_money_out:
+        return order
+    if event.level is order.payment.hold_level:
+        return order
+    return replace(order, payment=replace(order.payment, hold_level=event.level, hold_why=event.why))
 
 
 def _never_signed(order: Order, payment: Payment, ctx: Context) -> Order:

@@ -171,15 +171,31 @@ class StoredPayment:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedHtlc:
+    """An HTLC that the node offers on one of its channels."""
+
+    payment_hash: str
+    expiry_height: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpenChannel:
     """A channel of the node (ListChannels)."""
 
     chan_id: int
     is_active: bool
     """Its peer is connected."""
-    paying: frozenset[str]
-    """Payment hashes of the HTLCs that the node offers, as its own commitment has them: one that only the peer's
-    commitment has yet is not among them (lnd: rpcserver.go createRPCOpenChannel)."""
+    offered: tuple[OfferedHtlc, ...]
+    """As the node's own commitment has them: one that only the peer's commitment has yet is not among them (lnd:
+    rpcserver.go createRPCOpenChannel)."""
+    peer_pubkey: str = ""
+    peer_alias: str = ""
+    """May be empty: the graph does not say, or it was not asked for."""
+
+    @property
+    def paying(self) -> frozenset[str]:
+        """Payment hashes of the HTLCs that the node offers."""
+        return frozenset(htlc.payment_hash for htlc in self.offered)
 
 
 @dataclass(frozen=True, slots=True)

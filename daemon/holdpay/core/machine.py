@@ -275,6 +275,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, Context], Order]] = {
     ev.TrackingLost: hold.tracking_lost,
     ev.PaymentNotFound: hold.payment_not_found,
     ev.HtlcLookedFor: hold.htlc_looked_for,
+    ev.HoldLevelChanged: hold.level_changed,
     ev.Resolved: _resolved,
     ev.ProviderReplied: _provider_replied,
     ev.ProviderConfused: _provider_confused,

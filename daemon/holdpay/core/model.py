@@ -12,7 +12,7 @@ from holdpay.core.charge import COUNTED, Charge, ChargeState
 from holdpay.core.items import Item, ItemKind, texts
 from holdpay.core.kinds import AnySpec
 from holdpay.core.lightning import FailureReason
-from holdpay.core.states import MONEY_MAY_BE_OUT, SPENT, End, FailureClass, HtlcState, OrderState
+from holdpay.core.states import MONEY_MAY_BE_OUT, SPENT, End, FailureClass, HoldLevel, HtlcState, OrderState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,10 @@ class Payment:
     """Since when, after its expiry height, no channel carried the HTLC. Once proves nothing: ``prove_absent_s``."""
     is_paid_before: bool = False
     """It is settled, and the node had paid it before the order was requested: for this order nothing was spent."""
+    hold_level: HoldLevel = HoldLevel.OK
+    """As of the latest look while money was out (``core.guard``); it says nothing once none is."""
+    hold_why: str = ""
+    """What was the matter then: one sentence. Empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,8 +71,11 @@ class Policy:
     cancel_retry_s: int
     promise_s: int
     settled_grace_s: int
-    alarm_in_transit_s: int
-    alarm_refund_s: int
+    guard_in_transit_s: int
+    guard_refund_s: int
+    guard_peer_offline_s: int
+    guard_warning_blocks: int
+    guard_critical_blocks: int
     place_attempts: int
     place_retry_s: int
     poll_min_s: float

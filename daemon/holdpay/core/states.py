@@ -49,6 +49,18 @@ SPENT = frozenset({HtlcState.SETTLED, HtlcState.GONE})
 """What the limits count as spent."""
 
 
+class HoldLevel(StrEnum):
+    """How urgent it is that a person looks at an order, the least first (``core.guard``)."""
+
+    OK = "ok"
+    LATE = "late"
+    """Somebody is slower than he should be."""
+    WARNING = "warning"
+    """The HTLC nears its expiry, or cannot come back as things are; or nobody but a person can go on."""
+    CRITICAL = "critical"
+    """lnd closes a channel by force sooner than a person can be relied on to react."""
+
+
 class End(StrEnum):
     """How a closed order ended. Money is out in none of them."""
 

@@ -19,12 +19,13 @@ from holdpay.core.events import (
     CancelRequested,
     DaemonRestarted,
     Event,
+    HoldLevelChanged,
     InvoiceDecoded,
     OrderQuarantined,
     ProviderReplied,
     TimePassed,
 )
-from holdpay.core.explain import alarms
+from holdpay.core.guard import Finding, alarms, findings, worst
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
@@ -33,6 +34,7 @@ from holdpay.core.step import Step
 from holdpay.core.tables import phase
 from holdpay.engine.agenda import Agenda
 from holdpay.engine.asking import Asker
+from holdpay.engine.guard import LOOK_EVERY_S, HoldGuard
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
 from holdpay.engine.supervisor import Supervisor
@@ -84,6 +86,7 @@ class Engine:
         clock: Clock,
         rng: Random,
         webhooks: Webhooks | None = None,
+        guard_look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """``webhooks``: where the provider hints at news. None: it is only asked."""
         self.store = store
@@ -108,8 +111,9 @@ class Engine:
         """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
         self._passed_at_ms = 0
-        self._alarms: dict[str, tuple[str, ...]] = {}
+        self._findings: dict[str, tuple[Finding, ...]] = {}
         """Of the orders that have any, as of their latest look."""
+        self.guard = HoldGuard(self, guard_look_every_s)
         self._unreadable: list[str] = []
         self._doubt: tuple[int, int] | None = None
         self._ask_first_until_ms: dict[str, int] = {}
@@ -194,20 +198,30 @@ class Engine:
             self._agenda.plan(order.id, ask_first_until_ms)
         elif self._decided(order, TimePassed(), now_ms)[1].is_change:
             self._turn.post(Posted(order_id=order.id, event=TimePassed()))
-        found = alarms(order, self.policy, now_ms)
-        for text in found:
-            if text not in self._alarms.get(order.id, ()):
-                log.warning("alarm", text=text)
-        self._keep_alarms(order.id, found)
+        self._find(order, now_ms)
         next_ms = next_deadline_ms(order, self.policy, now_ms)
         if next_ms is not None:
             self._agenda.plan(order.id, next_ms)
 
-    def _keep_alarms(self, order_id: str, found: tuple[str, ...]) -> None:
+    def _find(self, order: Order, now_ms: int) -> None:
+        """What an operator should look at is told when it begins, and the level of a hold when it changes."""
+        found = findings(order, self.policy, now_ms, self.guard.sight(order))
+        known = {(finding.key, finding.level) for finding in self._findings.get(order.id, ())}
+        for finding in found:
+            if (finding.key, finding.level) not in known:
+                log.warning("alarm", level=finding.level.value, text=finding.text)
         if found:
-            self._alarms[order_id] = found
+            self._findings[order.id] = found
         else:
-            self._alarms.pop(order_id, None)
+            self._findings.pop(order.id, None)
+        if order.payment is not None and order.is_money_out:
+            level, why = worst(order, found)
+            if level is not order.payment.hold_level:
+                self._turn.post(Posted(order_id=order.id, event=HoldLevelChanged(level, why)))
+
+    def look_again(self, order_id: str) -> None:
+        """It is looked at in the next pass."""
+        self._agenda.plan(order_id, self.clock.now_ms())
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -297,6 +311,7 @@ class Engine:
         for change in made:
             if isinstance(change.event, InvoiceDecoded):
                 self._doubt_clock(change.event, now_ms)
+            self.guard.reported(change.step.order, change.step.attempts)
             _log_step(change.before, change.event, change.step)
         for order_id in self._ahead:
             self._announce(order_id)
@@ -358,7 +373,7 @@ class Engine:
         if order.is_closed:
             del self._open[order_id]
             self._agenda.forget(order_id)
-            self._alarms.pop(order_id, None)
+            self._findings.pop(order_id, None)
             self._changes.pop(order_id, None)
             self._ask_first_until_ms.pop(order_id, None)
             if self.webhooks is not None:
@@ -392,11 +407,14 @@ class Engine:
 
     def alarms(self) -> list[str]:
         """What an operator should look at now, of the oldest order first. A new one is seen with the next pass."""
-        found = sorted((self._open[order_id] for order_id in self._alarms), key=lambda o: (o.created_at_ms, o.id))
-        now_ms = self.clock.now_ms()
-        of_orders = (text for order in found for text in alarms(order, self.policy, now_ms))
+        found = sorted((self._open[order_id] for order_id in self._findings), key=lambda o: (o.created_at_ms, o.id))
+        of_orders = (text for order in found for text in self.alarms_of(order))
         of_webhooks = () if self.webhooks is None else self.webhooks.alarms()
         return [*self.alarms_of_unreadable(), *of_webhooks, *of_orders]
+
+    def alarms_of(self, order: Order) -> tuple[str, ...]:
+        """What an operator should look at now, of one order."""
+        return alarms(order, self.policy, self.clock.now_ms(), self.guard.sight(order))
 
     def held_up_by(self, order_id: str) -> str:
         """What the latest look at lnd's channels found in the way of an order's end; empty: nothing."""
@@ -464,7 +482,7 @@ class Engine:
         )
 
     def alarms_of_unreadable(self) -> list[str]:
-        """As ``explain.alarms``, of the open orders that cannot even be read."""
+        """As ``guard.alarms``, of the open orders that cannot even be read."""
         return [
             f"order {order_id}: quarantined, since its row in the database makes no sense; see `holdpayd check`"
             for order_id in self._unreadable
@@ -533,13 +551,15 @@ def _contradiction(order_id: str, error: Exception) -> OrderQuarantined:
 def _log_step(before: Order, event: Event, step: Step) -> None:
     order = step.order
     has_moved = (before.state, before.htlc, before.is_closed) != (order.state, order.htlc, order.is_closed)
-    if not has_moved and not step.notes:
+    if not has_moved and not step.notes and not isinstance(event, HoldLevelChanged):
         return
     bound = log.bind(order_id=order.id)
     if order.payment is not None:
         bound = bound.bind(payment_hash=order.payment.payment_hash[:8])
     for note in step.notes:
         bound.warning("anomaly", note=note)
+    if isinstance(event, HoldLevelChanged):
+        bound.info("hold level changed", level=event.level.value)
     if has_moved:
         bound.info(
             "order closed" if order.is_closed else "order moved",

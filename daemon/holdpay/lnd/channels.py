@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdpay.core.lightning import HtlcLook, NodeIdentity
+from holdpay.core.lightning import HtlcLook, NodeIdentity, OpenChannel
 from holdpay.errors import LndUnavailable
 from holdpay.lnd.connection import Connection
 from holdpay.lnd.convert import may_carry_out, to_channel
@@ -28,3 +28,12 @@ async def look_for_htlc(link: Link, payment_hash: str, payer: NodeIdentity) -> H
         is_in_channel=is_open_in,
         is_maybe_closing=may_carry_out(pending),
     )
+
+
+async def open_channels(link: Link, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
+    """Of the node ``payer``, from one ListChannels. Raises LndError's children."""
+    connection = await link.verified()
+    reply = await link.ask_patiently(Connection.channels)
+    if link.current.identity != payer or connection is not link.current:
+        raise LndUnavailable("Another node answers at lnd.address, or the connection changed meanwhile.")
+    return tuple(to_channel(channel) for channel in reply.channels)

@@ -95,8 +95,8 @@ class Connection:
         return await self._lightning.ListPayments(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
 
     async def channels(self) -> lnrpc.ListChannelsResponse:
-        """ListChannels. Raises gRPC's errors."""
-        request = lnrpc.ListChannelsRequest()
+        """ListChannels, with the names of the peers. Raises gRPC's errors."""
+        request = lnrpc.ListChannelsRequest(peer_alias_lookup=True)
         return await self._lightning.ListChannels(request, metadata=self._metadata, timeout=_LIST_TIMEOUT_S)
 
     async def pending_channels(self) -> lnrpc.PendingChannelsResponse:

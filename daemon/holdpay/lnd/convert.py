@@ -13,6 +13,7 @@ from holdpay.core.lightning import (
     FailureReason,
     Invoice,
     NodeIdentity,
+    OfferedHtlc,
     OpenChannel,
     PaymentStatus,
     PaymentUpdate,
@@ -109,7 +110,13 @@ def to_channel(channel: lnrpc.Channel) -> OpenChannel:
     return OpenChannel(
         chan_id=channel.chan_id,
         is_active=channel.active,
-        paying=frozenset(htlc.hash_lock.hex() for htlc in channel.pending_htlcs if not htlc.incoming),
+        offered=tuple(
+            OfferedHtlc(htlc.hash_lock.hex(), htlc.expiration_height)
+            for htlc in channel.pending_htlcs
+            if not htlc.incoming
+        ),
+        peer_pubkey=channel.remote_pubkey,
+        peer_alias=channel.peer_alias,
     )
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Final
 
 from holdpay.background import Background
-from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity
+from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, Lost, NodeIdentity, OpenChannel
 from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
-from holdpay.lnd.channels import look_for_htlc
+from holdpay.lnd.channels import look_for_htlc, open_channels
 from holdpay.lnd.convert import to_invoice
 from holdpay.lnd.hub import Hub
 from holdpay.lnd.link import Link
@@ -154,6 +154,10 @@ class LndNode:
     async def look_for_route(self, query: RouteQuery, payer: NodeIdentity) -> RouteLook:
         """See the port."""
         return await look_for_route(self._link, query, payer)
+
+    async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
+        """See the port."""
+        return await open_channels(self._link, payer)
 
     def _looked(self, answers: bool, why_not: str) -> None:
         if self._hub_or_none is not None:

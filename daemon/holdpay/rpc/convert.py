@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import ChargeState
-from holdpay.core.explain import alarms, explain, trouble
+from holdpay.core.explain import explain, trouble
+from holdpay.core.guard import UNSEEN, HtlcSight, Sight, alarms, findings, hours, level_of
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.machine import promise_until_ms, takes_cancel
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
-from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.core.states import End, HoldLevel, HtlcState, OrderState
 from holdpay.core.tables import phase
 from holdpay.errors import InvalidRequest
 from holdpay.ports import Balance, CountryInfo, Funding, NodeStatus, Prices, ServiceInfo, Update
@@ -20,6 +21,7 @@ from holdpay.rpc.kinds import KINDS, add_understood
 _STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in OrderState}
 _HTLCS = {htlc: pb.HtlcState.Value(f"HTLC_STATE_{htlc.name}") for htlc in HtlcState}
 _CHARGES = {charge: pb.ChargeState.Value(f"CHARGE_STATE_{charge.name}") for charge in ChargeState}
+_LEVELS = {level: pb.HoldLevel.Value(f"HOLD_LEVEL_{level.name}") for level in HoldLevel}
 _ENDS = {end: pb.End.Value(f"END_{end.name}") for end in End}
 _ENDS_BACK = {number: end for end, number in _ENDS.items()}
 _ITEMS = {
@@ -35,9 +37,9 @@ def end_from_pb(number: int) -> End | None:
     return _ENDS_BACK.get(pb.End.ValueType(number))
 
 
-def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.Request:
+def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int, sight: Sight = UNSEEN) -> pb.Request:
     """A request with its order as it was, and with what concerned an operator, at ``at_ms``. ``cursor``: what happened
-    to it up to there is told."""
+    to it up to there is told. ``sight``: what is seen of its HTLCs then."""
     items = latest_items(order.items)
     message = pb.Request(
         id=order.request.id,
@@ -55,7 +57,7 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int) -> pb.R
         closed_at_ms=order.closed_at_ms,
         end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
         reason=trouble(order),
-        alarms=alarms(order, policy, at_ms),
+        alarms=alarms(order, policy, at_ms, sight),
         terminal=order.is_closed,
         erased_at_ms=order.erased_at_ms,
         quarantined_at_ms=order.quarantined_at_ms,
@@ -140,27 +142,44 @@ def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
         message.expiry_height = payment.expiry_height
     if payment.gone_since_ms is not None and order.is_money_out:
         message.gone_since_ms = payment.gone_since_ms
+    if order.is_money_out:
+        message.hold_level, message.hold_why = _LEVELS[payment.hold_level], payment.hold_why
     if payment.preimage is not None:
         message.preimage = payment.preimage
     if payment.dispatch_at_ms is not None and not order.is_closed and order.giving_up is None:
         message.next_dispatch_at_ms = payment.dispatch_at_ms
 
 
-def money_out_to_pb(order: Order, policy: Policy, now_ms: int, block_height: int) -> pb.MoneyOut:
-    """An order with money out, for GetStatus. ``block_height`` is lnd's latest; 0: not known."""
+def money_out_to_pb(order: Order, policy: Policy, now_ms: int, sight: Sight) -> pb.MoneyOut:
+    """An order with money out, for GetStatus."""
     assert order.payment is not None
-    expiry_height = order.payment.expiry_height
-    are_known = expiry_height is not None and block_height > 0
+    blocks_left = sight.blocks_left(order.payment)
+    found = findings(order, policy, now_ms, sight)
     return pb.MoneyOut(
         request_id=order.request.id,
         locked_msat=order.locked_msat,
         since_ms=order.payment.money_out_since_ms or order.payment.htlc_since_ms,
         promise_until_ms=promise_until_ms(order, policy),
-        expiry_height=expiry_height,
-        blocks_left=expiry_height - block_height if expiry_height is not None and are_known else None,
+        expiry_height=sight.expiry_height(order.payment),
+        blocks_left=blocks_left,
+        hours_left=None if blocks_left is None else hours(blocks_left),
         phase=phase(order),
-        next=explain(order, policy, now_ms, block_height=block_height).next,
-        alarms=alarms(order, policy, now_ms),
+        next=explain(order, policy, now_ms, block_height=sight.block_height).next,
+        alarms=[finding.text for finding in found],
+        level=_LEVELS[level_of(found)],
+        htlcs=[_htlc_to_pb(htlc) for htlc in sight.htlcs],
+    )
+
+
+def _htlc_to_pb(htlc: HtlcSight) -> pb.HtlcOut:
+    return pb.HtlcOut(
+        channel=htlc.channel,
+        peer_pubkey=htlc.peer_pubkey,
+        peer_alias=htlc.peer_alias,
+        peer_online=htlc.is_online,
+        peer_offline_since_ms=htlc.offline_since_ms,
+        on_channel=htlc.is_on_channel,
+        expiry_height=htlc.expiry_height,
     )
 
 

@@ -7,11 +7,12 @@ import binascii
 import contextlib
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
+from holdpay.core import guard
 from holdpay.core.explain import Beside, Explanation, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.machine import may_be_canceled
@@ -197,7 +198,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     def _explain(self, order: Order, lnd_trouble: str = "") -> Explanation:
         engine = self._engine
         height, held_up_by = engine.node.status.block_height, engine.held_up_by(order.id)
-        return explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, height, held_up_by)
+        words = explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, height, held_up_by)
+        where = guard.where(engine.guard.sight(order))
+        return replace(words, money=f"{words.money} {where}") if where else words
 
     def _lnd_trouble(self) -> str:
         status = self._engine.node_status()
@@ -263,7 +266,10 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             ],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
-            out=[convert.money_out_to_pb(order, self._engine.policy, now_ms, node.block_height) for order in out],
+            out=[
+                convert.money_out_to_pb(order, self._engine.policy, now_ms, self._engine.guard.sight(order))
+                for order in out
+            ],
             more_out=self._engine.tally.out - len(out),
         )
 
@@ -286,7 +292,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     def _to_pb(self, order: Order) -> pb.Request:
         """An order that was read right now: nothing was committed since."""
         engine = self._engine
-        return convert.request_to_pb(order, engine.policy, engine.clock.now_ms(), engine.store.last_cursor())
+        sight = engine.guard.sight(order)
+        return convert.request_to_pb(order, engine.policy, engine.clock.now_ms(), engine.store.last_cursor(), sight)
 
 
 def _check_filter(request: pb.ListRequestsRequest) -> None:

@@ -18,6 +18,7 @@ _FEE_PERCENT_ABOVE = 5
 _FEATURE_NAMES = {8: "tlv-onion", 14: "payment-addr", 16: "multi-path-payments", 30: "amp", 48: "payment-metadata"}
 _DEFAULT_MAX_PAYMENTS = 100  # lnd 0.21: payments/db/query.go DefaultMaxPayments; 0.18 lists all
 _COMMITMENT_SENT = "ChanStatusCommitBroadcasted"  # lnd: channeldb/channel.go
+_PEER_ALIAS = "bob"
 _NETWORKS = {"testnet3": "testnet"}  # lnd: lncfg.NormalizeNetwork
 
 
@@ -137,7 +138,10 @@ def channels(network: Network, request: lightning_pb2.ListChannelsRequest) -> li
     is_hidden = (request.active_only and not is_active) or (request.inactive_only and is_active)
     is_other = bool(request.peer) and request.peer.hex() != network.peer_pubkey
     shown = [] if is_hidden or is_other else network.channels.values()
-    return lightning_pb2.ListChannelsResponse(channels=[_channel(network, one, active=is_active) for one in shown])
+    alias = _PEER_ALIAS if request.peer_alias_lookup else ""
+    return lightning_pb2.ListChannelsResponse(
+        channels=[_channel(network, one, active=is_active, peer_alias=alias) for one in shown]
+    )
 
 
 def pending_channels(network: Network) -> lightning_pb2.PendingChannelsResponse:
@@ -156,7 +160,7 @@ def _channel_point(chan_id: int) -> str:
     return f"{chan_id:064x}:0"
 
 
-def _channel(network: Network, channel: Channel, *, active: bool) -> lightning_pb2.Channel:
+def _channel(network: Network, channel: Channel, *, active: bool, peer_alias: str) -> lightning_pb2.Channel:
     pending = [_htlc(htlc) for htlc in channel.pending.values()]
     return lightning_pb2.Channel(
         active=active,
@@ -171,6 +175,7 @@ def _channel(network: Network, channel: Channel, *, active: bool) -> lightning_p
         local_constraints=lightning_pb2.ChannelConstraints(
             chan_reserve_sat=channel.capacity_sat // CHANNEL_RESERVE_DIVISOR
         ),
+        peer_alias=peer_alias,
     )
 
 

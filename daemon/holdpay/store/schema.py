@@ -87,6 +87,12 @@ def _payees(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0013_hold_levels")
+def _hold_levels(db: Database) -> None:
+    db.execute("ALTER TABLE payments ADD COLUMN hold_level TEXT NOT NULL DEFAULT 'ok'")
+    db.execute("ALTER TABLE payments ADD COLUMN hold_why TEXT NOT NULL DEFAULT ''")
+
+
 _FIRST = (
     """
     CREATE TABLE orders (

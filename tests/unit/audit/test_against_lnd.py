@@ -19,6 +19,7 @@ from holdpay.core.lightning import (
     LndMessage,
     Lost,
     NotKnown,
+    OfferedHtlc,
     OpenChannel,
     PaymentStatus,
     Reported,
@@ -122,7 +123,7 @@ def in_flight_by(
 
 
 def channel(chan_id: int = CHANNEL, *paying: str, is_active: bool = True) -> OpenChannel:
-    return OpenChannel(chan_id, is_active, frozenset(paying))
+    return OpenChannel(chan_id, is_active, tuple(OfferedHtlc(payment_hash, 800_163) for payment_hash in paying))
 
 
 OURS = pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT)

@@ -264,6 +264,7 @@ def test_status_names_each_order_with_money_out(
         promise_until_ms=NOW_MS - 1,
         expiry_height=871_120,
         blocks_left=blocks_left,
+        hours_left=None if blocks_left is None else blocks_left / 6,
         phase="held, waiting for the SMS",
         next="Have the SMS sent.",
     )
@@ -281,6 +282,44 @@ def test_status_names_each_order_with_money_out(
         "3 more",
     ):
         assert expected in stdout
+
+
+def test_status_names_channel_and_peer_of_each_htlc_and_the_level_of_its_alarms(
+    daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    htlcs = [
+        pb.HtlcOut(channel="1x1x1", peer_pubkey="02b0", peer_alias="bob", peer_online=True, on_channel=True),
+        pb.HtlcOut(
+            channel="1x2x1",
+            peer_pubkey="02da",
+            peer_online=False,
+            on_channel=True,
+            peer_offline_since_ms=NOW_MS - 65_000,
+        ),
+        pb.HtlcOut(channel="1x3x1", peer_pubkey="02ee", on_channel=False),
+        pb.HtlcOut(channel="1x4x1"),
+    ]
+    out = pb.MoneyOut(
+        request_id="ord-1",
+        since_ms=NOW_MS,
+        phase="held",
+        next="Wait.",
+        htlcs=htlcs,
+        alarms=["order ord-1: its peer is offline"],
+        level=pb.HOLD_LEVEL_WARNING,
+    )
+    reply = pb.GetStatusResponse(out=[out], alarms=["order ord-1: its peer is offline"])
+    reply.MergeFrom(STATUS)
+    daemon.answers["GetStatus"] = reply
+    stdout = terminal.run("status").stdout
+    for expected in (
+        "by channel 1x1x1 (the HTLC is on it) to bob 02b0 (online)",
+        "by channel 1x2x1 (the HTLC is on it) to 02da (offline for 1m05s)",
+        "by channel 1x3x1 (the HTLC is not on it) to 02ee (not known to be online)",
+        "by channel 1x4x1 (not looked at yet) to a peer that is not known (not known to be online)",
+    ):
+        assert expected in stdout
+    assert ["WARNING", "its", "peer", "is", "offline"] in [line.split() for line in stdout.splitlines()]
 
 
 def test_the_alarms_of_a_request_with_money_out_stand_beside_it_and_nowhere_else(

@@ -11,7 +11,7 @@ import pytest
 from holdpay.core.charge import ChargeState
 from holdpay.core.deadlines import next_deadline_ms
 from holdpay.core.events import TimePassed
-from holdpay.core.explain import alarms
+from holdpay.core.guard import alarms
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState

@@ -12,7 +12,8 @@ from holdpay.core import history as module
 from holdpay.core.amounts import sat
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import event_name
-from holdpay.core.explain import Beside, alarms, beside, explain, minutes
+from holdpay.core.explain import Beside, beside, explain, minutes
+from holdpay.core.guard import alarms
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
 from holdpay.core.machine import decide

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from holdpay.core.charge import ChargeState
-from holdpay.core.explain import alarms, explain, minutes, trouble
+from holdpay.core.explain import explain, minutes, trouble
+from holdpay.core.guard import alarms
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import decide

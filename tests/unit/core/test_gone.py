@@ -11,7 +11,8 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core.duties import Duty, duties, wants_look
-from holdpay.core.explain import alarms, explain
+from holdpay.core.explain import explain
+from holdpay.core.guard import alarms
 from holdpay.core.lightning import PaymentStatus
 from holdpay.core.machine import decide
 from holdpay.core.model import Order

@@ -13,7 +13,8 @@ from holdpay.core import events as ev
 from holdpay.core.asking import Learned, next_question
 from holdpay.core.duties import Duty, duties
 from holdpay.core.events import SendStatus
-from holdpay.core.explain import alarms, explain
+from holdpay.core.explain import explain
+from holdpay.core.guard import alarms
 from holdpay.core.items import MAX_MESSAGES, MAX_OTHERS, ItemKind, Keeper, texts
 from holdpay.core.kinds import AnySpec, CodeSpec, RentalSpec
 from holdpay.core.kinds.message import FOLLOW_S
@@ -116,7 +117,7 @@ def test_a_paid_message_cannot_be_canceled_and_one_that_is_not_paid_can() -> Non
 
 
 def test_the_alarm_about_a_slow_message_says_that_the_measure_is_ours() -> None:
-    late_ms = NOW_MS + (POLICY.promise_s + POLICY.alarm_refund_s + 1) * S
+    late_ms = NOW_MS + (POLICY.promise_s + POLICY.guard_refund_s + 1) * S
     (alarm,) = alarms(of(SMS, PAID), POLICY, late_ms)
     assert "our own measure" in alarm
     assert "promise" not in alarm

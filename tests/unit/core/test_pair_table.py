@@ -12,7 +12,7 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core.duties import Duty, duties
-from holdpay.core.explain import alarms
+from holdpay.core.guard import alarms
 from holdpay.core.hold import may_dispatch
 from holdpay.core.machine import decide
 from holdpay.core.model import Order

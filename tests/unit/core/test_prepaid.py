@@ -9,7 +9,8 @@ from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Duty, duties
 from holdpay.core.events import Resolution, Resolved
-from holdpay.core.explain import alarms, explain
+from holdpay.core.explain import explain
+from holdpay.core.guard import alarms
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState

@@ -8,7 +8,8 @@ import pytest
 
 from holdpay.audit.laws import law_findings
 from holdpay.core import events as ev
-from holdpay.core.explain import alarms, explain
+from holdpay.core.explain import explain
+from holdpay.core.guard import alarms
 from holdpay.core.hold import may_dispatch, misfit
 from holdpay.core.machine import decide
 from holdpay.core.model import Order

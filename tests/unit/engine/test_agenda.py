@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdpay.core.explain import alarms
+from holdpay.core.guard import Finding, Sight, findings
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
@@ -103,11 +103,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each order was looked at."""
     counted: Counter[str] = Counter()
 
-    def counting(order: Order, policy: Policy, now_ms: int) -> tuple[str, ...]:
+    def counting(order: Order, policy: Policy, now_ms: int, sight: Sight) -> tuple[Finding, ...]:
         counted[order.id] += 1
-        return alarms(order, policy, now_ms)
+        return findings(order, policy, now_ms, sight)
 
-    monkeypatch.setattr(engine_module, "alarms", counting)
+    monkeypatch.setattr(engine_module, "findings", counting)
     return counted
 
 
@@ -144,7 +144,7 @@ async def test_an_alarm_begins_within_a_pass_of_its_time_and_ends_with_its_order
     assert order.payment.money_out_since_ms is not None
     policy = world.policy
     from_s = (
-        (order.payment.money_out_since_ms - world.clock.offset_ms) / 1000 + policy.promise_s + policy.alarm_refund_s
+        (order.payment.money_out_since_ms - world.clock.offset_ms) / 1000 + policy.promise_s + policy.guard_refund_s
     )
     await asyncio.sleep(from_s - asyncio.get_running_loop().time())
     assert world.engine.alarms() == []

@@ -15,7 +15,7 @@ import pytest
 from holdpay.audit.check import read_stored
 from holdpay.core.duties import Duty
 from holdpay.core.events import CancelRequested, Event, ProviderStatus
-from holdpay.core.explain import alarms
+from holdpay.core.guard import alarms
 from holdpay.core.kinds.spec import Placing
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, PaymentStatus
 from holdpay.core.machine import decide

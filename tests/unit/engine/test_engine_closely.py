@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from holdpay.core import events as ev
 from holdpay.core.asking import Learned
 from holdpay.core.events import CancelRequested, ProviderFailed
-from holdpay.core.explain import alarms
+from holdpay.core.guard import alarms
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine import engine as engine_module

@@ -77,11 +77,11 @@ def _without_unread(update: Order) -> Order:
 
 def test_each_row_tells_the_order_as_it_was_then(path: Path) -> None:
     written = SqliteStore(path)
-    told = _lives(written, 6)
+    told = _lives(written, 8)
     written.close()
     read = SqliteStore(path)
     updates = read.updates(0, None, 1_000)
-    assert len(updates) > 40
+    assert len(updates) > 25
     assert [_without_unread(update.order) for update in updates] == [_without_unread(order) for order in told]
     for update in {update.order.id: update for update in updates}.values():
         assert update.order == read.get(update.order.id)

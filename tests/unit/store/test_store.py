@@ -31,7 +31,7 @@ from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment, PaymentFailure, Request
-from holdpay.core.states import End, FailureClass, HtlcState, OrderState
+from holdpay.core.states import End, FailureClass, HoldLevel, HtlcState, OrderState
 from holdpay.core.step import Step
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter
@@ -104,6 +104,8 @@ FULL_PAYMENT = Payment(
     first_look_height=800_001,
     uncarried_since_ms=NOW_MS + 19,
     is_paid_before=True,
+    hold_level=HoldLevel.WARNING,
+    hold_why="its peer is offline",
 )
 FULL_CHARGE = Charge(
     state=ChargeState.RETURNED,

@@ -289,22 +289,26 @@ class ListChannelsRequest(_message.Message):
     ACTIVE_ONLY_FIELD_NUMBER: _builtins.int
     INACTIVE_ONLY_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
+    PEER_ALIAS_LOOKUP_FIELD_NUMBER: _builtins.int
     active_only: _builtins.bool
     """Only channels that can be used now. Absent means all."""
     inactive_only: _builtins.bool
     """Only channels that cannot be used now. Absent means all."""
     peer: _builtins.bytes
     """Only channels with this peer: its public key, 33 bytes. Absent means all peers."""
+    peer_alias_lookup: _builtins.bool
+    """Fill in peer_alias, which is looked up in the graph."""
     def __init__(
         self,
         *,
         active_only: _builtins.bool = ...,
         inactive_only: _builtins.bool = ...,
         peer: _builtins.bytes = ...,
+        peer_alias_lookup: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_only", b"active_only", "inactive_only", b"inactive_only", "peer", b"peer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_only", b"active_only", "inactive_only", b"inactive_only", "peer", b"peer", "peer_alias_lookup", b"peer_alias_lookup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,6 +352,7 @@ class Channel(_message.Message):
     PENDING_HTLCS_FIELD_NUMBER: _builtins.int
     INITIATOR_FIELD_NUMBER: _builtins.int
     LOCAL_CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    PEER_ALIAS_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
     """The peer is connected and the channel can be used."""
     remote_pubkey: _builtins.str
@@ -372,6 +377,8 @@ class Channel(_message.Message):
     """Sum of the pending HTLCs, both directions."""
     initiator: _builtins.bool
     """We opened it."""
+    peer_alias: _builtins.str
+    """The name that the peer gives itself. Absent means that it was not asked for, or that the graph has none."""
     @_builtins.property
     def pending_htlcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HTLC]: ...
     @_builtins.property
@@ -395,10 +402,11 @@ class Channel(_message.Message):
         pending_htlcs: _abc.Iterable[Global___HTLC] | None = ...,
         initiator: _builtins.bool = ...,
         local_constraints: Global___ChannelConstraints | None = ...,
+        peer_alias: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_constraints", b"local_constraints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "capacity", b"capacity", "chan_id", b"chan_id", "channel_point", b"channel_point", "commit_fee", b"commit_fee", "commit_weight", b"commit_weight", "fee_per_kw", b"fee_per_kw", "initiator", b"initiator", "local_balance", b"local_balance", "local_constraints", b"local_constraints", "pending_htlcs", b"pending_htlcs", "remote_balance", b"remote_balance", "remote_pubkey", b"remote_pubkey", "unsettled_balance", b"unsettled_balance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "capacity", b"capacity", "chan_id", b"chan_id", "channel_point", b"channel_point", "commit_fee", b"commit_fee", "commit_weight", b"commit_weight", "fee_per_kw", b"fee_per_kw", "initiator", b"initiator", "local_balance", b"local_balance", "local_constraints", b"local_constraints", "peer_alias", b"peer_alias", "pending_htlcs", b"pending_htlcs", "remote_balance", b"remote_balance", "remote_pubkey", b"remote_pubkey", "unsettled_balance", b"unsettled_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

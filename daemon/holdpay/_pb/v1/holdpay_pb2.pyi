@@ -185,6 +185,42 @@ is out; whether it was spent nobody can say. Only closed orders.
 """
 Global___HtlcState: _TypeAlias = HtlcState  # noqa: Y015
 
+class _HoldLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoldLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOLD_LEVEL_UNSPECIFIED: _HoldLevel.ValueType  # 0
+    """No money is out."""
+    HOLD_LEVEL_OK: _HoldLevel.ValueType  # 1
+    """Not at all."""
+    HOLD_LEVEL_LATE: _HoldLevel.ValueType  # 2
+    """Somebody is slower than he should be: the provider's promise has passed, say."""
+    HOLD_LEVEL_WARNING: _HoldLevel.ValueType  # 3
+    """Fewer than guard.warning_blocks are left until the expiry height, or the peer is offline for long, or nobody but a person can
+    go on.
+    """
+    HOLD_LEVEL_CRITICAL: _HoldLevel.ValueType  # 4
+    """Fewer than guard.critical_blocks are left: then lnd closes the channel by force."""
+
+class HoldLevel(_HoldLevel, metaclass=_HoldLevelEnumTypeWrapper):
+    """How urgent it is that a person looks at money that is out."""
+
+HOLD_LEVEL_UNSPECIFIED: HoldLevel.ValueType  # 0
+"""No money is out."""
+HOLD_LEVEL_OK: HoldLevel.ValueType  # 1
+"""Not at all."""
+HOLD_LEVEL_LATE: HoldLevel.ValueType  # 2
+"""Somebody is slower than he should be: the provider's promise has passed, say."""
+HOLD_LEVEL_WARNING: HoldLevel.ValueType  # 3
+"""Fewer than guard.warning_blocks are left until the expiry height, or the peer is offline for long, or nobody but a person can
+go on.
+"""
+HOLD_LEVEL_CRITICAL: HoldLevel.ValueType  # 4
+"""Fewer than guard.critical_blocks are left: then lnd closes the channel by force."""
+Global___HoldLevel: _TypeAlias = HoldLevel  # noqa: Y015
+
 class _ChargeState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1016,6 +1052,8 @@ class Order(_message.Message):
     GONE_SINCE_MS_FIELD_NUMBER: _builtins.int
     PAID_BEFORE_FIELD_NUMBER: _builtins.int
     BALANCE_BEFORE_SAT_FIELD_NUMBER: _builtins.int
+    HOLD_LEVEL_FIELD_NUMBER: _builtins.int
+    HOLD_WHY_FIELD_NUMBER: _builtins.int
     state: Global___OrderState.ValueType
     """Never ORDER_STATE_UNSPECIFIED."""
     htlc: Global___HtlcState.ValueType
@@ -1064,6 +1102,12 @@ class Order(_message.Message):
     """The node had paid this hold invoice before the order was requested, so `spent_msat` is 0 although it is settled."""
     balance_before_sat: _builtins.int
     """The account's balance right before a prepaid order was placed. Absent: it was not known, or the order is not prepaid."""
+    hold_level: Global___HoldLevel.ValueType
+    """How urgent it is that a person looks at the money that is out; each change of it is an update ("hold_level_changed").
+    HOLD_LEVEL_UNSPECIFIED: none is out.
+    """
+    hold_why: _builtins.str
+    """Why it is not HOLD_LEVEL_OK: one sentence, as of that change."""
     def __init__(
         self,
         *,
@@ -1089,10 +1133,12 @@ class Order(_message.Message):
         gone_since_ms: _builtins.int | None = ...,
         paid_before: _builtins.bool = ...,
         balance_before_sat: _builtins.int | None = ...,
+        hold_level: Global___HoldLevel.ValueType = ...,
+        hold_why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -1869,6 +1915,9 @@ class MoneyOut(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    HTLCS_FIELD_NUMBER: _builtins.int
+    HOURS_LEFT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As Request.id."""
     locked_msat: _builtins.int
@@ -1885,9 +1934,17 @@ class MoneyOut(_message.Message):
     """The pair of order and HTLC in a few plain words."""
     next: _builtins.str
     """What happens next, or what to do."""
+    level: Global___HoldLevel.ValueType
+    """How urgent that is. Never HOLD_LEVEL_UNSPECIFIED."""
+    hours_left: _builtins.float
+    """That `blocks_left` take on average, 10 minutes each. Absent as it is."""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at. Empty: nothing."""
+
+    @_builtins.property
+    def htlcs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HtlcOut]:
+        """At our end of its way. More than one where the payment was split. Empty: nobody has seen one yet."""
 
     def __init__(
         self,
@@ -1901,15 +1958,20 @@ class MoneyOut(_message.Message):
         phase: _builtins.str = ...,
         next: _builtins.str = ...,
         alarms: _abc.Iterable[_builtins.str] | None = ...,
+        level: Global___HoldLevel.ValueType = ...,
+        htlcs: _abc.Iterable[Global___HtlcOut] | None = ...,
+        hours_left: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "promise_until_ms", b"promise_until_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_hours_left", b"_hours_left", "_promise_until_ms", b"_promise_until_ms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "hours_left", b"hours_left", "promise_until_ms", b"promise_until_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_promise_until_ms", b"_promise_until_ms", "alarms", b"alarms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "locked_msat", b"locked_msat", "next", b"next", "phase", b"phase", "promise_until_ms", b"promise_until_ms", "request_id", b"request_id", "since_ms", b"since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left", "_expiry_height", b"_expiry_height", "_hours_left", b"_hours_left", "_promise_until_ms", b"_promise_until_ms", "alarms", b"alarms", "blocks_left", b"blocks_left", "expiry_height", b"expiry_height", "hours_left", b"hours_left", "htlcs", b"htlcs", "level", b"level", "locked_msat", b"locked_msat", "next", b"next", "phase", b"phase", "promise_until_ms", b"promise_until_ms", "request_id", b"request_id", "since_ms", b"since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocks_left: _TypeAlias = _typing.Literal["blocks_left"]  # noqa: Y015
     _WhichOneofArgType__blocks_left: _TypeAlias = _typing.Literal["_blocks_left", b"_blocks_left"]  # noqa: Y015
     _WhichOneofReturnType__expiry_height: _TypeAlias = _typing.Literal["expiry_height"]  # noqa: Y015
     _WhichOneofArgType__expiry_height: _TypeAlias = _typing.Literal["_expiry_height", b"_expiry_height"]  # noqa: Y015
+    _WhichOneofReturnType__hours_left: _TypeAlias = _typing.Literal["hours_left"]  # noqa: Y015
+    _WhichOneofArgType__hours_left: _TypeAlias = _typing.Literal["_hours_left", b"_hours_left"]  # noqa: Y015
     _WhichOneofReturnType__promise_until_ms: _TypeAlias = _typing.Literal["promise_until_ms"]  # noqa: Y015
     _WhichOneofArgType__promise_until_ms: _TypeAlias = _typing.Literal["_promise_until_ms", b"_promise_until_ms"]  # noqa: Y015
     @_typing.overload
@@ -1917,9 +1979,68 @@ class MoneyOut(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expiry_height) -> _WhichOneofReturnType__expiry_height | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hours_left) -> _WhichOneofReturnType__hours_left | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__promise_until_ms) -> _WhichOneofReturnType__promise_until_ms | None: ...
 
 Global___MoneyOut: _TypeAlias = MoneyOut  # noqa: Y015
+
+@_typing.final
+class HtlcOut(_message.Message):
+    """One HTLC that is out, and the channel and peer through which alone it can come back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    PEER_PUBKEY_FIELD_NUMBER: _builtins.int
+    PEER_ALIAS_FIELD_NUMBER: _builtins.int
+    PEER_ONLINE_FIELD_NUMBER: _builtins.int
+    PEER_OFFLINE_SINCE_MS_FIELD_NUMBER: _builtins.int
+    ON_CHANNEL_FIELD_NUMBER: _builtins.int
+    EXPIRY_HEIGHT_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Short id of our channel: block height, transaction and output ("812000x1x1")."""
+    peer_pubkey: _builtins.str
+    """33 bytes, hex. Empty: not known."""
+    peer_alias: _builtins.str
+    """The name that the peer gives itself. May be empty."""
+    peer_online: _builtins.bool
+    """The peer is connected. Absent: not known, since the channel is not open (any more), or nobody has looked yet."""
+    peer_offline_since_ms: _builtins.int
+    """Since when it was seen to be offline, by this process. Absent: it was not."""
+    on_channel: _builtins.bool
+    """Our commitment of an open channel has the HTLC (ListChannels). Absent: nobody has looked yet."""
+    expiry_height: _builtins.int
+    """lnd closes the channel by force at this height."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        peer_pubkey: _builtins.str = ...,
+        peer_alias: _builtins.str = ...,
+        peer_online: _builtins.bool | None = ...,
+        peer_offline_since_ms: _builtins.int | None = ...,
+        on_channel: _builtins.bool | None = ...,
+        expiry_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_on_channel", b"_on_channel", "_peer_offline_since_ms", b"_peer_offline_since_ms", "_peer_online", b"_peer_online", "on_channel", b"on_channel", "peer_offline_since_ms", b"peer_offline_since_ms", "peer_online", b"peer_online"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_on_channel", b"_on_channel", "_peer_offline_since_ms", b"_peer_offline_since_ms", "_peer_online", b"_peer_online", "channel", b"channel", "expiry_height", b"expiry_height", "on_channel", b"on_channel", "peer_alias", b"peer_alias", "peer_offline_since_ms", b"peer_offline_since_ms", "peer_online", b"peer_online", "peer_pubkey", b"peer_pubkey"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__on_channel: _TypeAlias = _typing.Literal["on_channel"]  # noqa: Y015
+    _WhichOneofArgType__on_channel: _TypeAlias = _typing.Literal["_on_channel", b"_on_channel"]  # noqa: Y015
+    _WhichOneofReturnType__peer_offline_since_ms: _TypeAlias = _typing.Literal["peer_offline_since_ms"]  # noqa: Y015
+    _WhichOneofArgType__peer_offline_since_ms: _TypeAlias = _typing.Literal["_peer_offline_since_ms", b"_peer_offline_since_ms"]  # noqa: Y015
+    _WhichOneofReturnType__peer_online: _TypeAlias = _typing.Literal["peer_online"]  # noqa: Y015
+    _WhichOneofArgType__peer_online: _TypeAlias = _typing.Literal["_peer_online", b"_peer_online"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_channel) -> _WhichOneofReturnType__on_channel | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peer_offline_since_ms) -> _WhichOneofReturnType__peer_offline_since_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__peer_online) -> _WhichOneofReturnType__peer_online | None: ...
+
+Global___HtlcOut: _TypeAlias = HtlcOut  # noqa: Y015
 
 @_typing.final
 class LndStatus(_message.Message):
