@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,7 +24,7 @@ from holdpay.engine.engine import Engine
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.top_up import TopUp, TopUpRule
 from holdpay.errors import HoldpayError
-from holdpay.listener import Listener
+from holdpay.listener import Listener, Respond, hinting
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
 from holdpay.lock import SocketClaim, StateLock
@@ -39,6 +40,9 @@ from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.directory import RETRY_S, KeptDirectory
 from holdpay.store.aside import LOG_MAX_BYTES, FileCheck, checkpoint
 from holdpay.store.store import SqliteStore
+
+if TYPE_CHECKING:
+    from holdpay.metrics import Metrics
 
 DATABASE = "holdpay.db"
 EXIT_UNEXPECTED = 1
@@ -56,6 +60,7 @@ GUARD_EVERY_S = 1
 GUARD_SILENT_S = 300
 """A look at them may take a busy node a minute, and is tried three times."""
 LISTENER_EVERY_S = 10
+LOOP_SILENT_S = 60
 
 log = structlog.get_logger()
 
@@ -83,8 +88,9 @@ class _Parts:
     server: RpcServer
     top_up: TopUp | None
     """None: the configuration wants none."""
-    listener: Listener | None
-    """For webhooks. None: they are off."""
+    listeners: Sequence[tuple[str, Listener]]
+    """For webhooks and metrics, as far as they are wanted, with their names."""
+    metrics: Metrics | None
 
 
 class _Daemon:
@@ -129,12 +135,12 @@ class _Daemon:
                 tasks.append(
                     Background("top-up", parts.top_up.look, 3 * BALANCE_EVERY_S, self._clock, every_s=BALANCE_EVERY_S)
                 )
-            if parts.listener is not None:
-                tasks.append(
-                    Background(
-                        "webhooks", parts.listener.keep, 3 * LISTENER_EVERY_S, self._clock, every_s=LISTENER_EVERY_S
-                    )
-                )
+            tasks += [
+                Background(name, listener.keep, 3 * LISTENER_EVERY_S, self._clock, every_s=LISTENER_EVERY_S)
+                for name, listener in parts.listeners
+            ]
+            if parts.metrics is not None:
+                tasks.append(Background("event loop", parts.metrics.time_loop, LOOP_SILENT_S, self._clock))
             path = self._settings.daemon.state_dir / DATABASE
             tasks.append(
                 Background(
@@ -172,7 +178,6 @@ class _Daemon:
             webhooks=webhooks,
             guard_look_every_s=settings.guard.look_every_s,
         )
-        listener = None if webhooks is None else await self._listen(stack, engine, webhooks)
         directory = KeptDirectory(provider, self._clock, settings.daemon.state_dir)
         provider.on_services = directory.saw_services
         about = About(
@@ -193,18 +198,17 @@ class _Daemon:
             about=about,
         )
         top_up = None if rule is None else TopUp(engine, desk, account, rule)
-        return _Parts(engine, node, account, directory, RpcServer(service), top_up, listener)
-
-    async def _listen(self, stack: contextlib.AsyncExitStack, engine: Engine, webhooks: Webhooks) -> Listener:
-        listen = self._settings.webhook.listen
-        assert listen is not None
-        if isinstance(listen, Path):
-            stack.enter_context(SocketClaim(listen, key="webhook.listen"))
-        listener = Listener(listen, engine.hint)
-        webhooks.is_up = lambda: listener.is_up
-        await listener.start()
-        stack.push_async_callback(listener.stop)
-        return listener
+        listeners = []
+        if webhooks is not None and settings.webhook.listen is not None:
+            heard = await _listen(stack, settings.webhook.listen, hinting(engine.hint), "webhook.listen")
+            webhooks.is_up = lambda: heard.is_up
+            listeners.append(("webhooks", heard))
+        metrics = None
+        if settings.metrics.listen is not None:
+            metrics = _metrics(engine, desk, account, provider)
+            scraped = await _listen(stack, settings.metrics.listen, metrics.respond, "metrics.listen")
+            listeners.append(("metrics", scraped))
+        return _Parts(engine, node, account, directory, RpcServer(service), top_up, listeners, metrics)
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""
@@ -266,6 +270,25 @@ class _Daemon:
         for task in tasks:
             await task.stop()
         log.info("stopped")
+
+
+async def _listen(stack: contextlib.AsyncExitStack, listen: str | Path, respond: Respond, key: str) -> Listener:
+    if isinstance(listen, Path):
+        stack.enter_context(SocketClaim(listen, key=key))
+    listener = Listener(listen, respond, key)
+    await listener.start()
+    stack.push_async_callback(listener.stop)
+    return listener
+
+
+def _metrics(engine: Engine, desk: Desk, account: Account, provider: Sms4Sats) -> Metrics:
+    # Imported where it is wanted: its package takes 3 MB, and some tens of ms.
+    from holdpay.metrics import Metrics
+
+    metrics = Metrics(engine, desk, account)
+    engine.on_requested, engine.on_closed = metrics.requested, metrics.closed
+    provider.on_answer = metrics.answered
+    return metrics
 
 
 async def _until_damaged(path: Path) -> None:

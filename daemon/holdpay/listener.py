@@ -1,7 +1,7 @@
-"""Where the provider's webhooks come in: HTTP from anybody, of which a POST to a known path is a hint, and no more.
+"""Where HTTP comes in: webhooks of the provider, and whoever scrapes the metrics.
 
-Nothing that is sent is read: a body only counts towards its bound. Each connection has one request and a time limit,
-there are few at once, and few a second. Paths are secrets, so no log has them.
+Nothing that is sent is read but method and path: a body only counts towards its bound. Each connection has one request
+and a time limit, there are few at once, and few a second. Paths may be secrets, so no log has them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -33,16 +34,38 @@ TELL_EVERY_S = 60
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To one request."""
+
+    status: HTTPStatus
+    body: bytes = b""
+    content_type: str = "text/plain"
+
+
+Respond = Callable[[str, str], Answer]
+"""Of a method and a target, as it came."""
+
+
+def hinting(on_hint: Callable[[str], bool]) -> Respond:
+    """A POST to a known path is a hint, and no more. ``on_hint`` gets the last segment of a path; False: nobody knows
+    it. So a reverse proxy may take a prefix away, or leave it."""
+
+    def respond(method: str, target: str) -> Answer:
+        is_hint = method == "POST" and on_hint(target.rpartition("/")[2])
+        return Answer(HTTPStatus.OK if is_hint else HTTPStatus.NOT_FOUND)
+
+    return respond
+
+
 class Listener:
     """``listen``: "host:port", or the path of a Unix socket that the caller has claimed (``lock.SocketClaim``).
+    ``key``: where the configuration names it."""
 
-    ``on_hint`` gets the last segment of a path; False: nobody knows it. So a reverse proxy may take a prefix away, or
-    leave it.
-    """
-
-    def __init__(self, listen: str | Path, on_hint: Callable[[str], bool]) -> None:
+    def __init__(self, listen: str | Path, respond: Respond, key: str) -> None:
         self._listen = listen
-        self._on_hint = on_hint
+        self._respond = respond
+        self._key = key
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._rate = _Rate()
@@ -86,13 +109,13 @@ class Listener:
     def _unusable(self, error: OSError) -> AlreadyRunning | ConfigError:
         if error.errno == errno.EADDRINUSE:
             return AlreadyRunning(
-                f"Something else listens on {self._listen}, the address in webhook.listen. End it, or name another one."
+                f"Something else listens on {self._listen}, the address in {self._key}. End it, or name another one."
             )
         # asyncio words the errors of bind(2) itself, and those of names have numbers of their own.
         number = error.errno or 0
         why = os.strerror(number) if number > 0 else error.strerror
         return ConfigError(
-            [f"webhook.listen: {self._listen} cannot be listened on ({why}); name an address of this machine."]
+            [f"{self._key}: {self._listen} cannot be listened on ({why}); name an address of this machine."]
         )
 
     # --- one connection -----------------------------------------------------------------------------------------------
@@ -107,19 +130,19 @@ class Listener:
         self._connections.add(task)
         try:
             async with asyncio.timeout(TIME_LIMIT_S):
-                if (status := await self._status(reader)) is not None:
-                    writer.write(_answer(status))
+                if (answer := await self._answer(reader)) is not None:
+                    writer.write(_written(answer))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client went away or was too slow; or stop(), which asyncio.streams would report as an error
         except Exception as error:  # noqa: BLE001 - a defect of ours must not reach asyncio, whose report has more in it
-            log.error("a webhook could not be answered", error=type(error).__name__)
+            log.error("a request could not be answered", at=self._key, error=type(error).__name__)
         finally:
             self._connections.discard(task)
             writer.close()
 
-    async def _status(self, reader: asyncio.StreamReader) -> int | None:
-        """What to answer to the request; None: the client left."""
+    async def _answer(self, reader: asyncio.StreamReader) -> Answer | None:
+        """None: the client left."""
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         head: h11.Request | None = None
         size = 0
@@ -133,24 +156,19 @@ class Listener:
                 elif isinstance(event, h11.Data):
                     size += len(event.data)
                     if size > MAX_BODY_BYTES:
-                        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-                elif isinstance(event, h11.EndOfMessage):
-                    return HTTPStatus.OK if self._is_hint(head) else HTTPStatus.NOT_FOUND
+                        return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                elif isinstance(event, h11.EndOfMessage) and head is not None:
+                    return self._respond(head.method.decode("ascii"), head.target.decode("ascii", "replace"))
                 else:
                     return None
         except h11.RemoteProtocolError as error:
-            return error.error_status_hint
-
-    def _is_hint(self, head: h11.Request | None) -> bool:
-        if head is None or head.method != b"POST":
-            return False
-        return self._on_hint(head.target.rpartition(b"/")[2].decode("ascii", "replace"))
+            return Answer(HTTPStatus(error.error_status_hint))
 
     def _tell_of_flood(self) -> None:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._told_at_s >= TELL_EVERY_S:
             self._told_at_s = now_s
-            log.warning("more comes to webhook.listen than is answered; let the reverse proxy limit it")
+            log.warning("more comes there than is answered; let a reverse proxy limit it", at=self._key)
 
 
 class _Rate:
@@ -171,6 +189,7 @@ class _Rate:
         return True
 
 
-def _answer(status: int) -> bytes:
-    phrase = HTTPStatus(status).phrase
-    return f"HTTP/1.1 {status:d} {phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+def _written(answer: Answer) -> bytes:
+    head = f"HTTP/1.1 {answer.status:d} {answer.status.phrase}\r\nContent-Length: {len(answer.body)}\r\n"
+    kind = f"Content-Type: {answer.content_type}\r\n" if answer.body else ""
+    return f"{head}{kind}Connection: close\r\n\r\n".encode() + answer.body

@@ -456,6 +456,9 @@ class OrderFilter:
 class OrderStore(Protocol):
     """The database. Every write is one durable transaction; a failed one raises StoreError, which ends the process."""
 
+    commit_count: int
+    """Transactions about orders that this process has made durable."""
+
     def check_space(self) -> None:
         """Raises NotReady while the disk has too little room for a new order."""
         ...

@@ -44,6 +44,7 @@ WITHOUT_DEFAULT = {
     "provider.warn_balance_below_sat",
     "webhook.listen",
     "webhook.public_url",
+    "metrics.listen",
 }
 MACAROON = b"\x02\x01\x03lnd"
 
@@ -355,6 +356,17 @@ def test_a_socket_path_that_the_kernel_cannot_take_is_refused(read: Load) -> Non
 @pytest.mark.parametrize(("path", "wanted"), [("/a\\u0000b", "character"), ("/a%20b", "%"), ("", "path in quotes")])
 def test_a_socket_path_that_would_be_read_otherwise_is_refused(read: Load, path: str, wanted: str) -> None:
     assert wanted in problem(read, f'[daemon]\nsocket = "{path}"')
+
+
+# --- metrics --------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_off_by_default_and_one_that_others_can_read_is_warned_of(read: Load) -> None:
+    assert read("").metrics.listen is None
+    loaded = read('[metrics]\nlisten = "127.0.0.1:9780"')
+    assert (loaded.metrics.listen, loaded.warnings()) == ("127.0.0.1:9780", read("").warnings())
+    (warning, *_) = set(read('[metrics]\nlisten = "0.0.0.0:9780"').warnings()) - set(loaded.warnings())
+    assert warning.startswith("metrics.listen is 0.0.0.0:9780, where other machines may read")
 
 
 # --- webhooks ---
@@ -853,8 +865,9 @@ def test_the_example_loads_once_its_files_are_there(
 
 @pytest.mark.parametrize("key", keys_of(Settings))
 def test_the_example_explains_every_key_with_its_unit_and_says_where_there_is_no_default(key: str) -> None:
-    name = key.partition(".")[2]
-    found = re.findall(rf"((?:^# .*\n)+)#?{name} = ", EXAMPLE.read_text(), re.MULTILINE)
+    section, _, name = key.partition(".")
+    of_section = EXAMPLE.read_text().partition(f"\n[{section}]\n")[2].partition("\n[")[0]
+    found = re.findall(rf"((?:^# .*\n)+)#?{name} = ", of_section, re.MULTILINE)
     assert len(found) == 1
     comment = found[0].lower()
     assert ("no default:" in comment) == (key in WITHOUT_DEFAULT)

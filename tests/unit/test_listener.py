@@ -13,7 +13,7 @@ import structlog
 
 from holdpay import listener as module
 from holdpay.errors import ConfigError
-from holdpay.listener import MAX_BODY_BYTES, MAX_CONNECTIONS, Listener
+from holdpay.listener import MAX_BODY_BYTES, MAX_CONNECTIONS, Answer, Listener, hinting
 from holdpay.lock import AlreadyRunning, SocketClaim
 
 SECRET = "s" * 43
@@ -28,7 +28,7 @@ class Door:
         self.listen = listen
         self.asked: list[str] = []
         self.hints = 0
-        self.listener = Listener(listen, self._hint)
+        self.listener = Listener(listen, hinting(self._hint), "webhook.listen")
 
     def _hint(self, secret: str) -> bool:
         self.asked.append(secret)
@@ -187,11 +187,11 @@ async def test_of_a_flood_a_burst_is_looked_at_and_the_rest_turned_away(
 async def test_a_defect_behind_it_ends_one_connection_and_tells_no_path(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def defect(secret: str) -> bool:
-        raise ValueError(secret)
+    def defect(method: str, target: str) -> Answer:
+        raise ValueError(target)
 
     with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
-        broken.setattr(door.listener, "_on_hint", defect)
+        broken.setattr(door.listener, "_respond", defect)
         assert await door.send(HINT) is None
     assert len(logs) == 1
     assert SECRET not in str(logs)
@@ -243,13 +243,13 @@ async def test_stopping_ends_what_is_connected(door: Door) -> None:
 
 async def test_an_address_that_is_taken_may_come_free(door: Door) -> None:
     with pytest.raises(AlreadyRunning, match=r"Something else listens on 127.0.0.1:\d+, the address in webhook.listen"):
-        await Listener(door.listen, lambda _: False).start()
+        await Listener(door.listen, hinting(lambda _: False), "webhook.listen").start()
 
 
 @pytest.mark.parametrize("listen", ["192.0.2.1:8780", "no-such-name.invalid:8780", Path("/nowhere/at/all.sock")])
 async def test_an_address_that_cannot_be_is_a_fault_of_the_configuration(listen: str | Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        await Listener(listen, lambda _: False).start()
+        await Listener(listen, hinting(lambda _: False), "webhook.listen").start()
     (problem,) = caught.value.problems
     assert problem.startswith(f"webhook.listen: {listen} cannot be listened on (")
     assert problem.endswith("; name an address of this machine.")

@@ -49,7 +49,7 @@ Exit codes:
   2   the command line cannot be understood
   70  holdpay contradicted itself and stopped before doing harm
   74  the database could not be written
-  75  another holdpayd uses the state directory or the socket, or webhook.listen is taken
+  75  another holdpayd uses the state directory or the socket, or webhook.listen or metrics.listen is taken
   78  the configuration cannot be used; everything wrong with it is listed
 """,
 )
@@ -131,6 +131,8 @@ def _summary(path: Path, settings: Settings) -> Iterable[str]:
     yield f"socket    {settings.daemon.socket}"
     if settings.webhook.listen:
         yield f"webhooks  {settings.webhook.listen}, reached as {settings.webhook.public_url}"
+    if settings.metrics.listen:
+        yield f"metrics   {settings.metrics.listen}"
     yield (
         f"limits    {limits.max_open_orders:,} open orders, {limits.max_pending_sat:,} sat pending,"
         f" {limits.max_spend_per_day_sat:,} sat a day, {settings.payment.max_price_sat:,} sat an order"

@@ -141,6 +141,13 @@ class WebhookSection(_Section):
         return self
 
 
+class MetricsSection(_Section):
+    """What a Prometheus server scrapes."""
+
+    listen: Listen | None = None
+    """None: nobody does."""
+
+
 class PaymentSection(_Section):
     """What may be paid, up to which fee, and when to try again."""
 
@@ -215,6 +222,7 @@ class Settings(_Section):
     lnd: LndSection
     provider: ProviderSection = Field(default_factory=ProviderSection)
     webhook: WebhookSection = Field(default_factory=WebhookSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
     payment: PaymentSection = Field(default_factory=PaymentSection)
     polling: PollingSection = Field(default_factory=PollingSection)
     guard: GuardSection = Field(default_factory=GuardSection)
@@ -279,6 +287,7 @@ class Settings(_Section):
             _warn_of_checks,
             _warn_of_balance,
             _warn_of_webhook,
+            _warn_of_metrics,
             _warn_of_rate,
         )
         return [warning for look in looks for warning in look(self)]
@@ -358,10 +367,22 @@ def _warn_of_balance(settings: Settings) -> list[str]:
     ]
 
 
+def _warn_of_metrics(settings: Settings) -> list[str]:
+    listen = settings.metrics.listen
+    if listen is None or not _is_open_to_others(listen):
+        return []
+    remedy = "use an address of this machine only (127.0.0.1), or a firewall that lets in the Prometheus server alone"
+    return [f"metrics.listen is {listen}, where other machines may read without TLS what holdpay spends; {remedy}."]
+
+
+def _is_open_to_others(listen: str | Path) -> bool:
+    return isinstance(listen, str) and not is_loopback(listen.rpartition(":")[0].strip("[]"))
+
+
 def _warn_of_webhook(settings: Settings) -> list[str]:
     listen, public_url = settings.webhook.listen, settings.webhook.public_url or ""
     found = []
-    if isinstance(listen, str) and not is_loopback(listen.rpartition(":")[0].strip("[]")):
+    if listen is not None and _is_open_to_others(listen):
         found.append(
             f"webhook.listen is {listen}, where other machines may reach it without TLS;"
             " use an address of this machine only (127.0.0.1), and a reverse proxy on it."

@@ -98,6 +98,10 @@ class Engine:
         self.rng = rng
         self.webhooks = webhooks
         self.on_pass: Callable[[], None] = lambda: None
+        self.on_requested: Callable[[Order], None] = lambda order: None
+        """A new order is on disk."""
+        self.on_closed: Callable[[Order], None] = lambda order: None
+        """An order's end is."""
         self.trouble: Callable[[], str] = lambda: ""
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
         self._open: dict[str, Order] = {}
@@ -378,6 +382,7 @@ class Engine:
             self._ask_first_until_ms.pop(order_id, None)
             if self.webhooks is not None:
                 self.webhooks.closed(order)
+            self.on_closed(order)
 
     def _announce(self, order_id: str) -> None:
         change = self._changes.pop(order_id, None)
@@ -458,6 +463,7 @@ class Engine:
             recorded = self.store.create(order, self.limits, self.clock.now_ms())
         if recorded.id == order.id:
             self._opened(recorded)
+            self.on_requested(recorded)
             log.info("order accepted", order_id=order.id, kind=order.spec.kind.value, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
         return recorded

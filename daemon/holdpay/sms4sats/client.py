@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Final, TypeVar
@@ -115,6 +116,9 @@ class Sms4Sats:
         self._prices: FreshCache[tuple[int | None, str | None], Prices] = FreshCache(clock, FRESH_S)
         self.on_services: Callable[[Sequence[ServiceInfo]], None] = lambda services: None
         """Called with what the provider lists for some country."""
+        self.on_answer: Callable[[str, str, float], None] = lambda endpoint, outcome, after_s: None
+        """Called with each request's endpoint, what became of it (ok, too_many, 4xx, 5xx, timeout, unreachable or
+        canceled), and the seconds that it took."""
         self._answered_at_ms: int | None = None
         self._last_error = ""
         self._request_count = 0
@@ -296,20 +300,26 @@ class Sms4Sats:
         progress = _Progress()
         request.extensions["trace"] = progress.note
         began_ms = self._clock.now_ms()
+        outcome = "canceled"
         try:
             answer: Answer = await retrying(self._transfer, request, max_bytes)
+            outcome = _outcome(answer.http_status)
         except (TimeoutError, httpx.TimeoutException) as error:
+            outcome = "timeout"
             raise ProviderUnavailable(
                 f"sms4sats did not answer within {self._settings.timeout_s:g} s. Try again later.",
                 is_turned_away=progress.is_connecting,
             ) from error
         except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
+            outcome = "unreachable"
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
             why = f" ({parse.masked(parse.one_line(str(error)))})" if str(error) else ""
             raise ProviderUnavailable(
                 f"sms4sats cannot be reached{why}. {_advice(str(error))}",
                 is_turned_away=isinstance(error, httpx.ConnectError),
             ) from error
+        finally:
+            self.on_answer(request.url.path.rpartition("/")[2], outcome, (self._clock.now_ms() - began_ms) / 1000)
         self._answered_at_ms = self._clock.now_ms()
         if self._answered_at_ms - began_ms > SLOW_S * 1000:
             self._limiter.trouble()
@@ -365,6 +375,12 @@ def _without_key(answer: Answer, request: httpx.Request) -> Answer:
     """The account's key is in no reply that is kept or told: the provider names it in some (``/history``: userId)."""
     key = request.headers.get(KEY_HEADER, "")
     return replace(answer, body=answer.body.replace(key.encode(), "…".encode())) if key else answer
+
+
+def _outcome(http_status: int) -> str:
+    if http_status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "too_many"
+    return "ok" if http_status < HTTPStatus.BAD_REQUEST else f"{http_status // 100}xx"
 
 
 def _advice(why: str) -> str:

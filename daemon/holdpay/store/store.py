@@ -186,6 +186,8 @@ class SqliteStore:
         self._row_of: dict[str, _Row] = {}
         """Of open orders, as far as they were written to."""
         self._erased_in_copies_before_ms = 0
+        self.commit_count = 0
+        """Transactions about orders that this process has made durable."""
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
@@ -210,6 +212,7 @@ class SqliteStore:
             row = self._insert(order)
             columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
             cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
+        self.commit_count += 1
         self._row_of[order.id] = row
         self.on_commit(cursor, order)
         return order
@@ -226,6 +229,7 @@ class SqliteStore:
             return []
         with transaction(self._conn):
             done = [(self._write_change(each, now_ms), each.step.order) for each in chain((first,), changes)]
+        self.commit_count += 1
         for cursor, order in done:
             if order.is_closed:
                 self._row_of.pop(order.id, None)
