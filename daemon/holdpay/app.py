@@ -17,13 +17,14 @@ import structlog
 from holdpay import __version__
 from holdpay.background import Background
 from holdpay.clock import SystemClock
-from holdpay.config import Settings, read_key
+from holdpay.config import Settings, load, read_key
+from holdpay.config.changes import AT_ONCE, changed_keys
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.top_up import TopUp, TopUpRule
-from holdpay.errors import HoldpayError
+from holdpay.errors import ConfigError, HoldpayError
 from holdpay.listener import Listener, Respond, hinting
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
@@ -103,13 +104,18 @@ class _Daemon:
         self._feed = Feed()
         self._lnd_words = ""
         self._is_clock_set = False
+        self._engine: Engine | None = None
+        self._read = settings
+        """What was read last; ``_settings`` is what the parts were built with."""
 
     async def serve(self) -> int:
         stop = _stop_signal()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         async with contextlib.AsyncExitStack() as stack:
             with self._notifier.starting("starting; the database is read, or brought up to date"):
                 parts = await self._build(stack)
                 engine, node, server = parts.engine, parts.node, parts.server
+                self._engine = engine
                 engine.take_over()
                 await server.start(self._claim.binding())
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
@@ -209,6 +215,23 @@ class _Daemon:
             scraped = await _listen(stack, settings.metrics.listen, metrics.respond, "metrics.listen")
             listeners.append(("metrics", scraped))
         return _Parts(engine, node, account, directory, RpcServer(service), top_up, listeners, metrics)
+
+    def _reload(self) -> None:
+        """SIGHUP: what may change while it runs does; of the rest it is said that it needs a restart. A configuration
+        that cannot be used changes nothing."""
+        try:
+            settings = load(self._config_path)
+        except ConfigError as error:
+            log.error("the configuration was not read again: nothing has changed", problems=list(error.problems))
+            return
+        configure(self._settings.daemon.log_format, settings.daemon.log_level)
+        if self._engine is not None:
+            self._engine.limits = settings.order_limits()
+        taken = [key for key in changed_keys(self._read, settings) if key in AT_ONCE]
+        log.info("the configuration was read again", in_effect=taken)
+        if later := [key for key in changed_keys(self._settings, settings) if key not in AT_ONCE]:
+            log.warning("what was changed there needs a restart", keys=later)
+        self._read = settings
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""
