@@ -23,6 +23,7 @@ from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Ref
 from holdpay.core.machine import half
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.routes import RouteLook
 from holdpay.core.states import OrderState
 from holdpay.engine.performers import BALANCE_LATE_S
 from tests.simulation.auditor import Auditor, Violation
@@ -215,6 +216,7 @@ class SimDaemon:
             Duty.POLL: self._poll,
             Duty.BALANCE: self._prove_by_balance,
             Duty.CANCEL: self._cancel,
+            Duty.DIAGNOSE: self._diagnose,
         }[key[1]](key, order)
 
     def _again(self, key: Key, delay_ms: int = 0) -> None:
@@ -422,6 +424,13 @@ class SimDaemon:
         if self.faults.hits(self.heap.rng, "lost_reply"):
             accepted = None
         self._answer(key, ev.CancelAnswered(accepted, "" if accepted else "too early"))
+
+    def _diagnose(self, key: Key, order: Order) -> None:
+        """LND may be away, or slow: then nothing is known, late."""
+        assert order.payment is not None
+        rng, dispatch = self.heap.rng, order.payment.dispatch_count
+        look = RouteLook(is_route_known=not self.lnd.is_down and rng.random() < 0.7)
+        self._answer(key, ev.RouteLookedFor(dispatch, look), rng.choice((50, 8_000, 20_000)))
 
 
 class Stream:

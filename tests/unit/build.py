@@ -24,6 +24,7 @@ from holdpay.core.lightning import (
 from holdpay.core.model import Order, Payment, PaymentFailure, Request
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
+from holdpay.core.routes import RouteLook
 from holdpay.core.states import FailureClass, HoldLevel, HtlcState, OrderState
 
 NOW_MS = 1_800_000_000_000
@@ -363,6 +364,7 @@ EVENTS: dict[str, ev.Event] = {
     "tracking lost": ev.TrackingLost("Stream removed"),
     "payment not found": ev.PaymentNotFound(),
     "no channel carries the HTLC": looked(900_000),
+    "what is in the way": ev.RouteLookedFor(1, RouteLook(is_route_known=True)),
     "a channel carries the HTLC": looked(900_000, carried=True),
     "hold level changed": ev.HoldLevelChanged(HoldLevel.WARNING, "its peer is offline"),
     "resolved as failed": ev.Resolved(ev.Resolution.FAILED, by="ann", why="node sold"),

@@ -173,6 +173,7 @@ _POLICY_FIELDS = frozenset(
         "cancel_at_ms",
         "giving_up",
         "reason",
+        "payment.diagnosis",
         "payment.dispatch_at_ms",
         "payment.fee_limit_msat",
         "payment.unpaid_again_at_ms",

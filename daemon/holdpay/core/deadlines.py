@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from holdpay.core.hold import DIAGNOSED_WITHIN_S
 from holdpay.core.machine import patience_until_ms
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
@@ -43,6 +44,8 @@ def _times_ms(order: Order, policy: Policy) -> Iterator[int]:
     if order.payment is not None:
         since_ms = max(order.state_since_ms, order.payment.htlc_since_ms)
         yield order.payment.htlc_since_ms + close_ms
+        if order.payment.failure is not None:
+            yield order.payment.failure.at_ms + DIAGNOSED_WITHIN_S * 1000
         yield order.payment.htlc_since_ms + grace_ms
         yield since_ms + transit_ms
         yield since_ms + refund_ms

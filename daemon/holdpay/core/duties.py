@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from holdpay.core.charge import ChargeState
-from holdpay.core.hold import is_dispatch_planned, may_dispatch
+from holdpay.core.hold import is_dispatch_planned, may_dispatch, wants_diagnosis
 from holdpay.core.lightning import DispatchSpec
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy, dispatch_spec, latest_expiry_height
@@ -28,6 +28,8 @@ class Duty(StrEnum):
     """Ask for the account's balance: a reply was lost, and it may prove that nothing was spent."""
     CANCEL = "cancel"
     """Ask the provider to cancel, as soon as it may be."""
+    DIAGNOSE = "diagnose"
+    """Ask LND what was in the way of a payment that failed."""
 
 
 def duties(order: Order) -> frozenset[Duty]:
@@ -50,6 +52,8 @@ def duties(order: Order) -> frozenset[Duty]:
         wanted.add(Duty.POLL)
     if order.cancel_at_ms is not None:
         wanted.add(Duty.CANCEL)
+    if wants_diagnosis(order):
+        wanted.add(Duty.DIAGNOSE)
     return frozenset(wanted)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdpay.core.lightning import HtlcLook, Invoice, NodeIdentity, PaymentUpdate
 from holdpay.core.payees import Standing
+from holdpay.core.routes import RouteLook
 from holdpay.core.states import HoldLevel
 
 
@@ -154,6 +155,14 @@ class HoldLevelChanged:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class RouteLookedFor:
+    """LND was asked for a way to the payee, after the dispatch of this number had failed."""
+
+    dispatch: int
+    look: RouteLook
+
+
 class Resolution(StrEnum):
     """What an operator says of a payment that LND cannot say any more."""
 
@@ -243,6 +252,7 @@ Event = (
     | PaymentNotFound
     | HtlcLookedFor
     | HoldLevelChanged
+    | RouteLookedFor
     | Resolved
     | ProviderReplied
     | ProviderConfused

@@ -8,7 +8,7 @@ from enum import StrEnum
 from holdpay.core.amounts import sat
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import wants_look
-from holdpay.core.hold import is_dispatch_planned, was_never_sent
+from holdpay.core.hold import is_dispatch_planned, was_never_sent, why_given_up
 from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import may_be_canceled, promise_until_ms
 from holdpay.core.model import Order, Payment
@@ -342,6 +342,8 @@ def failure_words(payment: Payment) -> str:
     """Why the latest dispatch failed, for people. Empty: it did not."""
     if payment.failure is None or payment.htlc is not HtlcState.FAILED:
         return ""
+    if payment.diagnosis is not None and not payment.reached_payee:
+        return payment.diagnosis.text
     why = payment.failure.reason.in_words
     if payment.failure.failure_class is FailureClass.ROUTING:
         return f"an HTLC failed at a hop on its way, and {why}"
@@ -353,7 +355,7 @@ def failure_words(payment: Payment) -> str:
 def trouble(order: Order) -> str:
     """One sentence why an order ended as it did, or what is wrong with it now. Empty: nothing."""
     if order.reason or order.giving_up:
-        return order.reason or order.giving_up or ""
+        return order.reason or why_given_up(order)
     return failure_words(order.payment) if order.payment is not None else ""
 
 
@@ -361,7 +363,7 @@ def _next_payment(order: Order, payment: Payment, policy: Policy, now_ms: int) -
     if order.state is not OrderState.AWAITING_PAYMENT:
         return "Nothing is paid again. The provider is asked until it says what became of the order."
     if order.giving_up is not None:
-        return f"No further payment is tried ({order.giving_up}); the order closes once the provider confirms."
+        return f"No further payment is tried ({why_given_up(order)}); the order closes once the provider confirms."
     if payment.dispatch_count == 0 or payment.dispatch_at_ms is None:
         return "The payment is sent next."
     hint = " A fee limit of 0 finds few routes: order with a higher one." if order.max_fee_sat == 0 else ""

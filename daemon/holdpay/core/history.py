@@ -101,6 +101,7 @@ _EVENT_LINES = {
     "payment_reported": "lnd: {htlc}{fee}{failure}",
     "send_refused": "lnd answered with an error, which proves nothing: {refusal}",
     "payment_not_found": "lnd does not know the payment (said once, this proves nothing)",
+    "route_looked_for": "lnd was asked what was in the way: {diagnosis}",
     "htlc_looked_for": "the node's channels were looked at for the HTLC",
     "hold_level_changed": "the hold is {hold_level}{hold_why}",
     "resolved": "an operator said how the payment ended",
@@ -151,6 +152,7 @@ def _words(order: Order) -> dict[str, object]:
         "reason": order.reason,
         "hold_level": payment.hold_level.value if payment else "",
         "hold_why": f": {payment.hold_why}" if payment and payment.hold_why else "",
+        "diagnosis": payment.diagnosis.text if payment and payment.diagnosis else "it does not say",
         "said": _said(order),
     }
 

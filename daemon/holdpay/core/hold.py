@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from holdpay.core import events as ev
 from holdpay.core.charge import ChargeState
+from holdpay.core.diagnosis import Cause, Diagnosis, diagnose, without_look
 from holdpay.core.ladder import GiveUp, first_fee_limit_msat, retry_decision
-from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, preimage_fits
+from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason, PaymentStatus, PaymentUpdate, preimage_fits
 from holdpay.core.model import Order, Payment, PaymentFailure
-from holdpay.core.policy import Policy, classify, latest_expiry_height
+from holdpay.core.policy import Policy, classify, latest_expiry_height, route_query
 from holdpay.core.states import (
     MONEY_MAY_BE_OUT,
     End,
@@ -161,6 +162,7 @@ def dispatch_intended(order: Order, event: ev.DispatchIntended, ctx: Context) ->
         uncarried_since_ms=None,
         hold_level=HoldLevel.OK,
         hold_why="",
+        diagnosis=None,
     )
     return replace(order, payment=payment)
 
@@ -272,10 +274,20 @@ def _failed(order: Order, payment: Payment, update: PaymentUpdate, live: bool, c
         at_ms=ctx.now_ms,
         created_at_ms=update.created_at_ms,
     )
+    failed_last = _failed_last(update)
+    if failed_last is not None:
+        failure = replace(
+            failure,
+            hop_place=failed_last.failure_source_index,
+            hop_pubkey=failed_last.failed_hop,
+            hop_channel=failed_last.failed_channel,
+            hop_code=failed_last.failure_code,
+        )
     payment = signal_htlc(payment, HtlcSignal.FAILED, ctx)
     payment = replace(
         payment,
         failure=failure,
+        diagnosis=None,
         attempt_count=max(payment.attempt_count, len(update.attempts)),
         fee_msat=0,
         unpaid_since_ms=None,
@@ -284,6 +296,12 @@ def _failed(order: Order, payment: Payment, update: PaymentUpdate, live: bool, c
     if failure.failure_class in {FailureClass.PAYEE_REFUSED, FailureClass.ON_CHAIN}:
         payment = replace(payment, reached_payee=True)
     return _plan_retry(replace(order, payment=payment, cancel_at_ms=None), ctx)
+
+
+def _failed_last(update: PaymentUpdate) -> Attempt | None:
+    """Of those that tell where they went: an earlier release's journal has attempts that do not."""
+    failed = [a for a in update.attempts if a.status is AttemptStatus.FAILED and a.first_hop is not None]
+    return max(failed, key=lambda attempt: attempt.attempt_id, default=None)
 
 
 def _plan_retry(order: Order, ctx: Context) -> Order:
@@ -507,10 +525,72 @@ def _never_arrived(order: Order, payment: Payment, ctx: Context) -> Order:
         payment = replace(signal_htlc(payment, HtlcSignal.ABSENT, ctx), absent_since_ms=None)
     order = replace(order, payment=replace(payment, dispatch_at_ms=ctx.now_ms), cancel_at_ms=None)
     if refusal is not None:
-        return replace(order, giving_up=f"lnd refused the payment: {refusal}")
+        return _given_up_for_lnd(order, f"lnd refused the payment: {refusal}")
     if payment.dispatch_count >= ctx.policy.max_dispatches:
-        return replace(order, giving_up=f"{payment.dispatch_count} dispatches did not reach lnd")
+        return _given_up_for_lnd(order, f"{payment.dispatch_count} dispatches did not reach lnd")
     return order
+
+
+def _given_up_for_lnd(order: Order, reason: str) -> Order:
+    assert order.payment is not None
+    payment = replace(order.payment, diagnosis=Diagnosis(cause=Cause.LND, text=reason))
+    return replace(order, giving_up=reason, payment=payment)
+
+
+# --- why it failed --------------------------------------------------------------------------------------------------
+
+DIAGNOSED_WITHIN_S = 15
+"""A failed order waits as long at most before it is closed, for LND to say what was in the way."""
+
+
+def wants_diagnosis(order: Order) -> bool:
+    """Whether LND is to be asked what was in the way of the latest dispatch: no other one follows at once."""
+    payment = order.payment
+    if payment is None or payment.failure is None or payment.diagnosis is not None or payment.reached_payee:
+        return False
+    is_wanted = order.state is OrderState.AWAITING_PAYMENT and payment.htlc is HtlcState.FAILED
+    if not is_wanted or order.is_closed or order.is_quarantined or order.cancel_wanted_at_ms is not None:
+        return False
+    if payment.failure.reason in {FailureReason.NEVER_SENT, FailureReason.BY_OPERATOR}:
+        return False
+    return order.giving_up is not None or (payment.dispatch_at_ms or 0) > payment.failure.at_ms
+
+
+def awaits_diagnosis(order: Order, now_ms: int) -> bool:
+    """Whether the end of an order that is given up waits for that."""
+    if not wants_diagnosis(order):
+        return False
+    assert order.payment is not None
+    assert order.payment.failure is not None
+    # A failure that lies ahead is of a wall clock that was set back since.
+    return 0 <= now_ms - order.payment.failure.at_ms < DIAGNOSED_WITHIN_S * 1000
+
+
+def route_looked_for(order: Order, event: ev.RouteLookedFor, ctx: Context) -> Order:
+    if not wants_diagnosis(order) or order.payment is None or event.dispatch != order.payment.dispatch_count:
+        return order
+    payment = order.payment
+    assert payment.failure is not None
+    found = diagnose(payment.failure.reason, payment.failure.hop, route_query(order, payment, ctx.policy), event.look)
+    return replace(order, payment=replace(payment, diagnosis=found))
+
+
+def diagnosed(order: Order) -> Order:
+    """As far as the failure itself tells, where nothing more was learnt."""
+    payment = order.payment
+    if payment is None or payment.failure is None or payment.diagnosis is not None or payment.reached_payee:
+        return order
+    found = without_look(payment.failure.reason, payment.failure.hop)
+    return replace(order, payment=replace(payment, diagnosis=found))
+
+
+def why_given_up(order: Order) -> str:
+    """With what was in the way. Empty: it is not given up."""
+    reason = order.giving_up or ""
+    if not reason or order.payment is None or order.payment.diagnosis is None or order.payment.reached_payee:
+        return reason
+    text = order.payment.diagnosis.text
+    return reason if text == reason else f"{reason}; {text}"
 
 
 # --- what it means for the end --------------------------------------------------------------------------------------

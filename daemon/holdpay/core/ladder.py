@@ -56,11 +56,11 @@ def retry_decision(order: Order, payment: Payment, policy: Policy, now_ms: int) 
     higher = (rung for rung in rungs_msat(order, policy) if rung > payment.fee_limit_msat)
     next_msat = next(higher, whole_msat)
     if payment.dispatch_count >= policy.max_dispatches:
-        return GiveUp(f"{payment.dispatch_count} payments failed; of the last: {payment.failure.reason.in_words}")
+        return GiveUp(f"{payment.dispatch_count} payments failed")
     if payment.failure.failure_class is FailureClass.NO_ATTEMPT and payment.fee_limit_msat < whole_msat:
         return RetryAt(now_ms, next_msat)
     step = min(payment.dispatch_count - 1, len(policy.retry_delays_s) - 1)
     at_ms = now_ms + policy.retry_delays_s[step] * 1000
     if at_ms >= order.pay_by_ms:
-        return GiveUp(f"no time is left for another payment; of the last: {payment.failure.reason.in_words}")
+        return GiveUp("no time is left for another payment")
     return RetryAt(at_ms, next_msat)

@@ -276,6 +276,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, Context], Order]] = {
     ev.PaymentNotFound: hold.payment_not_found,
     ev.HtlcLookedFor: hold.htlc_looked_for,
     ev.HoldLevelChanged: hold.level_changed,
+    ev.RouteLookedFor: hold.route_looked_for,
     ev.Resolved: _resolved,
     ev.ProviderReplied: _provider_replied,
     ev.ProviderConfused: _provider_confused,
@@ -401,9 +402,12 @@ def _close_unpaid(order: Order, ctx: Context) -> Order:
     if order.payment is None or order.payment.dispatch_count == 0:
         return abandon(order, End.PAYMENT_FAILED, order.giving_up, ctx)
     is_late = ctx.may_end_late and ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000
-    if is_late or hold.is_unpaid_for_sure(order.payment):
-        return abandon(order, hold.end_without_money(order), order.giving_up, ctx)
-    return order
+    if not is_late and not hold.is_unpaid_for_sure(order.payment):
+        return order
+    if hold.awaits_diagnosis(order, ctx.now_ms):
+        return order
+    order = hold.diagnosed(order) if ctx.may_close else order
+    return abandon(order, hold.end_without_money(order), hold.why_given_up(order), ctx)
 
 
 def _close_after_promise(order: Order, ctx: Context) -> Order:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdpay.core.charge import COUNTED, Charge, ChargeState
+from holdpay.core.diagnosis import Diagnosis, FailedHop
 from holdpay.core.items import Item, ItemKind, texts
 from holdpay.core.kinds import AnySpec
 from holdpay.core.lightning import FailureReason
@@ -30,6 +31,21 @@ class PaymentFailure:
     """When that try began, by LND's clock. None: not said. An lnd 0.21 with SQLite and native SQL may give the number
     of a try that it replaces to the next one (lnd: payments/db/sql_store.go, InitPayment: the table has no
     AUTOINCREMENT)."""
+    hop_place: int | None = None
+    """Of the latest attempt that failed, as the three below: ``Attempt.failure_source_index``. None: no attempt was
+    told, or the release of that time did not keep it."""
+    hop_pubkey: str | None = None
+    hop_channel: str | None = None
+    hop_code: int | None = None
+
+    @property
+    def hop(self) -> FailedHop | None:
+        """Where the latest attempt failed. None: not known."""
+        if self.hop_place is None:
+            return None
+        return FailedHop(
+            place=self.hop_place, pubkey=self.hop_pubkey, channel=self.hop_channel, code=self.hop_code or 0
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +80,8 @@ class Payment:
     attempt_count: int = 0
     preimage: str | None = None
     failure: PaymentFailure | None = None
+    diagnosis: Diagnosis | None = None
+    """Why the latest dispatch failed. None: it did not, or LND is still asked what was in the way."""
     unpaid_since_ms: int | None = None
     """The first provider reply, asked after the latest failure or proven absence, that said unpaid and no error."""
     unpaid_again_at_ms: int | None = None

@@ -12,8 +12,9 @@ from holdpay.core.lightning import (
     FailureReason,
     PaymentUpdate,
 )
-from holdpay.core.model import Payment
+from holdpay.core.model import Order, Payment
 from holdpay.core.payees import PayeeCheck
+from holdpay.core.routes import RouteQuery
 from holdpay.core.states import FailureClass
 
 CLTV_PADDING_DELTA = 3
@@ -137,8 +138,25 @@ def dispatch_spec(payment: Payment, pay_by_ms: int, policy: Policy, now_ms: int)
         payment_hash=payment.payment_hash,
         fee_limit_msat=payment.fee_limit_msat,
         timeout_s=max(1, (pay_by_ms - now_ms) // 1000),
-        max_parts=policy.mpp_max_parts if payment.amount_msat > policy.mpp_from_sat * 1000 else 1,
+        max_parts=max_parts(payment.amount_msat, policy),
         cltv_limit=cltv_limit(payment, policy),
+    )
+
+
+def max_parts(amount_msat: int, policy: Policy) -> int:
+    """Into how many HTLCs a payment may be split."""
+    return policy.mpp_max_parts if amount_msat > policy.mpp_from_sat * 1000 else 1
+
+
+def route_query(order: Order, payment: Payment, policy: Policy) -> RouteQuery:
+    """What a dispatch with the whole fee limit would ask LND for."""
+    return RouteQuery(
+        payee=payment.payee,
+        amount_msat=payment.amount_msat,
+        fee_limit_msat=order.max_fee_sat * 1000,
+        final_cltv_delta=payment.final_cltv_delta,
+        cltv_limit=cltv_limit(payment, policy),
+        max_parts=max_parts(payment.amount_msat, policy),
     )
 
 

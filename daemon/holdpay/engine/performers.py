@@ -26,6 +26,7 @@ from holdpay.core.duties import (
 from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, Payment
 from holdpay.core.payees import PayeeCheck, Standing
+from holdpay.core.policy import route_query
 from holdpay.core.states import HtlcState
 from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
@@ -98,6 +99,7 @@ class Performers:
             Duty.POLL: self._poll,
             Duty.BALANCE: self._prove_by_balance,
             Duty.CANCEL: self._cancel,
+            Duty.DIAGNOSE: self._diagnose,
         }
         return table[duty](order_id)
 
@@ -423,6 +425,16 @@ class Performers:
             accepted = False if isinstance(error, ProviderRefused) else None
             return ev.CancelAnswered(accepted, error.message), _raw(error)
         return ev.CancelAnswered(accepted=True, text=""), reply.raw
+
+    # --- DIAGNOSE -----------------------------------------------------------------------------------------------------
+
+    async def _diagnose(self, order_id: str) -> None:
+        """One look for each failed dispatch that no other one follows at once."""
+        while (order := self._order(order_id, Duty.DIAGNOSE)) is not None:
+            assert order.payment is not None
+            query = route_query(order, order.payment, self._engine.policy)
+            look = await self._engine.node.look_for_route(query, _payer(order.payment))
+            await self._engine.apply(order_id, ev.RouteLookedFor(order.payment.dispatch_count, look))
 
 
 def _payer(payment: Payment) -> NodeIdentity:

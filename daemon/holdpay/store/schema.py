@@ -93,6 +93,12 @@ def _hold_levels(db: Database) -> None:
     db.execute("ALTER TABLE payments ADD COLUMN hold_why TEXT NOT NULL DEFAULT ''")
 
 
+@migrations(name="0014_diagnosis")
+def _diagnosis(db: Database) -> None:
+    for statement in _DIAGNOSIS:
+        db.execute(statement)
+
+
 _FIRST = (
     """
     CREATE TABLE orders (
@@ -241,6 +247,15 @@ _ERASING_EVERYTHING = (
     CREATE INDEX IF NOT EXISTS orders_to_erase ON orders (closed_at_ms)
     WHERE erased_at_ms IS NULL AND closed_at_ms IS NOT NULL
     """,
+)
+
+_DIAGNOSIS = (
+    "ALTER TABLE payments ADD COLUMN failure_hop_place INTEGER",
+    "ALTER TABLE payments ADD COLUMN failure_hop_pubkey TEXT",
+    "ALTER TABLE payments ADD COLUMN failure_hop_channel TEXT",
+    "ALTER TABLE payments ADD COLUMN failure_hop_code INTEGER",
+    "ALTER TABLE payments ADD COLUMN diagnosis_cause TEXT",
+    "ALTER TABLE payments ADD COLUMN diagnosis_text TEXT",
 )
 
 _QUARANTINE = (

@@ -18,6 +18,7 @@ from holdpay.core.lightning import FailureReason, preimage_fits
 from holdpay.core.machine import MAX_ANOMALIES, decide
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
+from holdpay.core.routes import RouteLook
 from holdpay.core.states import MONEY_MAY_BE_OUT, End, FailureClass, HtlcState, OrderState
 from holdpay.core.tables import PAIR_TABLE, phase
 from holdpay.errors import InvariantViolation
@@ -419,7 +420,9 @@ def test_a_failure_that_turned_out_premature_needs_a_license_of_its_own_too() ->
 def test_an_unpaid_order_is_closed_once_no_dispatch_is_left_and_the_provider_confirmed() -> None:
     found = run(pair(AWAITING, IN_FLIGHT, dispatch_count=6), (10, failed(FAILED_ON_THE_WAY)))
     assert not found.is_closed
-    assert run(found, (11, replied(NOW_MS + 11 * S))).end is End.PAYMENT_FAILED
+    looked = ev.RouteLookedFor(6, RouteLook(is_route_known=True))
+    assert run(found, (11, replied(NOW_MS + 11 * S)), (12, looked)).end is End.PAYMENT_FAILED
+    assert run(found, (11, looked), (12, replied(NOW_MS + 12 * S))).end is End.PAYMENT_FAILED
 
 
 # --- one NOT_FOUND proves nothing -----------------------------------------------------------------------------------

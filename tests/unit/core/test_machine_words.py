@@ -8,6 +8,7 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.diagnosis import Cause, Diagnosis
 from holdpay.core.machine import (
     MAX_ANOMALIES,
     decide,
@@ -42,6 +43,8 @@ from tests.unit.build import (
     quarantined,
     replied,
 )
+
+TOO_DEAR = Diagnosis(cause=Cause.FEE_LIMIT, text="a route exists at 37 sat")
 
 NONE, DISPATCHING, UNKNOWN, IN_FLIGHT, SETTLED, FAILED, GONE = HtlcState
 REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
@@ -364,7 +367,8 @@ def test_a_dispatch_that_failed_is_confirmed_for_two_minutes_after_the_time_to_p
     until_ms = found.pay_by_ms + 120 * S
     assert not step(found, ev.TimePassed(), until_ms - 1).is_closed
     over = step(found, ev.TimePassed(), until_ms)
-    assert (over.end, over.reason, over.state) == (End.PAYMENT_FAILED, "it was not paid in time", ABANDONED)
+    reason = "it was not paid in time; no route worked within the limits for fee and time lock"
+    assert (over.end, over.reason, over.state) == (End.PAYMENT_FAILED, reason, ABANDONED)
     assert not step(found, ev.DaemonRestarted(), until_ms).is_closed
 
 
@@ -443,7 +447,11 @@ def test_a_price_that_goes_back_is_waited_for_two_minutes() -> None:
         ),
         (pair(AWAITING, NONE, giving_up="no time"), End.PAYMENT_FAILED, "no time"),
         (order(giving_up="no time"), End.PAYMENT_FAILED, "no time"),
-        (pair(AWAITING, FAILED, giving_up="no time", unpaid_since_ms=NOW_MS), End.PAYMENT_FAILED, "no time"),
+        (
+            pair(AWAITING, FAILED, giving_up="no time", unpaid_since_ms=NOW_MS, diagnosis=TOO_DEAR),
+            End.PAYMENT_FAILED,
+            "no time; a route exists at 37 sat",
+        ),
         (pair(AWAITING, SETTLED, spec=FUND), End.FULFILLED, ""),
         (pair(PAID, SETTLED, spec=FUND), End.FULFILLED, ""),
     ],

@@ -351,7 +351,7 @@ def test_a_failed_payment_is_given_up_at_pay_by_and_closed_two_minutes_later_wit
     given_up = decide(pair(AWAITING, FAILED), ev.TimePassed(), POLICY, NOW_MS + 600 * S).order
     assert not given_up.is_closed
     assert not may_dispatch(given_up, POLICY, NOW_MS + 600 * S)
-    assert duties(given_up) == POLL
+    assert duties(given_up) == POLL | {Duty.DIAGNOSE}
     assert _end_at(given_up, NOW_MS + 720 * S - 1) is None
     assert _end_at(given_up, NOW_MS + 720 * S) is End.PAYMENT_FAILED
 

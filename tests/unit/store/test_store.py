@@ -24,6 +24,7 @@ from sqlite_utils import Database, Migrations
 
 from holdpay.core import events as ev
 from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.diagnosis import Cause, Diagnosis
 from holdpay.core.events import event_name
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
@@ -72,6 +73,10 @@ FULL_FAILURE = PaymentFailure(
     payment_index=41,
     at_ms=NOW_MS + 17,
     created_at_ms=NOW_MS + 16,
+    hop_place=2,
+    hop_pubkey="02" + "bb" * 32,
+    hop_channel="812x1x0",
+    hop_code=15,
 )
 FULL_PAYMENT = Payment(
     payment_hash=HASH,
@@ -95,6 +100,7 @@ FULL_PAYMENT = Payment(
     attempt_count=5,
     preimage=PREIMAGE,
     failure=FULL_FAILURE,
+    diagnosis=Diagnosis(cause=Cause.FEE_LIMIT, text="a route exists at 37 sat"),
     unpaid_since_ms=NOW_MS + 5,
     unpaid_again_at_ms=NOW_MS + 6,
     absent_since_ms=NOW_MS + 7,
