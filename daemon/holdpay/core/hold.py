@@ -551,7 +551,8 @@ def wants_diagnosis(order: Order) -> bool:
     is_wanted = order.state is OrderState.AWAITING_PAYMENT and payment.htlc is HtlcState.FAILED
     if not is_wanted or order.is_closed or order.is_quarantined or order.cancel_wanted_at_ms is not None:
         return False
-    if payment.failure.reason in {FailureReason.NEVER_SENT, FailureReason.BY_OPERATOR}:
+    if payment.failure.reason in {FailureReason.NEVER_SENT, FailureReason.BY_OPERATOR} or order.is_recovered:
+        # What failed was no matter of routes; or its limits are not known any more.
         return False
     return order.giving_up is not None or (payment.dispatch_at_ms or 0) > payment.failure.at_ms
 
