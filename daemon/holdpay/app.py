@@ -183,6 +183,7 @@ class _Daemon:
             rng=rng,
             webhooks=webhooks,
             guard_look_every_s=settings.guard.look_every_s,
+            caps=settings.hold_caps(),
         )
         directory = KeptDirectory(provider, self._clock, settings.daemon.state_dir)
         provider.on_services = directory.saw_services

@@ -65,6 +65,7 @@ POLICY = Policy(
     cancel_retry_s=30,
     promise_s=1260,
     settled_grace_s=48 * 3600,
+    hold_max_wait_s=1800,
     guard_in_transit_s=180,
     guard_refund_s=120,
     guard_peer_offline_s=600,
@@ -342,6 +343,7 @@ def quarantined(order: Order) -> Order:
 
 EVENTS: dict[str, ev.Event] = {
     # one of each kind but DispatchIntended, which needs a license, and of each meaning
+    "place given": ev.PlaceGiven(),
     "order placed": ev.OrderPlaced(HASH, "lnsb20u1..."),
     "placing failed, may retry": ev.PlacingFailed("busy", may_retry=True),
     "placing failed for good": ev.PlacingFailed("no such service", may_retry=False),

@@ -49,6 +49,7 @@ _BY_END = {
     "canceled_unpaid": ExitCode.NOT_DELIVERED,
     "invoice_rejected": ExitCode.NOTHING_PAID,
     "provider_refused": ExitCode.NOTHING_PAID,
+    "no_place": ExitCode.REFUSED_NOW,
     "payment_failed": ExitCode.NOTHING_PAID,
     "charged_unfulfilled": ExitCode.CHARGED_UNFULFILLED,
     "outcome_unknown": ExitCode.CHARGED_UNFULFILLED,

@@ -25,6 +25,7 @@ _ENDS = {
     "canceled_unpaid": "over: canceled before anything was paid",
     "invoice_rejected": "over: the invoice broke our rules; nothing was paid",
     "provider_refused": "over: the provider did not take the order; nothing was paid",
+    "no_place": "over: it waited in vain for a place among the holds; nothing was ordered, nothing was spent",
     "payment_failed": "over: no payment got through; nothing was spent",
     "charged_unfulfilled": "over: paid, but {thing} did not come; write to the provider's support",
     "outcome_unknown": "over: {thing} did not come, and nobody can say whether it was paid; it counts as spent",

@@ -42,6 +42,7 @@ def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, s
         *(("ALARM", alarm) for alarm in reply.alarms if alarm not in beside),
         *(fact for out in reply.out for fact in _out_facts(out, now_ms)),
         ("", f"{reply.more_out:,} more orders have money out: holdpay orders list --open" if reply.more_out else ""),
+        *_queue_facts(reply.holds, now_ms),
         *_lnd_facts(reply.lnd, now_ms, is_told=reply.lnd.detail in reply.not_ready_reason),
         *_provider_facts(reply.provider, now_ms),
         *_money_facts(reply),
@@ -143,7 +144,34 @@ def _money_facts(reply: pb.GetStatusResponse) -> list[tuple[str, str]]:
             ),
         ),
         ("Locked", render.msat(money.locked_msat)),
+        ("Holds", _holds(reply.holds)),
     ]
+
+
+def _holds(holds: pb.Holds) -> str:
+    """Empty: none of them is capped."""
+    facts = []
+    if holds.HasField("max_orders"):
+        facts.append(f"{holds.orders:,} of {holds.max_orders:,}")
+    if holds.HasField("max_locked_sat"):
+        facts.append(f"{_bare_sat(holds.locked_msat)} of {render.sat(holds.max_locked_sat)}, with their largest fees")
+    return "; ".join(facts)
+
+
+def _queue_facts(holds: pb.Holds, now_ms: int) -> list[tuple[str, str]]:
+    """Those that wait for a place, the next one first."""
+    found = [
+        (
+            "Waiting",
+            (
+                f"{order.request_id}: for a place among the holds, for {render.span(now_ms - order.since_ms)};"
+                f" until {render.clock_time(order.until_ms)} at most"
+            ),
+        )
+        for order in holds.queue
+    ]
+    more = holds.waiting - len(holds.queue)
+    return [*found, ("", f"{more:,} more orders wait behind them" if more else "")]
 
 
 def _beside(money: pb.Money) -> str:

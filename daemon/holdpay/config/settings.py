@@ -24,6 +24,7 @@ from holdpay.config.fields import (
     credential_key,
     is_loopback,
 )
+from holdpay.core.holds import HoldCaps, WhenFull
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.log import Format, Level
@@ -187,6 +188,16 @@ class PollingSection(_Section):
         return self
 
 
+class HoldsSection(_Section):
+    """How many holds may be out at once; further orders wait for their place, or are refused."""
+
+    max_orders: int | None = Field(default=None, ge=1, le=10_000)
+    """None: as many as ``limits`` lets in."""
+    max_locked_sat: int | None = Field(default=None, ge=1, le=100_000_000)
+    when_full: WhenFull = Field(default=WhenFull.QUEUE, strict=False)
+    max_wait_s: int = Field(default=1800, ge=1, le=86_400)
+
+
 class GuardSection(_Section):
     """When money that is out is late, a warning, or critical."""
 
@@ -225,6 +236,7 @@ class Settings(_Section):
     metrics: MetricsSection = Field(default_factory=MetricsSection)
     payment: PaymentSection = Field(default_factory=PaymentSection)
     polling: PollingSection = Field(default_factory=PollingSection)
+    holds: HoldsSection = Field(default_factory=HoldsSection)
     guard: GuardSection = Field(default_factory=GuardSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
 
@@ -258,6 +270,7 @@ class Settings(_Section):
             cancel_retry_s=provider.cancel_retry_s,
             promise_s=provider.promise_s,
             settled_grace_s=payment.settled_grace_s,
+            hold_max_wait_s=self.holds.max_wait_s,
             guard_in_transit_s=self.guard.in_transit_s,
             guard_refund_s=self.guard.refund_s,
             guard_peer_offline_s=self.guard.peer_offline_s,
@@ -278,6 +291,14 @@ class Settings(_Section):
             max_spend_per_day_sat=self.limits.max_spend_per_day_sat,
         )
 
+    def hold_caps(self) -> HoldCaps:
+        """What the engine checks before an order is placed."""
+        return HoldCaps(
+            max_orders=self.holds.max_orders,
+            max_locked_sat=self.holds.max_locked_sat,
+            when_full=self.holds.when_full,
+        )
+
     def warnings(self) -> list[str]:
         """What can be used and is probably not meant; a sentence each."""
         looks = (
@@ -289,6 +310,7 @@ class Settings(_Section):
             _warn_of_webhook,
             _warn_of_metrics,
             _warn_of_rate,
+            _warn_of_holds,
         )
         return [warning for look in looks for warning in look(self)]
 
@@ -322,6 +344,18 @@ def _warn_of_rate(settings: Settings) -> list[str]:
     ]
 
 
+def _warn_of_holds(settings: Settings) -> list[str]:
+    max_orders, open_orders = settings.holds.max_orders, settings.limits.max_open_orders
+    if max_orders is None or max_orders < open_orders:
+        return []
+    return [
+        (
+            f"holds.max_orders is {max_orders:,} and limits.max_open_orders is {open_orders:,}, which counts orders"
+            " that wait too: none will ever wait; lower the one or raise the other."
+        )
+    ]
+
+
 def _warn_of_fees(settings: Settings) -> list[str]:
     policy, price_sat = settings.policy(), settings.payment.max_price_sat
     wanted_sat, bound_sat = policy.wanted_fee_cap_sat(price_sat), policy.fee_bound_sat(price_sat)
@@ -340,8 +374,9 @@ def _warn_of_sums(settings: Settings) -> list[str]:
         for key, limit_sat in (
             ("limits.max_pending_sat", limits.max_pending_sat),
             ("limits.max_spend_per_day_sat", limits.max_spend_per_day_sat),
+            ("holds.max_locked_sat", settings.holds.max_locked_sat),
         )
-        if limit_sat < most_sat
+        if limit_sat is not None and limit_sat < most_sat
     ]
 
 

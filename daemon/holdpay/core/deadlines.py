@@ -27,6 +27,8 @@ def _times_ms(order: Order, policy: Policy) -> Iterator[int]:
     close_ms, grace_ms = policy.close_unpaid_after_s * 1000, policy.settled_grace_s * 1000
     # Alarms begin when more than their time has passed.
     refund_ms, transit_ms = policy.guard_refund_s * 1000 + 1, policy.guard_in_transit_s * 1000 + 1
+    if order.waiting_since_ms is not None:
+        yield order.waiting_since_ms + policy.hold_max_wait_s * 1000
     yield order.pay_by_ms
     yield order.pay_by_ms + close_ms
     yield order.created_at_ms + policy.promise_s * 1000

@@ -34,7 +34,7 @@ class Duty(StrEnum):
 
 def duties(order: Order) -> frozenset[Duty]:
     """The duties of an order now. They wait for their times themselves, so this does not depend on the clock."""
-    if order.is_closed:
+    if order.is_closed or order.is_waiting:
         return frozenset()
     if order.request.is_prepaid:
         return _prepaid_duties(order)

@@ -64,6 +64,11 @@ class PlacingFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceGiven:
+    """It waits no longer: there is a place for it among the holds, and it is its from this commit on."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChargeIntended:
     """Committed right before a prepaid order is placed, by the task that places it. ``balance_sat``: of the account at
     that time; None: not known."""
@@ -239,7 +244,8 @@ class TimePassed:
 
 
 Event = (
-    OrderPlaced
+    PlaceGiven
+    | OrderPlaced
     | PlacingFailed
     | ChargeIntended
     | BalanceSeen

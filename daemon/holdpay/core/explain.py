@@ -108,6 +108,7 @@ _ENDS = {
     End.CANCELED_UNPAID: "It was canceled before anything was paid.",
     End.INVOICE_REJECTED: "Nothing was paid.",
     End.PROVIDER_REFUSED: "Nothing was ordered, and nothing was paid.",
+    End.NO_PLACE: "It waited in vain for a place among the holds; nothing was ordered, and nothing was spent.",
     End.PAYMENT_FAILED: "No payment got through, so nothing was spent.",
     End.CHARGED_UNFULFILLED: "It was charged, and {thing} never came.",
     End.OUTCOME_UNKNOWN: "{thing} did not come, and nobody can say whether it was charged; it counts as spent.",
@@ -256,7 +257,7 @@ def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
     if order.charge is not None:
         return _next_of_charge(order, order.charge, policy, now_ms)
     if order.payment is None:
-        return _next_before_payment(order, now_ms)
+        return _next_before_payment(order, policy, now_ms)
     if wants_look(order, policy, block_height, now_ms):
         return _UNTIL_NO_CHANNEL
     if order.payment.gone_since_ms is not None and order.is_money_out:
@@ -280,7 +281,7 @@ def _next_of_charge(order: Order, charge: Charge, policy: Policy, now_ms: int) -
             f" spent. Otherwise look at it, and say how it ended with `holdpayd resolve {order.id}`."
         )
     if charge.state is not ChargeState.CHARGED:
-        return _next_before_payment(order, now_ms)
+        return _next_before_payment(order, policy, now_ms)
     return _next_settled(order, policy) if order.state is OrderState.DELIVERED else order.spec.comes_next(order)
 
 
@@ -303,7 +304,14 @@ def _next_in_quarantine(order: Order) -> str:
     )
 
 
-def _next_before_payment(order: Order, now_ms: int) -> str:
+def _next_before_payment(order: Order, policy: Policy, now_ms: int) -> str:
+    if order.waiting_since_ms is not None:
+        until_ms = order.waiting_since_ms + policy.hold_max_wait_s * 1000
+        return (
+            "It is placed as soon as enough holds have ended, the oldest order first; its time to pay begins then. If"
+            f" that is not within {minutes(until_ms - now_ms)}, it closes and nothing is spent."
+            f" `holdpay orders cancel {order.id}` ends it at once."
+        )
     if order.place_count and order.state is OrderState.REQUESTED:
         wait = _soon(order.place_at_ms - now_ms)
         return f"The order is placed again {wait}; the last try failed ({(order.provider_text or '').rstrip('.')})."
@@ -389,6 +397,8 @@ def _after_the_end(order: Order) -> str:
     if order.end is End.CHARGED_UNFULFILLED:
         proof = "the preimage" if order.charge is None else "what the account's history shows, or the order id"
         return f"Write to the provider's support with {proof} from `holdpay orders show {order.id}`."
+    if order.end is End.NO_PLACE:
+        return "Order again when fewer holds are out (`holdpay status`), or raise [holds] in the configuration."
     if order.end is End.PAYMENT_FAILED:
         return (
             "See `holdpay status` for your outbound balance; a higher fee limit, or a channel to the provider's node,"

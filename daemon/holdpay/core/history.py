@@ -94,6 +94,7 @@ def _is_same_phase(before: Order | None, after: Order) -> bool:
 
 _EVENT_LINES = {
     "order_requested": "you asked for {what}, at most {max_price}",
+    "place_given": "there was a place among the holds; the order is placed",
     "order_placed": "the provider took the order and sent a hold invoice",
     "placing_failed": "the provider did not take the order: {provider_text}",
     "invoice_decoded": "the hold invoice over {amount} was checked",

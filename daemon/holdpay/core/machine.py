@@ -96,6 +96,8 @@ def _may_close(order: Order, event: ev.Event) -> bool:
 def _assert_possible(order: Order) -> None:
     if cell(order) == IMPOSSIBLE:
         raise InvariantViolation(f"Order {order.id} is {order.state.value} with {half(order)}.")
+    if order.is_waiting and order.state is not OrderState.REQUESTED:
+        raise InvariantViolation(f"Order {order.id} is {order.state.value}, and waits to be placed.")
     if order.is_closed and order.is_money_out:
         raise InvariantViolation(f"Order {order.id} was closed while money may be out.")
     if order.payment is not None and order.request.is_prepaid:
@@ -110,6 +112,14 @@ def half(order: Order) -> str:
 
 
 # --- the provider's words -------------------------------------------------------------------------------------------
+
+
+def _place_given(order: Order, event: ev.PlaceGiven, ctx: Context) -> Order:
+    """Its time to pay begins now."""
+    if not order.is_waiting or order.is_quarantined or order.giving_up is not None:
+        return order
+    pay_by_ms = ctx.now_ms + ctx.policy.pay_within_s * 1000
+    return replace(order, waiting_since_ms=None, place_at_ms=ctx.now_ms, pay_by_ms=pay_by_ms)
 
 
 def _order_placed(order: Order, event: ev.OrderPlaced, ctx: Context) -> Order:
@@ -265,6 +275,7 @@ def _time_passed(order: Order, event: ev.TimePassed, ctx: Context) -> Order:
 
 
 _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, Context], Order]] = {
+    ev.PlaceGiven: _place_given,
     ev.OrderPlaced: _order_placed,
     ev.PlacingFailed: _placing_failed,
     ev.InvoiceDecoded: hold.invoice_decoded,
@@ -315,6 +326,8 @@ def paid_since_ms(order: Order) -> int | None:
 
 
 def _give_up_in_time(order: Order, ctx: Context) -> Order:
+    if order.waiting_since_ms is not None:
+        return _give_up_waiting(order, order.waiting_since_ms, ctx)
     if order.giving_up is not None or ctx.now_ms < order.pay_by_ms or order.is_money_out or order.is_quarantined:
         return order
     if order.charge is not None and order.charge.state in PERHAPS_CHARGED:
@@ -322,6 +335,14 @@ def _give_up_in_time(order: Order, ctx: Context) -> Order:
     if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and order.htlc is not HtlcState.SETTLED:
         return replace(order, giving_up="it was not paid in time")
     return order
+
+
+def _give_up_waiting(order: Order, since_ms: int, ctx: Context) -> Order:
+    max_wait_s = ctx.policy.hold_max_wait_s
+    if order.giving_up is not None or order.is_quarantined or ctx.now_ms < since_ms + max_wait_s * 1000:
+        return order
+    reason = f"no place among the holds became free within {max_wait_s:,} s (holds.max_wait_s)"
+    return replace(order, giving_up=reason)
 
 
 def _deliver_by_settlement(order: Order, ctx: Context) -> Order:
@@ -399,6 +420,8 @@ def _close_unpaid(order: Order, ctx: Context) -> Order:
         return abandon(order, hold.end_without_money(order), "canceled at your request before it was paid", ctx)
     if order.giving_up is None:
         return order
+    if order.is_waiting:
+        return abandon(order, End.NO_PLACE, order.giving_up, ctx)
     if order.payment is None or order.payment.dispatch_count == 0:
         return abandon(order, End.PAYMENT_FAILED, order.giving_up, ctx)
     is_late = ctx.may_end_late and ctx.now_ms >= order.pay_by_ms + ctx.policy.close_unpaid_after_s * 1000

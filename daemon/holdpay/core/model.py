@@ -146,6 +146,9 @@ class Order:
     state_since_ms: int
     place_count: int = 0
     place_at_ms: int
+    waiting_since_ms: int | None = None
+    """Since when it waits, or waited to its end, for a place among the holds ([holds]), before it is placed at the
+    provider. None: it has had one, or needs none."""
     provider_order_id: str | None = None
     payreq: str | None = None
     items: tuple[Item, ...] = ()
@@ -217,6 +220,11 @@ class Order:
     @property
     def is_closed(self) -> bool:
         return self.closed_at_ms is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """For a place among the holds. Nothing was ordered yet."""
+        return self.waiting_since_ms is not None and not self.is_closed
 
     @property
     def is_quarantined(self) -> bool:

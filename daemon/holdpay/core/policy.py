@@ -72,6 +72,7 @@ class Policy:
     cancel_retry_s: int
     promise_s: int
     settled_grace_s: int
+    hold_max_wait_s: int
     guard_in_transit_s: int
     guard_refund_s: int
     guard_peer_offline_s: int

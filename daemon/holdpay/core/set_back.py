@@ -28,6 +28,7 @@ def moved_back(order: Order, by_ms: int) -> Order:
         pay_by_ms=order.pay_by_ms - by_ms,
         state_since_ms=order.state_since_ms - by_ms,
         place_at_ms=order.place_at_ms - by_ms,
+        waiting_since_ms=_earlier(order.waiting_since_ms, by_ms),
         cancel_wanted_at_ms=_earlier(order.cancel_wanted_at_ms, by_ms),
         cancel_at_ms=_earlier(order.cancel_at_ms, by_ms),
         quarantined_at_ms=_earlier(order.quarantined_at_ms, by_ms),
@@ -62,7 +63,7 @@ def _payment_moved_back(payment: Payment, by_ms: int) -> Payment:
 
 
 def _happened_ms(order: Order) -> list[int]:
-    times = [order.state_since_ms, order.cancel_wanted_at_ms]
+    times = [order.state_since_ms, order.cancel_wanted_at_ms, order.waiting_since_ms]
     if order.payment is not None:
         times += [order.payment.htlc_since_ms, order.payment.unpaid_since_ms, order.payment.unpaid_again_at_ms]
     if order.charge is not None:

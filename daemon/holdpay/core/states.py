@@ -78,6 +78,8 @@ class End(StrEnum):
     """The provider did not take the order. Nothing was sent."""
     PAYMENT_FAILED = "payment_failed"
     """No route in time. Nothing was spent."""
+    NO_PLACE = "no_place"
+    """It waited in vain for a place among the holds. Nothing was ordered."""
     CHARGED_UNFULFILLED = "charged_unfulfilled"
     """Spent for nothing; the preimage is the proof."""
     OUTCOME_UNKNOWN = "outcome_unknown"

@@ -176,8 +176,13 @@ def cell(order: Order) -> str:
     return PAIR_TABLE[order.state, order.htlc]
 
 
+WAITING = "waiting for a place among the holds, nothing ordered yet"
+
+
 def phase(order: Order) -> str:
     """The pair in a few words for people."""
+    if order.is_waiting:
+        return WAITING
     return in_words(cell(order), order.spec.words)
 
 

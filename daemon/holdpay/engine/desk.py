@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from dataclasses import asdict
 
+from holdpay.core.holds import WhenFull
 from holdpay.core.kinds import AnySpec, CodeSpec
 from holdpay.core.model import Order, Request
 from holdpay.core.policy import Policy
@@ -101,6 +102,8 @@ class Desk:
         except NotReady as error:
             return error.message
         reached = self._engine.limits.reached_by(self._engine.totals())
+        if reached is None and self._engine.places.caps.when_full is WhenFull.REFUSE:
+            reached = self._engine.places.full(1)
         return "" if reached is None else reached.message
 
     def _price_cap_sat(self, asked: Asked, quoted: Quoted) -> int:

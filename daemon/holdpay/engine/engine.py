@@ -22,10 +22,12 @@ from holdpay.core.events import (
     HoldLevelChanged,
     InvoiceDecoded,
     OrderQuarantined,
+    PlaceGiven,
     ProviderReplied,
     TimePassed,
 )
 from holdpay.core.guard import Finding, alarms, findings, worst
+from holdpay.core.holds import HoldCaps
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
@@ -37,6 +39,7 @@ from holdpay.engine.asking import Asker
 from holdpay.engine.guard import LOOK_EVERY_S, HoldGuard
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
+from holdpay.engine.places import Places
 from holdpay.engine.supervisor import Supervisor
 from holdpay.engine.tally import Tally
 from holdpay.engine.turn import MOST_AT_ONCE, Making, Posted, Turn
@@ -87,6 +90,7 @@ class Engine:
         rng: Random,
         webhooks: Webhooks | None = None,
         guard_look_every_s: float = LOOK_EVERY_S,
+        caps: HoldCaps = HoldCaps(),  # noqa: B008 - it cannot be changed
     ) -> None:
         """``webhooks``: where the provider hints at news. None: it is only asked."""
         self.store = store
@@ -111,6 +115,7 @@ class Engine:
         self._changes: dict[str, asyncio.Event] = {}
         self._watchers: Counter[str] = Counter()
         self.tally = Tally()
+        self.places = Places(caps, self.tally)
         self._uncounted: MoneyTotals | None = None
         """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
@@ -158,6 +163,7 @@ class Engine:
             if Duty.POLL in duties(order):
                 self._ask_first_until_ms[order.id] = self.clock.now_ms() + ASK_FIRST_S * 1000
             self._reconcile(order.id)
+        self._give_place()
         log.info("open orders taken over", count=len(self._open))
 
     async def run(self) -> None:
@@ -307,6 +313,7 @@ class Engine:
         """Everything is on disk."""
         for order_id, order in self._ahead.items():
             self.tally.changed(self._open[order_id], None if order.is_closed else order)
+            self.places.changed(self._open[order_id], order)
             self._open[order_id] = order
             self._agenda.plan(order_id, now_ms)
         for posted in batch:
@@ -322,6 +329,22 @@ class Engine:
             self._reconcile(order_id, {posted.task for posted in batch if posted.order_id == order_id})
         for posted in batch:
             self._answer(posted)
+        self._give_place()
+
+    def _give_place(self) -> None:
+        """To the order that waited longest, if there is room for it; the next one comes after its commit."""
+        for order_id in self.places.oldest(1):
+            if self.places.full(self._open[order_id].reserved_msat) is None:
+                self._turn.post(Posted(order_id=order_id, event=self._place_if_room))
+
+    def _place_if_room(self, order: Order) -> Event | None:
+        """Looked at when it is decided: until then another one may have taken the place."""
+        if self.places.position(order) != 1:
+            return None
+        ahead = Tally()
+        for order_id, after in self._ahead.items():
+            ahead.changed(self._open[order_id], None if after.is_closed else after)
+        return PlaceGiven() if self.places.full(order.reserved_msat, ahead) is None else None
 
     def _answer(self, posted: Posted) -> None:
         if posted.result is None:
@@ -359,6 +382,7 @@ class Engine:
     def _opened(self, order: Order) -> None:
         self._open[order.id] = order
         self.tally.changed(None, order)
+        self.places.changed(None, order)
         self._agenda.plan(order.id, self.clock.now_ms())
         if self.webhooks is not None:
             self.webhooks.opened(order)
@@ -399,6 +423,10 @@ class Engine:
         """The oldest of those whose money is, or may be, out; ``tally`` says how many there are."""
         out = (order for order in self._open.values() if order.is_money_out)
         return list(islice(out, min(most, self.tally.out)))
+
+    def first_waiting(self, most: int) -> list[Order]:
+        """Those that wait longest for a place among the holds; ``places`` says how many there are."""
+        return [self._open[order_id] for order_id in self.places.oldest(most)]
 
     def totals(self) -> MoneyTotals:
         """What the limits look at, as it is on disk; no order is read for it."""
@@ -458,7 +486,9 @@ class Engine:
         return self.webhooks is not None and self.webhooks.is_told(order)
 
     def request(self, order: Order) -> Order:
-        """Records a new order and begins it, or returns the first one of its key. Raises KeyTaken, LimitExceeded."""
+        """Records a new order and begins it, or has it wait for its place; or returns the first one of its key. Raises
+        KeyTaken, LimitExceeded."""
+        order = self._entering(order)
         with self._ending_the_process():
             recorded = self.store.create(order, self.limits, self.clock.now_ms())
         if recorded.id == order.id:
@@ -467,6 +497,15 @@ class Engine:
             log.info("order accepted", order_id=order.id, kind=order.spec.kind.value, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
         return recorded
+
+    def _entering(self, order: Order) -> Order:
+        """The same, or as one that waits for a place. Raises LimitExceeded where it may not."""
+        full = None if order.request.is_prepaid else self.places.entering(order)
+        if full is None:
+            return order
+        if self.places.is_refused(order) and self.store.find_key(order.request.key) is None:
+            raise full
+        return replace(order, waiting_since_ms=order.created_at_ms)
 
     def _doubt_clock(self, event: InvoiceDecoded, now_ms: int) -> None:
         """A hold invoice is minutes old at most when it comes: one that has expired by then tells of a wrong clock."""

@@ -6,6 +6,7 @@ from collections import Counter
 
 from holdpay.core.charge import ChargeState
 from holdpay.core.explain import Beside, beside
+from holdpay.core.holds import takes_place
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState
@@ -21,6 +22,10 @@ class Tally:
         self.pending_msat = 0
         self.out = 0
         self.locked_msat = 0
+        self.placed = 0
+        """Those that have a place among the holds (``core.holds``)."""
+        self.placed_msat = 0
+        """What they may come to lock, with the largest fee that can be."""
         self.besides: Counter[Beside] = Counter()
         """Why those of ``settled_orders`` are open."""
         self._payers: Counter[NodeIdentity] = Counter()
@@ -44,6 +49,9 @@ class Tally:
             self.settled_orders += by
             self.besides[why] += by
         self.pending_msat += by * _pending_msat(order)
+        if takes_place(order):
+            self.placed += by
+            self.placed_msat += by * order.reserved_msat
         if order.is_money_out and order.payment is not None:
             self._count_out(order, order.payment, by)
 

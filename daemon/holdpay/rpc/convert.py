@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import ChargeState
@@ -14,6 +15,8 @@ from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
 from holdpay.core.states import End, HoldLevel, HtlcState, OrderState
 from holdpay.core.tables import phase
+from holdpay.engine.places import Places
+from holdpay.engine.tally import Tally
 from holdpay.errors import InvalidRequest
 from holdpay.ports import Balance, CountryInfo, Funding, NodeStatus, Prices, ServiceInfo, Update
 from holdpay.rpc.kinds import KINDS, add_understood
@@ -30,6 +33,14 @@ _ITEMS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where an order waits for a place among the holds, and in words for what."""
+
+    position: int
+    words: str
+
+
 def end_from_pb(number: int) -> End | None:
     """END_UNSPECIFIED is None. Raises InvalidRequest for a number that this version does not know."""
     if number != pb.END_UNSPECIFIED and number not in _ENDS_BACK:
@@ -37,9 +48,12 @@ def end_from_pb(number: int) -> End | None:
     return _ENDS_BACK.get(pb.End.ValueType(number))
 
 
-def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int, sight: Sight = UNSEEN) -> pb.Request:
+def request_to_pb(
+    order: Order, policy: Policy, at_ms: int, cursor: int, sight: Sight = UNSEEN, queue: Queue | None = None
+) -> pb.Request:
     """A request with its order as it was, and with what concerned an operator, at ``at_ms``. ``cursor``: what happened
-    to it up to there is told. ``sight``: what is seen of its HTLCs then."""
+    to it up to there is told. ``sight``: what is seen of its HTLCs then. ``queue``: where it waits now; None: nowhere.
+    """
     items = latest_items(order.items)
     message = pb.Request(
         id=order.request.id,
@@ -50,7 +64,7 @@ def request_to_pb(order: Order, policy: Policy, at_ms: int, cursor: int, sight: 
         what=order.spec.what,
         items=items,
         items_left_out=len(order.items) - len(items),
-        orders=[_order_to_pb(order, policy)],
+        orders=[_order_to_pb(order, policy, queue)],
         fulfilled=order.is_delivered,
         may_be_canceled=takes_cancel(order),
         cancel_wanted_at_ms=order.cancel_wanted_at_ms,
@@ -107,11 +121,12 @@ def _item_to_pb(seq: int, item: Item) -> pb.Item:
     )
 
 
-def _order_to_pb(order: Order, policy: Policy) -> pb.Order:
+def _order_to_pb(order: Order, policy: Policy, queue: Queue | None) -> pb.Order:
     message = pb.Order(
         state=_STATES[order.state],
         htlc=pb.HTLC_STATE_UNSPECIFIED if order.request.is_prepaid else _HTLCS[order.htlc],
-        phase=phase(order),
+        phase=phase(order) if queue is None else f"waiting: {queue.words}",
+        queue_position=None if queue is None else queue.position,
         quote_sat=order.quote_sat,
         max_price_sat=order.max_price_sat,
         max_fee_sat=order.max_fee_sat,
@@ -183,13 +198,33 @@ def _htlc_to_pb(htlc: HtlcSight) -> pb.HtlcOut:
     )
 
 
-def update_to_pb(update: Update, policy: Policy) -> pb.RequestUpdate:
+def update_to_pb(update: Update, policy: Policy, queue: Queue | None) -> pb.RequestUpdate:
     """One journal row."""
     return pb.RequestUpdate(
         cursor=update.cursor,
         at_ms=update.at_ms,
         event=update.event,
-        request=request_to_pb(update.order, policy, update.at_ms, update.cursor),
+        request=request_to_pb(update.order, policy, update.at_ms, update.cursor, queue=queue),
+    )
+
+
+def holds_to_pb(places: Places, tally: Tally, queue: Sequence[Order], policy: Policy) -> pb.Holds:
+    """``queue``: the first of those that wait."""
+    return pb.Holds(
+        orders=tally.placed,
+        max_orders=places.caps.max_orders,
+        locked_msat=tally.placed_msat,
+        max_locked_sat=places.caps.max_locked_sat,
+        waiting=places.waiting,
+        queue=[
+            pb.WaitingOrder(
+                request_id=order.request.id,
+                since_ms=order.waiting_since_ms,
+                until_ms=order.waiting_since_ms + policy.hold_max_wait_s * 1000,
+            )
+            for order in queue
+            if order.waiting_since_ms is not None
+        ],
     )
 
 

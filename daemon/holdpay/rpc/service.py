@@ -149,7 +149,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             updates = self._engine.store.updates(cursor, order_id, BATCH)
             for update in updates:
                 cursor = update.cursor
-                yield convert.update_to_pb(update, self._engine.policy)
+                yield convert.update_to_pb(update, self._engine.policy, self._queue(update.order))
                 if order_id is not None and update.order.is_closed:
                     return
             if self._feed.is_stopping:
@@ -271,6 +271,9 @@ class HoldpayService(pb_grpc.HoldpayServicer):
                 for order in out
             ],
             more_out=self._engine.tally.out - len(out),
+            holds=convert.holds_to_pb(
+                self._engine.places, self._engine.tally, self._engine.first_waiting(MAX_OUT), self._engine.policy
+            ),
         )
 
     def _money(self, totals: MoneyTotals) -> pb.Money:
@@ -289,11 +292,21 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             returning_orders=besides[Beside.RETURNING],
         )
 
+    def _queue(self, order: Order) -> convert.Queue | None:
+        """Where it waits now, also if it is told of as it was earlier."""
+        if not order.is_waiting:
+            return None
+        places = self._engine.places
+        position = places.position(order)
+        return None if position is None else convert.Queue(position, places.words(order))
+
     def _to_pb(self, order: Order) -> pb.Request:
         """An order that was read right now: nothing was committed since."""
         engine = self._engine
         sight = engine.guard.sight(order)
-        return convert.request_to_pb(order, engine.policy, engine.clock.now_ms(), engine.store.last_cursor(), sight)
+        return convert.request_to_pb(
+            order, engine.policy, engine.clock.now_ms(), engine.store.last_cursor(), sight, self._queue(order)
+        )
 
 
 def _check_filter(request: pb.ListRequestsRequest) -> None:

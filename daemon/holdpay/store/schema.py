@@ -99,6 +99,11 @@ def _diagnosis(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations(name="0015_places")
+def _places(db: Database) -> None:
+    db.execute("ALTER TABLE orders ADD COLUMN waiting_since_ms INTEGER")
+
+
 _FIRST = (
     """
     CREATE TABLE orders (

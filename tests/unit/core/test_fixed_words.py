@@ -28,7 +28,7 @@ from tests.unit.build import HASH, NOW_MS, POLICY, pair
             End,
             (
                 "fulfilled fulfilled_free refunded canceled_unpaid invoice_rejected provider_refused payment_failed"
-                " charged_unfulfilled outcome_unknown"
+                " no_place charged_unfulfilled outcome_unknown"
             ),
         ),
         (FailureClass, "routing no_attempt read_later payee_refused on_chain"),

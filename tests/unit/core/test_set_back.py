@@ -24,6 +24,7 @@ FAILURE = PaymentFailure(
 )
 FULL = order(
     cancel_wanted_at_ms=NOW_MS,
+    waiting_since_ms=NOW_MS,
     cancel_at_ms=NOW_MS + 5,
     closed_at_ms=NOW_MS,
     erased_at_ms=NOW_MS,

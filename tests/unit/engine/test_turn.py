@@ -35,19 +35,19 @@ async def _held(world: World, count: int = 2) -> list[str]:
 
 async def test_what_is_ready_in_one_turn_is_written_in_one_transaction(world: World) -> None:
     ids = await _held(world, 5)
-    before = world.store.commit_count
+    before = world.store.begun_count
     after = await asyncio.gather(*(world.engine.cancel(order_id) for order_id in ids))
-    assert world.store.commit_count == before + 1
+    assert world.store.begun_count == before + 1
     assert all(order.cancel_wanted_at_ms for order in after)
     assert [world.order(order_id) for order_id in ids] == after == [world.engine.order(order_id) for order_id in ids]
 
 
 async def test_two_events_of_one_order_compose_as_if_they_had_come_one_after_the_other(world: World) -> None:
     (order_id,) = await _held(world, 1)
-    before = world.store.commit_count
+    before = world.store.begun_count
     first, second = ProviderFailed("one"), CancelRequested()
     after = await asyncio.gather(world.engine.apply(order_id, first), world.engine.apply(order_id, second))
-    assert world.store.commit_count == before + 1
+    assert world.store.begun_count == before + 1
     assert world.events(order_id)[-2:] == ["provider_failed", "cancel_requested"]
     stored = world.order(order_id)
     assert list(after) == [stored, stored], "both callers see what is on disk"
@@ -97,13 +97,13 @@ async def test_nobody_sees_a_step_before_it_is_on_disk(world: World, monkeypatch
 async def test_a_contradiction_about_one_order_loses_no_event_of_another_one(world: World) -> None:
     first, second, third = await _held(world, 3)
     with_nothing = ev.DispatchIntended(ALICE)  # without a license
-    before = world.store.commit_count
+    before = world.store.begun_count
     after = await asyncio.gather(
         world.engine.cancel(first), world.engine.apply(second, with_nothing), world.engine.cancel(third)
     )
     assert [order.is_quarantined for order in after] == [False, True, False]
     assert all(world.order(order_id).cancel_wanted_at_ms for order_id in (first, third))
-    assert world.store.commit_count == before + 1
+    assert world.store.begun_count == before + 1
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -138,7 +138,7 @@ async def test_a_caller_that_is_canceled_while_it_waits_loses_nothing_and_takes_
 async def test_a_failed_commit_fails_whoever_waits_and_nothing_is_decided_or_written_afterwards(world: World) -> None:
     ids = await _held(world, 3)
     before = [world.order(order_id) for order_id in ids]
-    world.store.crash_at = world.store.commit_count + 1
+    world.store.crash_at = world.store.begun_count + 1
     calls = [asyncio.create_task(world.engine.cancel(order_id)) for order_id in ids[:2]]
     await asyncio.sleep(0)
     late = asyncio.create_task(world.engine.cancel(ids[2]))
@@ -219,7 +219,7 @@ async def test_a_restart_takes_over_many_orders_in_few_transactions(tmp_path: Pa
     ids = await _held(world, 8)
     await world.crash()
     world.start()
-    assert world.store.commit_count <= 1
+    assert world.store.begun_count <= 1
     assert all(world.engine.order(order_id) == world.order(order_id) for order_id in ids)
     assert all(record.status is PaymentStatus.IN_FLIGHT for record in world.lnd.records.values())
 

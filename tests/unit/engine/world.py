@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from holdpay.core.holds import HoldCaps
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.engine.engine import Engine
@@ -33,15 +34,15 @@ class CrashingStore(SqliteStore):
 
     crash_at: int | None = None
     is_durable = False
-    commit_count = 0
+    begun_count = 0
 
     def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
         changes = iter(changes)
         first = next(changes, None)
         if first is None:
             return []
-        self.commit_count += 1
-        is_last = self.commit_count == self.crash_at
+        self.begun_count += 1
+        is_last = self.begun_count == self.crash_at
         if is_last and not self.is_durable:
             raise Crash
         cursors = super().commit_all(chain((first,), changes), now_ms)
@@ -57,6 +58,7 @@ class World:
         self.path = path
         self.webhooks: Webhooks | None = None
         self.policy = policy
+        self.caps = HoldCaps()
         self.clock = FakeClock()
         self.lnd = FakeLnd(self.clock)
         self.provider = FakeProvider(self.clock, self.lnd, story)
@@ -81,6 +83,7 @@ class World:
             clock=self.clock,
             rng=Random(1),
             webhooks=self.webhooks,
+            caps=self.caps,
         )
         self.engine.take_over()
         self.running = asyncio.create_task(self.engine.run(), name="engine")

@@ -156,6 +156,7 @@ FULL_ORDER = Order(
     state_since_ms=NOW_MS + 10,
     place_count=2,
     place_at_ms=NOW_MS + 11,
+    waiting_since_ms=NOW_MS + 20,
     provider_order_id="their-id",
     payreq="lnsb20u1...",
     items=ITEMS,

@@ -285,6 +285,8 @@ class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _
     """What was ordered did not come, and nobody can say whether the money was spent (HTLC_STATE_GONE, CHARGE_STATE_UNKNOWN); it
     counts as spent.
     """
+    END_NO_PLACE: _End.ValueType  # 10
+    """It waited for a place among the holds until its time was over (holds.max_wait_s); nothing was ordered."""
 
 class End(_End, metaclass=_EndEnumTypeWrapper):
     """How a closed request ended; the same words for all kinds."""
@@ -311,6 +313,8 @@ END_OUTCOME_UNKNOWN: End.ValueType  # 9
 """What was ordered did not come, and nobody can say whether the money was spent (HTLC_STATE_GONE, CHARGE_STATE_UNKNOWN); it
 counts as spent.
 """
+END_NO_PLACE: End.ValueType  # 10
+"""It waited for a place among the holds until its time was over (holds.max_wait_s); nothing was ordered."""
 Global___End: _TypeAlias = End  # noqa: Y015
 
 class _ItemKind:
@@ -1054,6 +1058,7 @@ class Order(_message.Message):
     BALANCE_BEFORE_SAT_FIELD_NUMBER: _builtins.int
     HOLD_LEVEL_FIELD_NUMBER: _builtins.int
     HOLD_WHY_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     state: Global___OrderState.ValueType
     """Never ORDER_STATE_UNSPECIFIED."""
     htlc: Global___HtlcState.ValueType
@@ -1108,6 +1113,8 @@ class Order(_message.Message):
     """
     hold_why: _builtins.str
     """Why it is not HOLD_LEVEL_OK: one sentence, as of that change."""
+    queue_position: _builtins.int
+    """Where it stands in the queue for a place among the holds, from 1 on. Absent: it does not wait (any more)."""
     def __init__(
         self,
         *,
@@ -1135,10 +1142,11 @@ class Order(_message.Message):
         balance_before_sat: _builtins.int | None = ...,
         hold_level: Global___HoldLevel.ValueType = ...,
         hold_why: _builtins.str = ...,
+        queue_position: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -1162,6 +1170,8 @@ class Order(_message.Message):
     _WhichOneofArgType__promise_until_ms: _TypeAlias = _typing.Literal["_promise_until_ms", b"_promise_until_ms"]  # noqa: Y015
     _WhichOneofReturnType__provider_order_id: _TypeAlias = _typing.Literal["provider_order_id"]  # noqa: Y015
     _WhichOneofArgType__provider_order_id: _TypeAlias = _typing.Literal["_provider_order_id", b"_provider_order_id"]  # noqa: Y015
+    _WhichOneofReturnType__queue_position: _TypeAlias = _typing.Literal["queue_position"]  # noqa: Y015
+    _WhichOneofArgType__queue_position: _TypeAlias = _typing.Literal["_queue_position", b"_queue_position"]  # noqa: Y015
     _WhichOneofReturnType__quote_sat: _TypeAlias = _typing.Literal["quote_sat"]  # noqa: Y015
     _WhichOneofArgType__quote_sat: _TypeAlias = _typing.Literal["_quote_sat", b"_quote_sat"]  # noqa: Y015
     @_typing.overload
@@ -1186,6 +1196,8 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__promise_until_ms) -> _WhichOneofReturnType__promise_until_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_order_id) -> _WhichOneofReturnType__provider_order_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_position) -> _WhichOneofReturnType__queue_position | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_sat) -> _WhichOneofReturnType__quote_sat | None: ...
 
@@ -1839,6 +1851,7 @@ class GetStatusResponse(_message.Message):
     CONFIG_PATH_FIELD_NUMBER: _builtins.int
     OUT_FIELD_NUMBER: _builtins.int
     MORE_OUT_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of holdpayd."""
     started_at_ms: _builtins.int
@@ -1875,6 +1888,10 @@ class GetStatusResponse(_message.Message):
     def out(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneyOut]:
         """Orders with money out, the oldest first; 20 at most."""
 
+    @_builtins.property
+    def holds(self) -> Global___Holds:
+        """Places for holds, and who waits for one."""
+
     def __init__(
         self,
         *,
@@ -1891,14 +1908,94 @@ class GetStatusResponse(_message.Message):
         config_path: _builtins.str = ...,
         out: _abc.Iterable[Global___MoneyOut] | None = ...,
         more_out: _builtins.int = ...,
+        holds: Global___Holds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lnd", b"lnd", "money", b"money", "provider", b"provider"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "lnd", b"lnd", "money", b"money", "provider", b"provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "config_path", b"config_path", "lnd", b"lnd", "money", b"money", "more_out", b"more_out", "not_ready_reason", b"not_ready_reason", "open_orders", b"open_orders", "out", b"out", "provider", b"provider", "ready", b"ready", "started_at_ms", b"started_at_ms", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "config_path", b"config_path", "holds", b"holds", "lnd", b"lnd", "money", b"money", "more_out", b"more_out", "not_ready_reason", b"not_ready_reason", "open_orders", b"open_orders", "out", b"out", "provider", b"provider", "ready", b"ready", "started_at_ms", b"started_at_ms", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Holds(_message.Message):
+    """An order has a place from when it is placed at the provider until its money is back or spent ([holds])."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDERS_FIELD_NUMBER: _builtins.int
+    MAX_ORDERS_FIELD_NUMBER: _builtins.int
+    LOCKED_MSAT_FIELD_NUMBER: _builtins.int
+    MAX_LOCKED_SAT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    orders: _builtins.int
+    """How many have one."""
+    max_orders: _builtins.int
+    """Absent: no cap of its own."""
+    locked_msat: _builtins.int
+    """What those may come to lock, the largest fees included."""
+    max_locked_sat: _builtins.int
+    """Absent: no cap of its own."""
+    waiting: _builtins.int
+    """How many wait for a place. They count as open orders."""
+    @_builtins.property
+    def queue(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitingOrder]:
+        """Of them those that waited longest, the next one first; 20 at most."""
+
+    def __init__(
+        self,
+        *,
+        orders: _builtins.int = ...,
+        max_orders: _builtins.int | None = ...,
+        locked_msat: _builtins.int = ...,
+        max_locked_sat: _builtins.int | None = ...,
+        waiting: _builtins.int = ...,
+        queue: _abc.Iterable[Global___WaitingOrder] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_locked_sat", b"_max_locked_sat", "_max_orders", b"_max_orders", "max_locked_sat", b"max_locked_sat", "max_orders", b"max_orders"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_locked_sat", b"_max_locked_sat", "_max_orders", b"_max_orders", "locked_msat", b"locked_msat", "max_locked_sat", b"max_locked_sat", "max_orders", b"max_orders", "orders", b"orders", "queue", b"queue", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_locked_sat: _TypeAlias = _typing.Literal["max_locked_sat"]  # noqa: Y015
+    _WhichOneofArgType__max_locked_sat: _TypeAlias = _typing.Literal["_max_locked_sat", b"_max_locked_sat"]  # noqa: Y015
+    _WhichOneofReturnType__max_orders: _TypeAlias = _typing.Literal["max_orders"]  # noqa: Y015
+    _WhichOneofArgType__max_orders: _TypeAlias = _typing.Literal["_max_orders", b"_max_orders"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_locked_sat) -> _WhichOneofReturnType__max_locked_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_orders) -> _WhichOneofReturnType__max_orders | None: ...
+
+Global___Holds: _TypeAlias = Holds  # noqa: Y015
+
+@_typing.final
+class WaitingOrder(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As Request.id."""
+    since_ms: _builtins.int
+    """Since when it waits."""
+    until_ms: _builtins.int
+    """When it is closed, if there is no place for it by then."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "since_ms", b"since_ms", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingOrder: _TypeAlias = WaitingOrder  # noqa: Y015
 
 @_typing.final
 class MoneyOut(_message.Message):

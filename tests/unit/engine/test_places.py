@@ -1,0 +1,187 @@
+"""The caps of holds: who gets a place, who waits, and that a crash changes nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from holdpay.core.holds import HoldCaps, WhenFull, takes_place
+from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.errors import LimitExceeded
+from tests.fakes import Story
+from tests.unit.engine.world import World
+
+HELD = Story(number_after_s=None, code_after_s=None)
+ONE = HoldCaps(max_orders=1)
+
+
+@pytest.fixture
+def capped(world: World) -> World:
+    """One hold at a time, and it stays out until a test ends it."""
+    world.provider.story = HELD
+    set_caps(world, ONE)
+    return world
+
+
+def set_caps(world: World, caps: HoldCaps) -> None:
+    """As of a start with this configuration."""
+    world.caps = caps
+    world.engine.places.caps = caps
+
+
+def placed(world: World) -> int:
+    return sum(takes_place(order) for order in world.store.open_orders())
+
+
+async def until_held(world: World, order_id: str) -> None:
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT)
+
+
+async def end_hold(world: World, order_id: str) -> None:
+    payment = world.order(order_id).payment
+    assert payment is not None
+    theirs = next(one for one in world.provider.orders.values() if one.payment_hash == payment.payment_hash)
+    world.lnd.settle(theirs.payment_hash, theirs.preimage)
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.SETTLED)
+
+
+async def test_three_orders_go_one_after_the_other_the_oldest_first(capped: World) -> None:
+    ids = [capped.request(n) for n in (1, 2, 3)]
+    for at, order_id in enumerate(ids):
+        await until_held(capped, order_id)
+        await asyncio.sleep(60)
+        assert len(capped.provider.orders) == at + 1, "the others were not even placed"
+        assert placed(capped) == 1
+        assert all(capped.order(later).is_waiting for later in ids[at + 1 :])
+        await end_hold(capped, order_id)
+    assert "place_given" not in capped.events(ids[0])
+    assert capped.events(ids[1])[:2] == ["order_requested", "place_given"]
+
+
+async def test_the_queue_says_how_many_are_out_and_whose_turn_is_next(capped: World) -> None:
+    first, second, third = (capped.request(n) for n in (1, 2, 3))
+    places, order = capped.engine.places, capped.order
+    assert [places.position(order(one)) for one in (first, second, third)] == [None, 1, 2]
+    assert places.words(order(third)) == "1 of 1 holds are out; 2nd in the queue"
+    assert [one.id for one in capped.engine.first_waiting(20)] == [second, third]
+    await capped.engine.cancel(second)
+    assert places.words(order(third)) == "1 of 1 holds are out; 1st in the queue"
+
+
+async def test_one_that_is_canceled_while_it_waits_ends_at_once_and_costs_nothing(capped: World) -> None:
+    _, second, third = (capped.request(n) for n in (1, 2, 3))
+    closed = await capped.engine.cancel(second)
+    assert (closed.end, closed.spent_msat) == (End.CANCELED_UNPAID, 0)
+    assert len(capped.provider.orders) <= 1
+    assert capped.engine.places.waiting == 1
+    assert capped.order(third).is_waiting
+
+
+async def test_one_that_waits_too_long_is_closed_and_nothing_was_ordered(capped: World) -> None:
+    _, second = capped.request(1), capped.request(2)
+    closed = await capped.until_closed(second)
+    assert closed.end is End.NO_PLACE
+    assert capped.policy.hold_max_wait_s <= capped.now_s <= capped.policy.hold_max_wait_s + 2
+    assert len(capped.provider.orders) == 1
+
+
+async def test_a_new_order_never_overtakes_one_that_waits(capped: World) -> None:
+    first, second = capped.request(1), capped.request(2)
+    await until_held(capped, first)
+    payment = capped.order(first).payment
+    assert payment is not None
+    settling = asyncio.create_task(end_hold(capped, first))
+    third = capped.request(3)
+    await settling
+    await until_held(capped, second)
+    assert capped.order(third).is_waiting
+
+
+async def test_a_crash_keeps_the_queue_and_its_order(capped: World) -> None:
+    first, second, third = (capped.request(n) for n in (1, 2, 3))
+    await until_held(capped, first)
+    await capped.crash()
+    capped.start()
+    assert [one.id for one in capped.engine.first_waiting(20)] == [second, third]
+    await asyncio.sleep(60)
+    assert (placed(capped), len(capped.provider.orders)) == (1, 1)
+    await end_hold(capped, first)
+    await until_held(capped, second)
+    assert capped.order(third).is_waiting
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+async def test_a_crash_at_the_commit_that_gives_a_place_gives_it_once(capped: World, is_durable: bool) -> None:
+    first, second, third = (capped.request(n) for n in (1, 2, 3))
+    await until_held(capped, first)
+    await asyncio.sleep(60)
+    capped.store.crash_at, capped.store.is_durable = capped.store.begun_count + 2, is_durable
+    payment = capped.order(first).payment
+    assert payment is not None
+    capped.lnd.settle(payment.payment_hash, capped.theirs.preimage)
+    await capped.failure()
+    assert capped.order(second).is_waiting is not is_durable
+    assert len(capped.provider.orders) == 1, "nothing is placed before its place is on disk"
+    capped.store.close()
+    capped.start()
+    await until_held(capped, second)
+    assert (placed(capped), capped.order(third).is_waiting) == (1, True)
+    assert capped.events(second).count("place_given") == 1
+
+
+async def test_a_cap_that_is_raised_at_a_restart_lets_the_next_ones_in(capped: World) -> None:
+    first, second, third = (capped.request(n) for n in (1, 2, 3))
+    await until_held(capped, first)
+    await capped.crash()
+    capped.caps = HoldCaps(max_orders=2)
+    capped.start()
+    await until_held(capped, second)
+    assert capped.order(third).is_waiting
+
+
+async def test_the_sum_of_what_may_be_locked_is_capped_with_the_largest_fees(world: World) -> None:
+    world.provider.story = HELD
+    set_caps(world, HoldCaps(max_locked_sat=2 * 2_060 - 1))
+    first, second = world.request(1), world.request(2)
+    assert world.order(second).is_waiting
+    assert world.engine.places.words(world.order(second)) == "2,060 of 4,119 sat are locked; 1st in the queue"
+    await until_held(world, first)
+    # Its invoice asks 2,000 sat, and it reserved 2,040.
+    await until_held(world, second)
+
+
+async def test_an_order_that_alone_is_over_the_sum_is_refused_whatever_becomes_of_others(world: World) -> None:
+    set_caps(world, HoldCaps(max_locked_sat=2_059))
+    with pytest.raises(LimitExceeded, match=r"holds\.max_locked_sat") as refused:
+        world.request()
+    assert refused.value.metadata == {"limit": "holds.max_locked_sat", "limit_sat": "2059", "wanted_sat": "2060"}
+    assert world.store.open_orders() == []
+
+
+async def test_where_it_may_not_wait_it_is_refused_and_nothing_is_recorded(capped: World) -> None:
+    set_caps(capped, HoldCaps(max_orders=1, when_full=WhenFull.REFUSE))
+    first = capped.request(1)
+    with pytest.raises(LimitExceeded, match=r"1 of 1 holds are out or about to be \(holds\.max_orders\)"):
+        capped.request(2)
+    assert [order.id for order in capped.store.open_orders()] == [first]
+    assert capped.request(1) == first, "the same key again is the same order"
+
+
+async def test_a_prepaid_order_needs_no_place(capped: World) -> None:
+    capped.request(1)
+    assert not capped.order(capped.request(2, is_prepaid=True, max_fee_sat=0)).is_waiting
+
+
+async def test_an_order_that_fails_for_good_gives_its_place_up_before_it_closes(world: World, tmp_path: Path) -> None:
+    world.provider.story = Story(number_after_s=None, code_after_s=None)
+    set_caps(world, ONE)
+    first, second = world.request(1), world.request(2)
+    await until_held(world, first)
+    world.engine.quarantine(second, RuntimeError("a defect"))
+    await world.until(lambda: world.order(second).is_quarantined)
+    third = world.request(3)
+    await end_hold(world, first)
+    await until_held(world, third)
+    assert world.order(second).state is OrderState.REQUESTED
