@@ -150,6 +150,8 @@ class FakeLnd:
         """A channel is being closed that may carry any of them."""
         self.channels_looks_ms: list[int] = []
         self.is_peer_online = True
+        self.channel_ids = [CHANNEL]
+        """A payment leaves by the first of them that it may use."""
         self.hidden: set[str] = set()
         """Payment hashes that no channel carries, though they are in flight."""
         self.answered_at_ms: int | None = None
@@ -204,7 +206,7 @@ class FakeLnd:
         if way.arrives_after_s is not None:
             listening = None if way.is_lost or way.is_silent else heard
             asyncio.get_running_loop().call_later(
-                LATENCY_S / 2 + way.arrives_after_s, self._arrive, spec.payment_hash, way, listening
+                LATENCY_S / 2 + way.arrives_after_s, self._arrive, spec, way, listening
             )
         await asyncio.sleep(LATENCY_S / 2)
         if way.is_lost:
@@ -254,22 +256,31 @@ class FakeLnd:
         return RouteLook(is_route_known=False) if self.is_down or payer != self.node else self.route_look
 
     async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
-        """One, with the HTLCs of all payments in flight."""
+        """Each with the HTLCs that left by it, of all payments in flight."""
         self.channels_looks_ms.append(self._clock.now_ms())
         await asyncio.sleep(LATENCY_S)
         if self.is_down or payer != self.node:
             raise LndUnavailable
         if self.look_error is not None:
             raise self.look_error
-        offered = tuple(
-            OfferedHtlc(payment_hash, one.expiry_height)
+        offered = [
+            (one.first_channel, OfferedHtlc(payment_hash, one.expiry_height))
             for payment_hash, record in self.records.items()
             for one in record.attempts
             if record.status is PaymentStatus.IN_FLIGHT
             and one.status is AttemptStatus.IN_FLIGHT
             and payment_hash not in self.hidden
+        ]
+        return tuple(
+            OpenChannel(
+                chan_id,
+                self.is_peer_online,
+                tuple(htlc for channel, htlc in offered if channel == short_channel_id(chan_id)),
+                PEER,
+                "bob",
+            )
+            for chan_id in self.channel_ids
         )
-        return (OpenChannel(CHANNEL, self.is_peer_online, offered, PEER, "bob"),)
 
     async def _listen(self, payment_hash: str, heard: asyncio.Queue[LndMessage]) -> AsyncGenerator[LndMessage, None]:
         streams = self._streams.setdefault(payment_hash, set())
@@ -307,7 +318,8 @@ class FakeLnd:
         )
         self.say(payment_hash, settled, to_streams=to_streams)
 
-    def _arrive(self, payment_hash: str, way: Send, heard: asyncio.Queue[LndMessage] | None) -> None:
+    def _arrive(self, spec: DispatchSpec, way: Send, heard: asyncio.Queue[LndMessage] | None) -> None:
+        payment_hash = spec.payment_hash
         known = self.records.get(payment_hash)
         if known is not None and known.status is not PaymentStatus.FAILED:
             if heard is not None:
@@ -323,7 +335,9 @@ class FakeLnd:
         if way.fails is not None:
             self.say(payment_hash, way.fails)
             return
-        self.say(payment_hash, replace(first, attempts=(attempt(AttemptStatus.IN_FLIGHT),)))
+        usable = [one for one in self.channel_ids if not spec.outgoing_chan_ids or one in spec.outgoing_chan_ids]
+        out = replace(attempt(AttemptStatus.IN_FLIGHT), first_channel=short_channel_id(usable[0]))
+        self.say(payment_hash, replace(first, attempts=(out,)))
         self.on_arrival(payment_hash)
 
 

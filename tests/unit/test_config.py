@@ -35,6 +35,8 @@ WITHOUT_DEFAULT = {
     "lnd.tls_server_name",
     "lnd.macaroon",
     "lnd.network",
+    "holds.max_channel_locked_sat",
+    "holds.max_channel_orders",
     "holds.max_locked_sat",
     "holds.max_orders",
     "payment.max_fee_sat",

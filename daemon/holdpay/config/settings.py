@@ -194,6 +194,9 @@ class HoldsSection(_Section):
     max_orders: int | None = Field(default=None, ge=1, le=10_000)
     """None: as many as ``limits`` lets in."""
     max_locked_sat: int | None = Field(default=None, ge=1, le=100_000_000)
+    max_channel_orders: int | None = Field(default=None, ge=1, le=483)
+    """483: what a channel of lnd's can hold (BOLT 2, max_accepted_htlcs)."""
+    max_channel_locked_sat: int | None = Field(default=None, ge=1, le=100_000_000)
     when_full: WhenFull = Field(default=WhenFull.QUEUE, strict=False)
     max_wait_s: int = Field(default=1800, ge=1, le=86_400)
 
@@ -297,6 +300,8 @@ class Settings(_Section):
             max_orders=self.holds.max_orders,
             max_locked_sat=self.holds.max_locked_sat,
             when_full=self.holds.when_full,
+            max_channel_orders=self.holds.max_channel_orders,
+            max_channel_locked_sat=self.holds.max_channel_locked_sat,
         )
 
     def warnings(self) -> list[str]:
@@ -375,6 +380,7 @@ def _warn_of_sums(settings: Settings) -> list[str]:
             ("limits.max_pending_sat", limits.max_pending_sat),
             ("limits.max_spend_per_day_sat", limits.max_spend_per_day_sat),
             ("holds.max_locked_sat", settings.holds.max_locked_sat),
+            ("holds.max_channel_locked_sat", settings.holds.max_channel_locked_sat),
         )
         if limit_sat is not None and limit_sat < most_sat
     ]

@@ -31,6 +31,9 @@ class HoldCaps:
     max_locked_sat: int | None = None
     """Of all that have a place together, each with the largest fee that it may come to."""
     when_full: WhenFull = WhenFull.QUEUE
+    max_channel_orders: int | None = None
+    """HTLCs that one channel may hold."""
+    max_channel_locked_sat: int | None = None
 
 
 def takes_place(order: Order) -> bool:

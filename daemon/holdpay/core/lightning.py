@@ -232,6 +232,8 @@ class DispatchSpec:
     timeout_s: int
     max_parts: int
     cltv_limit: int
+    outgoing_chan_ids: tuple[int, ...] = ()
+    """Our channels by which it may leave. Empty: any."""
 
 
 # What a payment stream can say. A failed payment, an unknown payment and a refusal are values, not errors.

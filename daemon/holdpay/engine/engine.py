@@ -43,6 +43,7 @@ from holdpay.engine.places import Places
 from holdpay.engine.supervisor import Supervisor
 from holdpay.engine.tally import Tally
 from holdpay.engine.turn import MOST_AT_ONCE, Making, Posted, Turn
+from holdpay.engine.ways import Ways
 from holdpay.errors import InvariantViolation, StoreError
 from holdpay.ports import (
     Change,
@@ -116,6 +117,7 @@ class Engine:
         self._watchers: Counter[str] = Counter()
         self.tally = Tally()
         self.places = Places(caps, self.tally)
+        self.ways = Ways(caps)
         self._uncounted: MoneyTotals | None = None
         """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
@@ -305,6 +307,9 @@ class Engine:
                 self._ahead[order.id] = step.order
                 made.append(Change(order, event, step, posted.raw))
                 yield made[-1]
+            elif step.attempts:
+                # After a restart, say: nothing new for the disk, and news for this process.
+                self.ways.changed(step.order, step.attempts)
 
     def _latest(self, order_id: str) -> Order | None:
         return self._ahead.get(order_id) or self._open.get(order_id)
@@ -322,7 +327,7 @@ class Engine:
         for change in made:
             if isinstance(change.event, InvoiceDecoded):
                 self._doubt_clock(change.event, now_ms)
-            self.guard.reported(change.step.order, change.step.attempts)
+            self.ways.changed(change.step.order, change.step.attempts)
             _log_step(change.before, change.event, change.step)
         for order_id in self._ahead:
             self._announce(order_id)
@@ -383,6 +388,7 @@ class Engine:
         self._open[order.id] = order
         self.tally.changed(None, order)
         self.places.changed(None, order)
+        self.ways.changed(order)
         self._agenda.plan(order.id, self.clock.now_ms())
         if self.webhooks is not None:
             self.webhooks.opened(order)

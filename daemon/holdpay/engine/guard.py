@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdpay.core.guard import MINUTES_PER_BLOCK, HtlcSight, Sight, findings, level_of
-from holdpay.core.lightning import Attempt, AttemptStatus, NodeIdentity, OpenChannel, short_channel_id
+from holdpay.core.lightning import Attempt, NodeIdentity, OpenChannel, short_channel_id
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState
 from holdpay.errors import LndError
@@ -58,18 +58,13 @@ class HoldGuard:
         """By channel, of those whose peer was offline at the latest look."""
         self._missing_since_ms: dict[str, int] = {}
         """By order, of those that no open channel carried at the latest look."""
-        self._attempts: dict[str, tuple[Attempt, ...]] = {}
-        """By order: those in flight, as LND last told them."""
         self._trouble = ""
 
-    def reported(self, order: Order, attempts: tuple[Attempt, ...]) -> None:
-        """LND has told of its attempts, or the order is another one now: it may have no money out any more."""
-        if not order.is_money_out:
-            self._attempts.pop(order.id, None)
-            self._missing_since_ms.pop(order.id, None)
-        elif attempts:
-            out = tuple(one for one in attempts if one.status is AttemptStatus.IN_FLIGHT)
-            self._attempts[order.id] = out
+    async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
+        """Of the node, as of the latest look, or of a look right now if there was none. Raises LndError's children."""
+        if self._look is None:
+            self._look = _Look.of(await self._engine.node.channels(payer))
+        return tuple(self._look.channels.values())
 
     async def look(self) -> None:
         """If a look is due: one ListChannels; then the levels of all holds. Raises nothing of lnd's."""
@@ -111,8 +106,11 @@ class HoldGuard:
     async def _judge(self) -> None:
         """An order whose level is another one now is looked at in the next pass, which journals it."""
         engine, now_ms = self._engine, self._engine.clock.now_ms()
+        if self._look is not None:
+            out = engine.orders_out(engine.tally.out)
+            missing = [order.id for order in out if self._is_missing(order, self._look)]
+            self._missing_since_ms = {order_id: self._missing_since_ms.get(order_id, now_ms) for order_id in missing}
         for number, order in enumerate(engine.orders_out(engine.tally.out)):
-            self._note_missing(order, now_ms)
             assert order.payment is not None
             level = level_of(findings(order, engine.policy, now_ms, self.sight(order)))
             if level is not order.payment.hold_level:
@@ -120,19 +118,11 @@ class HoldGuard:
             if number % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
                 await asyncio.sleep(0)
 
-    def _note_missing(self, order: Order, now_ms: int) -> None:
-        payment, look = order.payment, self._look
-        is_missing = (
-            look is not None
-            and payment is not None
-            and payment.htlc is HtlcState.IN_FLIGHT
-            and bool(self._attempts.get(order.id))
-            and payment.payment_hash not in look.offers
-        )
-        if is_missing:
-            self._missing_since_ms.setdefault(order.id, now_ms)
-        elif look is not None:
-            self._missing_since_ms.pop(order.id, None)
+    def _is_missing(self, order: Order, look: _Look) -> bool:
+        payment = order.payment
+        if payment is None or payment.htlc is not HtlcState.IN_FLIGHT or not self._engine.ways.attempts(order.id):
+            return False
+        return payment.payment_hash not in look.offers
 
     def sight(self, order: Order) -> Sight:
         """Of an order, as of the latest look."""
@@ -160,7 +150,7 @@ class HoldGuard:
     def _htlcs(self, order_id: str, payment: Payment) -> tuple[HtlcSight, ...]:
         offers = [] if self._look is None else self._look.offers.get(payment.payment_hash, [])
         found = [self._on_channel(channel, expiry_height) for channel, expiry_height in offers]
-        attempts = self._attempts.get(order_id, ())
+        attempts = self._engine.ways.attempts(order_id)
         if len(found) < len(attempts):
             seen = {htlc.channel for htlc in found}
             found += [self._left(attempt) for attempt in attempts if attempt.first_channel not in seen]

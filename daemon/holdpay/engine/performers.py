@@ -311,13 +311,34 @@ class Performers:
 
         if not is_allowed():
             return Followed(may_go_on=False)
-        intended = await self._engine.intend(order, ev.DispatchIntended(payer), is_allowed)
+        async with self._engine.ways.one_at_a_time if self._engine.ways.is_capped else contextlib.nullcontext():
+            by_channels = await self._channels_with_room(order, payer)
+            if by_channels is None:
+                return Followed(may_go_on=False)  # looked at again soon; its time to pay goes on
+            intended = await self._engine.intend(order, ev.DispatchIntended(payer), is_allowed)
         if intended is None:
             return Followed(may_go_on=True)  # it has changed meanwhile, or the node has: it is looked at again
         if intended.htlc is not HtlcState.DISPATCHING or intended.is_quarantined:
             return Followed(may_go_on=False)  # its time is over, or more was said of it in the same step
-        stream = self._engine.node.send(spec_of(intended, self._engine.policy, self._now_ms()), payer)
-        return await self._follow(order.id, stream)
+        spec = replace(spec_of(intended, self._engine.policy, self._now_ms()), outgoing_chan_ids=by_channels)
+        return await self._follow(order.id, self._engine.node.send(spec, payer))
+
+    async def _channels_with_room(self, order: Order, payer: NodeIdentity) -> tuple[int, ...] | None:
+        """Where it may leave; see ``Ways.choose``. None: nowhere now, and why is told."""
+        if not self._engine.ways.is_capped:
+            return ()
+        try:
+            by_channels = await self._engine.ways.choose(order, self._engine.guard, payer)
+        except LndError as error:
+            self._held_up[order.id] = (
+                f"a channel holds as much as it may, and the others are not known: {error.message}"
+            )
+            return None
+        if by_channels is None:
+            self._held_up[order.id] = "each channel holds as much as it may ([holds])"
+        else:
+            self._held_up.pop(order.id, None)
+        return by_channels
 
     async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> Followed:
         """Posts what a payment stream says until it ends or is silent too long."""

@@ -213,6 +213,7 @@ def to_send_request(spec: DispatchSpec) -> routerrpc.SendPaymentRequest:
         timeout_seconds=spec.timeout_s,
         fee_limit_msat=spec.fee_limit_msat,
         cltv_limit=spec.cltv_limit,
+        outgoing_chan_ids=spec.outgoing_chan_ids,
         max_parts=spec.max_parts,
         no_inflight_updates=False,
         time_pref=0.0,
