@@ -16,6 +16,7 @@ HoldpayError
 │   └── PriceUnknown
 ├── LimitExceeded               one of [limits], named
 ├── NotReady                    lnd cannot be used now
+├── NotPayable                  lnd sees no way to pay an order, and none was made
 ├── ProviderError
 │   ├── ProviderUnavailable     retryable: no answer, 429, 5xx
 │   ├── ProviderRefused         it answered no
@@ -139,6 +140,13 @@ class NotReady(HoldpayError):
 
     retryable = True
     reason = "NOT_READY"
+
+
+class NotPayable(HoldpayError):
+    """lnd sees no way to pay this now."""
+
+    retryable = True
+    reason = "NOT_PAYABLE"
 
 
 class ProviderError(HoldpayError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from holdpay.core.events import ProviderStatus
@@ -153,6 +154,10 @@ class NodePort:
             return RouteLook(is_route_known=False, unknown=("lnd is away",))
         is_found = self._world.rng.random() < 0.5
         route = Route(fee_msat=37_000, lock_blocks=163, hops=(query.payee,), first_channel="1x1x0")
+        if not query.avoids_failed:
+            # Before an order: mostly there is a way, or nothing is known.
+            is_there = self._world.faults.is_calm or self._world.rng.random() < 0.8
+            return RouteLook(is_route_known=is_found, route=replace(route, fee_msat=1_000) if is_there else None)
         return RouteLook(is_route_known=True, dearer=route if is_found else None)
 
     async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:

@@ -15,7 +15,7 @@ import grpc
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1.holdpay_pb2_grpc import HoldpayStub
-from holdpay.cli.exit_codes import ExitCode, of_status
+from holdpay.cli.exit_codes import ExitCode, of_refusal
 from holdpay.cli.failure import Failure, Unreachable
 from holdpay.cli.sockets import check_socket
 
@@ -149,11 +149,17 @@ def refusal(error: grpc.RpcError) -> Failure:
     said = error.details() or f"The daemon said {error.code().name}."
     info = _error_info(error)
     advice = "" if info is None else _advice(info)
-    return Failure(f"{said} {advice}".rstrip(), of_status(error.code().name))
+    return Failure(f"{said} {advice}".rstrip(), of_refusal(error.code().name, "" if info is None else info.reason))
+
+
+def refusal_code(status_code: int, reason: str) -> ExitCode:
+    """The exit code for a refusal that would come: gRPC's number of its status, and its reason."""
+    return of_refusal(next((code.name for code in grpc.StatusCode if code.value[0] == status_code), ""), reason)
 
 
 _ADVICE = {
     "OUT_OF_STOCK": "--force orders all the same.",
+    "NOT_PAYABLE": "--force orders all the same; --dry-run shows every rule.",
     "ORDER_NOT_FOUND": "`holdpay orders list` shows them all.",
     "BALANCE_TOO_LOW": "`holdpay account fund AMOUNT` does; without --prepaid your node pays.",
     "KEY_TAKEN": "Leave --key away to have one made up.",

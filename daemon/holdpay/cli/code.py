@@ -24,7 +24,6 @@ from holdpay.cli.params import complete_country, complete_service
 @click.option("--real-phone", "is_real_phone", is_flag=True, help="On a phone of the provider's own; costs more.")
 @ref_option
 @prepaid_option
-@click.option("--force", is_flag=True, help="Order even if the provider shows no stock.")
 @pass_app
 @click.pass_context
 def code(
@@ -38,7 +37,6 @@ def code(
     is_real_phone: bool,
     ref: str | None,
     is_prepaid: bool,
-    force: bool,
 ) -> None:
     """Order an activation code of SERVICE for a phone number of COUNTRY.
 
@@ -51,4 +49,4 @@ def code(
     if ordering.no_wait and ctx.get_parameter_source("until") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--no-wait and --until exclude each other.")
     spec = pb.CodeSpec(country=country, service=service, real_phone=is_real_phone, ref=ref)
-    ordering.follow(ctx, app, pb.SubmitRequest(code=spec, force=force, prepaid=is_prepaid), Until(until))
+    ordering.follow(ctx, app, pb.SubmitRequest(code=spec, prepaid=is_prepaid), Until(until))

@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     UNEXPECTED = 1, "Something unexpected. If it was about an order, the message says how to look it up."
     REFUSED_INPUT = 2, "The input was refused, by the command line or by the daemon. Nothing was ordered."
     PRICE_TOO_HIGH = 3, "The price is over the limit, or not known. Nothing was ordered."
-    NOTHING_PAID = 4, "No payment got through, or the invoice or the order was refused. Nothing was spent."
+    NOTHING_PAID = 4, "No payment got through, or would; or the invoice or the order was refused. Nothing was spent."
     NOT_DELIVERED = 5, "Refunded, or canceled before it was paid. Nothing came, nothing was spent."
     UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."
     STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
@@ -42,6 +42,9 @@ _BY_STATUS = {
     "UNAVAILABLE": ExitCode.REFUSED_NOW,
 }
 
+_BY_REASON = {"NOT_PAYABLE": ExitCode.NOTHING_PAID}
+"""The same fault ends so after it was ordered."""
+
 _BY_END = {
     "fulfilled": ExitCode.DONE,
     "fulfilled_free": ExitCode.DONE,
@@ -56,9 +59,9 @@ _BY_END = {
 }
 
 
-def of_status(status: str) -> ExitCode:
-    """The code for a gRPC status (by name) with which the daemon itself refused a call."""
-    return _BY_STATUS.get(status, ExitCode.UNEXPECTED)
+def of_refusal(status: str, reason: str) -> ExitCode:
+    """The code for a gRPC status (by name) and a reason with which the daemon itself refused a call."""
+    return _BY_REASON.get(reason) or _BY_STATUS.get(status, ExitCode.UNEXPECTED)
 
 
 def of_end(end: str | None) -> ExitCode:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdpay.cli.app import App
+from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.kinds import Until
 from holdpay.cli.params import MAX_INT64, duration_s
 
@@ -48,6 +49,8 @@ _OPTIONS = (
         help="Total routing fee limit.",
     ),
     timeout_option,
+    click.option("--force", is_flag=True, help="Order even if the provider shows no stock, or lnd sees no way to pay."),
+    click.option("--dry-run", is_flag=True, help="Show what every rule says, and order nothing."),
     click.option("--no-wait", is_flag=True, help="Print the order's id as soon as it is accepted, and leave."),
     click.option("--key", help="Idempotency key: the same request with the same key is one order.  [default: made up]"),
     click.option("--json", "as_json", is_flag=True, help="Print each update as one JSON object on stdout."),
@@ -61,12 +64,15 @@ class Ordering:
     max_price_sat: int | None
     max_fee_sat: int | None
     timeout_s: float
+    force: bool
+    dry_run: bool
     no_wait: bool
     key: str | None
     as_json: bool
 
     def follow(self, ctx: click.Context, app: App, submit: pb.SubmitRequest, until: Until) -> None:
-        """Sends ``submit``, with what the options said, and waits for ``until``, or only until it is accepted."""
+        """Sends ``submit``, with what the options said, and waits for ``until``, or only until it is accepted. A dry
+        run has it checked, and no more."""
         from holdpay._pb.v1 import holdpay_pb2 as pb
         from holdpay.cli.feed import Feed
         from holdpay.cli.follow import Follower, make_view
@@ -76,8 +82,11 @@ class Ordering:
                 idempotency_key=f"cli-{os.urandom(8).hex()}" if self.key is None else self.key,
                 max_price_sat=self.max_price_sat,
                 max_fee_sat=self.max_fee_sat,
+                force=self.force,
             )
         )
+        if self.dry_run:
+            ctx.exit(self._check(app, submit))
         view = make_view(app, as_json=self.as_json)
         feed = Feed(
             app=app,
@@ -87,6 +96,17 @@ class Ordering:
             deadline_s=app.clock.monotonic_s() + self.timeout_s,
         )
         ctx.exit(Follower(app, feed, view, Until.ACCEPTED if self.no_wait else until).run())
+
+    def _check(self, app: App, submit: pb.SubmitRequest) -> ExitCode:
+        """Shows what every rule says. Returns the exit code with which the order would be refused."""
+        from holdpay.cli.client import refusal_code
+        from holdpay.cli.vet import show
+
+        report = app.call(lambda client: client.ask(client.stub.CheckRequest, submit))
+        show(report, done="ordered", as_json=self.as_json)
+        if report.fine:
+            return ExitCode.DONE
+        return refusal_code(report.refusal.status_code, report.refusal.reason)
 
 
 def ordering(command: Callable[..., None]) -> Callable[..., None]:

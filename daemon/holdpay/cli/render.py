@@ -95,6 +95,8 @@ def to_dict(message: Message) -> dict[str, Any]:
 
 def _field_value(message: Message, field: Field) -> object:
     value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
     if field.is_repeated:
         return [_single_value(field, item) for item in value]
     if field.has_presence and not message.HasField(field.name):

@@ -19,6 +19,7 @@ from holdpay.cli.orders import orders
 from holdpay.cli.rent import rent
 from holdpay.cli.send import email, sms
 from holdpay.cli.status import status
+from holdpay.cli.vet import vet
 
 PROGRAM = "holdpay"
 COMPLETE_VARIABLE = "_HOLDPAY_COMPLETE"
@@ -68,5 +69,5 @@ def cli(ctx: click.Context, *, socket: str | None) -> None:
     ctx.obj = App(socket, clock)
 
 
-for command in (code, rent, sms, email, account, orders, countries, services, rentals, prices, status, completion):
+for command in (code, rent, sms, email, account, orders, countries, services, rentals, prices, vet, status, completion):
     cli.add_command(command)

@@ -20,6 +20,10 @@ class RouteQuery:
     cltv_limit: int
     """Blocks from now that the route may lock the money for at most."""
     max_parts: int = 1
+    avoids_failed: bool = True
+    """As a payment does now. False: what LND learnt of failures is left aside, since it forgets that in minutes."""
+    is_route_enough: bool = False
+    """Where there is a route within the limits, nothing else is to be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

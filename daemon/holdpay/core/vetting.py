@@ -5,15 +5,17 @@ It is the one way: an order's invoice is decided by it, and `holdpay vet` prints
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from holdpay.core.amounts import sat
+from holdpay.core.diagnosis import Cause, Diagnosis
 from holdpay.core.events import InvoiceDecoded
 from holdpay.core.lightning import Invoice
 from holdpay.core.model import Order
 from holdpay.core.payees import PayeeCheck, Standing, Trust
 from holdpay.core.policy import Policy, Strictness
+from holdpay.core.routes import Outbound, Route, RouteLook, RouteQuery
 
 
 class Verdict(StrEnum):
@@ -32,6 +34,7 @@ class Check:
     """One rule. ``value`` and ``limit`` are for people; numbers in them name their unit."""
 
     rule: str
+    """For programs: small letters and underscores."""
     value: str
     limit: str = ""
     """What is allowed. Empty: there is nothing to compare with."""
@@ -136,7 +139,7 @@ def _amount(terms: Terms, invoice: Invoice, policy: Policy) -> Check:
 def _time_left(invoice: Invoice, policy: Policy, now_ms: int) -> Check:
     left_s = (invoice.expires_at_ms - now_ms) // 1000
     return Check(
-        rule="time left",
+        rule="time_left",
         value=f"{left_s:,} s",
         limit=f"at least {policy.min_expiry_left_s:,} s",
         key="payment.min_expiry_left_s",
@@ -148,7 +151,7 @@ def _time_left(invoice: Invoice, policy: Policy, now_ms: int) -> Check:
 def _final_cltv_delta(invoice: Invoice, policy: Policy) -> Check:
     delta, most = invoice.final_cltv_delta, policy.max_final_cltv_delta
     return Check(
-        rule="final CLTV delta",
+        rule="final_cltv_delta",
         value=f"{delta:,} blocks",
         limit=f"at most {most:,} blocks",
         key="payment.max_final_cltv_delta",
@@ -159,7 +162,7 @@ def _final_cltv_delta(invoice: Invoice, policy: Policy) -> Check:
 
 def _payment_hash(*, is_seen: bool) -> Check:
     return Check(
-        rule="payment hash",
+        rule="payment_hash",
         value="of another order" if is_seen else "new",
         limit="new",
         verdict=_judged(is_fine=not is_seen),
@@ -169,7 +172,7 @@ def _payment_hash(*, is_seen: bool) -> Check:
 
 def _payment_address(invoice: Invoice) -> Check:
     return Check(
-        rule="payment address",
+        rule="payment_address",
         value="there" if invoice.has_payment_address else "missing",
         limit="there",
         verdict=_judged(is_fine=invoice.has_payment_address),
@@ -216,7 +219,7 @@ def _order_id(provider_order_id: str | None, invoice: Invoice, policy: Policy) -
     check, key = policy.order_id_check, "provider.order_id_check"
     if provider_order_id is None:
         return Check(
-            rule="order id",
+            rule="order_id",
             value="there is no order",
             limit="the payment hash",
             key=key,
@@ -225,10 +228,10 @@ def _order_id(provider_order_id: str | None, invoice: Invoice, policy: Policy) -
         )
     is_same = invoice.payment_hash == provider_order_id
     if check is Strictness.OFF:
-        return Check(rule="order id", value=_is_hash(is_same), limit=f'any ("{check}")', key=key)
+        return Check(rule="order_id", value=_is_hash(is_same), limit=f'any ("{check}")', key=key)
     wrong = Verdict.FAIL if check is Strictness.PIN else Verdict.WARN
     return Check(
-        rule="order id",
+        rule="order_id",
         value=_is_hash(is_same),
         limit="the payment hash",
         key=key,
@@ -246,3 +249,79 @@ def trust_of(decoded: InvoiceDecoded, policy: Policy) -> Trust | None:
     if policy.payee_check is PayeeCheck.FIRST_USE:
         return Trust.FIRST_USE
     return Trust.LIST if decoded.invoice.payee in policy.payee_pubkeys else None
+
+
+# --- the way to the payee ---------------------------------------------------------------------------------------------
+
+_RULE_OF = {
+    Cause.OUTBOUND: "outbound",
+    Cause.PEER_OFFLINE: "outbound",
+    Cause.FEE_LIMIT: "routing_fee",
+    Cause.TIME_LOCK: "time_lock",
+}
+"""Of what is in the way. Everything else is about the route itself."""
+
+
+def route_checks(query: RouteQuery, look: RouteLook, wrong: Diagnosis | None, *, is_sure: bool) -> tuple[Check, ...]:
+    """What LND knows of a way to pay. ``wrong``: what is in it; ``is_sure`` False: that only warns."""
+    found = look.route or look.dearer or look.longer
+    outbound = Check(
+        rule="outbound", value=_outbound(look.outbound, query), limit=f"at least {sat(query.amount_msat)} and the fee"
+    )
+    rows = (outbound, _route(found, look), *_price_of(query, found))
+    rule = None if wrong is None else _RULE_OF.get(wrong.cause, "route")
+    unknown = "; ".join(look.unknown) or ("there is no route" if look.is_route_known else "it was not looked for")
+    return tuple(
+        replace(row, verdict=Verdict.FAIL if is_sure else Verdict.WARN, why=wrong.text)
+        if wrong is not None and row.rule == rule
+        else _known_or_not(row, unknown)
+        for row in rows
+    )
+
+
+def _known_or_not(row: Check, unknown: str) -> Check:
+    return row if row.value else replace(row, value="not known", verdict=Verdict.UNKNOWN, why=unknown)
+
+
+def _price_of(query: RouteQuery, found: Route | None) -> tuple[Check, Check]:
+    """What a route costs, in money and in time."""
+    limit_msat = query.fee_limit_msat or 0
+    fee_msat, lock_blocks = (0, 0) if found is None else (found.fee_msat, found.lock_blocks)
+    return (
+        Check(
+            rule="routing_fee",
+            value="" if found is None else sat(fee_msat),
+            limit=f"at most {sat(limit_msat)}",
+            key="payment.fee_limit_percent",
+            verdict=_judged(is_fine=fee_msat <= limit_msat),
+            why=f"a route costs {sat(fee_msat)}, and at most {sat(limit_msat)} are allowed",
+        ),
+        Check(
+            rule="time_lock",
+            value="" if found is None else f"{lock_blocks:,} blocks",
+            limit=f"at most {query.cltv_limit:,} blocks",
+            key="payment.route_cltv_delta",
+            verdict=_judged(is_fine=lock_blocks <= query.cltv_limit),
+            why=f"a route locks the money for {lock_blocks:,} blocks, and at most {query.cltv_limit:,} are allowed",
+        ),
+    )
+
+
+def _outbound(outbound: Outbound | None, query: RouteQuery) -> str:
+    if outbound is None:
+        return ""
+    if query.max_parts == 1:
+        return f"{sat(outbound.largest_msat)} in the largest usable channel"
+    return f"{sat(outbound.total_msat)} in all usable channels"
+
+
+def _route(found: Route | None, look: RouteLook) -> Check:
+    if found is None:
+        # Why there is none, another rule may say.
+        return Check(rule="route", value="none", verdict=Verdict.UNKNOWN) if look.is_route_known else _NO_WORD
+    hops, parts = len(found.hops), found.parts
+    words = f"{hops} {'hop' if hops == 1 else 'hops'}, by channel {found.first_channel}"
+    return Check(rule="route", value=words if parts == 1 else f"{words}, in {parts} parts")
+
+
+_NO_WORD = Check(rule="route", value="")

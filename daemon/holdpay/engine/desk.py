@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from dataclasses import asdict
 
+from holdpay.core.events import InvoiceDecoded
 from holdpay.core.holds import WhenFull
 from holdpay.core.kinds import AnySpec, CodeSpec
 from holdpay.core.model import Order, Request
-from holdpay.core.policy import Policy
+from holdpay.core.vetting import Check, Terms, vet
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
-from holdpay.engine.quoting import Quoted, Quoter
+from holdpay.engine.objections import Answer, Draft, Finding, Objections, way_query
+from holdpay.engine.quoting import Quoter
 from holdpay.engine.wanted import Asked, FundWanted, Wanted
-from holdpay.errors import BalanceTooLow, InvalidRequest, KeyTaken, NotReady, PriceTooHigh, PriceUnknown
-from holdpay.ports import Catalog, NodeState
+from holdpay.errors import InvalidRequest, KeyTaken, LndRefused, NotReady
+from holdpay.ports import Catalog
 
 MAX_KEY_LENGTH = 128
+MAX_INVOICE_LENGTH = 7089
+"""Of a BOLT11 invoice (lnd: zpay32/decode.go, maxInvoiceLength)."""
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LENGTH = 10
 
@@ -28,8 +33,8 @@ class Desk:
     def __init__(self, engine: Engine, catalog: Catalog, account: Account, ref: str | None = None) -> None:
         """``ref``: a Lightning Address that earns a share of each order."""
         self._engine = engine
-        self._account = account
         self._quoter = Quoter(engine.provider, catalog, ref)
+        self._objections = Objections(engine, self._quoter, account)
 
     async def submit(self, asked: Asked, wanted: Wanted) -> Order:
         """The recorded order, or the first one of the same key. Raises HoldpayError where it is refused."""
@@ -38,23 +43,67 @@ class Desk:
         first = self._engine.store.find_key(asked.key)
         if first is not None:
             return self._same_again(first, asked, wanted)
-        self.check_ready(is_prepaid=asked.is_prepaid)
-        if asked.is_prepaid or isinstance(wanted, FundWanted):
-            # Without a key nothing of it can be ordered.
-            balance_sat = (await self._account.balance()).balance_sat
-        quoted = await self._quoter.quote(wanted, force=asked.force, needs_price=asked.max_price_sat is None)
-        cap_sat = self._price_cap_sat(asked, quoted)
-        if asked.is_prepaid and balance_sat < (quoted.quote_sat or 1):
-            raise BalanceTooLow(
-                f"The prepaid account has {balance_sat:,} sat, and the price is {quoted.quote_sat or 1:,} sat."
-                " Put money into it, or order without it.",
-                balance_sat=balance_sat,
-                price_sat=quoted.quote_sat or 1,
-            )
-        return self._engine.request(self._order(asked, quoted, cap_sat))
+        draft = Draft()
+        async with contextlib.aclosing(self._objections.of_order(asked, wanted, draft)) as findings:
+            async for finding in findings:
+                if finding.error is not None:
+                    raise finding.error
+        return self._engine.request(self._order(asked, draft))
 
-    def _order(self, asked: Asked, quoted: Quoted, cap_sat: int) -> Order:
-        policy, now_ms, webhooks = self._engine.policy, self._engine.clock.now_ms(), self._engine.webhooks
+    async def check(self, asked: Asked, wanted: Wanted) -> Answer:
+        """What every rule says of a request, which is not made. Raises InvalidRequest and its children, KeyTaken."""
+        _check_asked(asked, wanted)
+        self._quoter.check(wanted)
+        first = self._engine.store.find_key(asked.key)
+        if first is not None:
+            known = self._same_again(first, asked, wanted)
+            check = Check(rule="idempotency_key", value=f"of order {known.id}, which it would follow")
+            return Answer(what=known.spec.what, amount_msat=None, findings=(Finding(check),))
+        draft = Draft()
+        of_order = self._objections.of_order(asked, wanted, draft, is_all_told=True)
+        findings = [finding async for finding in of_order]
+        if draft.quoted is None:
+            return Answer(what="", amount_msat=None, findings=tuple(findings))
+        order, quote_sat = self._order(asked, draft), draft.quoted.quote_sat
+        findings += [*self._objections.limits(order.reserved_msat), *self._objections.place(order)]
+        amount_msat = None if quote_sat is None else quote_sat * 1000
+        return Answer(what=order.spec.what, amount_msat=amount_msat, findings=tuple(findings))
+
+    async def vet(self, payreq: str, max_price_sat: int | None, max_fee_sat: int | None) -> Answer:
+        """What every rule says of an invoice, which is not paid. Raises InvalidRequest if it is none, LndError."""
+        engine, policy = self._engine, self._engine.policy
+        try:
+            invoice, node = await engine.node.decode(_invoice_text(payreq))
+        except LndRefused as error:
+            raise InvalidRequest(
+                f"lnd cannot read this as an invoice of its network ({error.message.rstrip('.')}). Give a BOLT11"
+                " invoice.",
+                field="invoice",
+            ) from error
+        decoded = InvoiceDecoded(
+            invoice,
+            node,
+            engine.store.has_payment_hash(invoice.payment_hash),
+            payee=engine.standing_of(invoice.payee),
+        )
+        amount_sat = -(-invoice.amount_msat // 1000)
+        most_sat = min(max_price_sat or policy.max_price_sat, policy.max_price_sat)
+        fee_sat = min(
+            policy.fee_cap_sat(amount_sat) if max_fee_sat is None else max_fee_sat, policy.fee_bound_sat(amount_sat)
+        )
+        now_ms = engine.clock.now_ms() + engine.clock.wall_ahead_ms()
+        findings = list(self._objections.readiness())
+        findings += [Finding(check) for check in vet(Terms(max_price_sat=most_sat), decoded, policy, now_ms).checks]
+        findings += self._objections.limits(invoice.amount_msat + fee_sat * 1000)
+        if amount_sat > 0:
+            query = way_query(invoice.payee, amount_sat, fee_sat, policy, invoice.final_cltv_delta)
+            findings += self._objections.way(query, await self._objections.look(query))
+        return Answer(what="an invoice", amount_msat=invoice.amount_msat, findings=tuple(findings))
+
+    def _order(self, asked: Asked, draft: Draft) -> Order:
+        assert draft.quoted is not None
+        quoted, policy = draft.quoted, self._engine.policy
+        now_ms, webhooks = self._engine.clock.now_ms(), self._engine.webhooks
         request = Request(
             id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)),
             key=asked.key,
@@ -69,8 +118,8 @@ class Desk:
             request=request,
             created_at_ms=now_ms,
             pay_by_ms=now_ms + policy.pay_within_s * 1000,
-            max_price_sat=cap_sat,
-            max_fee_sat=0 if asked.is_prepaid else _max_fee_sat(asked, cap_sat, policy),
+            max_price_sat=draft.cap_sat,
+            max_fee_sat=draft.max_fee_sat,
             quote_sat=quoted.quote_sat,
             state_since_ms=now_ms,
             place_at_ms=now_ms,
@@ -85,15 +134,9 @@ class Desk:
 
     def check_ready(self, *, is_prepaid: bool = False) -> None:
         """Raises NotReady with the reason while no new order can be paid, or recorded to its end."""
-        self._engine.store.check_space()
-        status = self._engine.node_status()
-        if status.state is not NodeState.READY and not is_prepaid:
-            raise NotReady(
-                status.detail or f"lnd is {status.state.value}. Wait until it is ready.", lnd_state=status.state.value
-            )
-        for cause, trouble in (("tasks", self._engine.trouble()), ("clock", self._engine.clock_trouble())):
-            if trouble:
-                raise NotReady(trouble, cause=cause)
+        for finding in self._objections.readiness(is_prepaid=is_prepaid):
+            if finding.error is not None:
+                raise finding.error
 
     def reason_against_orders(self) -> str:
         """Why any order would be refused now, before the provider is even asked. Empty: it would not."""
@@ -105,44 +148,6 @@ class Desk:
         if reached is None and self._engine.places.caps.when_full is WhenFull.REFUSE:
             reached = self._engine.places.full(1)
         return "" if reached is None else reached.message
-
-    def _price_cap_sat(self, asked: Asked, quoted: Quoted) -> int:
-        policy, quote_sat = self._engine.policy, quoted.quote_sat
-        if quote_sat is not None and asked.max_price_sat is not None and quote_sat > asked.max_price_sat:
-            raise PriceTooHigh(
-                f"The price is {quote_sat:,} sat, and the request allows {asked.max_price_sat:,}."
-                " Allow more, or order something else.",
-                price_sat=quote_sat,
-                limit="max_price_sat",
-                limit_sat=asked.max_price_sat,
-            )
-        if quote_sat is not None and quote_sat > policy.max_price_sat:
-            raise PriceTooHigh(
-                f"The price is {quote_sat:,} sat, and payment.max_price_sat allows {policy.max_price_sat:,}."
-                " Raise it in the configuration, or order something else.",
-                price_sat=quote_sat,
-                limit="payment.max_price_sat",
-                limit_sat=policy.max_price_sat,
-            )
-        cap_sat = quote_sat if quoted.is_exact else policy.price_cap_sat(quote_sat, asked.max_price_sat)
-        if cap_sat is None:
-            raise PriceUnknown(limit="max_price_sat")
-        return cap_sat
-
-
-def _max_fee_sat(asked: Asked, cap_sat: int, policy: Policy) -> int:
-    if asked.max_fee_sat is None:
-        return policy.fee_cap_sat(cap_sat)
-    bound_sat = policy.fee_bound_sat(cap_sat)
-    if asked.max_fee_sat <= bound_sat:
-        return asked.max_fee_sat
-    raise InvalidRequest(
-        f"A fee limit of {asked.max_fee_sat:,} sat was asked for, and payment.max_fee_sat allows {bound_sat:,} sat"
-        f" for an order of up to {cap_sat:,} sat. Ask for a smaller one, or raise the key in the configuration.",
-        field="max_fee_sat",
-        limit="payment.max_fee_sat",
-        limit_sat=bound_sat,
-    )
 
 
 def _fingerprint(asked: Asked, spec: AnySpec) -> str:
@@ -160,6 +165,20 @@ def _identity(spec: AnySpec) -> tuple[object, ...]:
         return (spec.kind.value, spec.country, spec.service, *more)
     said = asdict(spec)
     return tuple(str(said[name]) for name in sorted(said) if not name.endswith("_name"))
+
+
+def _invoice_text(payreq: str) -> str:
+    """Raises InvalidRequest for what cannot be one."""
+    text = payreq.strip()
+    if text[:10].lower() == "lightning:":
+        text = text[10:]
+    if not 1 <= len(text) <= MAX_INVOICE_LENGTH or not (text.isascii() and text.isalnum()):
+        raise InvalidRequest(
+            f"This is no invoice: one has letters and digits only, {MAX_INVOICE_LENGTH:,} at most. Give the whole of a"
+            " BOLT11 invoice, and nothing else.",
+            field="invoice",
+        )
+    return text
 
 
 def _check_asked(asked: Asked, wanted: Wanted) -> None:

@@ -31,6 +31,7 @@ from holdpay.core.holds import HoldCaps
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
+from holdpay.core.payees import PayeeCheck, Standing
 from holdpay.core.policy import Policy
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
@@ -567,6 +568,11 @@ class Engine:
                 f" {foreign.pubkey[:16]}…. Point lnd.address at that node again; nothing is asked or paid until then."
             ),
         )
+
+    def standing_of(self, payee: str) -> Standing:
+        """What the record of payees says of one, where it decides."""
+        is_asked = self.policy.payee_check is PayeeCheck.FIRST_USE
+        return self.store.standing_of(payee) if is_asked else Standing.TRUSTED
 
     def may_pay_from(self, node: NodeIdentity) -> bool:
         """Not while money of an open order is out from another node: nothing new is paid until the operator decides."""

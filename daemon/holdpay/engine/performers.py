@@ -25,7 +25,6 @@ from holdpay.core.duties import (
 )
 from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, Payment
-from holdpay.core.payees import PayeeCheck, Standing
 from holdpay.core.policy import route_query
 from holdpay.core.states import HtlcState
 from holdpay.engine.decoding import Decoder
@@ -232,8 +231,7 @@ class Performers:
         seen = store.has_payment_hash(invoice.payment_hash) or (
             theirs is not None and store.has_provider_order(theirs, besides=order.id)
         )
-        is_recorded = self._engine.policy.payee_check is PayeeCheck.FIRST_USE
-        standing = store.standing_of(invoice.payee) if is_recorded else Standing.TRUSTED
+        standing = self._engine.standing_of(invoice.payee)
         return ev.InvoiceDecoded(invoice, node, seen, self._engine.clock.wall_ahead_ms(), standing)
 
     # --- PAY ----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class Quoted:
     spec: AnySpec
     quote_sat: int | None
     is_exact: bool = False
+    stock: int | None = None
+    """Of codes. None: the provider does not say."""
 
 
 class Quoter:
@@ -101,7 +103,8 @@ class Quoter:
             )
         spec = self._code(wanted, service, ref=wanted.ref or self._ref)
         prices = await self._prices(country.code, service.code, needs_price=needs_price)
-        return Quoted(spec=spec, quote_sat=None if prices is None else _price_of_a_code(prices, wanted))
+        quote_sat = None if prices is None else _price_of_a_code(prices, wanted)
+        return Quoted(spec=spec, quote_sat=quote_sat, stock=service.stock)
 
     def _code(self, wanted: CodeWanted, service: ServiceInfo, ref: str | None) -> CodeSpec:
         country = self._catalog.resolve_country(wanted.country)

@@ -100,9 +100,13 @@ class _Look:
 
     async def ask(self, block_height: int) -> None:
         """The quick answers first: the time may be over before a large graph was searched."""
+        if self._query.is_route_enough:
+            await self._or_unknown("QueryRoutes", self._ask_routes(block_height, _QUESTIONS[:1]))
+            if "route" in self._routes:
+                return
         await self._or_unknown("ListChannels", self._ask_channels())
         await self._or_unknown("GetNodeInfo", self._ask_payee())
-        await self._or_unknown("QueryRoutes", self._ask_routes(block_height))
+        await self._or_unknown("QueryRoutes", self._ask_routes(block_height, _QUESTIONS))
 
     async def _or_unknown(self, method: str, asking: Awaitable[None]) -> None:
         try:
@@ -153,8 +157,10 @@ class _Look:
             return PayeeNode(is_in_graph=False)
         return PayeeNode(is_in_graph=True, alias=info.node.alias, channel_count=info.num_channels)
 
-    async def _ask_routes(self, block_height: int) -> None:
-        for wanted in _QUESTIONS:
+    async def _ask_routes(self, block_height: int, questions: Sequence[_Wanted]) -> None:
+        for wanted in questions:
+            if wanted.name == "avoided" and not self._query.avoids_failed:
+                continue
             found = await self._in_parts(wanted, block_height)
             if found is not None:
                 self._routes[wanted.name] = found
@@ -182,7 +188,7 @@ class _Look:
             part,
             within_fee=wanted.within_fee,
             within_lock=wanted.within_lock,
-            avoids_failed=wanted.avoids_failed,
+            avoids_failed=wanted.avoids_failed and query.avoids_failed,
         )
         try:
             reply = await self._link.ask_patiently(partial(_routes, request))

@@ -24,6 +24,7 @@ from holdpay.errors import InvalidRequest, OrderNotFound
 from holdpay.ports import MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
 from holdpay.rpc.catalog import CatalogCalls
+from holdpay.rpc.checks import answer_to_pb
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
 from holdpay.rpc.status import Context, stream, unary
@@ -79,6 +80,16 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             with self._engine.watching(order.id):
                 async for update in self._updates(0, order.id):
                     yield update
+
+    @unary
+    async def CheckRequest(self, request: pb.SubmitRequest, context: Context) -> pb.CheckReport:
+        return answer_to_pb(await self._desk.check(asked_from_pb(request), wanted_from_pb(request)))
+
+    @unary
+    async def VetInvoice(self, request: pb.VetInvoiceRequest, context: Context) -> pb.CheckReport:
+        max_price_sat = request.max_price_sat if request.HasField("max_price_sat") else None
+        max_fee_sat = request.max_fee_sat if request.HasField("max_fee_sat") else None
+        return answer_to_pb(await self._desk.vet(request.invoice, max_price_sat, max_fee_sat))
 
     @unary
     async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:

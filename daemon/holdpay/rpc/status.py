@@ -25,6 +25,7 @@ _CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
     (errors.TooManyStreams, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotReady, grpc.StatusCode.UNAVAILABLE),
+    (errors.NotPayable, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ProviderKeyMissing, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ProviderError, grpc.StatusCode.UNAVAILABLE),
     (errors.LndError, grpc.StatusCode.UNAVAILABLE),

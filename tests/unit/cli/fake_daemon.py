@@ -284,6 +284,12 @@ class FakeDaemon(rpc.HoldpayServicer):
             requests=self.requests[start:end], next_page_token=str(end) if end < len(self.requests) else ""
         )
 
+    def CheckRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("CheckRequest", request, context)
+
+    def VetInvoice(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("VetInvoice", request, context)
+
     def CancelRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("CancelRequest", request, context)
 

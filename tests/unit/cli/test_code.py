@@ -329,6 +329,12 @@ def test_a_wrong_option_is_refused_input(daemon: FakeDaemon, terminal: Terminal,
         (grpc.StatusCode.OUT_OF_RANGE, "PRICE_UNKNOWN", {}, "Say so with --max-price."),
         (grpc.StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK", {}, "--force orders all the same."),
         (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "NOT_PAYABLE",
+            {"cause": "no_route"},
+            "--force orders all the same; --dry-run shows every rule.",
+        ),
+        (
             grpc.StatusCode.INVALID_ARGUMENT,
             "UNKNOWN_COUNTRY",
             {"field": "country"},

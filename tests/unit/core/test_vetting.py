@@ -36,12 +36,12 @@ def _check(report: Report, rule: str) -> Check:
 RULES = {
     "network": ("simnet", "simnet", "lnd.network"),
     "amount": ("2,000 sat", "at most 2,040 sat", "payment.price_tolerance_percent"),
-    "time left": ("86,400 s", "at least 60 s", "payment.min_expiry_left_s"),
-    "final CLTV delta": ("40 blocks", "at most 144 blocks", "payment.max_final_cltv_delta"),
-    "payment hash": ("new", "new", ""),
-    "payment address": ("there", "there", ""),
+    "time_left": ("86,400 s", "at least 60 s", "payment.min_expiry_left_s"),
+    "final_cltv_delta": ("40 blocks", "at most 144 blocks", "payment.max_final_cltv_delta"),
+    "payment_hash": ("new", "new", ""),
+    "payment_address": ("there", "there", ""),
     "payee": (PAYEE, "one of provider.payee_pubkeys", "provider.payee_check"),
-    "order id": ("the payment hash", "the payment hash", "provider.order_id_check"),
+    "order_id": ("the payment hash", "the payment hash", "provider.order_id_check"),
 }
 
 
@@ -57,11 +57,11 @@ def test_the_providers_usual_invoice_passes_every_rule_and_each_says_what_it_com
     [
         (invoice(amount_msat=0), "amount", "0 sat", "no amount"),
         (invoice(amount_msat=2_040_001), "amount", "2,040.001 sat", "it asks 2,041 sat, and at most 2,040 sat"),
-        (invoice(created_at_ms=NOW_MS - 86_341 * S), "time left", "59 s", "expires in 59 s"),
-        (invoice(created_at_ms=NOW_MS - 90_000 * S), "time left", "-3,600 s", "expires in -3600 s"),
-        (invoice(final_cltv_delta=145), "final CLTV delta", "145 blocks", "is 145 blocks, and at most 144"),
-        (invoice(final_cltv_delta=-1), "final CLTV delta", "-1 blocks", "is -1 blocks, and at most 144"),
-        (invoice(has_payment_address=False), "payment address", "missing", "no payment address"),
+        (invoice(created_at_ms=NOW_MS - 86_341 * S), "time_left", "59 s", "expires in 59 s"),
+        (invoice(created_at_ms=NOW_MS - 90_000 * S), "time_left", "-3,600 s", "expires in -3600 s"),
+        (invoice(final_cltv_delta=145), "final_cltv_delta", "145 blocks", "is 145 blocks, and at most 144"),
+        (invoice(final_cltv_delta=-1), "final_cltv_delta", "-1 blocks", "is -1 blocks, and at most 144"),
+        (invoice(has_payment_address=False), "payment_address", "missing", "no payment address"),
         (invoice(payee=STRANGER), "payee", STRANGER, "not the provider's known node"),
     ],
 )
@@ -93,7 +93,7 @@ def test_an_invoice_right_at_a_bound_passes(good: Invoice) -> None:
 def test_a_payment_hash_seen_before_is_refused() -> None:
     report = _vet(invoice(), seen_before=True)
     assert "another order" in report.reasons[0]
-    assert _check(report, "payment hash").value == "of another order"
+    assert _check(report, "payment_hash").value == "of another order"
 
 
 def test_an_invoice_of_another_network_than_the_configured_one_is_refused() -> None:
@@ -151,14 +151,14 @@ def test_another_payment_hash_than_the_order_id_is_judged_as_strictly_as_configu
     check: Strictness, verdict: Verdict
 ) -> None:
     report = _vet(invoice(payment_hash="ff" * 32), order_id_check=check)
-    assert _check(report, "order id").verdict is verdict
-    assert _check(report, "order id").value == "something else"
+    assert _check(report, "order_id").verdict is verdict
+    assert _check(report, "order_id").value == "something else"
 
 
 @pytest.mark.parametrize("check", Strictness)
 def test_without_an_order_its_id_is_not_known_which_refuses_nothing(check: Strictness) -> None:
     report = _vet(invoice(), terms=Terms(max_price_sat=2_000), order_id_check=check)
-    assert _check(report, "order id").verdict is Verdict.UNKNOWN
+    assert _check(report, "order_id").verdict is Verdict.UNKNOWN
     assert report.is_fine
 
 

@@ -78,7 +78,7 @@ EMAIL_SPEC = EmailSpec(address="satoshi@example.com", message="See you at eight.
 
 async def test_a_code_is_quoted_with_the_exact_price_of_its_country_and_service() -> None:
     provider = OneProvider()
-    assert await quote(CODE, provider) == Quoted(spec=CODE_SPEC, quote_sat=2_000)
+    assert await quote(CODE, provider) == Quoted(spec=CODE_SPEC, quote_sat=2_000, stock=5)
     assert provider.asked == [("services", 0), ("prices", 0, "oi")]
 
 
@@ -96,7 +96,7 @@ async def test_the_price_of_a_code_is_the_one_of_its_phone(
     prices: Prices, is_real_phone: bool, quote_sat: int | None
 ) -> None:
     quoted = await quote(replace(CODE, is_real_phone=is_real_phone), OneProvider(prices))
-    assert quoted == Quoted(spec=replace(CODE_SPEC, is_real_phone=is_real_phone), quote_sat=quote_sat)
+    assert quoted == Quoted(spec=replace(CODE_SPEC, is_real_phone=is_real_phone), quote_sat=quote_sat, stock=5)
 
 
 async def test_a_provider_that_names_no_price_now_is_a_reason_to_refuse_only_where_one_is_needed() -> None:
@@ -104,7 +104,9 @@ async def test_a_provider_that_names_no_price_now_is_a_reason_to_refuse_only_whe
     for wanted, spec in ((CODE, CODE_SPEC), (SMS, SMS_SPEC)):
         with pytest.raises(ProviderUnavailable):
             await quote(wanted, OneProvider(down))
-        assert await quote(wanted, OneProvider(down), needs_price=False) == Quoted(spec=spec, quote_sat=None)
+        assert await quote(wanted, OneProvider(down), needs_price=False) == replace(
+            Quoted(spec=spec, quote_sat=None), stock=5 if wanted is CODE else None
+        )
 
 
 @pytest.mark.parametrize(("stock", "force", "is_refused"), [(0, False, True), (0, True, False), (None, False, False)])

@@ -21,6 +21,9 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
   TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
+  NOT_PAYABLE            cause ("fee_limit" with fee_sat and limit_sat; "outbound" and "peer_offline" with wanted_sat and
+                         has_sat; "time_lock" with lock_blocks and limit_blocks; "payee_unknown", "no_route"): lnd sees no
+                         way to pay it now
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
   BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take
@@ -367,6 +370,38 @@ ITEM_KIND_END: ItemKind.ValueType  # 7
 """When a rental ends, as the provider says: ms since 1970, in digits."""
 Global___ItemKind: _TypeAlias = ItemKind  # noqa: Y015
 
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Never sent."""
+    VERDICT_PASS: _Verdict.ValueType  # 1
+    """It is as it should be."""
+    VERDICT_WARN: _Verdict.ValueType  # 2
+    """It is not, and goes on: the configuration wants it so, or it is not sure."""
+    VERDICT_FAIL: _Verdict.ValueType  # 3
+    """It refuses the order, or the invoice."""
+    VERDICT_UNKNOWN: _Verdict.ValueType  # 4
+    """It could not be looked at, which refuses nothing."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What a rule says."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Never sent."""
+VERDICT_PASS: Verdict.ValueType  # 1
+"""It is as it should be."""
+VERDICT_WARN: Verdict.ValueType  # 2
+"""It is not, and goes on: the configuration wants it so, or it is not sure."""
+VERDICT_FAIL: Verdict.ValueType  # 3
+"""It refuses the order, or the invoice."""
+VERDICT_UNKNOWN: Verdict.ValueType  # 4
+"""It could not be looked at, which refuses nothing."""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
 @_typing.final
 class SubmitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -390,7 +425,7 @@ class SubmitRequest(_message.Message):
     One over payment.max_fee_sat is refused; an invoice cheaper than expected may lower it.
     """
     force: _builtins.bool
-    """Order even if the provider shows no stock."""
+    """Order even if the provider shows no stock, or lnd sees no way to pay."""
     prepaid: _builtins.bool
     """Spend the account's balance in place of paying a hold invoice. INVALID_ARGUMENT together with `fund`."""
     @_builtins.property
@@ -2449,6 +2484,183 @@ class FundingEntry(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_sat) -> _WhichOneofReturnType__price_sat | None: ...
 
 Global___FundingEntry: _TypeAlias = FundingEntry  # noqa: Y015
+
+@_typing.final
+class VetInvoiceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_SAT_FIELD_NUMBER: _builtins.int
+    MAX_FEE_SAT_FIELD_NUMBER: _builtins.int
+    invoice: _builtins.str
+    """A BOLT11 invoice, 7,089 characters at most; with or without "lightning:" before it. Required."""
+    max_price_sat: _builtins.int
+    """What may be asked at most, in sat. Absent, or more than payment.max_price_sat: that."""
+    max_fee_sat: _builtins.int
+    """As SubmitRequest.max_fee_sat; one over payment.max_fee_sat counts as that."""
+    def __init__(
+        self,
+        *,
+        invoice: _builtins.str = ...,
+        max_price_sat: _builtins.int | None = ...,
+        max_fee_sat: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat", "_max_price_sat", b"_max_price_sat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat", "_max_price_sat", b"_max_price_sat", "invoice", b"invoice", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_fee_sat: _TypeAlias = _typing.Literal["max_fee_sat"]  # noqa: Y015
+    _WhichOneofArgType__max_fee_sat: _TypeAlias = _typing.Literal["_max_fee_sat", b"_max_fee_sat"]  # noqa: Y015
+    _WhichOneofReturnType__max_price_sat: _TypeAlias = _typing.Literal["max_price_sat"]  # noqa: Y015
+    _WhichOneofArgType__max_price_sat: _TypeAlias = _typing.Literal["_max_price_sat", b"_max_price_sat"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_fee_sat) -> _WhichOneofReturnType__max_fee_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_sat) -> _WhichOneofReturnType__max_price_sat | None: ...
+
+Global___VetInvoiceRequest: _TypeAlias = VetInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class Check(_message.Message):
+    """One rule and what it found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Small letters and underscores: "amount", "payee", "routing_fee", ..."""
+    value: _builtins.str
+    """What was found, for people."""
+    limit: _builtins.str
+    """What is allowed, for people. Empty: there is nothing to compare with."""
+    key: _builtins.str
+    """Of the configuration, which sets the limit. Empty: none does."""
+    verdict: Global___Verdict.ValueType
+    """Never VERDICT_UNSPECIFIED."""
+    why: _builtins.str
+    """What is wrong, or why it is not known. Empty if it passed."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        value: _builtins.str = ...,
+        limit: _builtins.str = ...,
+        key: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "limit", b"limit", "rule", b"rule", "value", b"value", "verdict", b"verdict", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Check: _TypeAlias = Check  # noqa: Y015
+
+@_typing.final
+class CheckReport(_message.Message):
+    """All rules, in the order in which they are looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINE_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    AMOUNT_MSAT_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    fine: _builtins.bool
+    """No rule fails: it would be ordered, or paid."""
+    what: _builtins.str
+    """For what, in words. Empty: that could not be told."""
+    amount_msat: _builtins.int
+    """Of the invoice, or as the provider quotes it. Absent: nobody says it."""
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Check]:
+        """At least one."""
+
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """With which Submit would be refused, as far as a rule has an error of its own. Absent: with none."""
+
+    def __init__(
+        self,
+        *,
+        fine: _builtins.bool = ...,
+        what: _builtins.str = ...,
+        amount_msat: _builtins.int | None = ...,
+        checks: _abc.Iterable[Global___Check] | None = ...,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "amount_msat", b"amount_msat", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "amount_msat", b"amount_msat", "checks", b"checks", "fine", b"fine", "refusal", b"refusal", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
+    _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_msat) -> _WhichOneofReturnType__amount_msat | None: ...
+
+Global___CheckReport: _TypeAlias = CheckReport  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """An error that would come, as it would come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    status_code: _builtins.int
+    """Of gRPC."""
+    message: _builtins.str
+    """For people."""
+    reason: _builtins.str
+    """As in ErrorInfo."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in ErrorInfo."""
+
+    def __init__(
+        self,
+        *,
+        status_code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "metadata", b"metadata", "reason", b"reason", "status_code", b"status_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class ListRentalsRequest(_message.Message):

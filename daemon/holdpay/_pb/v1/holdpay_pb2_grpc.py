@@ -39,6 +39,16 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
                 _registered_method=True)
+        self.CheckRequest = channel.unary_unary(
+                '/holdpay.v1.Holdpay/CheckRequest',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.CheckReport.FromString,
+                _registered_method=True)
+        self.VetInvoice = channel.unary_unary(
+                '/holdpay.v1.Holdpay/VetInvoice',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.VetInvoiceRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.CheckReport.FromString,
+                _registered_method=True)
         self.GetRequest = channel.unary_unary(
                 '/holdpay.v1.Holdpay/GetRequest',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.SerializeToString,
@@ -114,9 +124,25 @@ class HoldpayServicer:
         with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
         INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
-        the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+        the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock, or lnd sees no way to pay. OUT_OF_RANGE:
+        the price is over the limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
         UNAVAILABLE: lnd or the provider cannot be used now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckRequest(self, request, context):
+        """What every rule says of a request, as Submit would decide it now: nothing is recorded or ordered. INVALID_ARGUMENT,
+        ALREADY_EXISTS: as of Submit. All else that would refuse the request is in the report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VetInvoice(self, request, context):
+        """What every rule says of a hold invoice, as an order's own is decided: nothing is recorded or paid. INVALID_ARGUMENT: it is
+        no BOLT11 invoice that lnd can read, or of another network. UNAVAILABLE: lnd cannot be asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +252,16 @@ def add_HoldpayServicer_to_server(servicer, server):
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.SerializeToString,
             ),
+            'CheckRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRequest,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.CheckReport.SerializeToString,
+            ),
+            'VetInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.VetInvoice,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.VetInvoiceRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.CheckReport.SerializeToString,
+            ),
             'GetRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRequest,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetRequestRequest.FromString,
@@ -319,6 +355,60 @@ class Holdpay:
             '/holdpay.v1.Holdpay/Submit',
             holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/CheckRequest',
+            holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.CheckReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VetInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/VetInvoice',
+            holdpay_dot_v1_dot_holdpay__pb2.VetInvoiceRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.CheckReport.FromString,
             options,
             channel_credentials,
             insecure,

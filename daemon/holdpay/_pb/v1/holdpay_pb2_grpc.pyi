@@ -21,6 +21,9 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
   TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
+  NOT_PAYABLE            cause ("fee_limit" with fee_sat and limit_sat; "outbound" and "peer_offline" with wanted_sat and
+                         has_sat; "time_lock" with lock_blocks and limit_blocks; "payee_unknown", "no_route"): lnd sees no
+                         way to pay it now
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
   BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take
@@ -66,9 +69,17 @@ class HoldpayStub:
     with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
     INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
-    the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+    the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock, or lnd sees no way to pay. OUT_OF_RANGE:
+    the price is over the limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
     UNAVAILABLE: lnd or the provider cannot be used now.
+    """
+    CheckRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.CheckReport]
+    """What every rule says of a request, as Submit would decide it now: nothing is recorded or ordered. INVALID_ARGUMENT,
+    ALREADY_EXISTS: as of Submit. All else that would refuse the request is in the report.
+    """
+    VetInvoice: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.VetInvoiceRequest, _holdpay_pb2.CheckReport]
+    """What every rule says of a hold invoice, as an order's own is decided: nothing is recorded or paid. INVALID_ARGUMENT: it is
+    no BOLT11 invoice that lnd can read, or of another network. UNAVAILABLE: lnd cannot be asked.
     """
     GetRequest: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]
     """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
@@ -113,9 +124,17 @@ class HoldpayAsyncStub(HoldpayStub):
     with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
     INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
-    the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-    limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+    the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock, or lnd sees no way to pay. OUT_OF_RANGE:
+    the price is over the limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
     UNAVAILABLE: lnd or the provider cannot be used now.
+    """
+    CheckRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.CheckReport]  # type: ignore[assignment]
+    """What every rule says of a request, as Submit would decide it now: nothing is recorded or ordered. INVALID_ARGUMENT,
+    ALREADY_EXISTS: as of Submit. All else that would refuse the request is in the report.
+    """
+    VetInvoice: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.VetInvoiceRequest, _holdpay_pb2.CheckReport]  # type: ignore[assignment]
+    """What every rule says of a hold invoice, as an order's own is decided: nothing is recorded or paid. INVALID_ARGUMENT: it is
+    no BOLT11 invoice that lnd can read, or of another network. UNAVAILABLE: lnd cannot be asked.
     """
     GetRequest: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetRequestRequest, _holdpay_pb2.Request]  # type: ignore[assignment]
     """NOT_FOUND: no such request. INVALID_ARGUMENT: fewer than 4 characters. DATA_LOSS: its row in the database makes no sense."""
@@ -163,9 +182,29 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
         INVALID_ARGUMENT: nothing is asked for, unknown country or service, no phone number or address, bad limits. ALREADY_EXISTS:
-        the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock. OUT_OF_RANGE: the price is over the
-        limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
+        the key belongs to a request with other parameters. FAILED_PRECONDITION: no stock, or lnd sees no way to pay. OUT_OF_RANGE:
+        the price is over the limit, or not known and no limit given. RESOURCE_EXHAUSTED: a limit of the daemon, named, or too many streams are open.
         UNAVAILABLE: lnd or the provider cannot be used now.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckRequest(
+        self,
+        request: _holdpay_pb2.SubmitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.CheckReport, _abc.Awaitable[_holdpay_pb2.CheckReport]]:
+        """What every rule says of a request, as Submit would decide it now: nothing is recorded or ordered. INVALID_ARGUMENT,
+        ALREADY_EXISTS: as of Submit. All else that would refuse the request is in the report.
+        """
+
+    @_abc_1.abstractmethod
+    def VetInvoice(
+        self,
+        request: _holdpay_pb2.VetInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.CheckReport, _abc.Awaitable[_holdpay_pb2.CheckReport]]:
+        """What every rule says of a hold invoice, as an order's own is decided: nothing is recorded or paid. INVALID_ARGUMENT: it is
+        no BOLT11 invoice that lnd can read, or of another network. UNAVAILABLE: lnd cannot be asked.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,401 @@
+"""What stands in the way of an order, looked at before it is made: one list of rules.
+
+An order ends it at the first objection; a dry run and `holdpay vet` tell the whole of it. So what is told is what is
+decided. Nothing is recorded or ordered here, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import structlog
+
+from holdpay.core.diagnosis import Cause, Diagnosis, in_the_way
+from holdpay.core.holds import ordinal
+from holdpay.core.model import Order
+from holdpay.core.payees import PayeeCheck
+from holdpay.core.policy import CLTV_PADDING_DELTA, Policy, max_parts
+from holdpay.core.routes import RouteLook, RouteQuery
+from holdpay.core.vetting import Check, Verdict, route_checks
+from holdpay.engine.account import Account
+from holdpay.engine.engine import Engine
+from holdpay.engine.quoting import Quoted, Quoter
+from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
+from holdpay.errors import (
+    BalanceTooLow,
+    HoldpayError,
+    InvalidRequest,
+    NotPayable,
+    NotReady,
+    OutOfStock,
+    PriceTooHigh,
+    PriceUnknown,
+)
+from holdpay.ports import NodeState
+
+log = structlog.get_logger()
+
+ROUTE_LOOK_S = 3.0
+"""An order waits no longer for lnd to find a way; without its word the order goes on."""
+_LIMITS = ("max_open_orders", "max_pending_sat", "max_spend_per_day_sat")
+_NO_LIMIT = 2**60
+USUAL_FINAL_CLTV_DELTA = 40
+"""What the provider's invoices ask. The route's own bound does not depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one rule says; ``error``: with which no order is made."""
+
+    check: Check
+    error: HoldpayError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What all rules say of an order, or of an invoice."""
+
+    what: str
+    amount_msat: int | None
+    """Of the invoice, or as the provider quotes it. None: nobody says it."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether no rule refuses it."""
+        return all(finding.check.verdict is not Verdict.FAIL for finding in self.findings)
+
+    @property
+    def error(self) -> HoldpayError | None:
+        """With which the order would be refused."""
+        return next((finding.error for finding in self.findings if finding.error is not None), None)
+
+
+@dataclass(slots=True)
+class Draft:
+    """The order, as far as it is known."""
+
+    quoted: Quoted | None = None
+    cap_sat: int = 0
+    """What its invoice may ask."""
+    max_fee_sat: int = 0
+
+
+def refused(rule: str, error: HoldpayError, *, value: str = "", limit: str = "", key: str = "") -> Finding:
+    """A rule that fails."""
+    why = error.message
+    return Finding(Check(rule=rule, value=value, limit=limit, key=key, verdict=Verdict.FAIL, why=why), error)
+
+
+class Objections:
+    """Goes through the rules."""
+
+    def __init__(self, engine: Engine, quoter: Quoter, account: Account) -> None:
+        self._engine = engine
+        self._quoter = quoter
+        self._account = account
+
+    # --- the daemon and its node --------------------------------------------------------------------------------------
+
+    def readiness(self, *, is_prepaid: bool = False) -> Iterator[Finding]:
+        """Whether any order can be recorded to its end, and paid."""
+        yield self._disk()
+        if not is_prepaid:
+            yield self._lnd()
+        for rule, cause, trouble in (
+            ("holdpayd", "tasks", self._engine.trouble()),
+            ("clock", "clock", self._engine.clock_trouble()),
+        ):
+            found = Finding(Check(rule=rule, value="well"))
+            yield refused(rule, NotReady(trouble, cause=cause), value="troubled") if trouble else found
+
+    def _disk(self) -> Finding:
+        try:
+            self._engine.store.check_space()
+        except NotReady as error:
+            return refused("disk", error, value=f"{error.metadata.get('free_mib', '?')} MiB free")
+        return Finding(Check(rule="disk", value="enough room"))
+
+    def _lnd(self) -> Finding:
+        status = self._engine.node_status()
+        state = status.state.value
+        if status.state is NodeState.READY:
+            return Finding(Check(rule="lnd", value=state, limit="ready"))
+        said = status.detail or f"lnd is {state}. Wait until it is ready."
+        return refused("lnd", NotReady(said, lnd_state=state), value=state, limit="ready")
+
+    # --- an order -----------------------------------------------------------------------------------------------------
+
+    async def of_order(
+        self, asked: Asked, wanted: Wanted, draft: Draft, *, is_all_told: bool = False
+    ) -> AsyncGenerator[Finding, None]:
+        """All that is to be known before an order is made, but for the limits that count all orders: those are looked
+        at in the transaction that records it. Fills ``draft``. ``is_all_told``: also what decides nothing, which takes
+        longer. Raises InvalidRequest and its children."""
+        for finding in self.readiness(is_prepaid=asked.is_prepaid):
+            yield finding
+        balance_sat = 0
+        if asked.is_prepaid or isinstance(wanted, FundWanted):
+            # Without a key nothing of it can be ordered.
+            try:
+                balance_sat = (await self._account.balance()).balance_sat
+            except HoldpayError as error:
+                yield refused("prepaid_account", error, value="not known")
+                return
+        async with self._looking(asked, wanted, is_begun=not is_all_told) as looking:
+            async for finding in self._quoted(asked, wanted, draft):
+                yield finding
+            if draft.quoted is None:
+                return
+            if asked.is_prepaid:
+                yield _balance(balance_sat, draft.quoted)
+                return
+            yield self._fee_limit(asked, draft)
+            for finding in await self._way(asked, draft, looking):
+                yield finding
+
+    async def _quoted(self, asked: Asked, wanted: Wanted, draft: Draft) -> AsyncGenerator[Finding, None]:
+        """Stock and price. ``draft.quoted`` stays None where no more can be said."""
+        needs_price = asked.max_price_sat is None
+        try:
+            quoted = await self._quoter.quote(wanted, force=asked.force, needs_price=needs_price)
+        except OutOfStock as error:
+            yield refused("stock", error, value="none", limit="some")
+            if not isinstance(wanted, CodeWanted):
+                return
+            # Only a dry run comes here: it tells the rest, too.
+            quoted = await self._quoter.quote(wanted, force=True, needs_price=needs_price)
+        except InvalidRequest:
+            raise
+        except HoldpayError as error:
+            yield refused("provider", error, value="not usable")
+            return
+        else:
+            stock = "not said" if quoted.stock is None else f"{quoted.stock:,}"
+            if isinstance(wanted, CodeWanted):
+                yield Finding(Check(rule="stock", value=stock, limit="some; force orders all the same"))
+        draft.quoted = quoted
+        finding, cap_sat = self._price(asked, quoted)
+        yield finding
+        if cap_sat is None:
+            draft.quoted = None
+        else:
+            draft.cap_sat = cap_sat
+
+    def _price(self, asked: Asked, quoted: Quoted) -> tuple[Finding, int | None]:
+        """And what the invoice may ask; None: nothing says it."""
+        policy, quote_sat = self._engine.policy, quoted.quote_sat
+        cap_sat = quote_sat if quoted.is_exact else policy.price_cap_sat(quote_sat, asked.max_price_sat)
+        value = "not known" if quote_sat is None else f"{quote_sat:,} sat"
+        for limit_sat, limit, who in (
+            (asked.max_price_sat, "max_price_sat", "the request allows"),
+            (policy.max_price_sat, "payment.max_price_sat", "payment.max_price_sat allows"),
+        ):
+            if quote_sat is not None and limit_sat is not None and quote_sat > limit_sat:
+                what_next = "Allow more" if limit == "max_price_sat" else "Raise it in the configuration"
+                error = PriceTooHigh(
+                    f"The price is {quote_sat:,} sat, and {who} {limit_sat:,}. {what_next}, or order something else.",
+                    price_sat=quote_sat,
+                    limit=limit,
+                    limit_sat=limit_sat,
+                )
+                key = "" if limit == "max_price_sat" else limit
+                return refused("price", error, value=value, limit=f"at most {limit_sat:,} sat", key=key), cap_sat
+        if cap_sat is None:
+            return refused("price", PriceUnknown(limit="max_price_sat"), value=value, limit="a known one"), None
+        limit = f"at most {cap_sat:,} sat in the invoice"
+        return Finding(Check(rule="price", value=value, limit=limit, key="payment.price_tolerance_percent")), cap_sat
+
+    def _fee_limit(self, asked: Asked, draft: Draft) -> Finding:
+        policy, cap_sat = self._engine.policy, draft.cap_sat
+        bound_sat = policy.fee_bound_sat(cap_sat)
+        wanted_sat = policy.fee_cap_sat(cap_sat) if asked.max_fee_sat is None else asked.max_fee_sat
+        draft.max_fee_sat = min(wanted_sat, bound_sat)
+        value, limit, key = f"{wanted_sat:,} sat", f"at most {bound_sat:,} sat", "payment.max_fee_sat"
+        if wanted_sat <= bound_sat:
+            return Finding(Check(rule="fee_limit", value=value, limit=limit, key=key))
+        error = InvalidRequest(
+            f"A fee limit of {wanted_sat:,} sat was asked for, and payment.max_fee_sat allows {bound_sat:,} sat"
+            f" for an order of up to {cap_sat:,} sat. Ask for a smaller one, or raise the key in the configuration.",
+            field="max_fee_sat",
+            limit="payment.max_fee_sat",
+            limit_sat=bound_sat,
+        )
+        return refused("fee_limit", error, value=value, limit=limit, key=key)
+
+    def limits(self, more_msat: int) -> Iterator[Finding]:
+        """The limits that count all orders, each by itself, with an order of ``more_msat`` more. What is told here may
+        be another in the transaction that records an order, which decides."""
+        limits, totals = self._engine.limits, self._engine.totals()
+        more_sat = -(-more_msat // 1000)
+        pending_sat, spent_sat = -(-totals.pending_msat // 1000), -(-totals.spent_day_msat // 1000)
+        for rule, name, value in (
+            ("open_orders", "max_open_orders", f"{totals.open_orders:,}, and this one"),
+            ("sat_pending", "max_pending_sat", f"{pending_sat:,} sat, and {more_sat:,} sat of this one"),
+            (
+                "sat_in_24_hours",
+                "max_spend_per_day_sat",
+                f"{spent_sat:,} sat, {pending_sat:,} sat pending, and {more_sat:,} sat of this one",
+            ),
+        ):
+            others: dict[str, int] = {field: _NO_LIMIT for field in _LIMITS if field != name}
+            reached = replace(limits, **others).reached_by(totals, more_msat)
+            limit = f"at most {getattr(limits, name):,}{'' if name == 'max_open_orders' else ' sat'}"
+            key = f"limits.{name}"
+            if reached is None:
+                yield Finding(Check(rule=rule, value=value, limit=limit, key=key))
+            else:
+                yield refused(rule, reached, value=value, limit=limit, key=key)
+
+    def place(self, order: Order) -> Iterator[Finding]:
+        """Among the holds (see ``places``), where there is a cap."""
+        places, caps = self._engine.places, self._engine.places.caps
+        if order.request.is_prepaid or (caps.max_orders is None and caps.max_locked_sat is None):
+            return
+        full = places.entering(order)
+        if full is None:
+            yield Finding(Check(rule="place", value="free", key="holds.max_orders"))
+        elif places.is_refused(order):
+            yield refused("place", full, value="none", key="holds.when_full")
+        else:
+            value = f"{ordinal(places.waiting + 1)} in the queue"
+            yield Finding(
+                Check(rule="place", value=value, key="holds.when_full", verdict=Verdict.WARN, why=full.message)
+            )
+
+    # --- the way to the payee -----------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _looking(
+        self, asked: Asked, wanted: Wanted, *, is_begun: bool
+    ) -> AsyncGenerator[asyncio.Task[RouteLook] | None, None]:
+        """A look for a way that could carry the dearest order of its kind, while the provider is asked for the price:
+        what carries that much carries less."""
+        payees, policy = self._payees(), self._engine.policy
+        if asked.is_prepaid or not payees or not is_begun:
+            yield None
+            return
+        most_sat = min(asked.max_price_sat or policy.max_price_sat, policy.max_price_sat)
+        if isinstance(wanted, FundWanted):
+            most_sat = wanted.amount_sat
+        fee_sat = policy.fee_cap_sat(most_sat) if asked.max_fee_sat is None else asked.max_fee_sat
+        looking = self._look_begun(replace(way_query(payees[0], most_sat, fee_sat, policy), is_route_enough=True))
+        try:
+            yield looking
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
+
+    def _look_begun(self, query: RouteQuery) -> asyncio.Task[RouteLook]:
+        return asyncio.create_task(self._look(query), name="look for a way")
+
+    async def _look(self, query: RouteQuery) -> RouteLook:
+        payer = self._engine.node.identity
+        if payer is None:
+            return RouteLook(is_route_known=False, unknown=("lnd cannot be asked now",))
+        async with asyncio.timeout(ROUTE_LOOK_S):
+            return await self._engine.node.look_for_route(query, payer)
+
+    async def look(self, query: RouteQuery) -> RouteLook:
+        """What lnd says within a few seconds. Raises nothing."""
+        return await _seen(self._look_begun(query))
+
+    async def _way(self, asked: Asked, draft: Draft, looking: asyncio.Task[RouteLook] | None) -> Iterable[Finding]:
+        """Whether lnd could pay it now. Only what is sure refuses: see ``_is_sure``."""
+        quoted, policy, payees = draft.quoted, self._engine.policy, self._payees()
+        if not payees or quoted is None or quoted.quote_sat is None:
+            why = "no price is known" if payees else "no node is trusted yet"
+            return [Finding(Check(rule="route", value="not looked for", verdict=Verdict.UNKNOWN, why=why))]
+        queries = [way_query(payee, quoted.quote_sat, draft.max_fee_sat, policy) for payee in payees]
+        dearest = None if looking is None else (await _seen(looking)).route
+        if dearest is not None and dearest.fee_msat <= draft.max_fee_sat * 1000:
+            return self.way(queries[0], RouteLook(is_route_known=True, route=dearest))
+        looks = [await self.look(queries[0])]
+        while looks[-1].route is None and len(looks) < len(queries):
+            looks.append(await self.look(queries[len(looks)]))
+        at = len(looks) - 1 if looks[-1].route is not None else 0
+        return self.way(queries[at], looks[at], is_forced=asked.force)
+
+    def way(self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False) -> Iterator[Finding]:
+        """What a look makes of an order, or of an invoice."""
+        wrong = None if look.route is not None else in_the_way(query, look)
+        is_sure = not is_forced and (wrong is None or self._is_sure(wrong.cause))
+        for check in route_checks(query, look, wrong, is_sure=is_sure):
+            is_refusal = check.verdict is Verdict.FAIL and wrong is not None
+            yield Finding(check, not_payable(query, look, wrong) if is_refusal and wrong is not None else None)
+
+    def _is_sure(self, cause: Cause) -> bool:
+        """Whether it keeps the order from being paid whatever its invoice says. Who may be paid besides the listed
+        nodes may be reached otherwise."""
+        is_of_us = cause in {Cause.OUTBOUND, Cause.PEER_OFFLINE}
+        return is_of_us or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
+
+    def _payees(self) -> list[str]:
+        """Who will be paid, as far as that is known."""
+        policy = self._engine.policy
+        if policy.payee_check is PayeeCheck.FIRST_USE:
+            return self._engine.store.trusted_payees()
+        return sorted(policy.payee_pubkeys)
+
+
+async def _seen(looking: asyncio.Task[RouteLook]) -> RouteLook:
+    """An order that could be paid must never fail by the look, whatever becomes of it."""
+    await asyncio.wait({looking})
+    if looking.cancelled():
+        return RouteLook(is_route_known=False, unknown=("the look was given up",))
+    error = looking.exception()
+    if error is None:
+        return looking.result()
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, TimeoutError):
+        return RouteLook(is_route_known=False, unknown=(f"lnd did not say it within {ROUTE_LOOK_S:g} s",))
+    log.error("a look for a way failed", exc_info=error)
+    return RouteLook(is_route_known=False, unknown=("the look failed by a defect of holdpay",))
+
+
+def way_query(
+    payee: str, amount_sat: int, max_fee_sat: int, policy: Policy, final_cltv_delta: int = USUAL_FINAL_CLTV_DELTA
+) -> RouteQuery:
+    """As a payment would ask, but for what lnd learnt of failures: it forgets that in minutes."""
+    delta = final_cltv_delta
+    return RouteQuery(
+        payee=payee,
+        amount_msat=amount_sat * 1000,
+        fee_limit_msat=max_fee_sat * 1000,
+        final_cltv_delta=delta,
+        cltv_limit=delta + CLTV_PADDING_DELTA + policy.route_cltv_delta,
+        max_parts=max_parts(amount_sat * 1000, policy),
+        avoids_failed=False,
+    )
+
+
+def not_payable(query: RouteQuery, look: RouteLook, wrong: Diagnosis) -> NotPayable:
+    """With the numbers that the cause is about."""
+    numbers: dict[str, int] = {}
+    match wrong.cause:
+        case Cause.OUTBOUND | Cause.PEER_OFFLINE if look.outbound is not None:
+            has_msat = look.outbound.largest_msat if query.max_parts == 1 else look.outbound.total_msat
+            numbers = {"wanted_sat": -(-query.amount_msat // 1000), "has_sat": has_msat // 1000}
+        case Cause.FEE_LIMIT if look.dearer is not None:
+            numbers = {"fee_sat": -(-look.dearer.fee_msat // 1000), "limit_sat": (query.fee_limit_msat or 0) // 1000}
+        case Cause.TIME_LOCK if look.longer is not None:
+            numbers = {"lock_blocks": look.longer.lock_blocks, "limit_blocks": query.cltv_limit}
+    return NotPayable(f"Your node cannot pay this now: {wrong.text}.", cause=wrong.cause.value, **numbers)
+
+
+def _balance(balance_sat: int, quoted: Quoted) -> Finding:
+    price_sat = quoted.quote_sat or 1
+    value, limit = f"{balance_sat:,} sat", f"at least {price_sat:,} sat"
+    if balance_sat >= price_sat:
+        return Finding(Check(rule="prepaid_account", value=value, limit=limit))
+    error = BalanceTooLow(
+        f"The prepaid account has {balance_sat:,} sat, and the price is {price_sat:,} sat."
+        " Put money into it, or order without it.",
+        balance_sat=balance_sat,
+        price_sat=price_sat,
+    )
+    return refused("prepaid_account", error, value=value, limit=limit)
