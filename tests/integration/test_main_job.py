@@ -126,7 +126,7 @@ async def test_carol_is_down_and_nothing_is_spent(market: Market) -> None:
 
 async def test_bob_is_down_and_nothing_is_spent(market: Market) -> None:
     await market.net["bob"].stop()
-    order = await market.daemon.order()
+    order = await market.daemon.order(force=True)
 
     done = await market.daemon.until(order.id, is_over)
 
@@ -144,7 +144,7 @@ async def test_a_fee_limit_that_is_too_low_is_raised_on_the_same_invoice(market:
 
 
 async def test_a_fee_limit_that_is_too_low_for_good_spends_nothing(market: Market) -> None:
-    order = await market.daemon.order(max_fee_sat=1)
+    order = await market.daemon.order(max_fee_sat=1, force=True)
 
     done = await market.daemon.until(order.id, is_over)
 

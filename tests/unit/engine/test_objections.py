@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from holdpay.core.holds import HoldCaps, WhenFull
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.routes import OfflinePeer, Outbound, PayeeNode, Route, RouteLook, RouteQuery
 from holdpay.core.vetting import Check, Verdict
 from holdpay.engine import objections
 from holdpay.engine.objections import Answer
 from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
-from holdpay.errors import HoldpayError, InvalidRequest, KeyTaken, LndRefused, LndUnavailable, NotPayable
+from holdpay.errors import HoldpayError, InvalidRequest, KeyTaken, LimitExceeded, LndRefused, LndUnavailable, NotPayable
 from holdpay.ports import OrderFilter, Prices
 from holdpay.store.database import open_beside, transaction
 from holdpay.store.payees import add_payee
@@ -357,6 +358,23 @@ async def test_what_a_dry_run_tells_is_what_an_order_is_refused_with(world: Worl
     assert (type(refused.value), refused.value.message) == (type(answer.error), answer.error.message)
     assert refused.value.metadata == answer.error.metadata
     _nothing_is_recorded(world)
+
+
+async def test_a_dry_run_tells_whether_there_is_a_place_among_the_holds(world: World) -> None:
+    world.lnd.route_look = WAY
+    world.engine.places.caps = HoldCaps(max_orders=1)
+    assert (_rule(await _check(world), "place").value, (await _check(world)).is_fine) == ("free", True)
+    await _ask(world, key="first")
+    place = _rule(await _check(world), "place")
+    assert (place.value, place.verdict) == ("1st in the queue", Verdict.WARN)
+    assert (await _check(world)).is_fine, "it is taken, and waits"
+    world.engine.places.caps = HoldCaps(max_orders=1, when_full=WhenFull.REFUSE)
+    answer = await _check(world)
+    assert _rule(answer, "place").verdict is Verdict.FAIL
+    with pytest.raises(LimitExceeded) as refused:
+        await _ask(world)
+    assert answer.error is not None
+    assert refused.value.message == answer.error.message
 
 
 async def test_without_stock_the_rest_is_told_too(world: World) -> None:
