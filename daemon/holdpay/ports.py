@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
+from holdpay.core.dispatches import Dispatched
 from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.kinds.spec import KindName, Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity, OpenChannel
@@ -497,6 +498,10 @@ class OrderStore(Protocol):
 
     def get(self, order_id: str) -> Order:
         """By id or unique beginning of at least 4 characters. Raises OrderNotFound, InvalidRequest if it is shorter."""
+        ...
+
+    def dispatches(self, order_id: str) -> list[Dispatched]:
+        """All SendPaymentV2 calls of an order, oldest first, each with its HTLC attempts. By index."""
         ...
 
     def open_orders(self) -> list[Order]:

@@ -151,12 +151,12 @@ def _statements(conn: sqlite3.Connection, closed: int, to_erase: int) -> Iterato
         "replies": "JOIN t.journal j ON j.cursor = x.cursor JOIN t.keys k ON k.order_no = j.order_no",
         "items": "JOIN t.keys k ON k.order_no = x.order_no",
     }
-    tables = "requests orders keys secrets payments htlc_attempts charges journal replies items ledger"
+    tables = "requests orders keys secrets payments dispatches htlc_attempts charges journal replies items ledger"
     for table in tables.split():
         columns = [row[1] for row in conn.execute(f"PRAGMA t.table_info({table})")]
         values = ", ".join(_value(column, special.get(table, {}), ids) for column in columns)
         order = "x.cursor" if table in {"journal", "replies"} else "x.rowid"
-        if table in {"htlc_attempts", "items"}:
+        if table in {"dispatches", "htlc_attempts", "items"}:
             order = "x.order_no"
         join = joins.get(table, of_order)
         yield f"INSERT INTO main.{table} SELECT {values} FROM r CROSS JOIN t.{table} x {join} ORDER BY r.n, {order}"

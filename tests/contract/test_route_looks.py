@@ -88,16 +88,16 @@ async def test_a_time_lock_that_fails_a_payment_is_one_that_the_look_finds_too_s
 async def test_what_the_channels_can_send_is_what_lnd_finds_a_route_for(
     world: World, node: LndNode, lnd: Client
 ) -> None:
-    asked = await query(world)
-    found = await look(node, asked)
+    """To the peer itself, so that no fee is on top."""
+    found = await look(node, await query(world))
+    assert found.route is not None
     assert found.outbound is not None
     assert found.outbound.offline == ()
-    # The hop's fee, 1 sat and a millionth, comes on top of what arrives.
-    most_msat = (found.outbound.largest_msat - 1_000) * 1_000_000 // 1_000_001
-    limits: dict[str, Any] = {"pub_key": asked.payee, "fee_limit": {"fixed_msat": 100_000_000}}
-    assert (await lnd.routes(**limits, amt_msat=most_msat)).routes
+    largest_msat, peer = found.outbound.largest_msat, found.route.hops[0]
+    assert (await lnd.routes(pub_key=peer, amt_msat=largest_msat)).routes[0].total_fees_msat == 0
     with pytest.raises(grpc.aio.AioRpcError, match=r"insufficient local balance|unable to find a path"):
-        await lnd.routes(**limits, amt_msat=most_msat + 1_000)
+        # lnd knows the balance to the msat.
+        await lnd.routes(pub_key=peer, amt_msat=largest_msat + 1_000)
 
 
 async def test_a_peer_that_is_away_is_named_with_what_it_could_send(world: World, node: LndNode) -> None:

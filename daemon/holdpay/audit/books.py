@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from holdpay.core.charge import Charge
+from holdpay.core.dispatches import DispatchRecord
 from holdpay.core.events import Event
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order, Payment
@@ -53,6 +54,8 @@ class OrderBook:
     booked: Booked
     attempts: Mapping[int, StoredAttempt]
     """By LND's attempt id."""
+    dispatches: Mapping[int, DispatchRecord]
+    """By number, from 1."""
     journal: tuple[JournalRow, ...]
     """Up to the first row that makes no sense: without its change the later ones add up to something else."""
     unreadable: tuple[int, ...] = ()

@@ -17,6 +17,7 @@ from sqlite_utils import Database
 from holdpay.audit.books import Booked, JournalRow, OrderBook, StoredAttempt
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import MEND, gap_findings
+from holdpay.core.dispatches import DispatchRecord
 from holdpay.core.events import Event, event_name
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order
@@ -144,7 +145,7 @@ class StoredBooks:
         try:
             order = self._order(order_id)
             reserved_msat, booked = self._money(order_id)
-            attempts = self._attempts(order_id)
+            attempts, dispatches = self._attempts(order_id), self._dispatches(order_id)
             rows, unreadable = self._journal(order)
         except (sqlite3.Error, OrderUnreadable, StoreError, *BAD_ROW) as error:
             return _damaged(f"Order {order_id} cannot be read ({type(error).__name__}).", order_id)
@@ -153,6 +154,7 @@ class StoredBooks:
             reserved_msat=reserved_msat,
             booked=booked,
             attempts=attempts,
+            dispatches=dispatches,
             journal=tuple(rows),
             unreadable=tuple(unreadable),
         )
@@ -177,6 +179,10 @@ class StoredBooks:
         sql = "SELECT * FROM htlc_attempts WHERE order_no = (SELECT no FROM orders WHERE id = ?)"
         rows = self._orders.execute(sql, (order_id,))
         return {row["attempt_id"]: StoredAttempt(row["dispatch"], from_row(Attempt, row)) for row in rows}
+
+    def _dispatches(self, order_id: str) -> dict[int, DispatchRecord]:
+        sql = "SELECT * FROM dispatches WHERE order_no = (SELECT no FROM orders WHERE id = ?)"
+        return {row["n"]: from_row(DispatchRecord, row) for row in self._orders.execute(sql, (order_id,))}
 
     def _journal(self, order: Order) -> tuple[list[JournalRow], list[int]]:
         readable: list[JournalRow] = []

@@ -10,6 +10,7 @@ from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing,
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.amounts import sat
 from holdpay.core.charge import ChargeState
+from holdpay.core.dispatches import DispatchRecord, recorded
 from holdpay.core.events import BalanceSeen, Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
 from holdpay.core.items import Item
 from holdpay.core.machine import decide
@@ -91,9 +92,25 @@ def _table_against_journal(book: OrderBook) -> Iterator[Finding]:
     if not book.journal or book.unreadable:
         return
     names = differing(replace(book.order, items=()), book.journal[-1].after)
+    if _dispatches_by(book) != dict(book.dispatches):
+        text = "Its dispatches differ from those in its journal."
+        yield about(book.order, Severity.ERROR, "dispatches-differ", text, MEND)
     if names:
         text = f"Its tables and what the changes in its journal add up to differ in {named(names)}."
         yield about(book.order, Severity.ERROR, "tables-differ", text, MEND)
+
+
+def _dispatches_by(book: OrderBook) -> dict[int, DispatchRecord]:
+    """As the journal has them."""
+    found: dict[int, DispatchRecord] = {}
+    before = None
+    for row in book.journal:
+        after = row.after.payment
+        record = after and recorded(before, after, found.get(after.dispatch_count))
+        if record:
+            found[record.n] = record
+        before = after
+    return found
 
 
 # --- the fold -------------------------------------------------------------------------------------------------------

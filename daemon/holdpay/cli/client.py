@@ -149,12 +149,14 @@ def refusal(error: grpc.RpcError) -> Failure:
     said = error.details() or f"The daemon said {error.code().name}."
     info = _error_info(error)
     advice = "" if info is None else _advice(info)
-    return Failure(f"{said} {advice}".rstrip(), of_refusal(error.code().name, "" if info is None else info.reason))
+    reason, cause = ("", "") if info is None else (info.reason, info.metadata.get("cause", ""))
+    return Failure(f"{said} {advice}".rstrip(), of_refusal(error.code().name, reason, cause))
 
 
-def refusal_code(status_code: int, reason: str) -> ExitCode:
-    """The exit code for a refusal that would come: gRPC's number of its status, and its reason."""
-    return of_refusal(next((code.name for code in grpc.StatusCode if code.value[0] == status_code), ""), reason)
+def refusal_code(refused: pb.Refusal) -> ExitCode:
+    """The exit code for a refusal that would come."""
+    status = next((code.name for code in grpc.StatusCode if code.value[0] == refused.status_code), "")
+    return of_refusal(status, refused.reason, refused.metadata.get("cause", ""))
 
 
 _ADVICE = {

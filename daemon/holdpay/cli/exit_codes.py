@@ -20,7 +20,10 @@ class ExitCode(IntEnum):
     UNEXPECTED = 1, "Something unexpected. If it was about an order, the message says how to look it up."
     REFUSED_INPUT = 2, "The input was refused, by the command line or by the daemon. Nothing was ordered."
     PRICE_TOO_HIGH = 3, "The price is over the limit, or not known. Nothing was ordered."
-    NOTHING_PAID = 4, "No payment got through, or would; or the invoice or the order was refused. Nothing was spent."
+    NOTHING_PAID = (
+        4,
+        "No payment got through (else: 10 to 14), or invoice or order was refused. Nothing was spent.",
+    )
     NOT_DELIVERED = 5, "Refunded, or canceled before it was paid. Nothing came, nothing was spent."
     UNREACHABLE = 6, "The daemon cannot be reached. Nothing was ordered."
     STILL_OPEN = 7, "Ordered, or possibly ordered, and not finished: the order goes on. Do not order again."
@@ -29,6 +32,11 @@ class ExitCode(IntEnum):
         9,
         "Paid, or perhaps paid, and nothing came. `holdpay orders explain` says what to do.",
     )
+    FEE_LIMIT = 10, "A route to the provider exists, and costs more than the fee limit. Nothing was spent."
+    OUTBOUND = 11, "Your channels that can be used hold too little on your side. Nothing was spent."
+    PEER_OFFLINE = 12, "A peer of yours is offline, whose channels it would take. Nothing was spent."
+    NO_WAY = 13, "lnd knows no way to the provider's node, or none within the time lock. Nothing was spent."
+    HOP_FAILED = 14, "A node on the way failed the payment, or lnd avoids one for some minutes. Nothing was spent."
     INTERRUPTED = 130, "Interrupted (^C, SIGTERM) where no order was waited for."
 
 
@@ -41,9 +49,6 @@ _BY_STATUS = {
     "RESOURCE_EXHAUSTED": ExitCode.REFUSED_NOW,
     "UNAVAILABLE": ExitCode.REFUSED_NOW,
 }
-
-_BY_REASON = {"NOT_PAYABLE": ExitCode.NOTHING_PAID}
-"""The same fault ends so after it was ordered."""
 
 _BY_END = {
     "fulfilled": ExitCode.DONE,
@@ -59,11 +64,28 @@ _BY_END = {
 }
 
 
-def of_refusal(status: str, reason: str) -> ExitCode:
-    """The code for a gRPC status (by name) and a reason with which the daemon itself refused a call."""
-    return _BY_REASON.get(reason) or _BY_STATUS.get(status, ExitCode.UNEXPECTED)
+_BY_CAUSE = {
+    "fee_limit": ExitCode.FEE_LIMIT,
+    "outbound": ExitCode.OUTBOUND,
+    "peer_offline": ExitCode.PEER_OFFLINE,
+    "payee_unknown": ExitCode.NO_WAY,
+    "time_lock": ExitCode.NO_WAY,
+    "no_route": ExitCode.NO_WAY,
+    "hop_failed": ExitCode.HOP_FAILED,
+}
 
 
-def of_end(end: str | None) -> ExitCode:
-    """The code for a closed order's `end` (lower case, without prefix)."""
+def of_refusal(status: str, reason: str, cause: str = "") -> ExitCode:
+    """The code for a gRPC status (by name), a reason and what it says of the cause, with which the daemon itself
+    refused a call."""
+    if reason == "NOT_PAYABLE":
+        # The same fault ends so after it was ordered.
+        return _BY_CAUSE.get(cause, ExitCode.NOTHING_PAID)
+    return _BY_STATUS.get(status, ExitCode.UNEXPECTED)
+
+
+def of_end(end: str | None, cause: str | None = None) -> ExitCode:
+    """The code for a closed order's `end` and the `cause` of its failed payment (lower case, without prefix)."""
+    if end == "payment_failed" and cause in _BY_CAUSE:
+        return _BY_CAUSE[cause]
     return _BY_END.get(end or "", ExitCode.UNEXPECTED)

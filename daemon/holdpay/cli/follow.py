@@ -190,7 +190,7 @@ class Follower:
 
     def _conclude(self, request: pb.Request) -> ExitCode:
         """The request is closed: well, or without what was waited for."""
-        exit_code = of_end(render.enum_text(request, "end"))
+        exit_code = of_end(render.enum_text(request, "end"), render.enum_text(order_of(request), "cause"))
         if exit_code is ExitCode.DONE:
             if self._is_answer_shown:
                 return exit_code

@@ -106,7 +106,7 @@ class Ordering:
         show(report, done="ordered", as_json=self.as_json)
         if report.fine:
             return ExitCode.DONE
-        return refusal_code(report.refusal.status_code, report.refusal.reason)
+        return refusal_code(report.refusal)
 
 
 def ordering(command: Callable[..., None]) -> Callable[..., None]:

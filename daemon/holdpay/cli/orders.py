@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdpay.cli import progress, render
+from holdpay.cli import progress, render, tries
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.kinds import KINDS, Until, brief, code_of, kind_number, kind_of, number_of, order_of, texts
 from holdpay.cli.ordering import timeout_option
@@ -137,6 +137,15 @@ def show(app: App, *, order: str, as_json: bool) -> None:
         render.echo_json(found)
     else:
         render.out(render.facts(_facts(found)))
+        _echo_tries(found)
+
+
+def _echo_tries(request: pb.Request) -> None:
+    found = list(tries.lines(order_of(request)))
+    if found:
+        render.out("\nPayments")
+    for line in found:
+        render.out(f"  {render.plain(line)}")
 
 
 def _facts(request: pb.Request) -> list[tuple[str, str]]:
@@ -353,6 +362,7 @@ def explain(app: App, *, order: str, as_json: bool) -> None:
         return
     pairs = [("Order", reply.request.id), ("Now", reply.summary), ("Money", reply.money), ("Next", reply.next)]
     render.out(render.facts(pairs))
+    _echo_tries(reply.request)
     render.out("\nWhat happened")
     for entry in reply.history:
         render.out(f"  {render.date_time(entry.at_ms)}  {render.plain(entry.text)}")

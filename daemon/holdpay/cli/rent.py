@@ -12,7 +12,7 @@ from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.exit_codes import ExitCode, of_end
 from holdpay.cli.failure import Failure
-from holdpay.cli.kinds import Until, number_of, texts
+from holdpay.cli.kinds import Until, number_of, order_of, texts
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
 from holdpay.cli.params import complete_country, complete_rental, complete_service
 
@@ -161,7 +161,7 @@ def _leave(known: pb.Request, *, is_followed: bool) -> ExitCode:
     for count in texts(known, "unread_more"):
         render.note(f"The provider sent {count} more that cannot be read, or more than that; they are not kept.")
     if known.terminal:
-        exit_code = of_end(render.enum_text(known, "end"))
+        exit_code = of_end(render.enum_text(known, "end"), render.enum_text(order_of(known), "cause"))
         if exit_code is ExitCode.DONE:
             erased = " What had come was erased." if known.HasField("erased_at_ms") else ""
             render.note(f"The rental is over.{erased}")

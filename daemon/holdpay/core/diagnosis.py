@@ -56,12 +56,15 @@ class FailedHop:
     """Which it had to forward through."""
     code: int
     """BOLT4, in LND's numbering."""
+    is_payee: bool = False
 
     @property
     def in_words(self) -> str:
         """``hop 2, 02ab…, had too little on channel 812x1x0 (TEMPORARY_CHANNEL_FAILURE)``."""
         who = "our own node" if self.place == 0 else f"hop {self.place}"
-        if self.place and self.pubkey:
+        if self.is_payee:
+            who = "the payee"
+        elif self.place and self.pubkey:
             who += f", {node_name(self.pubkey, '')},"
         name, words = _CODES.get(self.code, (f"code {self.code}", "failed it"))
         where = f" on channel {self.channel}" if self.channel else ""
@@ -220,6 +223,7 @@ def sat_up(msat: int) -> str:
 _OF_LND = frozenset({FailureReason.ERROR, FailureReason.CANCELED, FailureReason.NEVER_SENT})
 
 _CODES = {
+    1: ("INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS", "refused it, or canceled the hold invoice"),
     7: ("EXPIRY_TOO_SOON", "found its expiry too near"),
     11: ("AMOUNT_BELOW_MINIMUM", "found it too small"),
     12: ("FEE_INSUFFICIENT", "wanted a higher fee"),
@@ -233,6 +237,7 @@ _CODES = {
     20: ("PERMANENT_NODE_FAILURE", "is out of order"),
     21: ("PERMANENT_CHANNEL_FAILURE", "closed the channel"),
     22: ("EXPIRY_TOO_FAR", "found its expiry too far away"),
+    23: ("MPP_TIMEOUT", "waited in vain for the other parts"),
     24: ("INVALID_ONION_PAYLOAD", "did not understand it"),
     997: ("INTERNAL_FAILURE", "failed it"),
     998: ("UNKNOWN_FAILURE", "failed it, and gave no reason"),

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import ChargeState
+from holdpay.core.diagnosis import Cause, FailedHop
+from holdpay.core.dispatches import Dispatched
 from holdpay.core.explain import explain, trouble
 from holdpay.core.guard import UNSEEN, HtlcSight, Sight, alarms, findings, hours, level_of
 from holdpay.core.items import Item, ItemKind
+from holdpay.core.lightning import Attempt, AttemptStatus
 from holdpay.core.machine import promise_until_ms, takes_cancel
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy
@@ -25,6 +28,7 @@ _STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in 
 _HTLCS = {htlc: pb.HtlcState.Value(f"HTLC_STATE_{htlc.name}") for htlc in HtlcState}
 _CHARGES = {charge: pb.ChargeState.Value(f"CHARGE_STATE_{charge.name}") for charge in ChargeState}
 _LEVELS = {level: pb.HoldLevel.Value(f"HOLD_LEVEL_{level.name}") for level in HoldLevel}
+_CAUSES = {cause: pb.Cause.Value(f"CAUSE_{cause.name}") for cause in Cause}
 _ENDS = {end: pb.End.Value(f"END_{end.name}") for end in End}
 _ENDS_BACK = {number: end for end, number in _ENDS.items()}
 _ITEMS = {
@@ -159,10 +163,60 @@ def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
         message.gone_since_ms = payment.gone_since_ms
     if order.is_money_out:
         message.hold_level, message.hold_why = _LEVELS[payment.hold_level], payment.hold_why
+    if payment.diagnosis is not None and payment.htlc in {HtlcState.NONE, HtlcState.FAILED}:
+        message.cause = _CAUSES[payment.diagnosis.cause]
     if payment.preimage is not None:
         message.preimage = payment.preimage
     if payment.dispatch_at_ms is not None and not order.is_closed and order.giving_up is None:
         message.next_dispatch_at_ms = payment.dispatch_at_ms
+
+
+def add_tries(message: pb.Request, tries: Sequence[Dispatched]) -> pb.Request:
+    """The dispatches of its order, which its other parts do not have."""
+    message.orders[0].tries.extend(_dispatch_to_pb(each) for each in tries)
+    return message
+
+
+def _dispatch_to_pb(dispatched: Dispatched) -> pb.Dispatch:
+    record = dispatched.record
+    return pb.Dispatch(
+        n=record.n,
+        at_ms=record.at_ms,
+        fee_limit_msat=record.fee_limit_msat,
+        failed_at_ms=record.failed_at_ms,
+        failure_reason=record.failure_reason or "",
+        failure_class=record.failure_class or "",
+        cause=_CAUSES[record.cause] if record.cause else pb.CAUSE_UNSPECIFIED,
+        diagnosis=record.diagnosis or "",
+        attempts=[_attempt_to_pb(attempt) for attempt in dispatched.attempts],
+    )
+
+
+def _attempt_to_pb(attempt: Attempt) -> pb.HtlcAttempt:
+    hop = None
+    if attempt.status is AttemptStatus.FAILED:
+        hop = FailedHop(
+            place=attempt.failure_source_index,
+            pubkey=attempt.failed_hop,
+            channel=attempt.failed_channel,
+            code=attempt.failure_code,
+            is_payee=attempt.failed_at_payee,
+        )
+    return pb.HtlcAttempt(
+        status=attempt.status,
+        amount_msat=attempt.amount_msat,
+        fee_msat=attempt.fee_msat,
+        expiry_height=attempt.expiry_height,
+        attempted_at_ms=attempt.attempted_at_ms,
+        resolved_at_ms=attempt.resolved_at_ms,
+        first_hop=attempt.first_hop or "",
+        first_channel=attempt.first_channel or "",
+        failed_place=None if hop is None else hop.place,
+        failed_hop=attempt.failed_hop or "",
+        failed_channel=attempt.failed_channel or "",
+        failure_code=attempt.failure_code,
+        failure="" if hop is None else hop.in_words,
+    )
 
 
 def money_out_to_pb(order: Order, policy: Policy, now_ms: int, sight: Sight) -> pb.MoneyOut:

@@ -94,11 +94,11 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:
         if request.WhichOneof("by") != "idempotency_key":
-            return self._to_pb(self._engine.store.get(request.request_id))
+            return self._whole(self._engine.store.get(request.request_id))
         found = self._engine.store.find_key(request.idempotency_key)
         if found is None:
             raise OrderNotFound("There is no order of this idempotency key.")
-        return self._to_pb(found)
+        return self._whole(found)
 
     @unary
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
@@ -199,7 +199,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         rows = self._engine.store.updates(0, order.id, MAX_HISTORY)
         lines = history(Moment(row.at_ms, row.event, row.order, row.notes) for row in rows)
         return pb.ExplainRequestResponse(
-            request=self._to_pb(order),
+            request=self._whole(order),
             summary=words.summary,
             money=words.money,
             next=words.next,
@@ -310,6 +310,10 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         places = self._engine.places
         position = places.position(order)
         return None if position is None else convert.Queue(position, places.words(order))
+
+    def _whole(self, order: Order) -> pb.Request:
+        """With its dispatches."""
+        return convert.add_tries(self._to_pb(order), self._engine.store.dispatches(order.id))
 
     def _to_pb(self, order: Order) -> pb.Request:
         """An order that was read right now: nothing was committed since."""

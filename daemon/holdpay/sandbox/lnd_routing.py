@@ -259,6 +259,8 @@ def find_route(graph: Graph, query: RouteQuery, avoids: Avoids) -> Route:
 def _one_route(
     graph: Graph, query: RouteQuery, amount_msat: int, channels: Sequence[OurChannel], avoids: Avoids
 ) -> Route | None:
+    if query.payee_pubkey == graph.peer_pubkey and not query.last_hop_pubkey:
+        return _to_the_peer(graph, query, amount_msat, channels, avoids)
     fee_msat = graph.fee_msat(amount_msat)
     total_msat = amount_msat + fee_msat
     is_known = query.payee_pubkey == graph.payee_pubkey and query.last_hop_pubkey in ("", graph.peer_pubkey)
@@ -277,3 +279,17 @@ def _one_route(
             Hop(graph.last_chan_id, graph.payee_pubkey, amount_msat, 0, final_height),
         ),
     )
+
+
+def _to_the_peer(
+    graph: Graph, query: RouteQuery, amount_msat: int, channels: Sequence[OurChannel], avoids: Avoids
+) -> Route | None:
+    """Nobody forwards it, so it costs nothing."""
+    fitting = [channel for channel in channels if channel.bandwidth_msat >= amount_msat]
+    is_short = query.final_cltv_delta <= query.cltv_limit
+    if not fitting or not is_short or avoids((graph.own_pubkey, graph.peer_pubkey)):
+        return None
+    first = max(fitting, key=lambda channel: channel.bandwidth_msat)
+    height = graph.height + query.final_cltv_delta
+    hop = Hop(first.chan_id, graph.peer_pubkey, amount_msat, 0, height)
+    return Route(total_time_lock_height=height, total_amt_msat=amount_msat, hops=(hop,))

@@ -8,6 +8,7 @@ import sqlite3
 from sqlite_utils import Database, Migrations
 
 from holdpay.store.compacting import compact
+from holdpay.store.dispatching import make_dispatches
 from holdpay.store.moving import move
 from holdpay.store.payees import TABLES as PAYEES
 
@@ -102,6 +103,11 @@ def _diagnosis(db: Database) -> None:
 @migrations(name="0015_places")
 def _places(db: Database) -> None:
     db.execute("ALTER TABLE orders ADD COLUMN waiting_since_ms INTEGER")
+
+
+@migrations(name="0016_dispatches")
+def _dispatches(db: Database) -> None:
+    make_dispatches(db)
 
 
 _FIRST = (

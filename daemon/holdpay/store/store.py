@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from holdpay.core.charge import ChargeState
+from holdpay.core.dispatches import Dispatched
 from holdpay.core.events import Event, OrderQuarantined
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds.spec import KindName
@@ -30,6 +31,7 @@ from holdpay.store.database import (
     open_database,
     transaction,
 )
+from holdpay.store.dispatching import dispatches_of, note_dispatch
 from holdpay.store.erasing import ERASED_AT_ONCE, erase, erase_in_copies, to_erase
 from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
@@ -312,6 +314,7 @@ class SqliteStore:
             self._conn.execute(_INSERT_PAYMENT, {"order_no": row.no, **to_row(payment, without=OF_THE_ORDER)})
         else:
             self._change("payments", "order_no", row, changed)
+        note_dispatch(self._conn, row.no, before.payment if before is not None else None, payment)
         for attempt in attempts:
             given: Row = {"order_no": row.no, "dispatch": payment.dispatch_count}
             self._conn.execute(_UPSERT_ATTEMPT, {**given, **to_row(attempt)})
@@ -409,6 +412,11 @@ class SqliteStore:
         if len(found) > 1:
             raise OrderNotFound(f"More than one order begins with {order_id}. Give more of its id.")
         return to_order(self._conn, found[0])
+
+    def dispatches(self, order_id: str) -> list[Dispatched]:
+        """See OrderStore."""
+        found = self._rows(SELECT_ROW, order_id)
+        return dispatches_of(self._conn, found[0]["no"]) if found else []
 
     def open_orders(self) -> list[Order]:
         """See OrderStore."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from holdpay.audit.books import Booked, JournalRow, OrderBook, StoredAttempt
+from holdpay.core.dispatches import DispatchRecord, recorded
 from holdpay.core.events import (
     BalanceSeen,
     ChargeIntended,
@@ -106,10 +107,12 @@ def book(*events: Timed, request: Order | None = None) -> OrderBook:
     order = request or build.order()
     rows = [JournalRow(cursor=1, at_ms=NOW_MS, event=None, after=without_items(order))]
     attempts: dict[int, StoredAttempt] = {}
+    dispatches: dict[int, DispatchRecord] = {}
     for after_s, event in events:
         at_ms = NOW_MS + after_s * S
         step = decide(order, event, POLICY, at_ms)
         assert step.is_change, event
+        note(dispatches, order, step.order)
         order = step.order
         dispatch = order.payment.dispatch_count if order.payment else 0
         attempts.update({a.attempt_id: StoredAttempt(dispatch, a) for a in step.attempts})
@@ -119,8 +122,18 @@ def book(*events: Timed, request: Order | None = None) -> OrderBook:
         reserved_msat=order.reserved_msat,
         booked=booked(order),
         attempts=attempts,
+        dispatches=dispatches,
         journal=tuple(rows),
     )
+
+
+def note(dispatches: dict[int, DispatchRecord], before: Order, after: Order) -> None:
+    """As the store does it."""
+    if after.payment is None:
+        return
+    known = dispatches.get(after.payment.dispatch_count)
+    if record := recorded(before.payment, after.payment, known):
+        dispatches[record.n] = record
 
 
 def booked(order: Order) -> Booked:

@@ -195,6 +195,8 @@ def test_bytes_that_are_no_text_are_a_finding(path: Path) -> None:
         ("UPDATE payments SET fee_msat = 7", "tables-differ"),
         ("UPDATE htlc_attempts SET expiry_height = 7", "attempts-differ"),
         ("DELETE FROM htlc_attempts", "attempts-differ"),
+        ("UPDATE dispatches SET fee_limit_msat = 7", "dispatches-differ"),
+        ("DELETE FROM dispatches", "dispatches-differ"),
         ("UPDATE ledger SET msat = 7 WHERE what = 'spend'", "ledger-differs"),
         ("DELETE FROM ledger WHERE what = 'reserve'", "ledger-differs"),
         ("DELETE FROM journal WHERE cursor = 4", "journal-gap"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from holdpay.audit.journal import journal_findings
 from holdpay.audit.laws import law_findings
 from holdpay.audit.rebuild import NOTE, NOTE_KIND, Found, Rebuilt, Unusable, names, rebuild, spec_of_memo
 from holdpay.audit.table import table_lines
+from holdpay.core.dispatches import DispatchRecord
 from holdpay.core.duties import Dispatch, Duty, duties, next_payment_action
 from holdpay.core.events import ProviderReplied, SendStatus, TimePassed, event_name
 from holdpay.core.explain import explain
@@ -24,7 +26,7 @@ from holdpay.core.lightning import AttemptStatus, FailureReason, PaymentStatus, 
 from holdpay.core.machine import decide
 from holdpay.core.model import RECOVERED
 from holdpay.core.states import End, HtlcState, OrderState
-from tests.unit.audit.books import booked, without_items
+from tests.unit.audit.books import booked, note, without_items
 from tests.unit.build import (
     ALICE,
     HASH,
@@ -160,6 +162,9 @@ def as_book(result: Rebuilt) -> OrderBook:
         JournalRow(cursor=n + 1, at_ms=entry.at_ms, event=entry.event, after=without_items(entry.step.order))
         for n, entry in enumerate(result.entries, 1)
     ]
+    dispatches: dict[int, DispatchRecord] = {}
+    for before, after in pairwise([result.request, *(entry.step.order for entry in result.entries)]):
+        note(dispatches, before, after)
     attempts = {a.attempt_id: StoredAttempt(1, a) for entry in result.entries for a in entry.step.attempts}
     reserved_msat = result.order.reserved_msat
     return OrderBook(
@@ -167,6 +172,7 @@ def as_book(result: Rebuilt) -> OrderBook:
         reserved_msat=reserved_msat,
         booked=booked(result.order),
         attempts=attempts,
+        dispatches=dispatches,
         journal=(request, *rows),
     )
 

@@ -199,6 +199,34 @@ def test_an_end_without_a_code_has_its_exit_code(
 
 
 @pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (pb.CAUSE_UNSPECIFIED, ExitCode.NOTHING_PAID),
+        (pb.CAUSE_FEE_LIMIT, ExitCode.FEE_LIMIT),
+        (pb.CAUSE_OUTBOUND, ExitCode.OUTBOUND),
+        (pb.CAUSE_PEER_OFFLINE, ExitCode.PEER_OFFLINE),
+        (pb.CAUSE_PAYEE_UNKNOWN, ExitCode.NO_WAY),
+        (pb.CAUSE_TIME_LOCK, ExitCode.NO_WAY),
+        (pb.CAUSE_NO_ROUTE, ExitCode.NO_WAY),
+        (pb.CAUSE_HOP_FAILED, ExitCode.HOP_FAILED),
+        (pb.CAUSE_LND, ExitCode.NOTHING_PAID),
+    ],
+)
+def test_a_payment_that_failed_has_the_exit_code_of_its_cause(
+    daemon: FakeDaemon, terminal: Terminal, cause: pb.Cause.ValueType, expected: ExitCode
+) -> None:
+    over = ended(pb.END_PAYMENT_FAILED, cause=cause)
+    daemon.submit_scripts = [updates(ACCEPTED, HELD, over)]
+    assert terminal.run("code", "usa", "openai").exit_code is expected
+
+
+def test_a_cause_is_no_exit_code_where_the_payment_did_not_fail(daemon: FakeDaemon, terminal: Terminal) -> None:
+    over = ended(pb.END_CANCELED_UNPAID, cause=pb.CAUSE_FEE_LIMIT)
+    daemon.submit_scripts = [updates(ACCEPTED, HELD, over)]
+    assert terminal.run("code", "usa", "openai").exit_code is ExitCode.NOT_DELIVERED
+
+
+@pytest.mark.parametrize(
     ("status", "expected"),
     [
         (grpc.StatusCode.INVALID_ARGUMENT, ExitCode.REFUSED_INPUT),

@@ -333,6 +333,68 @@ def test_explain_prints_story_money_and_next_step(daemon: FakeDaemon, terminal: 
         assert expected in stdout
 
 
+TRIES = [
+    pb.Dispatch(
+        n=1,
+        at_ms=NOW_MS,
+        fee_limit_msat=10_000,
+        failed_at_ms=NOW_MS,
+        failure_reason="no_route",
+        failure_class="no_attempt",
+    ),
+    pb.Dispatch(
+        n=2,
+        at_ms=NOW_MS,
+        fee_limit_msat=20_000,
+        failed_at_ms=NOW_MS,
+        failure_reason="insufficient_balance",
+        failure_class="routing",
+        cause=pb.CAUSE_FEE_LIMIT,
+        diagnosis="a route exists at 37 sat, your limit is 20 sat",
+        attempts=[
+            pb.HtlcAttempt(
+                status="failed", attempted_at_ms=NOW_MS, first_channel="811x1x0", failure="hop 1, 02bb…, had too little"
+            )
+        ],
+    ),
+    pb.Dispatch(
+        n=3,
+        at_ms=NOW_MS,
+        fee_limit_msat=20_000,
+        attempts=[pb.HtlcAttempt(status="in_flight", attempted_at_ms=NOW_MS)],
+    ),
+    pb.Dispatch(n=4, at_ms=NOW_MS, fee_limit_msat=20_000),
+]
+
+
+@pytest.mark.parametrize("command", ["explain", "show"])
+def test_the_payments_are_told_one_by_one_with_hop_and_cause(
+    daemon: FakeDaemon, terminal: Terminal, command: str
+) -> None:
+    tried = a_request(tries=TRIES)
+    daemon.answers["ExplainRequest"] = pb.ExplainRequestResponse(request=tried)
+    daemon.requests = [tried]
+    stdout = terminal.run("orders", command, ORDER_ID).stdout
+    for expected in (
+        "fee up to 10 sat: nothing to try (no route)\n",
+        "fee up to 20 sat: failed (insufficient balance)\n",
+        "HTLC by channel 811x1x0: hop 1, 02bb…, had too little\n",
+        "   a route exists at 37 sat, your limit is 20 sat\n",
+        "fee up to 20 sat: in flight\n",
+        "HTLC by a channel that lnd did not name: in flight\n",
+        "fee up to 20 sat: lnd has not said how it ended\n",
+    ):
+        assert expected in stdout
+    assert stdout.count("\nPayments\n") == 1
+
+
+def test_an_order_without_payments_tells_of_none(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.requests = [a_request()]
+    shown = terminal.run("orders", "show", ORDER_ID).stdout
+    assert ORDER_ID in shown
+    assert "Payments" not in shown
+
+
 def test_a_daemon_that_does_not_know_a_call_is_older(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.answers["ExplainRequest"] = Refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
     result = terminal.run("orders", "explain", ORDER_ID)

@@ -113,26 +113,30 @@ def test_every_order_can_be_a_dry_run_which_orders_nothing(
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "exit_code"),
+    ("status", "reason", "cause", "exit_code"),
     [
-        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_PAYABLE", ExitCode.NOTHING_PAID),
-        (grpc.StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK", ExitCode.REFUSED_NOW),
-        (grpc.StatusCode.OUT_OF_RANGE, "PRICE_TOO_HIGH", ExitCode.PRICE_TOO_HIGH),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_REACHED", ExitCode.REFUSED_NOW),
-        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", ExitCode.REFUSED_INPUT),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_PAYABLE", "lnd", ExitCode.NOTHING_PAID),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_PAYABLE", "fee_limit", ExitCode.FEE_LIMIT),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_PAYABLE", "outbound", ExitCode.OUTBOUND),
+        (grpc.StatusCode.FAILED_PRECONDITION, "OUT_OF_STOCK", "", ExitCode.REFUSED_NOW),
+        (grpc.StatusCode.FAILED_PRECONDITION, "NOT_READY", "clock", ExitCode.REFUSED_NOW),
+        (grpc.StatusCode.OUT_OF_RANGE, "PRICE_TOO_HIGH", "", ExitCode.PRICE_TOO_HIGH),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_REACHED", "", ExitCode.REFUSED_NOW),
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "", ExitCode.REFUSED_INPUT),
     ],
 )
 def test_a_dry_run_ends_with_the_code_of_the_refusal_that_the_order_meets(
-    daemon: FakeDaemon, terminal: Terminal, status: grpc.StatusCode, reason: str, exit_code: ExitCode
+    daemon: FakeDaemon, terminal: Terminal, status: grpc.StatusCode, reason: str, cause: str, exit_code: ExitCode
 ) -> None:
-    report = pb.CheckReport(checks=[FAILED], refusal=pb.Refusal(status_code=status.value[0], reason=reason))
+    refused = pb.Refusal(status_code=status.value[0], reason=reason, metadata={"cause": cause})
+    report = pb.CheckReport(checks=[FAILED], refusal=refused)
     daemon.answers["CheckRequest"] = report
     assert terminal.run("code", "usa", "openai", "--dry-run").exit_code == exit_code
-    daemon.submit_scripts = [[Refuse(status, "No.", reason)]]
+    daemon.submit_scripts = [[Refuse(status, "No.", reason, {"cause": cause})]]
     assert terminal.run("code", "usa", "openai").exit_code == exit_code
 
 
 def test_a_dry_run_as_json_is_one_object(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.answers["CheckRequest"] = NOT_FINE
     done = terminal.run("code", "usa", "openai", "--dry-run", "--json")
-    assert (json.loads(done.stdout)["what"], done.exit_code) == ("an activation code for OpenAI in USA", 4)
+    assert (json.loads(done.stdout)["what"], done.exit_code) == ("an activation code for OpenAI in USA", 10)

@@ -9,14 +9,17 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.charge import Charge, ChargeState
+from holdpay.core.diagnosis import Cause, Diagnosis
+from holdpay.core.dispatches import Dispatched, DispatchRecord
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec, UnknownSpec
 from holdpay.core.kinds.rental import WEEK_S
 from holdpay.core.kinds.spec import KindName, Spec
+from holdpay.core.lightning import AttemptStatus, FailureReason
 from holdpay.core.model import Order
-from holdpay.core.states import HtlcState, OrderState
-from holdpay.rpc.convert import items_after, request_to_pb
-from tests.unit.build import NOW_MS, POLICY, S, changed, order, pair
+from holdpay.core.states import FailureClass, HtlcState, OrderState
+from holdpay.rpc.convert import add_tries, items_after, request_to_pb
+from tests.unit.build import NOW_MS, POLICY, S, attempt, changed, failure, order, pair
 
 CODE = CodeSpec(country=0, country_name="Russia", service="oi", service_name="OpenAI", is_real_phone=True, ref="a@b.c")
 RENTAL = RentalSpec(country=187, country_name="USA", service="full", service_name="", weeks=2)
@@ -196,3 +199,50 @@ def test_the_pages_of_its_items_have_all_of_them_and_fit_too() -> None:
 
 def test_an_order_whose_items_are_few_leaves_none_out() -> None:
     assert to_pb(order(spec=RENTAL, number="1", messages=("a", "b"), unread=("{",))).items_left_out == 0
+
+
+def test_a_failed_payment_has_its_cause_and_its_tries_with_hops_in_words() -> None:
+    diagnosis = Diagnosis(cause=Cause.FEE_LIMIT, text="a route exists at 37 sat")
+    found = pair(OrderState.AWAITING_PAYMENT, HtlcState.FAILED, failure=failure(), diagnosis=diagnosis)
+    told = attempt(
+        AttemptStatus.FAILED,
+        failure_code=15,
+        failure_source_index=1,
+        first_hop="02bb",
+        first_channel="811x1x0",
+        failed_hop="02bb",
+        failed_channel="812x1x0",
+    )
+    refused = attempt(AttemptStatus.FAILED, failure_code=1, failure_source_index=2, failed_hop="02cc")
+    record = DispatchRecord(
+        n=2,
+        at_ms=NOW_MS,
+        fee_limit_msat=20_000,
+        failed_at_ms=NOW_MS + 1,
+        failure_reason=FailureReason.NO_ROUTE,
+        failure_class=FailureClass.ROUTING,
+        cause=Cause.FEE_LIMIT,
+        diagnosis="a route exists at 37 sat",
+    )
+    message = add_tries(to_pb(found), [Dispatched(record, (attempt(), told, refused))])
+    (order,) = message.orders
+    assert (order.cause, message.reason) == (pb.CAUSE_FEE_LIMIT, "a route exists at 37 sat")
+    (tried,) = order.tries
+    assert (tried.n, tried.fee_limit_msat, tried.failure_reason, tried.failure_class) == (
+        2,
+        20_000,
+        "no_route",
+        "routing",
+    )
+    assert (tried.cause, tried.diagnosis) == (pb.CAUSE_FEE_LIMIT, "a route exists at 37 sat")
+    out, hop, payee = tried.attempts
+    assert (out.status, out.failure, out.HasField("failed_place")) == ("in_flight", "", False)
+    assert hop.failure == "hop 1, 02bb…, had too little on channel 812x1x0 (TEMPORARY_CHANNEL_FAILURE)"
+    assert (hop.first_hop, hop.first_channel, hop.failed_hop, hop.failed_channel) == (
+        "02bb",
+        "811x1x0",
+        "02bb",
+        "812x1x0",
+    )
+    assert (hop.failed_place, hop.failure_code) == (1, 15)
+    assert payee.failure.startswith("the payee refused it, or canceled the hold invoice (INCORRECT_OR_UNKNOWN")

@@ -11,7 +11,7 @@ import pytest
 
 from holdpay.core.states import End
 from holdpay.ports import OrderFilter
-from holdpay.store import erasing, integrity, journal, listing, reading, store
+from holdpay.store import dispatching, erasing, integrity, journal, listing, reading, store
 from holdpay.store.store import SqliteStore
 from tests.unit.build import NOW_MS
 
@@ -85,6 +85,9 @@ QUERIES = {
     "an order by the beginning of its id": (ORDERS + store.BY_PREFIX, ("x", "y")),
     "an order by its key": (ORDERS + store.BY_KEY, ("x",)),
     "its items": (reading.SELECT_ITEMS, (1,)),
+    "a dispatch of its": (dispatching.SELECT_DISPATCH, (1, 1)),
+    "its dispatches": (dispatching.SELECT_DISPATCHES, (1,)),
+    "their attempts": (dispatching.SELECT_ATTEMPTS, (1,)),
     "its request": (reading.SELECT_REQUEST, (1,)),
     "where it lies": (store.SELECT_ROW, ("x",)),
     "the journal after a cursor": (journal.SELECT_ALL, (5, 10)),

@@ -25,6 +25,7 @@ from sqlite_utils import Database, Migrations
 from holdpay.core import events as ev
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.diagnosis import Cause, Diagnosis
+from holdpay.core.dispatches import DispatchRecord
 from holdpay.core.events import event_name
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
@@ -305,6 +306,7 @@ def test_every_field_of_an_attempt_is_stored_with_its_dispatch(db: SqliteStore) 
         ("charges", ["order_no", *column_names(Charge)]),
         ("items", ["order_no", "seq", "cursor", *column_names(Item)]),
         ("htlc_attempts", ["order_no", "dispatch", *column_names(Attempt)]),
+        ("dispatches", ["order_no", *column_names(DispatchRecord)]),
     ],
 )
 def test_a_table_has_exactly_the_columns_of_its_dataclass(db: SqliteStore, table: str, columns: list[str]) -> None:
@@ -316,7 +318,7 @@ def test_every_table_of_ours_is_strict(db: SqliteStore) -> None:
     rows = db._conn.execute("PRAGMA table_list").fetchall()
     ours = {row["name"]: row["strict"] for row in rows if not row["name"].startswith(("sqlite_", "_sqlite"))}
     assert set(ours.values()) == {1}
-    names = "charges htlc_attempts items journal keys ledger orders payees payments replies requests secrets"
+    names = "charges dispatches htlc_attempts items journal keys ledger orders payees payments replies requests secrets"
     assert sorted(ours) == names.split()
 
 

@@ -260,6 +260,56 @@ CHARGE_STATE_RETURNED: ChargeState.ValueType  # 5
 """The order is over, says the provider: the price goes back to the balance."""
 Global___ChargeState: _TypeAlias = ChargeState  # noqa: Y015
 
+class _Cause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAUSE_UNSPECIFIED: _Cause.ValueType  # 0
+    """Nothing, or nobody knows."""
+    CAUSE_FEE_LIMIT: _Cause.ValueType  # 1
+    """A route exists, and it costs more than the request allows."""
+    CAUSE_OUTBOUND: _Cause.ValueType  # 2
+    """The channels that can be used hold too little on our side."""
+    CAUSE_PEER_OFFLINE: _Cause.ValueType  # 3
+    """They would do, if a peer were there."""
+    CAUSE_PAYEE_UNKNOWN: _Cause.ValueType  # 4
+    """lnd's graph does not have the payee."""
+    CAUSE_TIME_LOCK: _Cause.ValueType  # 5
+    """A route exists, and it could lock the money for longer than it may."""
+    CAUSE_HOP_FAILED: _Cause.ValueType  # 6
+    """A node on the way failed it, or failed lately and is avoided by lnd for some minutes."""
+    CAUSE_NO_ROUTE: _Cause.ValueType  # 7
+    """lnd's graph has no way to the payee, whatever it costs; or lnd says no more than that."""
+    CAUSE_LND: _Cause.ValueType  # 8
+    """lnd refused it, canceled it, or erred."""
+
+class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+    """How a closed request ended; the same words for all kinds.
+    What was in the way of a payment.
+    """
+
+CAUSE_UNSPECIFIED: Cause.ValueType  # 0
+"""Nothing, or nobody knows."""
+CAUSE_FEE_LIMIT: Cause.ValueType  # 1
+"""A route exists, and it costs more than the request allows."""
+CAUSE_OUTBOUND: Cause.ValueType  # 2
+"""The channels that can be used hold too little on our side."""
+CAUSE_PEER_OFFLINE: Cause.ValueType  # 3
+"""They would do, if a peer were there."""
+CAUSE_PAYEE_UNKNOWN: Cause.ValueType  # 4
+"""lnd's graph does not have the payee."""
+CAUSE_TIME_LOCK: Cause.ValueType  # 5
+"""A route exists, and it could lock the money for longer than it may."""
+CAUSE_HOP_FAILED: Cause.ValueType  # 6
+"""A node on the way failed it, or failed lately and is avoided by lnd for some minutes."""
+CAUSE_NO_ROUTE: Cause.ValueType  # 7
+"""lnd's graph has no way to the payee, whatever it costs; or lnd says no more than that."""
+CAUSE_LND: Cause.ValueType  # 8
+"""lnd refused it, canceled it, or erred."""
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
 class _End:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -291,8 +341,7 @@ class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _
     END_NO_PLACE: _End.ValueType  # 10
     """It waited for a place among the holds until its time was over (holds.max_wait_s); nothing was ordered."""
 
-class End(_End, metaclass=_EndEnumTypeWrapper):
-    """How a closed request ended; the same words for all kinds."""
+class End(_End, metaclass=_EndEnumTypeWrapper): ...
 
 END_UNSPECIFIED: End.ValueType  # 0
 """Of a request: it is open. In a filter: any."""
@@ -1094,6 +1143,8 @@ class Order(_message.Message):
     HOLD_LEVEL_FIELD_NUMBER: _builtins.int
     HOLD_WHY_FIELD_NUMBER: _builtins.int
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
     state: Global___OrderState.ValueType
     """Never ORDER_STATE_UNSPECIFIED."""
     htlc: Global___HtlcState.ValueType
@@ -1150,6 +1201,12 @@ class Order(_message.Message):
     """Why it is not HOLD_LEVEL_OK: one sentence, as of that change."""
     queue_position: _builtins.int
     """Where it stands in the queue for a place among the holds, from 1 on. Absent: it does not wait (any more)."""
+    cause: Global___Cause.ValueType
+    """Why the latest payment failed. CAUSE_UNSPECIFIED: none did, or it is not known (yet); Request.reason has the sentence."""
+    @_builtins.property
+    def tries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispatch]:
+        """All SendPaymentV2 calls, oldest first. Only in what GetRequest and ExplainRequest return."""
+
     def __init__(
         self,
         *,
@@ -1178,10 +1235,12 @@ class Order(_message.Message):
         hold_level: Global___HoldLevel.ValueType = ...,
         hold_why: _builtins.str = ...,
         queue_position: _builtins.int | None = ...,
+        cause: Global___Cause.ValueType = ...,
+        tries: _abc.Iterable[Global___Dispatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "cause", b"cause", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -1237,6 +1296,141 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_sat) -> _WhichOneofReturnType__quote_sat | None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
+
+@_typing.final
+class Dispatch(_message.Message):
+    """One SendPaymentV2 call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    N_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    FEE_LIMIT_MSAT_FIELD_NUMBER: _builtins.int
+    FAILED_AT_MS_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_CLASS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    n: _builtins.int
+    """From 1."""
+    at_ms: _builtins.int
+    """When it was about to be made."""
+    fee_limit_msat: _builtins.int
+    """Its fee limit: a rung of the fee ladder."""
+    failed_at_ms: _builtins.int
+    """When lnd ended it without a settlement. Absent: it has not."""
+    failure_reason: _builtins.str
+    """lnd's reason: "no_route", "insufficient_balance", "timeout", "incorrect_payment_details", ... Empty: it has not failed."""
+    failure_class: _builtins.str
+    """What that means for the next one: "no_attempt", "routing", "read_later", "payee_refused", "on_chain". Empty: as above."""
+    cause: Global___Cause.ValueType
+    """What was in the way. CAUSE_UNSPECIFIED: it has not failed, or another one followed at once, or nobody knows."""
+    diagnosis: _builtins.str
+    """The same in one sentence, with what would help. Empty: as above."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HtlcAttempt]:
+        """Its HTLCs, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        n: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        fee_limit_msat: _builtins.int = ...,
+        failed_at_ms: _builtins.int | None = ...,
+        failure_reason: _builtins.str = ...,
+        failure_class: _builtins.str = ...,
+        cause: Global___Cause.ValueType = ...,
+        diagnosis: _builtins.str = ...,
+        attempts: _abc.Iterable[Global___HtlcAttempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed_at_ms", b"_failed_at_ms", "failed_at_ms", b"failed_at_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed_at_ms", b"_failed_at_ms", "at_ms", b"at_ms", "attempts", b"attempts", "cause", b"cause", "diagnosis", b"diagnosis", "failed_at_ms", b"failed_at_ms", "failure_class", b"failure_class", "failure_reason", b"failure_reason", "fee_limit_msat", b"fee_limit_msat", "n", b"n"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failed_at_ms: _TypeAlias = _typing.Literal["failed_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__failed_at_ms: _TypeAlias = _typing.Literal["_failed_at_ms", b"_failed_at_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed_at_ms) -> _WhichOneofReturnType__failed_at_ms | None: ...
+
+Global___Dispatch: _TypeAlias = Dispatch  # noqa: Y015
+
+@_typing.final
+class HtlcAttempt(_message.Message):
+    """One HTLC on one route, as lnd told of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    AMOUNT_MSAT_FIELD_NUMBER: _builtins.int
+    FEE_MSAT_FIELD_NUMBER: _builtins.int
+    EXPIRY_HEIGHT_FIELD_NUMBER: _builtins.int
+    ATTEMPTED_AT_MS_FIELD_NUMBER: _builtins.int
+    RESOLVED_AT_MS_FIELD_NUMBER: _builtins.int
+    FIRST_HOP_FIELD_NUMBER: _builtins.int
+    FIRST_CHANNEL_FIELD_NUMBER: _builtins.int
+    FAILED_PLACE_FIELD_NUMBER: _builtins.int
+    FAILED_HOP_FIELD_NUMBER: _builtins.int
+    FAILED_CHANNEL_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """"in_flight", "succeeded", "failed"."""
+    amount_msat: _builtins.int
+    """What was to arrive."""
+    fee_msat: _builtins.int
+    """For all hops of the route."""
+    expiry_height: _builtins.int
+    """Absolute, of our own HTLC."""
+    attempted_at_ms: _builtins.int
+    """When it was sent, by lnd's clock."""
+    resolved_at_ms: _builtins.int
+    """When its result was known, by lnd's clock. Absent: it is out."""
+    first_hop: _builtins.str
+    """The peer that it was offered to; 33 bytes, hex. Empty: not told."""
+    first_channel: _builtins.str
+    """Short id of the channel to it: "812x1x0". Empty: not told."""
+    failed_place: _builtins.int
+    """Which node said why it failed: 0 our own, 1 our peer, and so on. Absent: it has not failed."""
+    failed_hop: _builtins.str
+    """That node; 33 bytes, hex. Empty: our own, or not told."""
+    failed_channel: _builtins.str
+    """Short id of the channel that it had to forward through. Empty: it is the payee, or not told."""
+    failure_code: _builtins.int
+    """BOLT4, in lnd's numbering (lnrpc Failure.FailureCode). 0: it has not failed."""
+    failure: _builtins.str
+    """The failure in words: "hop 2, 02ab…, had too little on channel 812x1x0 (TEMPORARY_CHANNEL_FAILURE)". Empty: it has not failed."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        amount_msat: _builtins.int = ...,
+        fee_msat: _builtins.int = ...,
+        expiry_height: _builtins.int = ...,
+        attempted_at_ms: _builtins.int = ...,
+        resolved_at_ms: _builtins.int | None = ...,
+        first_hop: _builtins.str = ...,
+        first_channel: _builtins.str = ...,
+        failed_place: _builtins.int | None = ...,
+        failed_hop: _builtins.str = ...,
+        failed_channel: _builtins.str = ...,
+        failure_code: _builtins.int = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed_place", b"_failed_place", "_resolved_at_ms", b"_resolved_at_ms", "failed_place", b"failed_place", "resolved_at_ms", b"resolved_at_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed_place", b"_failed_place", "_resolved_at_ms", b"_resolved_at_ms", "amount_msat", b"amount_msat", "attempted_at_ms", b"attempted_at_ms", "expiry_height", b"expiry_height", "failed_channel", b"failed_channel", "failed_hop", b"failed_hop", "failed_place", b"failed_place", "failure", b"failure", "failure_code", b"failure_code", "fee_msat", b"fee_msat", "first_channel", b"first_channel", "first_hop", b"first_hop", "resolved_at_ms", b"resolved_at_ms", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failed_place: _TypeAlias = _typing.Literal["failed_place"]  # noqa: Y015
+    _WhichOneofArgType__failed_place: _TypeAlias = _typing.Literal["_failed_place", b"_failed_place"]  # noqa: Y015
+    _WhichOneofReturnType__resolved_at_ms: _TypeAlias = _typing.Literal["resolved_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__resolved_at_ms: _TypeAlias = _typing.Literal["_resolved_at_ms", b"_resolved_at_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed_place) -> _WhichOneofReturnType__failed_place | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resolved_at_ms) -> _WhichOneofReturnType__resolved_at_ms | None: ...
+
+Global___HtlcAttempt: _TypeAlias = HtlcAttempt  # noqa: Y015
 
 @_typing.final
 class RequestUpdate(_message.Message):
