@@ -6,7 +6,7 @@ It shares no code with ``holdpay.core``: it reads plain fields and keeps its own
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,18 @@ class Book:
     """An operator had a word in it."""
 
 
+def has_place(order: Order) -> bool:
+    """By the words on disk: a hold of it is out, or may come to be."""
+    if order.closed_at_ms is not None or order.request.is_prepaid or order.waiting_since_ms is not None:
+        return False
+    word = "none" if order.payment is None else order.payment.htlc.value
+    if word in OPEN_WORDS:
+        return True
+    is_given_up = order.giving_up is not None or order.cancel_wanted_at_ms is not None
+    may_come = word in {"none", "failed"} and order.state.value in {"requested", "awaiting_payment"}
+    return may_come and not is_given_up and order.quarantined_at_ms is None
+
+
 @dataclass(slots=True)
 class Auditor:
     """``truths`` by payment hash: what really happened to the money. ``clock_off_ms``: the most that the daemon's clock
@@ -67,6 +79,10 @@ class Auditor:
     provider: SimProvider
     now_ms: Callable[[], int]
     clock_off_ms: int = 0
+    max_holds: int | None = None
+    """That may be out at once. None: any number."""
+    max_places: int | None = None
+    """Orders that may have a place at once. None: any number."""
     calm_since_ms: int | None = None
     """Since when nothing fails any more."""
     books: dict[str, Book] = field(default_factory=dict)
@@ -111,6 +127,27 @@ class Auditor:
                 f"payment {payment_hash[:8]}… was sent while its HTLC is {truth.htlc}"
                 f" ({truth.sends_on_the_way} sends on the way)"
             )
+
+    def placing_for_a_hold(self, order: Order) -> None:
+        """Called right before an order is placed that a hold invoice pays. ``order``: as it is on disk."""
+        if order.waiting_since_ms is not None:
+            raise Violation(f"order {order.id} was placed, and on disk it waits for a place among the holds")
+
+    def holds(self, orders: Iterable[Order]) -> None:
+        """Called whenever something was written: at no instant more are out, or may come to be, than is allowed."""
+        out = [of for of, truth in self.truths.items() if truth.htlc in {"out", "held"} or truth.sends_on_the_way]
+        if self.max_holds is not None and len(out) > self.max_holds:
+            raise Violation(f"{len(out)} holds are out, and {self.max_holds} are allowed")
+        having = [order.id for order in orders if has_place(order)]
+        if self.max_places is not None and len(having) > self.max_places:
+            raise Violation(f"{', '.join(having)} have a place, and {self.max_places} may have one")
+
+    def place_given(self, given: Order, orders: Iterable[Order]) -> None:
+        """Called when an order has left the queue: nobody may have waited longer."""
+        for other in orders:
+            waits = other.waiting_since_ms is not None and not other.closed_at_ms and not other.quarantined_at_ms
+            if waits and (other.created_at_ms, other.id) < (given.created_at_ms, given.id):
+                raise Violation(f"order {given.id} overtook {other.id} in the queue")
 
     def _not_after_the_end(self, book: Book, event: Event) -> None:
         if book.closed is not None:

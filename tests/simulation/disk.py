@@ -99,6 +99,8 @@ class SimStore(SqliteStore):
                 self._world.tell(f"on disk: {order.id} requested")
                 self._world.on_disk[order.id] = recorded
                 self._world.changed.set()
+                with self._world.judged():
+                    self._world.auditor.holds(self._world.on_disk.values())
         return recorded
 
     def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
@@ -161,3 +163,6 @@ class SimStore(SqliteStore):
             world.changed.set()
         with world.judged():
             world.auditor.committed(before, event, after)
+            world.auditor.holds(world.on_disk.values())
+            if before.waiting_since_ms is not None and after.waiting_since_ms is None:
+                world.auditor.place_given(after, world.on_disk.values())

@@ -24,6 +24,7 @@ from holdpay.core.lightning import (
     PaymentUpdate,
     Refused,
     Reported,
+    short_channel_id,
 )
 from tests.simulation.faults import Faults
 from tests.simulation.heap import START_MS, Heap
@@ -211,6 +212,7 @@ class SimLnd:
             expiry_height=EXPIRY_HEIGHT,
             hop_count=2,
             attempted_at_ms=self.heap.now_ms,
+            first_channel=short_channel_id(CHANNEL),
         )
 
     def resolved(self, payment_hash: str, outcome: str) -> None:
@@ -305,6 +307,7 @@ def _with(attempt: Attempt, status: AttemptStatus, code: int = 0, source: int = 
         expiry_height=attempt.expiry_height,
         hop_count=attempt.hop_count,
         attempted_at_ms=attempt.attempted_at_ms,
+        first_channel=attempt.first_channel,
         failure_code=code,
         failure_source_index=source,
     )

@@ -19,7 +19,7 @@ from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
 from holdpay.core.model import Order, Payment
 from holdpay.core.states import OrderState
-from holdpay.engine import asking, performers
+from holdpay.engine import asking, performers, ways
 from holdpay.engine.asking import Asker
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
@@ -473,3 +473,56 @@ def a_prepaid_order_is_placed_again_by_the_next_task() -> AbstractContextManager
 def a_balance_that_another_order_moved_is_believed() -> AbstractContextManager[Any]:
     """The balance is what it was."""
     return patch.object(SqliteStore, "has_moved_balance_since", lambda self, at_ms, besides: False)
+
+
+# --- places for holds -------------------------------------------------------------------------------------------------
+
+
+@bug()
+def a_place_is_given_before_the_commit() -> AbstractContextManager[Any]:
+    """There is room: the order goes on, and the next step will write it down."""
+
+    def hasty(self: Engine) -> None:
+        for order_id in self.places.oldest(1):
+            order = self._open[order_id]
+            if self.places.full(order.reserved_msat) is None:
+                after = replace(order, waiting_since_ms=None)
+                self.tally.changed(order, after)
+                self.places.changed(order, after)
+                self._open[order_id] = after
+                self._reconcile(order_id)
+
+    return patch.object(Engine, "_give_place", hasty)
+
+
+@bug()
+def two_orders_get_the_same_place() -> AbstractContextManager[Any]:
+    """Both are told of it in the same turn."""
+
+    def generous(self: Engine) -> None:
+        for order_id in self.places.oldest(2):
+            if self.places.full(self._open[order_id].reserved_msat) is None:
+                self._turn.post(Posted(order_id=order_id, event=ev.PlaceGiven()))
+
+    return patch.object(Engine, "_give_place", generous)
+
+
+@bug()
+def a_closed_order_keeps_its_place() -> AbstractContextManager[Any]:
+    """What has ended is counted no more, but for its place."""
+    changed = Tally.changed
+
+    def careless(self: Tally, before: Order | None, after: Order | None) -> None:
+        placed = self.placed
+        changed(self, before, after)
+        if after is None:
+            self.placed = max(placed, self.placed)
+
+    return patch.object(Tally, "changed", careless)
+
+
+@bug()
+def what_lnd_has_not_told_of_yet_is_on_no_channel() -> AbstractContextManager[Any]:
+    """A payment counts where its attempts are."""
+    parts = ways._parts
+    return patch.object(ways, "_parts", lambda *of: [part for part in parts(*of) if part[0] is not None])

@@ -226,6 +226,8 @@ class ProviderPort:
     async def place(self, placing: Placing) -> Reply[Placed]:
         if placing.is_prepaid:
             return await self._place_prepaid(placing)
+        with self._world.judged():
+            self._world.auditor.placing_for_a_hold(self._world.on_disk[_owner()])
         sale = await self._request("place", lambda: self._world.provider.place(placing))
         if sale is None:
             raise ProviderRefused("no", raw="no")

@@ -16,7 +16,7 @@ from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import StoreError
 from holdpay.ports import CountryInfo, Limits, ServiceInfo
-from tests.simulation.auditor import Violation
+from tests.simulation.auditor import Violation, has_place
 from tests.simulation.core import POLICY
 from tests.simulation.disk import Disk, SimStore
 from tests.simulation.ports import NodePort, ProviderPort
@@ -89,6 +89,7 @@ class Process:
             limits=LIMITS,
             clock=SimClock(world, offset_ms),
             rng=Random(world.rng.getrandbits(64)),
+            caps=world.caps,
         )
         self.engine._turn._call_soon = self._call_soon  # type: ignore[method-assign]
         self.desk = Desk(self.engine, OneServiceCatalog(), Account(self.engine.provider, warn_below_sat=None))
@@ -134,8 +135,9 @@ class Process:
             return
         out = [order for order in self.store.open_orders() if order.is_money_out]
         engine = self.engine
-        on_disk = (len(out), sum(order.locked_msat for order in out), self.store.totals(engine.clock.now_ms()))
-        counted = (engine.tally.out, engine.tally.locked_msat, engine.totals())
+        placed = sum(has_place(order) for order in self.store.open_orders())
+        on_disk = (len(out), sum(order.locked_msat for order in out), placed, self.store.totals(engine.clock.now_ms()))
+        counted = (engine.tally.out, engine.tally.locked_msat, engine.tally.placed, engine.totals())
         if counted != on_disk:
             raise Violation(f"{on_disk} is on disk, and {counted} is counted")
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from random import Random
 
+from holdpay.core.holds import HoldCaps
 from holdpay.core.lightning import DispatchSpec, FailureReason, NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState
@@ -20,6 +21,13 @@ from tests.virtual_loop import VirtualLoop
 
 CLOCK_OFF_MS = 2 * HOUR_MS
 """As much later, or earlier, than it was set before the daemon may find its clock: see ``shell.CLOCK_STEPS_MS``."""
+CAPS = (
+    HoldCaps(),
+    HoldCaps(max_orders=1),
+    HoldCaps(max_orders=2),
+    HoldCaps(max_channel_orders=1),
+)
+"""lnd has one channel here, so that the cap of each is one of all."""
 OTHER_NODE = NodeIdentity("03" + "33" * 32, NODE.network)
 """A second node of the user, without channels, that is sometimes found at lnd's address."""
 
@@ -64,6 +72,7 @@ class World:
         """Of its own, so that a busy daemon and one that is not live in the same world."""
         self.busy_share = self.busy.choice((0.0, 0.0, 0.5))
         """Of the turns of the daemon's loop: what came meanwhile is ready all at once."""
+        self.caps = Random(f"caps {seed}").choice(CAPS)
         self.heap = LoopHeap(self.rng, loop)
         self.lnd = SimLnd(self.heap, self.faults)
         other = BareLnd(self.heap, self.faults)
@@ -75,6 +84,9 @@ class World:
         self.provider = SimProvider(self.heap, self.faults, self.lnd)
         self.is_provider_down = False
         self.auditor = Auditor(self.lnd.truths, self.provider, lambda: self.heap.now_ms, CLOCK_OFF_MS)
+        caps = self.caps
+        self.auditor.max_places = caps.max_orders
+        self.auditor.max_holds = caps.max_orders if caps.max_channel_orders is None else caps.max_channel_orders
         self.on_disk: dict[str, Order] = {}
         """What the judge saw being committed: a restart must find exactly this."""
         self.changed = asyncio.Event()
