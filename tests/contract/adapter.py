@@ -25,15 +25,18 @@ LOOK_EVERY_S = 0.2
 Target = tuple[str, Path, bytes]
 
 
+def lnd_settings(world: World, macaroon_hex: str | None = None) -> LndSettings:
+    """Of the world's payer, with the admin macaroon unless told otherwise."""
+    address, tls_cert, admin = _target(world)
+    return _settings((address, tls_cert, bytes.fromhex(macaroon_hex) if macaroon_hex else admin))
+
+
 @asynccontextmanager
 async def lnd_node(
     world: World, macaroon_hex: str | None = None, *, state: NodeState = NodeState.READY
 ) -> AsyncIterator[LndNode]:
     """The adapter on the world's payer, with the admin macaroon unless told otherwise; in this state."""
-    address, tls_cert, admin = _target(world)
-    node = LndNode(
-        _settings((address, tls_cert, bytes.fromhex(macaroon_hex) if macaroon_hex else admin)), SystemClock()
-    )
+    node = LndNode(lnd_settings(world, macaroon_hex), SystemClock())
     await node.start()
     try:
         await until_state(node, state)

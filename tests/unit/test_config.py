@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 import holdpay.config.certificates
 from holdpay.app import provider_settings
 from holdpay.clock import SystemClock
-from holdpay.config import Settings, find, load
+from holdpay.config import Settings, find, load, load_lnd_place
 from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.config.trust import distrust
@@ -787,6 +787,30 @@ def test_a_system_file_in_a_closed_folder_is_not_passed_over(tmp_path: Path, mon
 
     monkeypatch.setattr(Path, "stat", refuse)
     assert find(None) == Path("/etc/holdpay/config.toml")
+
+
+# --- where lnd is, before there is a macaroon ---
+
+
+def test_where_lnd_is_is_read_from_a_configuration_whose_macaroon_is_not_there_yet(folder: Path) -> None:
+    config = folder / "config.toml"
+    config.write_text(
+        '[lnd]\naddress = "node:10009"\ntls_cert = "tls.cert"\nmacaroon = "gone"\n[limits]\nnonsense = 1\n'
+    )
+    place = load_lnd_place(config, {})
+    assert (place.address, place.tls_cert) == ("node:10009", folder / "tls.cert")
+    assert load_lnd_place(config, {"address": "other:1"}).address == "other:1"
+    assert load_lnd_place(None, {"tls_cert": folder / "tls.cert"}).address == "127.0.0.1:10009"
+
+
+def test_every_problem_with_where_lnd_is_is_told(folder: Path) -> None:
+    config = folder / "config.toml"
+    config.write_text('[lnd]\naddress = "nonsense"\ntls_cert = "gone"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_lnd_place(config, {})
+    assert [text.split()[0] for text in caught.value.problems] == ["lnd.address", "lnd.tls_cert"]
+    config.write_text('lnd = "nonsense"\n')
+    assert load_lnd_place(config, {"tls_server_name": "alice"}).tls_server_name == "alice"
 
 
 # --- warnings ---

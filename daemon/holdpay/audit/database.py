@@ -53,7 +53,7 @@ class StoredBooks:
         self._path = path
 
     def __enter__(self) -> StoredBooks:
-        self._conn = _open(self._path)
+        self._conn = open_read_only(self._path)
         self._orders = self._conn
         try:
             if _is_older(self._conn):
@@ -92,8 +92,8 @@ class StoredBooks:
     def _schema(self) -> Iterator[Finding]:
         fresh = _empty()
         migrations.apply(fresh)
-        ours = _applied(fresh.conn)
-        theirs = _applied(self._conn)
+        ours = applied_migrations(fresh.conn)
+        theirs = applied_migrations(self._conn)
         if theirs - ours:
             yield Finding(
                 severity=Severity.ERROR,
@@ -202,15 +202,21 @@ class StoredBooks:
         return readable, unreadable
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def open_read_only(path: Path, *, is_glance: bool = False) -> sqlite3.Connection:
+    """As of one moment, also beside a running daemon. Raises FileNotFoundError, DatabaseUnreadable.
+
+    ``is_glance``: a look so short that nobody begins to use the database meanwhile. While nobody does, not even
+    the lock files of SQLite come into being beside it then.
+    """
     try:
         path.stat()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DatabaseUnreadable(f"{path} cannot be opened ({error.strerror})") from error
+    is_in_use = path.with_name(path.name + "-shm").exists() or _size(path.with_name(path.name + "-wal")) > 0
     try:
-        return _connect(path, "mode=ro")
+        return _connect(path, "immutable=1" if is_glance and not is_in_use else "mode=ro")
     except sqlite3.OperationalError as error:
         if _size(path.with_name(path.name + "-wal")):
             raise DatabaseUnreadable(f"{path} cannot be opened ({error})") from error
@@ -246,7 +252,7 @@ def _size(path: Path) -> int:
 def _is_older(conn: sqlite3.Connection) -> bool:
     """Whether migrations are still to come, and none is of a newer holdpay."""
     try:
-        return _applied(conn) < {migration.name for migration in migrations.pending(_empty())}
+        return applied_migrations(conn) < known_migrations()
     except sqlite3.Error:
         return False
 
@@ -255,7 +261,13 @@ def _empty() -> Database:
     return Database(memory=True, execute_plugins=False)
 
 
-def _applied(conn: sqlite3.Connection) -> set[str]:
+def known_migrations() -> set[str]:
+    """Names of all that this version has."""
+    return {migration.name for migration in migrations.pending(_empty())}
+
+
+def applied_migrations(conn: sqlite3.Connection) -> set[str]:
+    """Names of those that a database has had. Raises sqlite3.Error."""
     rows = conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (migrations.name,))
     return {row[0] for row in rows}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdpay.audit.findings import AuditExit, exit_code
-from holdpay.cli.configured import complain, load
+from holdpay.cli.configured import complain, given_path, load
 from holdpay.errors import ConfigError, HoldpayError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ config_option = click.option(
 
 def settings_of(context: click.Context, config_path: Path | None) -> Settings:
     """Raises ConfigError. From here on whatever libraries log is redacted, also a traceback."""
-    _, settings = load(_config_path(context, config_path))
+    _, settings = load(given_path(context, config_path))
     from holdpay.log import Level, configure
 
     configure(settings.daemon.log_format, Level.WARNING)
@@ -52,12 +52,6 @@ def audit_errors(context: click.Context, otherwise: AuditExit = AuditExit.WRONG)
         from holdpay.lock import AlreadyRunning
 
         context.exit(AuditExit.ALREADY_RUNNING if isinstance(error, AlreadyRunning) else otherwise)
-
-
-def _config_path(context: click.Context, config_path: Path | None) -> Path | None:
-    """Given to the command, or before it."""
-    given: Path | None = config_path or context.find_root().params.get("config_path")
-    return given
 
 
 @click.command(epilog=EPILOG)

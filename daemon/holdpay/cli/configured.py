@@ -22,6 +22,12 @@ def load(config_path: Path | None) -> tuple[Path, Settings]:
     return path, load(path)
 
 
+def given_path(context: click.Context, config_path: Path | None) -> Path | None:
+    """Of the configuration: given to the command, or before it."""
+    given: Path | None = config_path or context.find_root().params.get("config_path")
+    return given
+
+
 def complain(problems: Iterable[str]) -> None:
     """A line each on stderr, redacted. Where nobody can hear it, the exit code says it alone."""
     from holdpay.redact import redact_text

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from holdpay.config.fields import read_bounded, read_key
 from holdpay.config.problems import sentences
-from holdpay.config.settings import Settings
+from holdpay.config.settings import LndOnly, LndPlace, Settings
 from holdpay.config.trust import distrust
 from holdpay.errors import ConfigError
 
-__all__ = ["SYSTEM_PATH", "USER_PATH", "Settings", "find", "load", "read_key"]
+__all__ = ["SYSTEM_PATH", "USER_PATH", "LndPlace", "Settings", "find", "load", "load_lnd_place", "read_key"]
 
 SYSTEM_PATH = Path("/etc/holdpay/config.toml")
 USER_PATH = Path("~/.config/holdpay/config.toml")
@@ -74,6 +74,28 @@ def load(path: Path) -> Settings:
     if settings is None or problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return settings
+
+
+def load_lnd_place(path: Path | None, given: dict[str, Any]) -> LndPlace:
+    """Where lnd is: by [lnd] of the configuration file, if there is one, without what is about the macaroon, which need
+    not be there yet. Keys that are ``given`` count before those.
+
+    Raises ConfigError with every problem.
+    """
+    lnd: dict[str, Any] = {}
+    folder = Path.cwd()
+    if path is not None:
+        data, _ = _parse(path)
+        folder = path.absolute().parent
+        section = data.get("lnd")
+        lnd = (
+            {key: section[key] for key in LndPlace.model_fields if key in section} if isinstance(section, dict) else {}
+        )
+    lnd |= given
+    try:
+        return LndOnly.model_validate({"lnd": lnd}, context={"folder": folder}).lnd
+    except ValidationError as error:
+        raise ConfigError(sentences(error, LndOnly)) from None
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], os.stat_result]:

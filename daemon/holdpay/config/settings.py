@@ -61,28 +61,33 @@ class DaemonSection(_Section):
     retain_codes_days: int = Field(default=30, ge=1, le=36_500)
 
 
-class LndSection(_Section):
-    """The node that pays."""
+class LndPlace(_Section):
+    """Where a node is, and how it is known."""
 
     address: Address = "127.0.0.1:10009"
     tls_cert: CertificateFile | None = None
     """None: the system's roots."""
     tls_server_name: HostName | None = None
     """None: the host of ``address``."""
-    macaroon: MacaroonFile = Field(
-        description='name the file that `lncli bakemacaroon` wrote, or "credential:macaroon" under systemd'
-    )
-    network: Network | None = None
-    """None: whatever network the node is on."""
 
     @model_validator(mode="after")
-    def _has_certificates(self) -> LndSection:
+    def _has_certificates(self) -> LndPlace:
         if self.tls_cert is None:
             try:
                 read_certificates(None)
             except CertificateUnusable as error:
                 raise ValueError(f"tls_cert {error}") from None
         return self
+
+
+class LndSection(LndPlace):
+    """The node that pays."""
+
+    macaroon: MacaroonFile = Field(
+        description='name the file that `lncli bakemacaroon` wrote, or "credential:macaroon" under systemd'
+    )
+    network: Network | None = None
+    """None: whatever network the node is on."""
 
 
 class ProviderSection(_Section):
@@ -227,6 +232,12 @@ class LimitsSection(_Section):
     max_open_orders: int = Field(default=8, ge=1, le=10_000)
     max_pending_sat: int = Field(default=50_000, ge=1, le=100_000_000)
     max_spend_per_day_sat: int = Field(default=100_000, ge=1, le=1_000_000_000)
+
+
+class LndOnly(_Section):
+    """What `holdpayd bake-macaroon` needs before there is a macaroon. Made by ``load_lnd_place``."""
+
+    lnd: LndPlace
 
 
 class Settings(_Section):

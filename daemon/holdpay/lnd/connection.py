@@ -113,6 +113,10 @@ class Connection:
         request = lnrpc.NodeInfoRequest(pub_key=pubkey)
         return await self._lightning.GetNodeInfo(request, metadata=self._metadata, timeout=self._timeout_s)
 
+    async def bake(self, request: lnrpc.BakeMacaroonRequest) -> lnrpc.BakeMacaroonResponse:
+        """BakeMacaroon. Raises gRPC's errors."""
+        return await self._lightning.BakeMacaroon(request, metadata=self._metadata, timeout=self._timeout_s)
+
     async def wallet_state(self) -> int:
         """State.GetState, which needs no macaroon. Raises gRPC's errors."""
         return (await self._state.GetState(staterpc.GetStateRequest(), timeout=self._timeout_s)).state

@@ -31,14 +31,24 @@ RIGHTS: Final = (
 BAKE: Final = "lncli bakemacaroon --save_to=holdpay.macaroon " + " ".join(RIGHTS)
 BAKE_ANEW: Final = f"Bake another one with `{BAKE}`, put it in place of this one, and restart holdpayd."
 
-# Without one of these no order can be paid. Of a pair one is enough: lnd tries the method's own right at last
+PAYING: Final = ("GetInfo", "DecodePayReq", "SendPaymentV2", "TrackPaymentV2", "TrackPayments")
+"""Without one of these methods no order can be paid."""
+
+# What allows a method beside its own right. Of the two one is enough: lnd tries the method's own at last
 # (lnd: macaroons/service.go, CheckMacAuth; the others: rpcserver.go MainRPCServerPermissions, router_server.go).
-_NEEDED: Final = {
-    "GetInfo": (("info", "read"), ("uri", "/lnrpc.Lightning/GetInfo")),
-    "DecodePayReq": (("offchain", "read"), ("uri", "/lnrpc.Lightning/DecodePayReq")),
-    "SendPaymentV2": (("offchain", "write"), ("uri", "/routerrpc.Router/SendPaymentV2")),
-    "TrackPaymentV2": (("offchain", "read"), ("uri", "/routerrpc.Router/TrackPaymentV2")),
-    "TrackPayments": (("offchain", "read"), ("uri", "/routerrpc.Router/TrackPayments")),
+_BROAD: Final = {
+    "GetInfo": ("info", "read"),
+    "DecodePayReq": ("offchain", "read"),
+    "SendPaymentV2": ("offchain", "write"),
+    "TrackPaymentV2": ("offchain", "read"),
+    "TrackPayments": ("offchain", "read"),
+    "ChannelBalance": ("offchain", "read"),
+    "ListChannels": ("offchain", "read"),
+    "PendingChannels": ("offchain", "read"),
+    "ListPayments": ("offchain", "read"),
+    "GetNodeInfo": ("info", "read"),
+    "QueryRoutes": ("info", "read"),
+    "SubscribeHtlcEvents": ("offchain", "read"),
 }
 
 _FORMAT, _ID_VERSION = 2, 3
@@ -50,10 +60,16 @@ def missing_methods(macaroon: bytes) -> tuple[str, ...]:
 
     Empty also for a macaroon that is not in lnd's format: nothing is known of it. Its caveats may narrow it further.
     """
+    return tuple(method for method in missing_rights(macaroon) or () if method in PAYING)
+
+
+def missing_rights(macaroon: bytes) -> tuple[str, ...] | None:
+    """The methods of ``RIGHTS`` that it surely does not allow. None: it is not in lnd's format, nothing is known."""
     allowed = _allowed(macaroon)
     if allowed is None:
-        return ()
-    return tuple(method for method, rights in _NEEDED.items() if allowed.isdisjoint(rights))
+        return None
+    methods = {right.rpartition("/")[2]: ("uri", right.removeprefix("uri:")) for right in RIGHTS}
+    return tuple(method for method, own in methods.items() if allowed.isdisjoint((own, _BROAD[method])))
 
 
 def _allowed(macaroon: bytes) -> frozenset[tuple[str, str]] | None:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -166,7 +167,7 @@ class _Connection:
         return event
 
     async def _send(self, response: Response) -> None:
-        headers = {**response.headers, "Content-Length": str(len(response.body))}
+        headers = {"Date": formatdate(usegmt=True), **response.headers, "Content-Length": str(len(response.body))}
         with contextlib.suppress(h11.LocalProtocolError):  # the client broke off in a state that takes no answer
             head = h11.Response(status_code=response.status, headers=list(headers.items()))
             parts = (head, h11.Data(data=response.body), h11.EndOfMessage())

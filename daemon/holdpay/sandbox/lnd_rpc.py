@@ -176,6 +176,16 @@ class Lightning(lightning_pb2_grpc.LightningServicer):
     ) -> lightning_pb2.ListPaymentsResponse:
         return lnd_messages.payments_page(self._served.node.db.all(), request)
 
+    async def BakeMacaroon(  # noqa: N802 - LND's name
+        self, request: lightning_pb2.BakeMacaroonRequest, context: Context
+    ) -> lightning_pb2.BakeMacaroonResponse:
+        methods = [permission.action for permission in request.permissions]
+        if not methods:
+            await _abort(context, "permission list cannot be empty. specify at least one action/entity pair")
+        if any(permission.entity != "uri" for permission in request.permissions):
+            await _abort(context, "the sandbox bakes macaroons for whole methods only")
+        return lightning_pb2.BakeMacaroonResponse(macaroon=self._served.oven.make(methods).hex())
+
 
 class Router(router_pb2_grpc.RouterServicer):
     def __init__(self, served: Served) -> None:

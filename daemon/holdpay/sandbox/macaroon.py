@@ -33,11 +33,16 @@ class MacaroonOven:
 
         `methods` are full gRPC names as "/lnrpc.Lightning/GetInfo"; None allows everything, as admin.macaroon does.
         """
+        macaroon = self.make(methods)
+        write_private(path, macaroon)
+        return macaroon.hex()
+
+    def make(self, methods: Sequence[str] | None = None) -> bytes:
+        """The same, without a file."""
         macaroon = _macaroon(methods)
         self._allowed[macaroon] = None if methods is None else frozenset(methods)
         self._root_keys[macaroon] = len(self._root_keys)
-        write_private(path, macaroon)
-        return macaroon.hex()
+        return macaroon
 
     def revoke(self, macaroon_hex: str) -> None:
         """Delete its root key, as `lncli deletemacaroonid` does."""

@@ -119,6 +119,8 @@ class Sms4Sats:
         self.on_answer: Callable[[str, str, float], None] = lambda endpoint, outcome, after_s: None
         """Called with each request's endpoint, what became of it (ok, too_many, 4xx, 5xx, timeout, unreachable or
         canceled), and the seconds that it took."""
+        self.ahead_ms: int | None = None
+        """How far the provider's clock was ahead of ours at its latest answer, to a second. None: it told no date."""
         self._answered_at_ms: int | None = None
         self._last_error = ""
         self._request_count = 0
@@ -357,6 +359,7 @@ class Sms4Sats:
                 body = await _read(response, max_bytes)
             finally:
                 await response.aclose()
+        self.ahead_ms = date_ahead_ms(response.headers.get("Date", ""), self._clock.now_ms())
         retry_after_s = retry_after(response.headers.get("Retry-After", ""), self._clock.now_ms())
         return Answer(response.status_code, body, retry_after_s)
 
@@ -408,6 +411,14 @@ def retry_after(text: str, now_ms: int) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(left_s, 0.0), float(MAX_RETRY_AFTER_S))
+
+
+def date_ahead_ms(text: str, now_ms: int) -> int | None:
+    """How far a Date header is ahead of ``now_ms``; in the middle of its second. None: it is no date."""
+    try:
+        return round(parsedate_to_datetime(text.strip()).timestamp() * 1000) + 500 - now_ms
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_stumble(error: BaseException) -> bool:

@@ -128,6 +128,9 @@ class FakeLnd(
         self.queries: list[lnrpc.QueryRoutesRequest] = []
         self.aliases: dict[str, str] = {}
         """The graph's nodes."""
+        self.baked = b""
+        """What BakeMacaroon answers."""
+        self.bakings: list[lnrpc.BakeMacaroonRequest] = []
         self.on_arrival: Callable[[str], Awaitable[None]] | None = None
         """Called with the method's name, before it is answered."""
         self.on_listed: Callable[[], None] = lambda: None
@@ -234,6 +237,13 @@ class FakeLnd(
 
     async def ListPayments(self, request: Any, context: Context) -> Any:  # noqa: N802
         raise NotImplementedError
+
+    async def BakeMacaroon(  # noqa: N802
+        self, request: lnrpc.BakeMacaroonRequest, context: Context
+    ) -> lnrpc.BakeMacaroonResponse:
+        await self._arrive("BakeMacaroon", context)
+        self.bakings.append(request)
+        return lnrpc.BakeMacaroonResponse(macaroon=self.baked.hex())
 
     async def SendPaymentV2(  # noqa: N802
         self, request: routerrpc.SendPaymentRequest, context: Context

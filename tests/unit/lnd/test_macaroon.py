@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
-from holdpay.lnd.macaroon import RIGHTS, missing_methods
+from holdpay.lnd.macaroon import RIGHTS, missing_methods, missing_rights
 from holdpay.sandbox.macaroon import MacaroonOven
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +49,15 @@ def test_each_method_that_paying_needs_is_missed(tmp_path: Path) -> None:
 def test_lnds_broad_rights_count_too() -> None:
     assert missing_methods(of_rights(info=["read"], offchain=["read", "write"])) == ()
     assert missing_methods(of_rights(info=["read"], offchain=["read"])) == ("SendPaymentV2",)
+
+
+def test_each_documented_right_that_is_not_there_is_missed_also_one_that_paying_can_do_without(tmp_path: Path) -> None:
+    for method in METHODS:
+        others = [other for other in METHODS if other != method]
+        assert missing_rights(baked(tmp_path, others)) == (method.rpartition("/")[2],)
+    assert missing_rights(of_rights(info=["read"], offchain=["read"])) == ("SendPaymentV2",)
+    assert missing_rights(of_rights(offchain=["read", "write"])) == ("GetInfo", "GetNodeInfo", "QueryRoutes")
+    assert missing_rights(b"MDAxY2xvY2F0aW9u") is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from holdpay.clock import SystemClock
 from holdpay.errors import ProviderUnavailable
-from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
+from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings, date_ahead_ms
 from tests.unit.certificates import dated_certificate
 
 
@@ -48,3 +48,11 @@ async def test_a_certificate_that_is_refused_gets_the_advice_that_mends_it(
         await client.aclose()
         server.close()
     assert advice in caught.value.message
+
+
+def test_a_date_header_says_how_far_the_providers_clock_is_ahead_in_the_middle_of_its_second() -> None:
+    now_ms = 784_111_777_000
+    assert date_ahead_ms("Sun, 06 Nov 1994 08:49:37 GMT", now_ms) == 500
+    assert date_ahead_ms(" Sun, 06 Nov 1994 09:49:37 GMT ", now_ms) == 3_600_500
+    for nonsense in ("", "yesterday", "Sun, 99 Nov 1994 08:49:37 GMT"):
+        assert date_ahead_ms(nonsense, now_ms) is None

@@ -1259,6 +1259,74 @@ class Failure(_message.Message):
 Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
+class MacaroonPermission(_message.Message):
+    """"uri" and a full method name, or a thing and an action ("offchain", "read")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    entity: _builtins.str
+    action: _builtins.str
+    def __init__(
+        self,
+        *,
+        entity: _builtins.str = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "entity", b"entity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MacaroonPermission: _TypeAlias = MacaroonPermission  # noqa: Y015
+
+@_typing.final
+class BakeMacaroonRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    ROOT_KEY_ID_FIELD_NUMBER: _builtins.int
+    root_key_id: _builtins.int
+    """Deleting this root key revokes every macaroon that was baked with it. Absent means 0, lnd's own."""
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___MacaroonPermission]: ...
+    def __init__(
+        self,
+        *,
+        permissions: _abc.Iterable[Global___MacaroonPermission] | None = ...,
+        root_key_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "root_key_id", b"root_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BakeMacaroonRequest: _TypeAlias = BakeMacaroonRequest  # noqa: Y015
+
+@_typing.final
+class BakeMacaroonResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACAROON_FIELD_NUMBER: _builtins.int
+    macaroon: _builtins.str
+    """Hex."""
+    def __init__(
+        self,
+        *,
+        macaroon: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["macaroon", b"macaroon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BakeMacaroonResponse: _TypeAlias = BakeMacaroonResponse  # noqa: Y015
+
+@_typing.final
 class MacaroonId(_message.Message):
     """What stands in a macaroon's identifier, behind the version byte 3 (lnd: lnrpc/lightning.proto)."""
 

@@ -74,6 +74,11 @@ class LightningStub:
                 request_serializer=lnd_dot_lightning__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=lnd_dot_lightning__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.BakeMacaroon = channel.unary_unary(
+                '/lnrpc.Lightning/BakeMacaroon',
+                request_serializer=lnd_dot_lightning__pb2.BakeMacaroonRequest.SerializeToString,
+                response_deserializer=lnd_dot_lightning__pb2.BakeMacaroonResponse.FromString,
+                _registered_method=True)
 
 
 class LightningServicer:
@@ -137,6 +142,14 @@ class LightningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BakeMacaroon(self, request, context):
+        """Makes another macaroon. Macaroon: macaroon:generate, which admin.macaroon has.
+        An empty list of permissions, or one that lnd does not know, is refused with code UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LightningServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +192,11 @@ def add_LightningServicer_to_server(servicer, server):
                     servicer.ListPayments,
                     request_deserializer=lnd_dot_lightning__pb2.ListPaymentsRequest.FromString,
                     response_serializer=lnd_dot_lightning__pb2.ListPaymentsResponse.SerializeToString,
+            ),
+            'BakeMacaroon': grpc.unary_unary_rpc_method_handler(
+                    servicer.BakeMacaroon,
+                    request_deserializer=lnd_dot_lightning__pb2.BakeMacaroonRequest.FromString,
+                    response_serializer=lnd_dot_lightning__pb2.BakeMacaroonResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,6 +415,33 @@ class Lightning:
             '/lnrpc.Lightning/ListPayments',
             lnd_dot_lightning__pb2.ListPaymentsRequest.SerializeToString,
             lnd_dot_lightning__pb2.ListPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BakeMacaroon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/BakeMacaroon',
+            lnd_dot_lightning__pb2.BakeMacaroonRequest.SerializeToString,
+            lnd_dot_lightning__pb2.BakeMacaroonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,10 @@ class LightningStub:
     """A node of the graph. Macaroon: info:read. Code NOT_FOUND, "unable to find node": the graph does not have it."""
     ListPayments: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.ListPaymentsRequest, _lightning_pb2.ListPaymentsResponse]
     """Pages through the payments that LND has stored. Heavy on a busy node. Macaroon: offchain:read."""
+    BakeMacaroon: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.BakeMacaroonRequest, _lightning_pb2.BakeMacaroonResponse]
+    """Makes another macaroon. Macaroon: macaroon:generate, which admin.macaroon has.
+    An empty list of permissions, or one that lnd does not know, is refused with code UNKNOWN.
+    """
 
 @_typing.type_check_only
 class LightningAsyncStub(LightningStub):
@@ -80,6 +84,10 @@ class LightningAsyncStub(LightningStub):
     """A node of the graph. Macaroon: info:read. Code NOT_FOUND, "unable to find node": the graph does not have it."""
     ListPayments: _aio.UnaryUnaryMultiCallable[_lightning_pb2.ListPaymentsRequest, _lightning_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Pages through the payments that LND has stored. Heavy on a busy node. Macaroon: offchain:read."""
+    BakeMacaroon: _aio.UnaryUnaryMultiCallable[_lightning_pb2.BakeMacaroonRequest, _lightning_pb2.BakeMacaroonResponse]  # type: ignore[assignment]
+    """Makes another macaroon. Macaroon: macaroon:generate, which admin.macaroon has.
+    An empty list of permissions, or one that lnd does not know, is refused with code UNKNOWN.
+    """
 
 class LightningServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -149,5 +157,15 @@ class LightningServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lightning_pb2.ListPaymentsResponse, _abc.Awaitable[_lightning_pb2.ListPaymentsResponse]]:
         """Pages through the payments that LND has stored. Heavy on a busy node. Macaroon: offchain:read."""
+
+    @_abc_1.abstractmethod
+    def BakeMacaroon(
+        self,
+        request: _lightning_pb2.BakeMacaroonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lightning_pb2.BakeMacaroonResponse, _abc.Awaitable[_lightning_pb2.BakeMacaroonResponse]]:
+        """Makes another macaroon. Macaroon: macaroon:generate, which admin.macaroon has.
+        An empty list of permissions, or one that lnd does not know, is refused with code UNKNOWN.
+        """
 
 def add_LightningServicer_to_server(servicer: LightningServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

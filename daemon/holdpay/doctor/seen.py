@@ -1,0 +1,110 @@
+"""What the looks at this machine see, as values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSeen:
+    """A file or folder that is there."""
+
+    path: Path
+    mode: int
+    """Permission bits."""
+    owner: str
+    """Name, or number where the user has none."""
+    is_ours: bool
+    """Whoever runs the doctor owns it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesSeen:
+    """``state_dir`` None: it is not there yet. ``database``: the file and what SQLite keeps beside it."""
+
+    state_dir: FileSeen | None
+    database: tuple[FileSeen, ...]
+    me: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSeen:
+    """lnd's certificate. ``expires_at_ms`` None: nobody says; ``problem`` is OpenSSL's word why it was not accepted."""
+
+    is_served: bool
+    """By the node itself; else it is the file's."""
+    expires_at_ms: int | None
+    problem: Problem | None = None
+    words: str = ""
+
+
+class Problem(Enum):
+    """Why a certificate is not accepted."""
+
+    EXPIRED = auto()
+    NOT_YET_VALID = auto()
+    OTHER_NAME = auto()
+    NOT_TRUSTED = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSeen:
+    folder: Path
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSeen:
+    """``damage``: SQLite's words, or what an earlier look had found. Empty: none was seen."""
+
+    path: Path
+    is_there: bool
+    damage: str = ""
+    is_newer: bool = False
+    """Written by a newer holdpay."""
+    is_older: bool = False
+    open_count: int = 0
+    quarantined_count: int = 0
+
+
+class Listening(Enum):
+    """What is at the socket's path."""
+
+    ANSWERS = auto()
+    NOBODY = auto()
+    """A socket at which nobody listens."""
+    MISSING = auto()
+    NO_SOCKET = auto()
+    DENIED = auto()
+    SILENT = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketSeen:
+    path: Path
+    listening: Listening
+    mode: int = 0
+    group: str = ""
+    me: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSeen:
+    """``properties`` as `systemctl show` names them. ``absent``: why there are none."""
+
+    properties: Mapping[str, str]
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSeen:
+    """``ahead_ms``: how far its clock is ahead of ours. None: it told no date."""
+
+    url: str
+    proxy: str
+    """Scheme, host and port. Empty: a direct connection."""
+    took_ms: int
+    ahead_ms: int | None
