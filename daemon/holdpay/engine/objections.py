@@ -311,7 +311,7 @@ class Objections:
             return [Finding(Check(rule="route", value="not looked for", verdict=Verdict.UNKNOWN, why=why))]
         queries = [way_query(payee, quoted.quote_sat, draft.max_fee_sat, policy) for payee in payees]
         dearest = None if looking is None else (await _seen(looking)).route
-        if dearest is not None and dearest.fee_msat <= draft.max_fee_sat * 1000:
+        if dearest is not None and dearest.parts == 1 and dearest.fee_msat <= draft.max_fee_sat * 1000:
             return self.way(queries[0], RouteLook(is_route_known=True, route=dearest))
         looks = [await self.look(queries[0])]
         while looks[-1].route is None and len(looks) < len(queries):
@@ -321,17 +321,22 @@ class Objections:
 
     def way(self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False) -> Iterator[Finding]:
         """What a look makes of an order, or of an invoice."""
-        wrong = None if look.route is not None else in_the_way(query, look)
-        is_sure = not is_forced and (wrong is None or self._is_sure(wrong.cause))
+        # Parts are looked for one by one: whether they fit together, the channels say.
+        is_whole = look.route is not None and look.route.parts == 1
+        wrong = None if is_whole else in_the_way(query, look)
+        is_sure = not is_forced and (wrong is None or self._is_sure(wrong.cause, query))
         for check in route_checks(query, look, wrong, is_sure=is_sure):
             is_refusal = check.verdict is Verdict.FAIL and wrong is not None
             yield Finding(check, not_payable(query, look, wrong) if is_refusal and wrong is not None else None)
 
-    def _is_sure(self, cause: Cause) -> bool:
-        """Whether it keeps the order from being paid whatever its invoice says. Who may be paid besides the listed
-        nodes may be reached otherwise."""
-        is_of_us = cause in {Cause.OUTBOUND, Cause.PEER_OFFLINE}
-        return is_of_us or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
+    def _is_sure(self, cause: Cause, query: RouteQuery) -> bool:
+        """Whether it keeps the order from being paid, for sure. Who may be paid besides the listed nodes may be reached
+        otherwise; and what parts cost together is an estimate."""
+        if cause in {Cause.OUTBOUND, Cause.PEER_OFFLINE}:
+            return True
+        if cause is Cause.FEE_LIMIT and query.max_parts > 1:
+            return False
+        return self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
 
     def _payees(self) -> list[str]:
         """Who will be paid, as far as that is known."""

@@ -102,8 +102,9 @@ class _Look:
         """The quick answers first: the time may be over before a large graph was searched."""
         if self._query.is_route_enough:
             await self._or_unknown("QueryRoutes", self._ask_routes(block_height, _QUESTIONS[:1]))
-            if "route" in self._routes:
-                return
+            found = self._routes.get("route")
+            if found is not None and found.parts == 1:
+                return  # of several parts nobody knows whether they fit together
         await self._or_unknown("ListChannels", self._ask_channels())
         await self._or_unknown("GetNodeInfo", self._ask_payee())
         await self._or_unknown("QueryRoutes", self._ask_routes(block_height, _QUESTIONS))

@@ -192,6 +192,25 @@ async def test_the_way_found_beforehand_must_be_within_the_fee_limit_of_this_ord
             await _ask(world)
 
 
+async def test_parts_that_do_not_fit_together_are_no_way(world: World) -> None:
+    """QueryRoutes finds a route for each part, by the same channel."""
+    parts = replace(ROUTE, parts=2)
+    world.engine.policy = replace(world.engine.policy, mpp_from_sat=1_000)
+    world.lnd.route_look = RouteLook(is_route_known=True, route=parts, outbound=replace(ENOUGH, total_msat=1_999_999))
+    with pytest.raises(NotPayable) as refused:
+        await _ask(world)
+    assert refused.value.metadata == {"cause": "outbound", "wanted_sat": "2000", "has_sat": "1999"}
+    world.lnd.route_look = RouteLook(is_route_known=True, route=parts, outbound=ENOUGH)
+    assert await _ask(world)
+
+
+async def test_what_parts_cost_together_is_an_estimate_and_refuses_nothing(world: World) -> None:
+    world.engine.policy = replace(world.engine.policy, mpp_from_sat=1_000)
+    world.lnd.route_look = IN_THE_WAY["fee_limit"][0]
+    assert _rule(await _check(world), "routing_fee").verdict is Verdict.WARN
+    assert await _ask(world)
+
+
 async def test_money_for_the_account_is_looked_for_at_its_own_amount(world: World) -> None:
     world.lnd.route_look = WAY
     await _ask(world, FundWanted(amount_sat=5_000))

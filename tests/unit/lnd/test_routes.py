@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -98,6 +99,35 @@ async def test_an_amount_that_fits_through_no_channel_is_looked_for_in_parts(nod
         (1_000_000, 7_500),
         (500_000, 3_750),
     ]
+
+
+@pytest.mark.parametrize("is_there", [lambda request: False, is_long])
+async def test_before_an_order_what_failed_lately_is_left_aside(
+    node: LndNode, lnd: FakeLnd, is_there: Callable[[lnrpc.QueryRoutesRequest], bool]
+) -> None:
+    lnd.routes = lambda request: way() if is_there(request) else None
+    look = await node.look_for_route(replace(QUERY, avoids_failed=False), ALICE)
+    assert [query.use_mission_control for query in lnd.queries] == [False, False, False]
+    assert look.avoided is None
+
+
+async def test_where_a_route_is_enough_nothing_else_is_asked(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.channels = [channel(BOB, 9_000)]
+    query = replace(QUERY, is_route_enough=True)
+    lnd.routes = lambda request: way()
+    found = await node.look_for_route(query, ALICE)
+    assert (found.is_route_known, found.route, found.outbound, len(lnd.queries)) == (True, FOUND, None, 1)
+    lnd.routes = lambda request: None
+    missed = await node.look_for_route(query, ALICE)
+    assert (missed.is_route_known, missed.route) == (True, None)
+    assert missed.outbound is not None
+
+
+async def test_parts_are_never_enough_since_nobody_knows_whether_they_fit_together(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.routes = lambda request: way() if request.amt_msat <= 1_000_000 else None
+    look = await node.look_for_route(replace(QUERY, is_route_enough=True, max_parts=2), ALICE)
+    assert look.route is not None
+    assert look.outbound is not None
 
 
 async def test_no_route_at_all_is_known_too(node: LndNode, lnd: FakeLnd) -> None:
