@@ -97,7 +97,10 @@ def _write_back(conn: sqlite3.Connection) -> None:
     for row in conn.execute("SELECT * FROM temp.journal ORDER BY cursor").fetchall():
         cursor, at_ms, order = row["cursor"], row["at_ms"], rows[row["order_id"]]
         text = relative("\n".join((row["event"], row["change"], row["data"] or "", row["notes"])), at_ms)
-        conn.execute("INSERT INTO main.journal VALUES (?, ?, ?, ?)", (cursor, order["no"], at_ms, pack(text)))
+        conn.execute(
+            "INSERT INTO main.journal (cursor, order_no, at_ms, entry) VALUES (?, ?, ?, ?)",
+            (cursor, order["no"], at_ms, pack(text)),
+        )
         if cursor in replies:
             found = replies[cursor]
             said = relative(found["data"], at_ms) + ("" if found["raw"] is None else f"\0{found['raw']}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from holdpay import __version__
 from holdpay.background import Background
 from holdpay.clock import SystemClock
 from holdpay.config import Settings, load, read_key
-from holdpay.config.changes import AT_ONCE, changed_keys
+from holdpay.config.changes import changed_keys, is_at_once
+from holdpay.core.model import OPERATOR
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
@@ -34,7 +36,7 @@ from holdpay.notify import Notifier
 from holdpay.ports import NodeState
 from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
-from holdpay.rpc.server import RpcServer
+from holdpay.rpc.server import RpcServers
 from holdpay.rpc.service import About, HoldpayService
 from holdpay.rpc.streams import Streams, room_for_streams
 from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
@@ -74,8 +76,17 @@ def run(settings: Settings, config_path: Path) -> int:
     configure(settings.daemon.log_format, settings.daemon.log_level)
     for warning in settings.warnings():
         log.warning("configuration", warning=warning)
-    with StateLock(settings.daemon.state_dir), SocketClaim(settings.daemon.socket) as claim:
-        return asyncio.run(_Daemon(settings, config_path, claim).serve())
+    with StateLock(settings.daemon.state_dir), contextlib.ExitStack() as stack:
+        claims = {client: stack.enter_context(claim) for client, claim in _sockets(settings)}
+        return asyncio.run(_Daemon(settings, config_path, claims).serve())
+
+
+def _sockets(settings: Settings) -> Iterator[tuple[str, SocketClaim]]:
+    """The operator's, and that of each client."""
+    yield OPERATOR, SocketClaim(settings.daemon.socket)
+    for client in settings.client:
+        key = f"client.{client.name}.socket"
+        yield client.name, SocketClaim(settings.socket_of(client), key, client.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class _Parts:
     node: LndNode
     account: Account
     directory: KeptDirectory
-    server: RpcServer
+    servers: RpcServers
     top_up: TopUp | None
     """None: the configuration wants none."""
     listeners: Sequence[tuple[str, Listener]]
@@ -95,10 +106,11 @@ class _Parts:
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, config_path: Path, claim: SocketClaim) -> None:
+    def __init__(self, settings: Settings, config_path: Path, claims: Mapping[str, SocketClaim]) -> None:
         self._settings = settings
         self._config_path = config_path
-        self._claim = claim
+        self._claims = claims
+        """By who asks there."""
         self._clock = SystemClock()
         self._notifier = Notifier.from_environment()
         self._feed = Feed()
@@ -114,15 +126,15 @@ class _Daemon:
         async with contextlib.AsyncExitStack() as stack:
             with self._notifier.starting("starting; the database is read, or brought up to date"):
                 parts = await self._build(stack)
-                engine, node, server = parts.engine, parts.node, parts.server
+                engine, node, servers = parts.engine, parts.node, parts.servers
                 self._engine = engine
                 engine.take_over()
-                await server.start(self._claim.binding())
+                await servers.start({client: claim.binding() for client, claim in self._claims.items()})
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
             running = asyncio.create_task(engine.run(), name="engine")
             tasks = [
-                Background("lnd state", lambda: self._tell_lnd_state(engine, server), TELL_SILENT_S, self._clock),
+                Background("lnd state", lambda: self._tell_lnd_state(engine, servers), TELL_SILENT_S, self._clock),
                 Background(
                     "erase old codes",
                     lambda: self._erase_old_codes(engine),
@@ -160,7 +172,7 @@ class _Daemon:
                 await asyncio.wait({*failing, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
                 return self._verdict(failing)
             finally:
-                await self._leave(server, failing, tasks)
+                await self._leave(servers, failing, tasks)
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> _Parts:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter
@@ -195,7 +207,8 @@ class _Daemon:
         account = Account(provider, settings.provider.warn_balance_below_sat)
         desk = Desk(engine, directory, account, settings.provider.ref)
         rule = _top_up_rule(settings)
-        service = HoldpayService(
+        service = functools.partial(
+            HoldpayService,
             engine=engine,
             desk=desk,
             catalog=CatalogCalls(directory, provider),
@@ -204,6 +217,7 @@ class _Daemon:
             streams=Streams(room_for_streams()),
             about=about,
         )
+        servers = RpcServers({client: service(client=client) for client in self._claims})
         top_up = None if rule is None else TopUp(engine, desk, account, rule)
         listeners = []
         if webhooks is not None and settings.webhook.listen is not None:
@@ -215,7 +229,7 @@ class _Daemon:
             metrics = _metrics(engine, desk, account, provider)
             scraped = await _listen(stack, settings.metrics.listen, metrics.respond, "metrics.listen")
             listeners.append(("metrics", scraped))
-        return _Parts(engine, node, account, directory, RpcServer(service), top_up, listeners, metrics)
+        return _Parts(engine, node, account, directory, servers, top_up, listeners, metrics)
 
     def _reload(self) -> None:
         """SIGHUP: what may change while it runs does; of the rest it is said that it needs a restart. A configuration
@@ -227,10 +241,13 @@ class _Daemon:
             return
         configure(self._settings.daemon.log_format, settings.daemon.log_level)
         if self._engine is not None:
-            self._engine.limits = settings.order_limits()
-        taken = [key for key in changed_keys(self._read, settings) if key in AT_ONCE]
+            limits, before = settings.order_limits(), self._engine.limits
+            # One that is gone from the configuration still has its socket, and keeps its budget as long.
+            budgets = {client: limits.budgets.get(client, budget) for client, budget in before.budgets.items()}
+            self._engine.limits = replace(limits, budgets=budgets)
+        taken = [key for key in changed_keys(self._read, settings) if is_at_once(key)]
         log.info("the configuration was read again", in_effect=taken)
-        if later := [key for key in changed_keys(self._settings, settings) if key not in AT_ONCE]:
+        if later := [key for key in changed_keys(self._settings, settings) if not is_at_once(key)]:
             log.warning("what was changed there needs a restart", keys=later)
         self._read = settings
 
@@ -239,14 +256,14 @@ class _Daemon:
         if node.is_watched and all(task.is_alive for task in tasks):
             self._notifier.watchdog()
 
-    async def _tell_lnd_state(self, engine: Engine, server: RpcServer) -> None:
+    async def _tell_lnd_state(self, engine: Engine, servers: RpcServers) -> None:
         """systemd's STATUS line, the health service and the log say what lnd's state is, when it changes."""
         status = engine.node_status()
         words = f"lnd {status.alias or status.address} is {status.state.value}. {status.detail}".strip()
         if words != self._lnd_words:
             log.info("lnd", state=status.state.value, detail=status.detail, version=status.version)
             self._notifier.status(words)
-            await server.set_lnd_usable(status.state is NodeState.READY)
+            await servers.set_lnd_usable(status.state is NodeState.READY)
             self._lnd_words = words
         self._look_at_wall_clock()
         await self._clock.sleep(1)
@@ -282,12 +299,12 @@ class _Daemon:
         return EXIT_UNEXPECTED
 
     async def _leave(
-        self, server: RpcServer, failing: Sequence[asyncio.Task[None]], tasks: Sequence[Background]
+        self, servers: RpcServers, failing: Sequence[asyncio.Task[None]], tasks: Sequence[Background]
     ) -> None:
         """Streams are told first. Nothing here touches an HTLC: what is in flight goes on, and is found again."""
         self._notifier.stopping("stopping; payments in flight go on and are found again at the next start")
         self._feed.stop()
-        await server.stop(self._settings.daemon.shutdown_wait_s)
+        await servers.stop(self._settings.daemon.shutdown_wait_s)
         for ending in failing:
             ending.cancel()
         await asyncio.gather(*failing, return_exceptions=True)

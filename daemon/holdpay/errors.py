@@ -14,7 +14,8 @@ HoldpayError
 ├── KeyTaken                    an idempotency key used with other parameters
 ├── PriceTooHigh
 │   └── PriceUnknown
-├── LimitExceeded               one of [limits], named
+├── LimitExceeded               one of [limits], or of a client's, named
+├── NotAllowed                  this client may not
 ├── NotReady                    lnd cannot be used now
 ├── NotPayable                  lnd sees no way to pay an order, and none was made
 ├── ProviderError
@@ -127,6 +128,12 @@ class LimitExceeded(HoldpayError):
     """A limit of the daemon is reached. See [limits] in the configuration."""
 
     reason = "LIMIT_REACHED"
+
+
+class NotAllowed(HoldpayError):
+    """This client may not do that. The operator may, or allow it in the configuration."""
+
+    reason = "NOT_ALLOWED"
 
 
 class TooManyStreams(HoldpayError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -106,21 +107,23 @@ class StateLock:
 class SocketClaim:
     """The right to bind a Unix socket. Take it while holding the state lock, and keep it as long as you serve.
 
-    ``key``: what names the path in the configuration.
+    ``key``: what names the path in the configuration. ``group``: the Unix group whose members may connect; None: the
+    process's own.
 
     A context manager. Entering removes a stale socket, and raises AlreadyRunning if the path answers or another process
     claims it, ConfigError if something else is there. gRPC's own bind asks nobody: it unlinks a live socket and takes
     its calls. The lock beside the socket closes the gap between looking and binding.
     """
 
-    def __init__(self, path: Path, key: str = "daemon.socket") -> None:
+    def __init__(self, path: Path, key: str = "daemon.socket", group: str | None = None) -> None:
         self._path = path
         self._key = key
+        self._group = group
         self._lock = FileLock(path.with_name(path.name + ".lock"))
 
     def __enter__(self) -> SocketClaim:
         try:
-            self._path.parent.mkdir(mode=0o750, exist_ok=True)
+            self._path.parent.mkdir(mode=0o751, exist_ok=True)
             self._lock.acquire()
         except BlockingIOError as error:
             raise self._taken(_by(error)) from None
@@ -138,16 +141,34 @@ class SocketClaim:
 
     @contextlib.contextmanager
     def binding(self) -> Iterator[str]:
-        """Bind inside: ``with claim.binding() as address: server.add_insecure_port(address)``.
+        """Bind inside: ``with claim.binding() as address: server.add_insecure_port(address)``. Raises ConfigError if
+        the socket cannot be given to its group.
 
         The socket has mode 0660 from its first moment; the umask is the process's, so bind before threads are started.
         """
         before = os.umask(0o777 & ~SOCKET_MODE)
         try:
             yield f"unix:{self._path}"
+            self._give_to_group()
             self._path.chmod(SOCKET_MODE)  # where a default ACL of the folder overrides the umask
         finally:
             os.umask(before)
+
+    def _give_to_group(self) -> None:
+        """A folder with the set-group-ID bit has given it away already."""
+        if self._group is None:
+            return
+        try:
+            wanted = grp.getgrnam(self._group).gr_gid
+            if self._path.stat().st_gid != wanted:
+                os.chown(self._path, -1, wanted)
+        except (OSError, KeyError) as error:
+            why = error.strerror if isinstance(error, OSError) else "there is no such group"
+            problem = (
+                f"{self._key}: {self._path} cannot be given to the group {self._group} ({why}); make the daemon's user"
+                ' a member of it (`usermod -aG`); where the unit starts holdpayd see "Clients" in docs/operations.md.'
+            )
+            raise ConfigError([problem]) from None
 
     def _clear_path(self) -> None:
         try:

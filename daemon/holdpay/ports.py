@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
+from holdpay.core.budget import Budget, Usage
 from holdpay.core.dispatches import Dispatched
 from holdpay.core.events import Event, ProviderStatus
 from holdpay.core.kinds.spec import KindName, Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity, OpenChannel
-from holdpay.core.model import Order
+from holdpay.core.model import OPERATOR, Order
 from holdpay.core.payees import Standing
 from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import End
@@ -385,6 +386,8 @@ class Limits:
     max_open_orders: int
     max_pending_sat: int
     max_spend_per_day_sat: int
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    """Besides, what each client may do, by its name."""
 
     def reached_by(self, totals: MoneyTotals, more_msat: int = 0) -> LimitExceeded | None:
         """The limit that leaves no room for an order of ``more_msat``; None: there is room."""
@@ -441,9 +444,23 @@ class MoneyTotals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrderFilter:
-    """``before`` pages through orders, newest first: the (created_at_ms, id) of the last one seen."""
+class BudgetEntry:
+    """An order behind a budget's sums: what it reserves since it was made at ``at_ms``, or spent at ``at_ms``."""
 
+    order_id: str
+    at_ms: int
+    spent_msat: int = 0
+    fee_msat: int = 0
+    """Of what was spent."""
+    reserved_msat: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    """``client`` None: everybody's. ``before`` pages through orders, newest first: the (created_at_ms, id) of
+    the last one seen."""
+
+    client: str | None = None
     open_only: bool = False
     closed_only: bool = False
     kind: str = ""
@@ -494,10 +511,11 @@ class OrderStore(Protocol):
         """
         ...
 
-    def find_key(self, key: str) -> Order | None: ...
+    def find_key(self, key: str, client: str = OPERATOR) -> Order | None: ...
 
-    def get(self, order_id: str) -> Order:
-        """By id or unique beginning of at least 4 characters. Raises OrderNotFound, InvalidRequest if it is shorter."""
+    def get(self, order_id: str, client: str | None = None) -> Order:
+        """By id or unique beginning of at least 4 characters; with ``client`` as if there were no others than its.
+        Raises OrderNotFound, InvalidRequest if it is shorter."""
         ...
 
     def dispatches(self, order_id: str) -> list[Dispatched]:
@@ -517,8 +535,8 @@ class OrderStore(Protocol):
         ...
 
     def has_recent(self, kind: KindName, since_ms: int, key_prefix: str) -> bool:
-        """Whether an order of this kind was made since then with a key that begins so, open or closed, also one whose
-        row makes no sense. By index."""
+        """Whether the operator itself made an order of this kind since then with a key that begins so, open or
+        closed, also one whose row makes no sense. By index."""
         ...
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]: ...
@@ -547,12 +565,28 @@ class OrderStore(Protocol):
         none was charged. By index."""
         ...
 
-    def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]: ...
+    def updates(self, after_cursor: int, order_id: str | None, limit: int, client: str | None = None) -> list[Update]:
+        """Of one order, of all, or of all of a client's. By index."""
+        ...
 
     def last_cursor(self) -> int: ...
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """Reads every open order."""
+        ...
+
+    def budget_usage(self, budget: Budget, now_ms: int) -> Usage:
+        """What its client has used of it. Reads the client's open orders; the rest by index."""
+        ...
+
+    def over_budget(self, budget: Budget, now_ms: int, order_msat: int = 1, fee_msat: int = 0) -> LimitExceeded | None:
+        """The limit that leaves no room for an order of its client of ``order_msat``, of which ``fee_msat`` may go for
+        routing; without both, for any. None: there is room."""
+        ...
+
+    def budget_entries(self, budget: Budget, now_ms: int, limit: int) -> list[BudgetEntry]:
+        """The orders behind the sums, newest first: those that reserve something, then what was spent within the
+        longest window. By index."""
         ...
 
     def spent_day_msat(self, now_ms: int) -> int:

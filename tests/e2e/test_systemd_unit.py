@@ -85,7 +85,7 @@ def test_little_of_the_machine_is_exposed_to_the_daemon(systemd_analyze: str, in
         ("Service", "StateDirectory", "holdpay"),
         ("Service", "StateDirectoryMode", "0700"),
         ("Service", "RuntimeDirectory", "holdpay"),
-        ("Service", "RuntimeDirectoryMode", "0750"),
+        ("Service", "RuntimeDirectoryMode", "0751"),
         ("Service", "ExecStart", "/opt/holdpay/bin/holdpayd --config /etc/holdpay/config.toml"),
     ],
 )

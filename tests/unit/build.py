@@ -92,7 +92,7 @@ def request(**changes: Any) -> Request:
     return replace(plain, **changes)
 
 
-_OF_REQUEST = frozenset({"key", "fingerprint", "spec", "is_prepaid"})
+_OF_REQUEST = frozenset({"client", "key", "fingerprint", "spec", "is_prepaid"})
 _DELIVERED = {
     "earlier_numbers": ItemKind.NUMBER,
     "number": ItemKind.NUMBER,

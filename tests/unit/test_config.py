@@ -2,13 +2,14 @@
 
 import base64
 import errno
+import grp
 import os
 import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,7 @@ from holdpay.config import Settings, find, load, load_lnd_place
 from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.config.trust import distrust
+from holdpay.core.budget import Budget, Renewal
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.errors import ConfigError
@@ -31,6 +33,17 @@ from holdpay.sandbox.tls import write_certificate
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 WITHOUT_DEFAULT = {
+    "client.group",
+    "client.max_fee_per_day_sat",
+    "client.max_open_orders",
+    "client.max_orders_per_minute",
+    "client.max_price_sat",
+    "client.max_spend_per_day_sat",
+    "client.max_spend_per_hour_sat",
+    "client.max_spend_per_month_sat",
+    "client.max_spend_per_week_sat",
+    "client.name",
+    "client.socket",
     "lnd.tls_cert",
     "lnd.tls_server_name",
     "lnd.macaroon",
@@ -813,6 +826,71 @@ def test_every_problem_with_where_lnd_is_is_told(folder: Path) -> None:
     assert load_lnd_place(config, {"tls_server_name": "alice"}).tls_server_name == "alice"
 
 
+# --- clients ---
+
+GROUP = grp.getgrgid(os.getgid()).gr_name
+SHOP = f'[[client]]\nname = "shop"\ngroup = "{GROUP}"\nmax_spend_per_day_sat = 9\n'
+
+
+def test_without_a_word_there_is_no_client(read: Load) -> None:
+    assert read("").client == ()
+    assert read("").order_limits().budgets == {}
+
+
+def test_a_client_has_a_socket_beside_the_daemons_or_where_it_says(read: Load, folder: Path) -> None:
+    loaded = read(SHOP + SHOP.replace("shop", "bot") + 'socket = "bot.sock"\n')
+    assert [loaded.socket_of(client) for client in loaded.client] == [
+        Path("/run/holdpay/holdpay-shop.sock"),
+        folder / "bot.sock",
+    ]
+
+
+def test_each_limit_of_a_client_reaches_its_budget(read: Load) -> None:
+    names = [field.name for field in fields(Budget) if field.name.startswith("max_")]
+    text = "".join(f"{name} = {number}\n" for number, name in enumerate(names, start=11))
+    loaded = read(SHOP.replace("max_spend_per_day_sat = 9\n", text) + 'window = "calendar"\nmay_fund = true\n')
+    limits: Any = {name: number for number, name in enumerate(names, start=11)}
+    budget = Budget(client="shop", renewal=Renewal.CALENDAR, may_fund=True, **limits)
+    assert loaded.order_limits().budgets == {"shop": budget}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[[client]]\nname = 'a'\nmax_open_orders = 1\n", "client[1].group is missing: name the group whose"),
+        (f"[[client]]\ngroup = '{GROUP}'\n", "client[1].name is missing: give it a short name."),
+        (SHOP + SHOP, "client[2].name is that of client[1] too: rename one."),
+        (SHOP + 'socket = "/run/holdpay/holdpay.sock"', "client[1].socket is daemon.socket too: name another path."),
+        (
+            SHOP + SHOP.replace('"shop"', '"bot"') + 'socket = "/run/holdpay/holdpay-shop.sock"',
+            "client[2].socket is client[1].socket too: name another path.",
+        ),
+        (SHOP.replace("shop", "Shop"), "client[1].name must have 1 to 32 characters, a-z, 0-9 and -"),
+        (SHOP.replace("shop", "-shop"), "client[1].name must have 1 to 32 characters"),
+        (SHOP.replace(GROUP, "no-such-group"), "client[1].group names no group of this machine: make it (`groupadd`)"),
+        (SHOP + "max_price_sat = 0", "client[1].max_price_sat must be a whole number from 1 to 10,000,000 (sat), not"),
+        (SHOP + "max_orders_per_minute = 0", "from 1 to 10,000 (orders a minute), not 0."),
+        (SHOP + "may_fund = 1", "client[1].may_fund must be true or false, not 1; false is the default."),
+        (SHOP + 'window = "daily"', """client[1].window must be one of "rolling", "calendar", not the text 'daily'"""),
+        (SHOP + "max_price_msat = 1", "client[1].max_price_msat is not a known key: did you mean client.max_price_sat"),
+        ("client = 3", "client must be a list of sections: write [[client]] on a line of its own and its keys below."),
+        ("[client]\nname = 'a'", "client must be a list of sections: write [[client]] on a line of its own"),
+        ("client = [3]", "client[1] must be a section: write [client] on a line of its own and its keys below."),
+        (
+            '[daemon]\nsocket = "/%s/a.sock"\n' % ("x" * 89) + SHOP,
+            "client[1].socket is 108 bytes long, and a socket's path may have 107: shorten it.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_client_that_makes_no_sense_is_told_with_its_place(read: Load, text: str, wanted: str) -> None:
+    assert wanted in problem(read, text)
+
+
+def test_all_that_is_wrong_with_several_clients_is_told_behind_an_unknown_key_of_one(read: Load) -> None:
+    found = problems(read, SHOP + "sokcet = 1\n" + SHOP.replace("shop", "Bot"))
+    assert [text.split()[0] for text in found] == ["client[1].sokcet", "client[2].name"]
+
+
 # --- warnings ---
 
 
@@ -826,6 +904,7 @@ def test_every_problem_with_where_lnd_is_is_told(folder: Path) -> None:
         ("[limits]\nmax_pending_sat = 10099", "limits.max_pending_sat"),
         ("[limits]\nmax_spend_per_day_sat = 10099", "limits.max_spend_per_day_sat"),
         ('[provider]\npayee_check = "warn"', "provider.payee_check"),
+        (SHOP.replace("max_spend_per_day_sat", "max_fee_per_day_sat"), "client.shop"),
     ],
 )
 def test_what_is_probably_not_meant_is_warned_about(read: Load, text: str, key: str) -> None:
@@ -838,7 +917,7 @@ def test_what_is_probably_not_meant_is_warned_about(read: Load, text: str, key: 
 def test_every_number_ends_in_its_unit() -> None:
     for key in keys_of(Settings):
         default = default_of(key)
-        if isinstance(default, int | float) or (isinstance(default, tuple) and isinstance(default[0], int)):
+        if is_number(default) or (isinstance(default, tuple) and isinstance(default[0], int)):
             assert unit_of(key) in UNITS.values()
 
 
@@ -848,13 +927,24 @@ def test_every_number_ends_in_its_unit() -> None:
 def default_of(key: str) -> Any:
     section, _, name = key.partition(".")
     model: Any = Settings.model_fields[section].annotation
+    if get_origin(model) is tuple:  # a list of sections
+        (model, _) = get_args(model)
     return model.model_fields[name].get_default()
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def shown_in_example() -> dict[str, Any]:
     """Every key of the example, those too that are commented out to show a default."""
-    text = re.sub(r"^#(?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
-    return {f"{section}.{key}": value for section, keys in tomllib.loads(text).items() for key, value in keys.items()}
+    found = tomllib.loads(uncommented(EXAMPLE.read_text()))
+    sections = {name: keys[0] if isinstance(keys, list) else keys for name, keys in found.items()}
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"^#(?=\w+ = |\[\[)", "", text, flags=re.MULTILINE)
 
 
 def test_the_example_names_every_key_and_no_other() -> None:
@@ -878,7 +968,8 @@ def test_the_example_loads_once_its_files_are_there(
 ) -> None:
     text = EXAMPLE.read_text()
     if uncomment:
-        text = re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE)
+        text = uncommented(text)
+        monkeypatch.setattr(grp, "getgrnam", lambda name: None)
     assert text.count("/etc/holdpay/tls.cert") == 1
     path = folder / "config.toml"
     path.write_text(text.replace("/etc/holdpay/tls.cert", str(folder / "tls.cert")))
@@ -895,11 +986,12 @@ def test_the_example_loads_once_its_files_are_there(
 @pytest.mark.parametrize("key", keys_of(Settings))
 def test_the_example_explains_every_key_with_its_unit_and_says_where_there_is_no_default(key: str) -> None:
     section, _, name = key.partition(".")
-    of_section = EXAMPLE.read_text().partition(f"\n[{section}]\n")[2].partition("\n[")[0]
+    of_section = re.split(rf"^#?\[+{section}\]+$", EXAMPLE.read_text(), flags=re.MULTILINE)[1]
+    of_section = re.split(r"^#?\[+\w+\]+$", of_section, flags=re.MULTILINE)[0]
     found = re.findall(rf"((?:^# .*\n)+)#?{name} = ", of_section, re.MULTILINE)
     assert len(found) == 1
     comment = found[0].lower()
     assert ("no default:" in comment) == (key in WITHOUT_DEFAULT)
-    if isinstance(default_of(key), int | float):
+    if is_number(default_of(key)):
         unit = unit_of(key)
         assert unit in comment

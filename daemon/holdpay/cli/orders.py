@@ -38,6 +38,7 @@ def orders(ctx: click.Context) -> None:
 @click.option("--open", "open_only", is_flag=True, help="Only those that go on.")
 @click.option("--closed", "closed_only", is_flag=True, help="Only those that are over.")
 @click.option("--kind", type=click.Choice(list(KINDS)), help="Only those of a kind.")
+@click.option("--client", default="", metavar="NAME", help="Only those of a client.")
 @click.option("--since", "since_ms", callback=past_ms, metavar="TIME", help="Only newer ones: 2h, 7d or 2026-01-31.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--page", "page_token", default="", metavar="TOKEN", help="Go on where a list was cut off.")
@@ -49,6 +50,7 @@ def list_(
     open_only: bool,
     closed_only: bool,
     kind: str | None,
+    client: str,
     since_ms: int | None,
     limit: int,
     page_token: str,
@@ -60,13 +62,14 @@ def list_(
     if open_only and closed_only:
         raise click.UsageError("--open and --closed exclude each other.")
     request = pb.ListRequestsRequest(
+        client=client,
         open_only=open_only,
         closed_only=closed_only,
         kind=kind_number(kind or ""),
         created_from_ms=since_ms,
         page_token=page_token,
     )
-    found = app.call(lambda client: _fetch(client, request, limit))
+    found = app.call(lambda daemon: _fetch(daemon, request, limit))
     if as_json:
         render.echo_json(found)
     else:
@@ -90,8 +93,12 @@ def _echo_list(found: pb.ListRequestsResponse) -> None:
     if not found.requests:
         render.note("No orders.")
         return
-    headings = ("ORDER", "CREATED", "KIND", "WHAT", "NUMBER", "MONEY", "STATE")
-    render.out(render.table(headings, [_row(request) for request in found.requests]))
+    headings: tuple[str, ...] = ("ORDER", "CREATED", "KIND", "WHAT", "NUMBER", "MONEY", "STATE")
+    rows = [_row(request) for request in found.requests]
+    if any(request.client for request in found.requests):
+        headings = (*headings[:2], "CLIENT", *headings[2:])
+        rows = [(*row[:2], request.client or "-", *row[2:]) for row, request in zip(rows, found.requests, strict=True)]
+    render.out(render.table(headings, rows))
     if found.next_page_token:
         render.note(f"There are more: add --page {found.next_page_token}, or a higher --limit.")
 

@@ -10,6 +10,7 @@ import holdpay
 from holdpay.cli import render
 from holdpay.cli.account import account
 from holdpay.cli.app import App, Clock
+from holdpay.cli.budget import budget
 from holdpay.cli.catalog import countries, prices, rentals, services
 from holdpay.cli.code import code
 from holdpay.cli.completion import completion
@@ -69,5 +70,20 @@ def cli(ctx: click.Context, *, socket: str | None) -> None:
     ctx.obj = App(socket, clock)
 
 
-for command in (code, rent, sms, email, account, orders, countries, services, rentals, prices, vet, status, completion):
+for command in (
+    code,
+    rent,
+    sms,
+    email,
+    account,
+    orders,
+    countries,
+    services,
+    rentals,
+    prices,
+    vet,
+    budget,
+    status,
+    completion,
+):
     cli.add_command(command)

@@ -8,6 +8,7 @@ import click
 
 from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
+from holdpay.cli.budget import budget_facts, line_name
 from holdpay.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def status(ctx: click.Context, app: App, *, as_json: bool) -> None:
 
 def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, str]]:
     running = render.span(now_ms - reply.started_at_ms)
+    if reply.client:
+        return _client_facts(reply, now_ms)
     beside = {alarm for out in reply.out for alarm in out.alarms}
     return [
         ("Orders", "taken" if reply.ready else f"not taken now: {reply.not_ready_reason}"),
@@ -50,6 +53,30 @@ def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, s
         ("Config", reply.config_path),
         ("State", reply.state_dir),
     ]
+
+
+def _client_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, str]]:
+    """What a client is told: what concerns itself."""
+    beside = {alarm for out in reply.out for alarm in out.alarms} | set(reply.budget.warnings)
+    return [
+        ("Orders", "taken" if reply.ready else f"not taken now: {reply.not_ready_reason}"),
+        *(("ALARM", alarm) for alarm in reply.alarms if alarm not in beside),
+        *(fact for out in reply.out for fact in _out_facts(out, now_ms)),
+        ("", f"{reply.more_out:,} more orders have money out: holdpay orders list --open" if reply.more_out else ""),
+        ("Client", reply.client),
+        *budget_facts(reply.budget),
+        *((line_name(line).capitalize(), _line_words(line)) for line in reply.budget.lines),
+        ("lnd", reply.lnd.state),
+        ("holdpayd", f"{reply.version}, running for {render.span(now_ms - reply.started_at_ms)}"),
+    ]
+
+
+def _line_words(line: pb.BudgetLine) -> str:
+    used_msat = line.spent_msat + line.reserved_msat
+    return (
+        f"{_bare_sat(line.spent_msat)} spent + {_bare_sat(line.reserved_msat)} reserved = {_bare_sat(used_msat)} of"
+        f" {render.sat(line.limit_sat)}"
+    )
 
 
 def _out_facts(out: pb.MoneyOut, now_ms: int) -> list[tuple[str, str]]:

@@ -120,18 +120,21 @@ def _problems_behind_unknown_keys(data: dict[str, Any], error: ValidationError, 
     unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
     if not unknown:
         return []
-    known = {
-        section: {key: value for key, value in keys.items() if (section, key) not in unknown}
-        if isinstance(keys, dict)
-        else keys
-        for section, keys in data.items()
-        if (section,) not in unknown
-    }
+    known = {section: _without(unknown, keys, section) for section, keys in data.items() if (section,) not in unknown}
     try:
         Settings.model_validate(known, context=context)
     except ValidationError as second:
         return sentences(second, Settings)
     return []
+
+
+def _without(unknown: list[tuple[int | str, ...]], given: Any, *at: int | str) -> Any:
+    """A section, or a list of them, without those keys."""
+    if isinstance(given, list):
+        return [_without(unknown, each, *at, number) for number, each in enumerate(given)]
+    if isinstance(given, dict):
+        return {key: value for key, value in given.items() if (*at, key) not in unknown}
+    return given
 
 
 def _holds_password(data: dict[str, Any]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from pydantic import BaseModel
+
 from holdpay.config.settings import Settings
 
 AT_ONCE: Final = frozenset(
@@ -14,14 +16,29 @@ AT_ONCE: Final = frozenset(
         "limits.max_spend_per_day_sat",
     }
 )
-"""Keys that a SIGHUP brings into effect. All others are what parts of the daemon were built with."""
+"""Keys that a SIGHUP brings into effect, besides the budgets of clients. All others are what parts of the daemon were
+built with."""
+_OF_A_SOCKET: Final = frozenset({"name", "group", "socket"})
+"""Keys of a client that need a restart. A client that is new or gone has another name."""
+
+
+def is_at_once(key: str) -> bool:
+    """Whether a SIGHUP brings a key, as ``changed_keys`` names it, into effect."""
+    if key.startswith("client."):
+        return key.rpartition(".")[2] not in _OF_A_SOCKET
+    return key in AT_ONCE
 
 
 def changed_keys(before: Settings, after: Settings) -> tuple[str, ...]:
-    """Those whose values differ, in the order of the configuration."""
-    return tuple(
-        f"{section}.{key}"
-        for section in type(before).model_fields
-        for key in type(getattr(before, section)).model_fields
-        if getattr(getattr(before, section), key) != getattr(getattr(after, section), key)
-    )
+    """Those whose values differ, in the order of the configuration. Clients are told apart by name."""
+    was, now = _values(before), _values(after)
+    return tuple(key for key in {**was, **now} if was.get(key) != now.get(key))
+
+
+def _values(settings: Settings) -> dict[str, object]:
+    sections: dict[str, BaseModel] = {}
+    for name in type(settings).model_fields:
+        if name != "client":
+            sections[name] = getattr(settings, name)
+    sections |= {f"client.{client.name}": client for client in settings.client}
+    return {f"{name}.{key}": getattr(each, key) for name, each in sections.items() for key in type(each).model_fields}

@@ -6,6 +6,7 @@ Each check raises ValueError with the end of a sentence that begins with the key
 from __future__ import annotations
 
 import errno
+import grp
 import ipaddress
 import os
 import re
@@ -37,6 +38,7 @@ accounts/checkers.go)."""
 _HEX_TEXT = re.compile(rb"[0-9A-Fa-f]{64,}")
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]{64,}={0,2}")
 _KEY = re.compile(rb"[!-~]{8,512}")
+_CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -83,7 +85,8 @@ def resolve(text: object, info: ValidationInfo) -> Path:
     return folder / path
 
 
-def _check_socket(path: Path) -> Path:
+def check_socket(path: Path) -> Path:
+    """Raises ValueError for a path that gRPC or the kernel cannot take."""
     _check_socket_length(path)
     if "%" in str(path):
         raise ValueError("may not contain %, which gRPC reads as an escape: choose another path")
@@ -294,8 +297,22 @@ def _check_pubkey(text: object) -> object:
     return text.lower() if isinstance(text, str) else text
 
 
+def _check_client_name(text: str) -> str:
+    if not _CLIENT_NAME.fullmatch(text):
+        raise ValueError("must have 1 to 32 characters, a-z, 0-9 and -, and begin with none of the latter: rename it")
+    return text
+
+
+def _check_group(text: str) -> str:
+    try:
+        grp.getgrnam(text)
+    except (KeyError, ValueError):
+        raise ValueError("names no group of this machine: make it (`groupadd`), or correct the name") from None
+    return text
+
+
 AnyPath = Annotated[Path, BeforeValidator(resolve)]
-SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(_check_socket)]
+SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(check_socket)]
 MacaroonFile = Annotated[Path, BeforeValidator(_resolve_macaroon), AfterValidator(_check_macaroon)]
 KeyFile = Annotated[Path | None, BeforeValidator(_resolve_key), AfterValidator(_check_key)]
 Ref = Annotated[str, AfterValidator(_check_ref)]
@@ -306,4 +323,7 @@ PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
 Listen = Annotated[str | Path, BeforeValidator(_resolve_listen)]
 """A Path is of a Unix socket."""
 ProxyUrl = Annotated[str, AfterValidator(_check_proxy)]
+ClientName = Annotated[str, AfterValidator(_check_client_name)]
+UnixGroup = Annotated[str, AfterValidator(_check_group)]
+"""One that this machine knows."""
 Pubkey = Annotated[str, BeforeValidator(_check_pubkey)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +27,7 @@ UNITS = {
     "orders": "orders",
     "dispatches": "dispatches",
     "attempts": "attempts",
+    "minute": "orders a minute",
 }
 """The unit of a number, by how its key ends."""
 
@@ -51,17 +53,23 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 def _sentence(finding: ErrorDetails, model: type[BaseModel]) -> str:
     key, kind = _dotted(finding["loc"]), finding["type"]
+    is_section = len(_names(finding["loc"])) <= 1
     if kind == "extra_forbidden":
         return _unknown(key, model)
     if kind == "value_error":
         # A check over a whole section begins with the name of one of its keys.
-        return f"{key}{'.' if len(finding['loc']) == 1 else ' '}{finding['ctx']['error']}."
+        return f"{key}{'.' if is_section else ' '}{finding['ctx']['error']}.".lstrip(".")
+    if kind == "tuple_type" and is_section:
+        return f"{key} must be a list of sections: write [[{key}]] on a line of its own and its keys below."
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        return f"{key} must be a section: write [{key}] on a line of its own and its keys below."
+        return f"{key} must be a section: write [{_plain(key)}] on a line of its own and its keys below."
+    if is_section:
+        return f"{key} is a list of {len(finding['input']):,} sections, which is too long: have fewer of them."
     field, given = _field_at(model, finding["loc"]), finding["input"]
     if kind == "missing":
         return f"{key} is missing: {field.description or 'add it'}."
-    return f"{key} must be {_wanted(field, key, len(finding['loc']) > 2)}, not {_shown(given)}{_default(field)}."
+    wanted = _wanted(field, key, isinstance(finding["loc"][-1], int))
+    return f"{key} must be {wanted}, not {_shown(given)}{_default(field)}."
 
 
 def _unknown(key: str, model: type[BaseModel]) -> str:
@@ -70,12 +78,12 @@ def _unknown(key: str, model: type[BaseModel]) -> str:
     if nearest is None:
         return f"{key} is not a known {kind}: delete it, or see config.example.toml for every key."
     # A nearest key of another section is in the wrong place, whatever its name.
-    remedy = "Rename it" if nearest.rpartition(".")[0] == key.rpartition(".")[0] else "Move it there"
+    remedy = "Rename it" if nearest.rpartition(".")[0] == _plain(key).rpartition(".")[0] else "Move it there"
     return f"{key} is not a known {kind}: did you mean {nearest}? {remedy} or delete it."
 
 
 def _nearest(key: str, model: type[BaseModel]) -> str | None:
-    section, _, name = key.rpartition(".")
+    section, _, name = _plain(key).rpartition(".")
     known = keys_of(model)
     moved = [other for other in known if other.rsplit(".", 1)[-1] == name]
     if moved:
@@ -94,7 +102,9 @@ def _wanted(field: FieldInfo, key: str, is_item: bool) -> str:
     span = _range(field, is_item)
     if span is not None:
         number = "a whole number" if span.is_whole else "a number"
-        return f"{number} from {_number(span.low)} to {_number(span.high)} ({unit_of(key.partition('[')[0])})"
+        return f"{number} from {_number(span.low)} to {_number(span.high)} ({unit_of(_plain(key))})"
+    if field.annotation is bool:
+        return "true or false"
     choices = _choices(field.annotation)
     if choices:
         return "one of " + ", ".join(f'"{choice}"' for choice in choices)
@@ -120,7 +130,7 @@ def _range(field: FieldInfo, is_item: bool) -> _Range | None:
     high = next((item.le for item in metadata if isinstance(item, annotated_types.Le)), None)
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         return None
-    return _Range(low, high, kind is int)
+    return _Range(low, high, int in (kind, *get_args(kind)))
 
 
 def _number(value: float) -> str:
@@ -151,6 +161,8 @@ def _choices(annotation: Any) -> list[str]:
 
 def _default(field: FieldInfo) -> str:
     default = field.get_default()
+    if isinstance(default, bool):
+        return f"; {_shown(default)} is the default"
     return f"; {_number(default)} is the default" if isinstance(default, int | float) else ""
 
 
@@ -183,12 +195,25 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     return text
 
 
+def _plain(key: str) -> str:
+    """Without the places in lists."""
+    return re.sub(r"\[\d+\]", "", key)
+
+
+def _names(loc: tuple[int | str, ...]) -> list[str]:
+    """Section and key, without the places in lists."""
+    return [part for part in loc if isinstance(part, str)]
+
+
 def _section(model: type[BaseModel], name: str) -> type[BaseModel]:
-    section = model.model_fields[name].annotation
+    """Of a list of them: the one that each is."""
+    annotation = model.model_fields[name].annotation
+    section = _item_type(annotation) or annotation
     assert isinstance(section, type)
     assert issubclass(section, BaseModel)
     return section
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> FieldInfo:
-    return _section(model, str(loc[0])).model_fields[str(loc[1])]
+    section, key, *_ = _names(loc)
+    return _section(model, section).model_fields[key]

@@ -12,6 +12,7 @@ from holdpay.config.fields import (
     Address,
     AnyPath,
     BaseUrl,
+    ClientName,
     HostName,
     KeyFile,
     Listen,
@@ -21,9 +22,12 @@ from holdpay.config.fields import (
     PublicUrl,
     Ref,
     SocketPath,
+    UnixGroup,
+    check_socket,
     credential_key,
     is_loopback,
 )
+from holdpay.core.budget import Budget, Renewal
 from holdpay.core.holds import HoldCaps, WhenFull
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
@@ -240,6 +244,41 @@ class LndOnly(_Section):
     lnd: LndPlace
 
 
+class ClientSection(_Section):
+    """One client: its socket, who may open that, and what it may spend. None: no limit but [limits]."""
+
+    name: ClientName = Field(description="give it a short name")
+    group: UnixGroup = Field(description="name the group whose members may open its socket")
+    socket: SocketPath | None = None
+    """None: holdpay-NAME.sock beside ``daemon.socket``."""
+    window: Renewal = Field(default=Renewal.ROLLING, strict=False)
+    max_price_sat: int | None = Field(default=None, ge=1, le=10_000_000)
+    max_spend_per_hour_sat: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    max_spend_per_day_sat: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    max_spend_per_week_sat: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    max_spend_per_month_sat: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    max_fee_per_day_sat: int | None = Field(default=None, ge=0, le=1_000_000_000)
+    max_open_orders: int | None = Field(default=None, ge=1, le=10_000)
+    max_orders_per_minute: int | None = Field(default=None, ge=1, le=10_000)
+    may_fund: bool = False
+
+    def budget(self) -> Budget:
+        """What the store checks."""
+        return Budget(
+            client=self.name,
+            renewal=self.window,
+            max_price_sat=self.max_price_sat,
+            max_spend_per_hour_sat=self.max_spend_per_hour_sat,
+            max_spend_per_day_sat=self.max_spend_per_day_sat,
+            max_spend_per_week_sat=self.max_spend_per_week_sat,
+            max_spend_per_month_sat=self.max_spend_per_month_sat,
+            max_fee_per_day_sat=self.max_fee_per_day_sat,
+            max_open_orders=self.max_open_orders,
+            max_orders_per_minute=self.max_orders_per_minute,
+            may_fund=self.may_fund,
+        )
+
+
 class Settings(_Section):
     """The whole configuration. Made by ``load``."""
 
@@ -253,6 +292,29 @@ class Settings(_Section):
     holds: HoldsSection = Field(default_factory=HoldsSection)
     guard: GuardSection = Field(default_factory=GuardSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
+    client: tuple[ClientSection, ...] = Field(default=(), strict=False, max_length=1_000)
+
+    @model_validator(mode="after")
+    def _tells_clients_apart(self) -> Settings:
+        names: dict[str, int] = {}
+        sockets = {self.daemon.socket: "daemon.socket"}
+        for number, client in enumerate(self.client, start=1):
+            if client.name in names:
+                raise ValueError(f"client[{number}].name is that of client[{names[client.name]}] too: rename one")
+            names[client.name] = number
+            path = self.socket_of(client)
+            try:
+                check_socket(path)
+            except ValueError as error:
+                raise ValueError(f"client[{number}].socket {error}") from None
+            if path in sockets:
+                raise ValueError(f"client[{number}].socket is {sockets[path]} too: name another path")
+            sockets[path] = f"client[{number}].socket"
+        return self
+
+    def socket_of(self, client: ClientSection) -> Path:
+        """Where it asks."""
+        return client.socket or self.daemon.socket.with_name(f"holdpay-{client.name}.sock")
 
     def policy(self) -> Policy:
         """What the pure part needs."""
@@ -303,6 +365,7 @@ class Settings(_Section):
             max_open_orders=self.limits.max_open_orders,
             max_pending_sat=self.limits.max_pending_sat,
             max_spend_per_day_sat=self.limits.max_spend_per_day_sat,
+            budgets={client.name: client.budget() for client in self.client},
         )
 
     def hold_caps(self) -> HoldCaps:
@@ -327,6 +390,7 @@ class Settings(_Section):
             _warn_of_metrics,
             _warn_of_rate,
             _warn_of_holds,
+            _warn_of_clients,
         )
         return [warning for look in looks for warning in look(self)]
 
@@ -445,3 +509,12 @@ def _warn_of_webhook(settings: Settings) -> list[str]:
             " name the https:// URL of your reverse proxy."
         )
     return found
+
+
+def _warn_of_clients(settings: Settings) -> list[str]:
+    return [
+        f"client.{client.name} has no limit in sat over an hour, day, week or month: it may spend all that [limits]"
+        " allow everybody; give it one."
+        for client in settings.client
+        if all(line.is_of_fees for line in client.budget().lines())
+    ]

@@ -107,13 +107,19 @@ class Payment:
     """What was the matter then: one sentence. Empty: nothing."""
 
 
+OPERATOR: Final = ""
+"""Who asks on the daemon's own socket, in the place of a client's name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a client wants, for ever as it was recorded. Its orders are what becomes of it."""
 
     id: str
+    client: str = OPERATOR
+    """Whose it is, by its name in the configuration of then."""
     key: str
-    """The client's idempotency key."""
+    """The client's idempotency key: no other request of this client has it."""
     fingerprint: str
     """Of what was asked for: the same key with another fingerprint is refused."""
     spec: AnySpec
@@ -256,6 +262,11 @@ class Order:
         if self.payment is None or self.payment.htlc not in SPENT or self.payment.is_paid_before:
             return 0
         return self.payment.amount_msat + self.payment.fee_msat
+
+    @property
+    def spent_fee_msat(self) -> int:
+        """How much of ``spent_msat`` is routing fee."""
+        return self.payment.fee_msat if self.payment is not None and self.spent_msat else 0
 
     @property
     def reserved_msat(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from holdpay.core.events import InvoiceDecoded
 from holdpay.core.holds import WhenFull
 from holdpay.core.kinds import AnySpec, CodeSpec
-from holdpay.core.model import Order, Request
+from holdpay.core.model import OPERATOR, Order, Request
 from holdpay.core.vetting import Check, Terms, vet
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
@@ -39,8 +39,9 @@ class Desk:
     async def submit(self, asked: Asked, wanted: Wanted) -> Order:
         """The recorded order, or the first one of the same key. Raises HoldpayError where it is refused."""
         _check_asked(asked, wanted)
+        self._check_allowed(asked, wanted)
         self._quoter.check(wanted)
-        first = self._engine.store.find_key(asked.key)
+        first = self._engine.store.find_key(asked.key, asked.client)
         if first is not None:
             return self._same_again(first, asked, wanted)
         draft = Draft()
@@ -51,10 +52,12 @@ class Desk:
         return self._engine.request(self._order(asked, draft))
 
     async def check(self, asked: Asked, wanted: Wanted) -> Answer:
-        """What every rule says of a request, which is not made. Raises InvalidRequest and its children, KeyTaken."""
+        """What every rule says of a request, which is not made. Raises InvalidRequest and its children, KeyTaken,
+        NotAllowed."""
         _check_asked(asked, wanted)
+        self._check_allowed(asked, wanted)
         self._quoter.check(wanted)
-        first = self._engine.store.find_key(asked.key)
+        first = self._engine.store.find_key(asked.key, asked.client)
         if first is not None:
             known = self._same_again(first, asked, wanted)
             check = Check(rule="idempotency_key", value=f"of order {known.id}, which it would follow")
@@ -65,11 +68,14 @@ class Desk:
         if draft.quoted is None:
             return Answer(what="", amount_msat=None, findings=tuple(findings))
         order, quote_sat = self._order(asked, draft), draft.quoted.quote_sat
-        findings += [*self._objections.limits(order.reserved_msat), *self._objections.place(order)]
+        limits = self._objections.limits(order.reserved_msat, order.max_fee_sat, asked.client)
+        findings += [*limits, *self._objections.place(order)]
         amount_msat = None if quote_sat is None else quote_sat * 1000
         return Answer(what=order.spec.what, amount_msat=amount_msat, findings=tuple(findings))
 
-    async def vet(self, payreq: str, max_price_sat: int | None, max_fee_sat: int | None) -> Answer:
+    async def vet(
+        self, payreq: str, max_price_sat: int | None, max_fee_sat: int | None, client: str = OPERATOR
+    ) -> Answer:
         """What every rule says of an invoice, which is not paid. Raises InvalidRequest if it is none, LndError."""
         engine, policy = self._engine, self._engine.policy
         try:
@@ -94,11 +100,17 @@ class Desk:
         now_ms = engine.clock.now_ms() + engine.clock.wall_ahead_ms()
         findings = list(self._objections.readiness())
         findings += [Finding(check) for check in vet(Terms(max_price_sat=most_sat), decoded, policy, now_ms).checks]
-        findings += self._objections.limits(invoice.amount_msat + fee_sat * 1000)
+        findings += self._objections.limits(invoice.amount_msat + fee_sat * 1000, fee_sat, client)
         if amount_sat > 0:
             query = way_query(invoice.payee, amount_sat, fee_sat, policy, invoice.final_cltv_delta)
             findings += self._objections.way(query, await self._objections.look(query))
         return Answer(what="an invoice", amount_msat=invoice.amount_msat, findings=tuple(findings))
+
+    def _check_allowed(self, asked: Asked, wanted: Wanted) -> None:
+        """Raises NotAllowed."""
+        budget = self._engine.limits.budgets.get(asked.client)
+        if budget is not None and isinstance(wanted, FundWanted):
+            budget.check_may_fund()
 
     def _order(self, asked: Asked, draft: Draft) -> Order:
         assert draft.quoted is not None
@@ -106,6 +118,7 @@ class Desk:
         now_ms, webhooks = self._engine.clock.now_ms(), self._engine.webhooks
         request = Request(
             id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)),
+            client=asked.client,
             key=asked.key,
             # Without a webhook of ours: it is another one each time.
             fingerprint=_fingerprint(asked, quoted.spec),
@@ -138,15 +151,17 @@ class Desk:
             if finding.error is not None:
                 raise finding.error
 
-    def reason_against_orders(self) -> str:
-        """Why any order would be refused now, before the provider is even asked. Empty: it would not."""
+    def reason_against_orders(self, client: str = OPERATOR) -> str:
+        """Why any order of this client would be refused now, before the provider is even asked. Empty: it would not."""
         try:
             self.check_ready()
         except NotReady as error:
             return error.message
-        reached = self._engine.limits.reached_by(self._engine.totals())
-        if reached is None and self._engine.places.caps.when_full is WhenFull.REFUSE:
-            reached = self._engine.places.full(1)
+        engine, budget = self._engine, self._engine.limits.budgets.get(client)
+        reached = None if budget is None else engine.store.over_budget(budget, engine.clock.now_ms())
+        reached = reached or engine.limits.reached_by(engine.totals())
+        if reached is None and engine.places.caps.when_full is WhenFull.REFUSE:
+            reached = engine.places.full(1)
         return "" if reached is None else reached.message
 
 

@@ -37,6 +37,7 @@ from holdpay.core.step import Step
 from holdpay.core.tables import phase
 from holdpay.engine.agenda import Agenda
 from holdpay.engine.asking import Asker
+from holdpay.engine.budgets import BudgetWarnings
 from holdpay.engine.guard import LOOK_EVERY_S, HoldGuard
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
@@ -119,6 +120,7 @@ class Engine:
         self.tally = Tally()
         self.places = Places(caps, self.tally)
         self.ways = Ways(caps)
+        self._budget_warnings = BudgetWarnings()
         self._uncounted: MoneyTotals | None = None
         """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
@@ -426,14 +428,19 @@ class Engine:
         """An open order; None once it is closed."""
         return self._open.get(order_id)
 
-    def orders_out(self, most: int) -> list[Order]:
-        """The oldest of those whose money is, or may be, out; ``tally`` says how many there are."""
-        out = (order for order in self._open.values() if order.is_money_out)
+    def orders_out(self, most: int, client: str | None = None) -> list[Order]:
+        """The oldest of those whose money is, or may be, out, of all or of a client's; ``tally`` says how many there
+        are."""
+        out = (order for order in self._of(client) if order.is_money_out)
         return list(islice(out, min(most, self.tally.out)))
 
     def first_waiting(self, most: int) -> list[Order]:
         """Those that wait longest for a place among the holds; ``places`` says how many there are."""
         return [self._open[order_id] for order_id in self.places.oldest(most)]
+
+    def _of(self, client: str | None) -> Iterator[Order]:
+        """The open orders, or those of a client."""
+        return (order for order in self._open.values() if client is None or order.request.client == client)
 
     def totals(self) -> MoneyTotals:
         """What the limits look at, as it is on disk; no order is read for it."""
@@ -447,10 +454,15 @@ class Engine:
 
     def alarms(self) -> list[str]:
         """What an operator should look at now, of the oldest order first. A new one is seen with the next pass."""
-        found = sorted((self._open[order_id] for order_id in self._findings), key=lambda o: (o.created_at_ms, o.id))
-        of_orders = (text for order in found for text in self.alarms_of(order))
         of_webhooks = () if self.webhooks is None else self.webhooks.alarms()
-        return [*self.alarms_of_unreadable(), *of_webhooks, *of_orders]
+        return [*self.alarms_of_unreadable(), *of_webhooks, *self.alarms_of_orders()]
+
+    def alarms_of_orders(self, client: str | None = None) -> list[str]:
+        """As far as they are about open orders, or those of a client."""
+        having = (self._open[order_id] for order_id in self._findings)
+        found = [order for order in having if client is None or order.request.client == client]
+        ordered = sorted(found, key=lambda o: (o.created_at_ms, o.id))
+        return [text for order in ordered for text in self.alarms_of(order)]
 
     def alarms_of(self, order: Order) -> tuple[str, ...]:
         """What an operator should look at now, of one order."""
@@ -503,6 +515,10 @@ class Engine:
             self.on_requested(recorded)
             log.info("order accepted", order_id=order.id, kind=order.spec.kind.value, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
+            budget = self.limits.budgets.get(order.request.client)
+            if budget is not None:
+                now_ms = self.clock.now_ms()
+                self._budget_warnings.look(self.store.budget_usage(budget, now_ms), now_ms)
         return recorded
 
     def _entering(self, order: Order) -> Order:
@@ -540,9 +556,9 @@ class Engine:
             for order_id in self._unreadable
         ]
 
-    async def cancel(self, order_id: str) -> Order:
-        """Records the wish to cancel. Raises OrderNotFound."""
-        return await self.apply(self.store.get(order_id).id, CancelRequested())
+    async def cancel(self, order_id: str, client: str | None = None) -> Order:
+        """Records the wish to cancel, of anybody or of a client that can have its own only. Raises OrderNotFound."""
+        return await self.apply(self.store.get(order_id, client).id, CancelRequested())
 
     def erase_codes(self, closed_before_ms: int) -> Iterator[int]:
         """Erases codes and numbers of orders that were closed before; see OrderStore. Raises StoreError."""

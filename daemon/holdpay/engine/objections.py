@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
+from holdpay.core.budget import Budget
 from holdpay.core.diagnosis import Cause, Diagnosis, in_the_way
 from holdpay.core.holds import ordinal
-from holdpay.core.model import Order
+from holdpay.core.model import OPERATOR, Order
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import CLTV_PADDING_DELTA, Policy, max_parts
 from holdpay.core.routes import RouteLook, RouteQuery
@@ -189,9 +191,13 @@ class Objections:
         """And what the invoice may ask; None: nothing says it."""
         policy, quote_sat = self._engine.policy, quoted.quote_sat
         cap_sat = quote_sat if quoted.is_exact else policy.price_cap_sat(quote_sat, asked.max_price_sat)
+        own_sat, own_limit = self._own_price_limit(asked.client)
+        if cap_sat is not None and own_sat is not None:
+            cap_sat = min(cap_sat, own_sat)
         value = "not known" if quote_sat is None else f"{quote_sat:,} sat"
         for limit_sat, limit, who in (
             (asked.max_price_sat, "max_price_sat", "the request allows"),
+            (own_sat, own_limit, f"{own_limit} allows"),
             (policy.max_price_sat, "payment.max_price_sat", "payment.max_price_sat allows"),
         ):
             if quote_sat is not None and limit_sat is not None and quote_sat > limit_sat:
@@ -208,6 +214,11 @@ class Objections:
             return refused("price", PriceUnknown(limit="max_price_sat"), value=value, limit="a known one"), None
         limit = f"at most {cap_sat:,} sat in the invoice"
         return Finding(Check(rule="price", value=value, limit=limit, key="payment.price_tolerance_percent")), cap_sat
+
+    def _own_price_limit(self, client: str) -> tuple[int | None, str]:
+        """Of a client, and how refusals name it. None: it has none of its own."""
+        budget = self._engine.limits.budgets.get(client)
+        return (None, "") if budget is None else (budget.max_price_sat, budget.key("max_price_sat"))
 
     def _fee_limit(self, asked: Asked, draft: Draft) -> Finding:
         policy, cap_sat = self._engine.policy, draft.cap_sat
@@ -226,9 +237,13 @@ class Objections:
         )
         return refused("fee_limit", error, value=value, limit=limit, key=key)
 
-    def limits(self, more_msat: int) -> Iterator[Finding]:
-        """The limits that count all orders, each by itself, with an order of ``more_msat`` more. What is told here may
-        be another in the transaction that records an order, which decides."""
+    def limits(self, more_msat: int, more_fee_sat: int, client: str) -> Iterator[Finding]:
+        """The limits of the client, and those that count all orders, each by itself, with an order of ``more_msat``
+        more, of which ``more_fee_sat`` may go for routing. What is told here may be another in the transaction that
+        records an order, which decides."""
+        budget = self._engine.limits.budgets.get(client)
+        if budget is not None:
+            yield self._budget(budget, more_msat, more_fee_sat)
         limits, totals = self._engine.limits, self._engine.totals()
         more_sat = -(-more_msat // 1000)
         pending_sat, spent_sat = -(-totals.pending_msat // 1000), -(-totals.spent_day_msat // 1000)
@@ -241,14 +256,24 @@ class Objections:
                 f"{spent_sat:,} sat, {pending_sat:,} sat pending, and {more_sat:,} sat of this one",
             ),
         ):
-            others: dict[str, int] = {field: _NO_LIMIT for field in _LIMITS if field != name}
+            others: dict[str, Any] = {field: _NO_LIMIT for field in _LIMITS if field != name}
             reached = replace(limits, **others).reached_by(totals, more_msat)
+            if client != OPERATOR:
+                value = "of all clients together"  # what the others do is not this one's business
             limit = f"at most {getattr(limits, name):,}{'' if name == 'max_open_orders' else ' sat'}"
             key = f"limits.{name}"
             if reached is None:
                 yield Finding(Check(rule=rule, value=value, limit=limit, key=key))
             else:
                 yield refused(rule, reached, value=value, limit=limit, key=key)
+
+    def _budget(self, budget: Budget, more_msat: int, more_fee_sat: int) -> Finding:
+        now_ms = self._engine.clock.now_ms()
+        reached = self._engine.store.over_budget(budget, now_ms, more_msat, more_fee_sat * 1000)
+        value, limit = f"{-(-more_msat // 1000):,} sat more", f"the limits of {budget.client}"
+        if reached is None:
+            return Finding(Check(rule="budget", value=value, limit=limit))
+        return refused("budget", reached, value=value, limit=limit, key=reached.metadata["limit"])
 
     def place(self, order: Order) -> Iterator[Finding]:
         """Among the holds (see ``places``), where there is a cap."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdpay.core.model import OPERATOR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeWanted:
@@ -57,8 +59,10 @@ Wanted = CodeWanted | RentalWanted | SmsWanted | EmailWanted | FundWanted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What goes with every request. A limit that is absent is None; 0 is one. ``force``: even if no stock is shown."""
+    """What goes with every request. ``client``: who asks. A limit that is absent is None; 0 is one. ``force``: even if
+    no stock is shown."""
 
+    client: str = OPERATOR
     key: str
     max_price_sat: int | None = None
     max_fee_sat: int | None = None

@@ -62,6 +62,7 @@ def request_to_pb(
     message = pb.Request(
         id=order.request.id,
         kind=KINDS[order.spec.kind],
+        client=order.request.client,
         idempotency_key=order.request.key,
         created_at_ms=order.request.created_at_ms,
         prepaid=order.request.is_prepaid,

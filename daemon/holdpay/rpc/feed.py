@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 from holdpay.core.model import Order
@@ -12,23 +13,35 @@ LATER_S: Final = 0.05
 """Until its payment is out, streams hear of an order this late: paying goes first, and its steps cost one read."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Whose:
+    """All orders of a client."""
+
+    client: str
+
+
+_Key = str | _Whose | None
+"""An order's id, a client, or all."""
+
+
 class Feed:
     """Tells streams that the journal grew, for one order or for any."""
 
     def __init__(self) -> None:
-        self._events: dict[str | None, asyncio.Event] = {}
-        self._told_later: set[str | None] = set()
+        self._events: dict[_Key, asyncio.Event] = {}
+        self._told_later: set[_Key] = set()
         self.is_stopping = False
 
     def committed(self, cursor: int, order: Order) -> None:
         """To be called after each commit, in the event loop."""
+        keys = (order.id, None, _Whose(order.request.client))
         if not _is_being_paid(order):
-            self._wake(order.id)
-            self._wake(None)
+            for key in keys:
+                self._wake(key)
             return
         if not self._told_later:
             asyncio.get_running_loop().call_later(LATER_S, self._tell)
-        self._told_later.update((order.id, None))
+        self._told_later.update(keys)
 
     def stop(self) -> None:
         """Every stream says that the daemon is going away, and ends."""
@@ -36,16 +49,18 @@ class Feed:
         for key in list(self._events):
             self._wake(key)
 
-    def next_commit(self, order_id: str | None) -> asyncio.Event:
-        """Set at the next commit. Ask for it before reading the journal."""
-        return self._events.setdefault(order_id, asyncio.Event())
+    def next_commit(self, order_id: str | None, client: str | None = None) -> asyncio.Event:
+        """Set at the next commit of an order, of any, or of any of a client's. Ask for it before reading the
+        journal."""
+        key = _Whose(client) if order_id is None and client is not None else order_id
+        return self._events.setdefault(key, asyncio.Event())
 
     def _tell(self) -> None:
         keys, self._told_later = self._told_later, set()
         for key in keys:
             self._wake(key)
 
-    def _wake(self, key: str | None) -> None:
+    def _wake(self, key: _Key) -> None:
         event = self._events.pop(key, None)
         if event is not None:
             event.set()

@@ -29,9 +29,10 @@ def kind_from_pb(number: int) -> KindName | None:
 # --- what a client asks for -------------------------------------------------------------------------------------------
 
 
-def asked_from_pb(request: pb.SubmitRequest) -> Asked:
-    """What goes with every request."""
+def asked_from_pb(request: pb.SubmitRequest, client: str) -> Asked:
+    """What goes with every request. ``client``: who asks."""
     return Asked(
+        client=client,
         key=request.idempotency_key,
         max_price_sat=request.max_price_sat if request.HasField("max_price_sat") else None,
         max_fee_sat=request.max_fee_sat if request.HasField("max_fee_sat") else None,

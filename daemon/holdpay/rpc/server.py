@@ -1,7 +1,14 @@
-"""The gRPC server on the Unix socket, with health and reflection."""
+"""The gRPC servers on the Unix sockets, with health and reflection.
+
+Each client has a server of its own: gRPC does not tell who is at the other end of a Unix socket (``context.peer()`` is
+"unix:", ``auth_context`` knows the transport only, also with local credentials; grpcio 1.85), and which socket a call
+came in by it does not tell either. So the kernel does the authentication, by the socket's group and mode.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import grpc
@@ -59,3 +66,24 @@ class RpcServer:
         """Ends what still runs after ``grace_s``. The streams must have been told before (``Feed.stop``)."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+
+
+class RpcServers:
+    """One for each who asks, by name."""
+
+    def __init__(self, services: Mapping[str, HoldpayService]) -> None:
+        self._servers = {client: RpcServer(service) for client, service in services.items()}
+
+    async def start(self, bindings: Mapping[str, AbstractContextManager[str]]) -> None:
+        """See RpcServer."""
+        for client, server in self._servers.items():
+            await server.start(bindings[client])
+
+    async def set_lnd_usable(self, usable: bool) -> None:
+        """See RpcServer."""
+        for server in self._servers.values():
+            await server.set_lnd_usable(usable)
+
+    async def stop(self, grace_s: float) -> None:
+        """See RpcServer. All at once."""
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers.values()))

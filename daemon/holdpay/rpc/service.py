@@ -6,23 +6,25 @@ import base64
 import binascii
 import contextlib
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.core import guard
+from holdpay.core.budget import Budget
 from holdpay.core.explain import Beside, Explanation, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.machine import may_be_canceled
-from holdpay.core.model import Order
+from holdpay.core.model import OPERATOR, Order
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest, OrderNotFound
 from holdpay.ports import MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
+from holdpay.rpc.budget import budget_to_pb
 from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.checks import answer_to_pb
 from holdpay.rpc.feed import Feed
@@ -36,6 +38,7 @@ MAX_PAGE_SIZE = 100
 MAX_PAGE_BYTES = 2 * 1024 * 1024
 MAX_HISTORY = 500
 MAX_OUT = 20
+MAX_BUDGET_ORDERS = 500
 _TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9]{1,64})")
 """Where a page ended: created_at_ms (SQLite's integers have 64 bits) and order id."""
 
@@ -62,7 +65,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         feed: Feed,
         streams: Streams,
         about: About,
+        client: str = OPERATOR,
     ) -> None:
+        """``client``: who asks on this service's socket."""
+        self._client = client
+        self._sees = None if client == OPERATOR else client
+        """Whose requests it may have. None: everybody's."""
         self._engine = engine
         self._desk = desk
         self._catalog = catalog
@@ -76,26 +84,26 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @stream
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdate, None]:
         with self._streams.one():
-            order = await self._desk.submit(asked_from_pb(request), wanted_from_pb(request))
+            order = await self._desk.submit(asked_from_pb(request, self._client), wanted_from_pb(request))
             with self._engine.watching(order.id):
                 async for update in self._updates(0, order.id):
                     yield update
 
     @unary
     async def CheckRequest(self, request: pb.SubmitRequest, context: Context) -> pb.CheckReport:
-        return answer_to_pb(await self._desk.check(asked_from_pb(request), wanted_from_pb(request)))
+        return answer_to_pb(await self._desk.check(asked_from_pb(request, self._client), wanted_from_pb(request)))
 
     @unary
     async def VetInvoice(self, request: pb.VetInvoiceRequest, context: Context) -> pb.CheckReport:
         max_price_sat = request.max_price_sat if request.HasField("max_price_sat") else None
         max_fee_sat = request.max_fee_sat if request.HasField("max_fee_sat") else None
-        return answer_to_pb(await self._desk.vet(request.invoice, max_price_sat, max_fee_sat))
+        return answer_to_pb(await self._desk.vet(request.invoice, max_price_sat, max_fee_sat, self._client))
 
     @unary
     async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:
         if request.WhichOneof("by") != "idempotency_key":
-            return self._whole(self._engine.store.get(request.request_id))
-        found = self._engine.store.find_key(request.idempotency_key)
+            return self._whole(self._get(request.request_id))
+        found = self._engine.store.find_key(request.idempotency_key, self._client)
         if found is None:
             raise OrderNotFound("There is no order of this idempotency key.")
         return self._whole(found)
@@ -103,9 +111,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
         _check_filter(request)
+        if self._sees is not None and request.client not in {"", self._sees}:
+            return pb.ListRequestsResponse()
         page_size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         orders = self._engine.store.list_orders(
             OrderFilter(
+                client=self._sees or request.client or None,
                 open_only=request.open_only,
                 closed_only=request.closed_only,
                 kind=kind_from_pb(request.kind) or "",
@@ -129,14 +140,14 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ListItems(self, request: pb.ListItemsRequest, context: Context) -> pb.ListItemsResponse:
-        return convert.items_after(self._engine.store.get(request.request_id).items, request.after_seq)
+        return convert.items_after(self._get(request.request_id).items, request.after_seq)
 
     @stream
     async def WatchRequests(
         self, request: pb.WatchRequestsRequest, context: Context
     ) -> AsyncGenerator[pb.RequestUpdate, None]:
         store = self._engine.store
-        order_id = store.get(request.request_id).id if request.request_id else None
+        order_id = self._get(request.request_id).id if request.request_id else None
         after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
         if after < 0:
             raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.", field="after_cursor")
@@ -156,8 +167,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         """Journal rows, then new ones as they come; of one order up to its terminal one."""
         cursor = after_cursor
         while True:
-            commit = self._feed.next_commit(order_id)
-            updates = self._engine.store.updates(cursor, order_id, BATCH)
+            commit = self._feed.next_commit(order_id, self._sees)
+            updates = self._engine.store.updates(cursor, order_id, BATCH, self._sees)
             for update in updates:
                 cursor = update.cursor
                 yield convert.update_to_pb(update, self._engine.policy, self._queue(update.order))
@@ -174,7 +185,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
-        order = await self._engine.cancel(request.request_id)
+        order = await self._engine.cancel(request.request_id, self._sees)
         return pb.CancelRequestResponse(request=self._to_pb(order), message=self._cancel_message(order))
 
     def _cancel_message(self, order: Order) -> str:
@@ -194,7 +205,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ExplainRequest(self, request: pb.ExplainRequestRequest, context: Context) -> pb.ExplainRequestResponse:
-        order = self._engine.store.get(request.request_id)
+        order = self._get(request.request_id)
         words = self._explain(order, self._lnd_trouble())
         rows = self._engine.store.updates(0, order.id, MAX_HISTORY)
         lines = history(Moment(row.at_ms, row.event, row.order, row.notes) for row in rows)
@@ -239,16 +250,66 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
+        self._check_account()
         return convert.balance_to_pb(await self._account.balance())
 
     @unary
     async def ListFunding(self, request: pb.ListFundingRequest, context: Context) -> pb.ListFundingResponse:
+        self._check_account()
         return convert.funding_to_pb(await self._account.funding(), with_preimages=request.with_preimages)
+
+    def _check_account(self) -> None:
+        """Raises NotAllowed."""
+        budget = self._engine.limits.budgets.get(self._client)
+        if budget is not None:
+            budget.check_may_fund()
+
+    # --- budgets ------------------------------------------------------------------------------------------------------
+
+    @unary
+    async def GetBudget(self, request: pb.GetBudgetRequest, context: Context) -> pb.GetBudgetResponse:
+        budgets = self._engine.limits.budgets
+        wanted = request.client or self._client
+        if self._sees not in {None, wanted} or (wanted and wanted not in budgets):
+            raise InvalidRequest(f"There is no client {request.client} in the configuration.", field="client")
+        found = [budgets[wanted]] if wanted else budgets.values()
+        return pb.GetBudgetResponse(budgets=[self._budget(budget, with_orders=request.orders) for budget in found])
+
+    def _budget(self, budget: Budget, *, with_orders: bool = False) -> pb.Budget:
+        store, now_ms = self._engine.store, self._engine.clock.now_ms()
+        entries = store.budget_entries(budget, now_ms, MAX_BUDGET_ORDERS + 1) if with_orders else []
+        is_more = len(entries) > MAX_BUDGET_ORDERS
+        return budget_to_pb(store.budget_usage(budget, now_ms), entries[:MAX_BUDGET_ORDERS], is_more=is_more)
 
     # --- the daemon ---------------------------------------------------------------------------------------------------
 
     @unary
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        return self._status() if self._sees is None else self._status_of(self._sees)
+
+    def _status_of(self, client: str) -> pb.GetStatusResponse:
+        """What concerns a client: nobody else's orders, and of the node only whether it pays."""
+        engine, now_ms = self._engine, self._engine.clock.now_ms()
+        node, budget = engine.node_status(), self._budget(engine.limits.budgets[client])
+        out = engine.orders_out(engine.tally.out, client)
+        reason = self._desk.reason_against_orders(client)
+        health = engine.provider.health
+        return pb.GetStatusResponse(
+            version=__version__,
+            started_at_ms=self._about.started_at_ms,
+            lnd=pb.LndStatus(state=node.state.value, network=node.identity.network if node.identity else ""),
+            provider=pb.ProviderStatus(answered_at_ms=health.answered_at_ms),
+            ready=not reason,
+            not_ready_reason=reason,
+            open_orders=budget.open_orders,
+            alarms=[*engine.alarms_of_orders(client), *budget.warnings],
+            out=self._out_to_pb(out[:MAX_OUT], now_ms),
+            more_out=len(out[MAX_OUT:]),
+            client=client,
+            budget=budget,
+        )
+
+    def _status(self) -> pb.GetStatusResponse:
         now_ms = self._engine.clock.now_ms()
         health = self._engine.provider.health
         node, totals = self._engine.node_status(), self._engine.totals()
@@ -277,15 +338,16 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             ],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,
-            out=[
-                convert.money_out_to_pb(order, self._engine.policy, now_ms, self._engine.guard.sight(order))
-                for order in out
-            ],
+            out=self._out_to_pb(out, now_ms),
             more_out=self._engine.tally.out - len(out),
             holds=convert.holds_to_pb(
                 self._engine.places, self._engine.tally, self._engine.first_waiting(MAX_OUT), self._engine.policy
             ),
         )
+
+    def _out_to_pb(self, out: Sequence[Order], now_ms: int) -> list[pb.MoneyOut]:
+        engine = self._engine
+        return [convert.money_out_to_pb(order, engine.policy, now_ms, engine.guard.sight(order)) for order in out]
 
     def _money(self, totals: MoneyTotals) -> pb.Money:
         limits = self._engine.limits
@@ -314,6 +376,10 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     def _whole(self, order: Order) -> pb.Request:
         """With its dispatches."""
         return convert.add_tries(self._to_pb(order), self._engine.store.dispatches(order.id))
+
+    def _get(self, order_id: str) -> Order:
+        """One that the client may have. Raises OrderNotFound."""
+        return self._engine.store.get(order_id, self._sees)
 
     def _to_pb(self, order: Order) -> pb.Request:
         """An order that was read right now: nothing was committed since."""

@@ -22,6 +22,7 @@ _CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
     (errors.BalanceTooLow, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PriceTooHigh, grpc.StatusCode.OUT_OF_RANGE),
     (errors.LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
     (errors.TooManyStreams, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotReady, grpc.StatusCode.UNAVAILABLE),

@@ -32,11 +32,12 @@ RAW_LIMIT_BYTES = 16 * 1024
 STATES_KEPT: Final = 1_000
 """Orders as of a cursor, so that a feed goes on from there: some 5 KB each."""
 
-_INSERT = "INSERT INTO journal (order_no, at_ms, entry) VALUES (?, ?, ?)"
+_INSERT = "INSERT INTO journal (order_no, client, at_ms, entry) VALUES (?, ?, ?, ?)"
 _INSERT_REPLY = "INSERT INTO replies (cursor, said, raw_sha256) VALUES (?, ?, ?)"
 _SELECT: Final = "SELECT j.cursor, j.order_no, j.at_ms, j.entry, o.id FROM journal j JOIN orders o ON o.no = j.order_no"
 _OF_ORDER: Final = "j.order_no = (SELECT no FROM orders WHERE id = ?)"
 SELECT_ALL: Final = f"{_SELECT} WHERE j.cursor > ? ORDER BY j.cursor LIMIT ?"
+SELECT_OF_CLIENT: Final = f"{_SELECT} WHERE j.client <> '' AND j.client = ? AND j.cursor > ? ORDER BY j.cursor LIMIT ?"
 SELECT_OF_ORDER: Final = f"{_SELECT} WHERE {_OF_ORDER} AND j.cursor > ? ORDER BY j.cursor LIMIT ?"
 SELECT_WITH_REPLIES: Final = f"""
     SELECT j.cursor, j.at_ms, j.entry, r.said, r.raw_sha256, k.key
@@ -156,15 +157,15 @@ class Journal:
         self._states: OrderedDict[int, Row] = OrderedDict()
         """Cursor → the columns of its order right after it, of the latest that were asked for."""
 
-    def append(self, order_no: int, entry: Entry, changed: Row, key: bytes, now_ms: int) -> int:
-        """``key``: what the order's replies are sealed with. Returns the cursor."""
+    def append(self, order_no: int, client: str, entry: Entry, changed: Row, key: bytes, now_ms: int) -> int:
+        """``client``: whose order it is. ``key``: what its replies are sealed with. Returns the cursor."""
         lines = [entry.event, json.dumps(changed, separators=(",", ":"))]
         if not entry.is_reply or entry.notes:
             lines.append("" if entry.is_reply else entry.data)
         if entry.notes:
             lines.append(json.dumps(entry.notes, separators=(",", ":")))
         text = relative("\n".join(lines), now_ms)
-        cursor = self._conn.execute(_INSERT, (order_no, now_ms, pack(text))).lastrowid
+        cursor = self._conn.execute(_INSERT, (order_no, client, now_ms, pack(text))).lastrowid
         assert cursor is not None
         if entry.is_reply:
             self._append_reply(cursor, entry, text, key, now_ms)
@@ -178,12 +179,14 @@ class Journal:
             digest = seal(key, name_of_hash(cursor), hashlib.sha256(whole).digest())
         self._conn.execute(_INSERT_REPLY, (cursor, seal(key, name_of_reply(cursor), pack(text, context)), digest))
 
-    def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:
-        """Rows after a cursor, oldest first, of one order or of all. Raises OrderUnreadable."""
-        if order_id is None:
-            found = rows(self._conn, SELECT_ALL, after_cursor, limit)
-        else:
+    def updates(self, after_cursor: int, order_id: str | None, limit: int, client: str | None = None) -> list[Update]:
+        """Rows after a cursor, oldest first, of one order, of all, or of all of a client's. Raises OrderUnreadable."""
+        if order_id is not None:
             found = rows(self._conn, SELECT_OF_ORDER, order_id, after_cursor, limit)
+        elif client is not None:
+            found = rows(self._conn, SELECT_OF_CLIENT, client, after_cursor, limit)
+        else:
+            found = rows(self._conn, SELECT_ALL, after_cursor, limit)
         known: dict[int, _Known] = {}
         latest: dict[int, tuple[int, Row]] = {}
         updates = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from holdpay.ports import OrderFilter
+
+OF_CLIENT: Final = "o.client <> '' AND o.client = ?"
+"""In the words of the indexes of clients."""
 
 
 def where(wanted: OrderFilter) -> tuple[str, list[Any]]:
@@ -16,6 +19,8 @@ def where(wanted: OrderFilter) -> tuple[str, list[Any]]:
         texts.append(text)
         values.extend(given)
 
+    if wanted.client is not None:
+        add(OF_CLIENT, wanted.client)
     if wanted.open_only:
         add("o.closed_at_ms IS NULL")
     if wanted.closed_only and wanted.end is None:  # what has an end is closed

@@ -25,7 +25,7 @@ ORDER_COLUMNS: Final = column_names(Order, without=ELSEWHERE)
 PAYMENT_COLUMNS: Final = column_names(Payment, without=OF_THE_ORDER)
 CHARGE_COLUMNS: Final = column_names(Charge)
 ITEM_COLUMNS: Final = column_names(Item)
-REQUEST_COLUMNS: Final = ["id", "key", "fingerprint", "kind", "spec", "is_prepaid", "created_at_ms"]
+REQUEST_COLUMNS: Final = ["id", "client", "key", "fingerprint", "kind", "spec", "is_prepaid", "created_at_ms"]
 
 _OF_REQUEST = (
     'o.no AS "r.no", k.key AS "r.seal", s.spec AS "r.sealed_spec", '
@@ -72,6 +72,7 @@ def request_of(row: sqlite3.Row) -> Request:
     sealed = row["r.sealed_spec"]
     return Request(
         id=row["r.id"],
+        client=row["r.client"],
         key=row["r.key"],
         fingerprint=row["r.fingerprint"],
         spec=_plain(row["r.spec"])

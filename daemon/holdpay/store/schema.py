@@ -7,6 +7,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
+from holdpay.store.clients import give_to_clients
 from holdpay.store.compacting import compact
 from holdpay.store.dispatching import make_dispatches
 from holdpay.store.moving import move
@@ -108,6 +109,11 @@ def _places(db: Database) -> None:
 @migrations(name="0016_dispatches")
 def _dispatches(db: Database) -> None:
     make_dispatches(db)
+
+
+@migrations(name="0017_clients")
+def _clients(db: Database) -> None:
+    give_to_clients(db)
 
 
 _FIRST = (

@@ -11,18 +11,18 @@ from typing import Any
 
 import structlog
 
-from holdpay.core.charge import ChargeState
+from holdpay.core.budget import Budget, Usage
 from holdpay.core.dispatches import Dispatched
 from holdpay.core.events import Event, OrderQuarantined
 from holdpay.core.items import Item, ItemKind
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt
-from holdpay.core.model import Order, Request
+from holdpay.core.model import OPERATOR, Order, Request
 from holdpay.core.payees import Standing, Trust
-from holdpay.core.states import HtlcState
 from holdpay.core.step import Step
-from holdpay.errors import InvalidRequest, KeyTaken, OrderNotFound, OrderUnreadable, StoreError
-from holdpay.ports import Change, Limits, MoneyTotals, OrderFilter, Update
+from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
+from holdpay.ports import BudgetEntry, Change, Limits, MoneyTotals, OrderFilter, Update
+from holdpay.store import budgets
 from holdpay.store.aside import checkpoint
 from holdpay.store.changes import OF_THE_ORDER, change, columns_of, of_charge, of_payment, own
 from holdpay.store.database import (
@@ -76,12 +76,12 @@ def _update_sql(table: str, changed: Row, key: str) -> str:
 _INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
 _INSERT_KEY = "INSERT INTO keys (order_no, key) VALUES (?, ?)"
 _INSERT_WHOLE_SPEC = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
-_INSERT_ORDER = _insert_sql("orders", ["request_id", "kind", "reserved_msat", *ORDER_COLUMNS])
+_INSERT_ORDER = _insert_sql("orders", ["request_id", "client", "kind", "reserved_msat", *ORDER_COLUMNS])
 _INSERT_PAYMENT = _insert_sql("payments", ["order_no", *PAYMENT_COLUMNS])
 _INSERT_CHARGE = _insert_sql("charges", ["order_no", *CHARGE_COLUMNS])
 # One that gives way to another is deleted whole, and so overwritten.
 _REPLACE_ITEM = _insert_sql("items", ["order_no", "seq", "cursor", *ITEM_COLUMNS], "REPLACE")
-_INSERT_LEDGER = "INSERT INTO ledger (order_no, what, msat, at_ms) VALUES (?, ?, ?, ?)"
+_INSERT_LEDGER = "INSERT INTO ledger (order_no, client, what, msat, fee_msat, at_ms) VALUES (?, ?, ?, ?, ?, ?)"
 _CHANGING = [c for c in ["dispatch", *_ATTEMPT_COLUMNS] if c != "attempt_id"]
 # lnd tells of each attempt again and again; what is there already costs no write.
 _UPSERT_ATTEMPT = (
@@ -93,18 +93,20 @@ _UPSERT_ATTEMPT = (
 _UNREADABLE = "its row in the database makes no sense"
 _QUARANTINE_ROW = """
     UPDATE orders SET quarantined_at_ms = :now_ms, quarantine_reason = :reason
-    WHERE id = :id AND quarantined_at_ms IS NULL RETURNING no
+    WHERE id = :id AND quarantined_at_ms IS NULL RETURNING no, client
 """
 LAST_ROW = "SELECT max(cursor) FROM journal WHERE order_no = ?"
 
 OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
-BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE key = ?)"
+BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE client = ? AND key = ?)"
 BY_ID = "WHERE o.id = ?"
-BY_PREFIX = "WHERE o.id >= ? AND o.id < ? LIMIT 2"
+BY_PREFIX = "WHERE o.id >= ? AND o.id < ?"
+OF_CLIENT_TOO = " AND +o.client = ?"
+"""Of few that an id has found: the plus keeps SQLite from reading all that the client has in their place."""
 HAS_OPEN = "SELECT EXISTS (SELECT 1 FROM orders WHERE kind = ? AND closed_at_ms IS NULL)"
 HAS_RECENT = (
     "SELECT EXISTS (SELECT 1 FROM orders o CROSS JOIN requests r ON r.id = o.request_id"
-    " WHERE o.kind = ? AND o.created_at_ms >= ? AND substr(r.key, 1, ?) = ?)"
+    " WHERE o.kind = ? AND o.created_at_ms >= ? AND r.client = '' AND substr(r.key, 1, ?) = ?)"
 )
 HAS_PROVIDER_ORDER = (
     "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_no = o.no"
@@ -143,22 +145,6 @@ MAY_MOVE_BALANCE = f"""
     WHERE o.closed_at_ms IS NULL AND (o.state <> 'delivered' OR {_MAY_COME_BACK}) AND o.no <> :besides AND {_MOVES}
     LIMIT 1
 """  # noqa: S608 - our own words only
-# An open order that is settled or charged, or may be charged, holds no HTLC. What counts as spent is not pending too.
-# One that is gone is closed.
-TOTALS = """
-    SELECT count(*) AS all_orders,
-      coalesce(sum(p.htlc IS :settled OR c.state IN (:charged, :unknown, :returned)), 0) AS settled_orders,
-      coalesce(sum(iif(p.htlc IS :settled OR c.state <> :refused, 0, o.reserved_msat)), 0) AS pending_msat
-    FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no
-    WHERE o.closed_at_ms IS NULL
-"""
-_OF_TOTALS = {
-    "settled": HtlcState.SETTLED.value,
-    "charged": ChargeState.CHARGED.value,
-    "unknown": ChargeState.UNKNOWN.value,
-    "returned": ChargeState.RETURNED.value,
-    "refused": ChargeState.REFUSED.value,
-}
 # What lies more than a day ahead was spent under a wall clock that was wrong.
 SPENT = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"
 
@@ -204,13 +190,12 @@ class SqliteStore:
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         """See OrderStore."""
         with transaction(self._conn):
-            first = self.find_key(order.request.key)
+            first = self.find_key(order.request.key, order.request.client)
             if first is not None:
                 if first.request.fingerprint != order.request.fingerprint:
                     raise KeyTaken
                 return first
-            if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:
-                raise reached
+            self._check_limits(order, limits, now_ms)
             row = self._insert(order)
             columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
             cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
@@ -218,6 +203,16 @@ class SqliteStore:
         self._row_of[order.id] = row
         self.on_commit(cursor, order)
         return order
+
+    def _check_limits(self, order: Order, limits: Limits, now_ms: int) -> None:
+        """Raises LimitExceeded. A client hears of its own limits first."""
+        budget = limits.budgets.get(order.request.client)
+        reached = None
+        if budget is not None:
+            reached = budgets.over_budget(self._conn, budget, order.reserved_msat, order.max_fee_sat * 1000, now_ms)
+        reached = reached or limits.reached_by(self.totals(now_ms), order.reserved_msat)
+        if reached is not None:
+            raise reached
 
     def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         """``commit_all`` of one change."""
@@ -249,7 +244,12 @@ class SqliteStore:
     def _insert(self, order: Order) -> _Row:
         request = order.request
         self._conn.execute(_INSERT_REQUEST, _request_row(request))
-        given: Row = {"request_id": request.id, "kind": order.spec.kind, "reserved_msat": order.reserved_msat}
+        given: Row = {
+            "request_id": request.id,
+            "client": request.client,
+            "kind": order.spec.kind,
+            "reserved_msat": order.reserved_msat,
+        }
         no = self._conn.execute(_INSERT_ORDER, {**given, **own(columns_of(order))}).lastrowid
         assert no is not None
         row = _Row(no, new_key())
@@ -290,14 +290,15 @@ class SqliteStore:
         trust: Trust | None = None,
     ) -> int:
         """All but the order's own row. Returns the journal's cursor."""
-        cursor = self._journal.append(row.no, entry, changed, row.key, now_ms)
+        client = after.request.client
+        cursor = self._journal.append(row.no, client, entry, changed, row.key, now_ms)
         self._write_payment(row, before, after, of_payment(changed), attempts)
         if after.payment is not None and (before is None or before.payment is None):
             note_payee(self._conn, after.payment.payee, trust, row.no, now_ms)
         self._write_charge(row, before, after, of_charge(changed))
         self._write_items(row, () if before is None else before.items, after, cursor)
-        for what, msat, at_ms in entries(before, after, lambda: self._spent_at_ms(row), now_ms):
-            self._conn.execute(_INSERT_LEDGER, (row.no, what, msat, at_ms))
+        for what, msat, fee_msat, at_ms in entries(before, after, lambda: self._spent_at_ms(row), now_ms):
+            self._conn.execute(_INSERT_LEDGER, (row.no, client, what, msat, fee_msat, at_ms))
         return cursor
 
     def _spent_at_ms(self, row: _Row) -> int | None:
@@ -352,7 +353,7 @@ class SqliteStore:
             return
         entry = entry_of(OrderQuarantined(_UNREADABLE), (f"put into quarantine: {_UNREADABLE}",), None)
         changed: Row = {"quarantined_at_ms": now_ms, "quarantine_reason": _UNREADABLE}
-        self._journal.append(marked[0]["no"], entry, changed, NO_KEY, now_ms)
+        self._journal.append(marked[0]["no"], marked[0]["client"], entry, changed, NO_KEY, now_ms)
 
     def _is_told(self, order_id: str, no: int) -> bool:
         """Whether its journal makes sense: a row more in one that does not would end the streams that come to it."""
@@ -393,20 +394,21 @@ class SqliteStore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def find_key(self, key: str) -> Order | None:
-        """The order of an idempotency key. Raises OrderUnreadable."""
-        return next((to_order(self._conn, row) for row in self._found(BY_KEY, key)), None)
+    def find_key(self, key: str, client: str = OPERATOR) -> Order | None:
+        """The order of a client's idempotency key. Raises OrderUnreadable."""
+        return next((to_order(self._conn, row) for row in self._found(BY_KEY, client, key)), None)
 
-    def get(self, order_id: str) -> Order:
+    def get(self, order_id: str, client: str | None = None) -> Order:
         """See OrderStore."""
         if len(order_id) < MIN_ID_PREFIX:
             raise InvalidRequest(
                 f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
                 field="order_id",
             )
-        found = self._found(BY_ID, order_id)
+        whose, of = ("", ()) if client is None else (OF_CLIENT_TOO, (client,))
+        found = self._found(BY_ID + whose, order_id, *of)
         if not found:
-            found = self._found(BY_PREFIX, order_id, order_id + _LAST_CHARACTER)
+            found = self._found(f"{BY_PREFIX}{whose} LIMIT 2", order_id, order_id + _LAST_CHARACTER, *of)
         if not found:
             raise OrderNotFound
         if len(found) > 1:
@@ -461,9 +463,9 @@ class SqliteStore:
         values["at_ms"] = self._conn.execute(SINCE_THE_EARLIEST, values).fetchone()[0]
         return bool(self._conn.execute(HAS_MOVED_BALANCE, values).fetchone()[0])
 
-    def updates(self, after_cursor: int, order_id: str | None, limit: int) -> list[Update]:
-        """Journal rows after a cursor, oldest first, of one order or of all."""
-        return self._journal.updates(after_cursor, order_id, limit)
+    def updates(self, after_cursor: int, order_id: str | None, limit: int, client: str | None = None) -> list[Update]:
+        """Journal rows after a cursor, oldest first, of one order, of all, or of all of a client's."""
+        return self._journal.updates(after_cursor, order_id, limit, client)
 
     def last_cursor(self) -> int:
         """0 before the first order."""
@@ -471,13 +473,25 @@ class SqliteStore:
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """See MoneyTotals."""
-        row = self._conn.execute(TOTALS, _OF_TOTALS).fetchone()
+        row = self._conn.execute(budgets.TOTALS, budgets.OF_TOTALS).fetchone()
         return MoneyTotals(
             open_orders=row["all_orders"] - row["settled_orders"],
             settled_orders=row["settled_orders"],
             pending_msat=row["pending_msat"],
             spent_day_msat=self.spent_day_msat(now_ms),
         )
+
+    def budget_usage(self, budget: Budget, now_ms: int) -> Usage:
+        """See OrderStore."""
+        return budgets.usage(self._conn, budget, now_ms)
+
+    def over_budget(self, budget: Budget, now_ms: int, order_msat: int = 1, fee_msat: int = 0) -> LimitExceeded | None:
+        """See OrderStore."""
+        return budgets.over_budget(self._conn, budget, order_msat, fee_msat, now_ms)
+
+    def budget_entries(self, budget: Budget, now_ms: int, limit: int) -> list[BudgetEntry]:
+        """See OrderStore."""
+        return budgets.entries(self._conn, budget, now_ms, limit)
 
     def spent_day_msat(self, now_ms: int) -> int:
         """See MoneyTotals."""
@@ -506,6 +520,7 @@ class SqliteStore:
 def _request_row(request: Request) -> Row:
     return {
         "id": request.id,
+        "client": request.client,
         "key": request.key,
         "fingerprint": request.fingerprint,
         "kind": request.spec.kind,

@@ -2,7 +2,7 @@
 
 Tables refer to an order by its number, which is its rowid. What is delivered, what the provider said and what the buyer
 wrote is sealed (see ``sealing``); the journal and the replies are packed (see ``packing``, and ``journal`` for what is
-in them). ``requests`` is as ``ground`` has it.
+in them). ``requests`` is as ``clients`` has it, and so is whose each row is.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def test_a_second_order_of_the_same_hash_is_found(path: Path) -> None:
         "CREATE TABLE copy AS SELECT * FROM payments",
         "DROP TABLE payments",
         "ALTER TABLE copy RENAME TO payments",
-        "INSERT INTO requests SELECT 'another', 'key-2', " + _columns_from(path, "fingerprint", "requests"),
+        "INSERT INTO requests SELECT 'another', '', 'key-2', " + _columns_from(path, "fingerprint", "requests"),
         "INSERT INTO orders SELECT 2, 'another', 'another', " + _columns_from(path, "kind"),
         "INSERT INTO payments SELECT 2, " + _columns_from(path, "payment_hash", "payments"),
     )
@@ -264,7 +264,7 @@ def _columns_from(path: Path, first: str, table: str = "orders") -> str:
 
 
 def test_a_request_without_an_order_is_found(path: Path) -> None:
-    spoil(path, "INSERT INTO requests SELECT 'another', 'key-2', " + _columns_from(path, "fingerprint", "requests"))
+    spoil(path, "INSERT INTO requests SELECT 'another', '', 'key-2', " + _columns_from(path, "fingerprint", "requests"))
     assert [(f.code, f.text) for f in found(path)] == [("database-damaged", "Request another has no order.")]
 
 

@@ -308,6 +308,9 @@ class FakeDaemon(rpc.HoldpayServicer):
     def ListFunding(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListFunding", request, context)
 
+    def GetBudget(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("GetBudget", request, context)
+
     def ListRentals(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListRentals", request, context)
 

@@ -327,7 +327,7 @@ def _no_balance(world: World) -> None:
     world.provider.balance_sat = 1
 
 
-def _limit(**changes: int) -> Callable[[World], None]:
+def _limit(**changes: Any) -> Callable[[World], None]:
     def changed(world: World) -> None:
         world.engine.limits = replace(world.engine.limits, **changes)
 
@@ -424,8 +424,8 @@ async def test_a_request_that_cannot_be_meant_is_refused_by_a_dry_run_too(world:
 PAYREQ = "lnsb20u1pexample"
 
 
-async def _vet(world: World, payreq: str = PAYREQ, **limits: int | None) -> Answer:
-    said = {"max_price_sat": None, "max_fee_sat": None, **limits}
+async def _vet(world: World, payreq: str = PAYREQ, **limits: Any) -> Answer:
+    said: dict[str, Any] = {"max_price_sat": None, "max_fee_sat": None, **limits}
     return await desk_of(world.engine).vet(payreq, **said)
 
 

@@ -72,8 +72,8 @@ class _Serving:
             daemon=SimpleNamespace(state_dir=path.parent, socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0),
             provider=SimpleNamespace(api_key_file=None),
         )
-        claim = SimpleNamespace(binding=lambda: None)
-        daemon: Any = app._Daemon(settings, path, claim)  # type: ignore[arg-type]
+        claims = {"": SimpleNamespace(binding=lambda: None)}
+        daemon: Any = app._Daemon(settings, path, claims)  # type: ignore[arg-type]
         daemon._clock, daemon._notifier = clock, self.systemd
         monkeypatch.setattr(app, "_stop_signal", lambda: self.stop)
 
@@ -93,9 +93,10 @@ class _Serving:
                 node=self.node,
                 account=None,
                 directory=directory,
-                server=_Server(),
+                servers=_Server(),
                 top_up=None,
-                listener=None,
+                listeners=(),
+                metrics=None,
             )
 
         monkeypatch.setattr(daemon, "_build", build_it)

@@ -55,9 +55,9 @@ def test_a_request_that_wants_nothing_is_refused() -> None:
 
 
 def test_a_limit_of_zero_is_a_limit_and_an_absent_one_is_none() -> None:
-    assert asked_from_pb(pb.SubmitRequest(idempotency_key="k")) == Asked(key="k")
+    assert asked_from_pb(pb.SubmitRequest(idempotency_key="k"), "ann") == Asked(client="ann", key="k")
     given = pb.SubmitRequest(idempotency_key="k", max_price_sat=0, max_fee_sat=0, force=True, prepaid=True)
-    assert asked_from_pb(given) == Asked(key="k", max_price_sat=0, max_fee_sat=0, force=True, is_prepaid=True)
+    assert asked_from_pb(given, "") == Asked(key="k", max_price_sat=0, max_fee_sat=0, force=True, is_prepaid=True)
 
 
 def test_a_filter_names_every_kind_or_none_and_no_other() -> None:

@@ -162,4 +162,4 @@ def test_what_was_spent_under_a_clock_far_ahead_does_not_count(db: SqliteStore) 
 def test_a_booking_that_the_database_does_not_know_is_refused(db: SqliteStore) -> None:
     db.create(order(), LIMITS, NOW_MS)
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
-        db._conn.execute("INSERT INTO ledger VALUES (99, 1, 'gift', 1, 1)")
+        db._conn.execute("INSERT INTO ledger (order_no, what, msat, at_ms) VALUES (1, 'gift', 1, 1)")

@@ -11,7 +11,7 @@ import pytest
 
 from holdpay.core.states import End
 from holdpay.ports import OrderFilter
-from holdpay.store import dispatching, erasing, integrity, journal, listing, reading, store
+from holdpay.store import budgets, dispatching, erasing, integrity, journal, listing, reading, store
 from holdpay.store.store import SqliteStore
 from tests.unit.build import NOW_MS
 
@@ -83,7 +83,7 @@ ORDERS = reading.SELECT_ORDERS
 QUERIES = {
     "an order by its id": (ORDERS + store.BY_ID, ("x",)),
     "an order by the beginning of its id": (ORDERS + store.BY_PREFIX, ("x", "y")),
-    "an order by its key": (ORDERS + store.BY_KEY, ("x",)),
+    "an order by its key": (ORDERS + store.BY_KEY, ("", "x")),
     "its items": (reading.SELECT_ITEMS, (1,)),
     "a dispatch of its": (dispatching.SELECT_DISPATCH, (1, 1)),
     "its dispatches": (dispatching.SELECT_DISPATCHES, (1,)),
@@ -119,7 +119,7 @@ def test_what_the_daemon_looks_up_is_found_by_an_index(conn: sqlite3.Connection,
     ("sql", "values"),
     [
         (ORDERS + store.OPEN, ()),
-        (store.TOTALS, BOUND),
+        (budgets.TOTALS, BOUND),
         (integrity.NEWEST_OPEN_BY_INDEX, (5,)),
         (store.MAY_MOVE_BALANCE, BOUND),
         (store.SINCE_THE_EARLIEST, BOUND),

@@ -132,6 +132,7 @@ FULL_SPEC = CodeSpec(
 )
 FULL_REQUEST = Request(
     id="fullrequest",
+    client="shop",
     key="key full",
     fingerprint="e" * 64,
     spec=FULL_SPEC,
@@ -300,7 +301,7 @@ def test_every_field_of_an_attempt_is_stored_with_its_dispatch(db: SqliteStore) 
 @pytest.mark.parametrize(
     ("table", "columns"),
     [
-        ("orders", ["no", "request_id", "kind", *column_names(Order, without=ELSEWHERE), "reserved_msat"]),
+        ("orders", ["no", "request_id", "client", "kind", *column_names(Order, without=ELSEWHERE), "reserved_msat"]),
         ("requests", ["kind", *(field.name for field in fields(Request))]),
         ("payments", ["order_no", *column_names(Payment, without=OF_THE_ORDER)]),
         ("charges", ["order_no", *column_names(Charge)]),

@@ -17,9 +17,12 @@ with the metadata that they carry (`field` names the field of the request, in ev
   UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
   ORDER_NOT_FOUND, ORDER_UNREADABLE, KEY_TAKEN
   OUT_OF_STOCK           country, service
-  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
+  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, "payment.max_price_sat", or
+                         "client.alice.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
-  LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
+  LIMIT_REACHED          limit ("limits.max_open_orders", "client.alice.max_spend_per_day_sat", ...), limit_sat and wanted_sat,
+                         or limit_orders and open_orders or recent_orders; renews_at_ms where time makes room again
+  NOT_ALLOWED            client: this client may not
   TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
   NOT_PAYABLE            cause ("fee_limit" with fee_sat and limit_sat; "outbound" and "peer_offline" with wanted_sat and
                          has_sat; "time_lock" with lock_blocks and limit_blocks; "payee_unknown", "no_route"): lnd sees no
@@ -31,6 +34,10 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
 After that it is durable, and always ends in an update with `terminal` set, replayed alike for the same idempotency key.
+
+Each client has a socket of its own, whose group the kernel checks. It sees, watches and cancels its own requests only: others
+are to it as if they were not there, and so is an idempotency key of another client's. The daemon's own socket is the
+operator's, who sees all.
 
 A request is what a client wants; an order is what the provider makes of it. One request has one order, and people call both
 by the request's id.
@@ -784,6 +791,7 @@ class Request(_message.Message):
     QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     ITEMS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """10 lower-case letters and digits; "rec" and the beginning of the payment hash for one made by `holdpayd recover`."""
     kind: Global___Kind.ValueType
@@ -826,6 +834,8 @@ class Request(_message.Message):
     """All that happened up to this cursor is told here: WatchRequests after it, and nothing is missed."""
     items_left_out: _builtins.int
     """How many messages and unread replies came before those in `items` and are not in it: ListItems has them."""
+    client: _builtins.str
+    """Whose it is: the client's name. Empty: the operator's own."""
     @_builtins.property
     def code(self) -> Global___CodeBought:
         """KIND_CODE."""
@@ -889,10 +899,11 @@ class Request(_message.Message):
         quarantine_reason: _builtins.str = ...,
         cursor: _builtins.int = ...,
         items_left_out: _builtins.int = ...,
+        client: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "email", b"email", "erased_at_ms", b"erased_at_ms", "fund", b"fund", "quarantined_at_ms", b"quarantined_at_ms", "rental", b"rental", "sms", b"sms", "understood", b"understood"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "items_left_out", b"items_left_out", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "client", b"client", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "items_left_out", b"items_left_out", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["cancel_wanted_at_ms"]  # noqa: Y015
     _WhichOneofArgType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms"]  # noqa: Y015
@@ -1558,6 +1569,7 @@ class ListRequestsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     open_only: _builtins.bool
     """Only open, only closed, or both (neither set)."""
     closed_only: _builtins.bool
@@ -1574,6 +1586,8 @@ class ListRequestsRequest(_message.Message):
     """From the previous page; empty: the first."""
     end: Global___End.ValueType
     """Only those that ended so; END_UNSPECIFIED: any. INVALID_ARGUMENT together with `open_only`."""
+    client: _builtins.str
+    """Only those of this client. Empty: of all that the one who asks may see."""
     def __init__(
         self,
         *,
@@ -1585,10 +1599,11 @@ class ListRequestsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         end: Global___End.ValueType = ...,
+        client: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created_before_ms", b"_created_before_ms", "_created_from_ms", b"_created_from_ms", "created_before_ms", b"created_before_ms", "created_from_ms", b"created_from_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_before_ms", b"_created_before_ms", "_created_from_ms", b"_created_from_ms", "closed_only", b"closed_only", "created_before_ms", b"created_before_ms", "created_from_ms", b"created_from_ms", "end", b"end", "kind", b"kind", "open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_before_ms", b"_created_before_ms", "_created_from_ms", b"_created_from_ms", "client", b"client", "closed_only", b"closed_only", "created_before_ms", b"created_before_ms", "created_from_ms", b"created_from_ms", "end", b"end", "kind", b"kind", "open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_before_ms: _TypeAlias = _typing.Literal["created_before_ms"]  # noqa: Y015
     _WhichOneofArgType__created_before_ms: _TypeAlias = _typing.Literal["_created_before_ms", b"_created_before_ms"]  # noqa: Y015
@@ -2049,6 +2064,227 @@ class GetPricesResponse(_message.Message):
 Global___GetPricesResponse: _TypeAlias = GetPricesResponse  # noqa: Y015
 
 @_typing.final
+class GetBudgetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    client: _builtins.str
+    """Its name. Empty: the client that asks; for the operator all of them."""
+    orders: _builtins.bool
+    """Tell the orders behind the sums, too."""
+    def __init__(
+        self,
+        *,
+        client: _builtins.str = ...,
+        orders: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "orders", b"orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetRequest: _TypeAlias = GetBudgetRequest  # noqa: Y015
+
+@_typing.final
+class GetBudgetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """In the order of the configuration."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetResponse: _TypeAlias = GetBudgetResponse  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What the configuration lets a client do, and how much of it is used. A limit that is absent: none but [limits]."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_SAT_FIELD_NUMBER: _builtins.int
+    OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    MAX_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    RECENT_ORDERS_FIELD_NUMBER: _builtins.int
+    MAX_ORDERS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MAY_FUND_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    MORE_ORDERS_FIELD_NUMBER: _builtins.int
+    client: _builtins.str
+    """Its name."""
+    window: _builtins.str
+    """"rolling" (the last hour, 24 hours, 7 days, 30 days) or "calendar" (in UTC, weeks from Monday)."""
+    max_price_sat: _builtins.int
+    """For one order, without fees."""
+    open_orders: _builtins.int
+    """As GetStatusResponse.open_orders counts them."""
+    max_open_orders: _builtins.int
+    """How many there may be."""
+    recent_orders: _builtins.int
+    """Made in the last minute."""
+    max_orders_per_minute: _builtins.int
+    """How many there may be."""
+    may_fund: _builtins.bool
+    """Whether it may look at the prepaid account, and put money into it."""
+    more_orders: _builtins.bool
+    """There are more of them."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetLine]:
+        """Its limits in sat over a period, the shortest first."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A sentence for each line of which 80 % are used."""
+
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetOrder]:
+        """Those that reserve something, then those that spent within the longest window, the newest first; 500 at most. Empty unless
+        asked for.
+        """
+
+    def __init__(
+        self,
+        *,
+        client: _builtins.str = ...,
+        window: _builtins.str = ...,
+        lines: _abc.Iterable[Global___BudgetLine] | None = ...,
+        max_price_sat: _builtins.int | None = ...,
+        open_orders: _builtins.int = ...,
+        max_open_orders: _builtins.int | None = ...,
+        recent_orders: _builtins.int = ...,
+        max_orders_per_minute: _builtins.int | None = ...,
+        may_fund: _builtins.bool = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        orders: _abc.Iterable[Global___BudgetOrder] | None = ...,
+        more_orders: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_open_orders", b"_max_open_orders", "_max_orders_per_minute", b"_max_orders_per_minute", "_max_price_sat", b"_max_price_sat", "max_open_orders", b"max_open_orders", "max_orders_per_minute", b"max_orders_per_minute", "max_price_sat", b"max_price_sat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_open_orders", b"_max_open_orders", "_max_orders_per_minute", b"_max_orders_per_minute", "_max_price_sat", b"_max_price_sat", "client", b"client", "lines", b"lines", "max_open_orders", b"max_open_orders", "max_orders_per_minute", b"max_orders_per_minute", "max_price_sat", b"max_price_sat", "may_fund", b"may_fund", "more_orders", b"more_orders", "open_orders", b"open_orders", "orders", b"orders", "recent_orders", b"recent_orders", "warnings", b"warnings", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_open_orders: _TypeAlias = _typing.Literal["max_open_orders"]  # noqa: Y015
+    _WhichOneofArgType__max_open_orders: _TypeAlias = _typing.Literal["_max_open_orders", b"_max_open_orders"]  # noqa: Y015
+    _WhichOneofReturnType__max_orders_per_minute: _TypeAlias = _typing.Literal["max_orders_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__max_orders_per_minute: _TypeAlias = _typing.Literal["_max_orders_per_minute", b"_max_orders_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__max_price_sat: _TypeAlias = _typing.Literal["max_price_sat"]  # noqa: Y015
+    _WhichOneofArgType__max_price_sat: _TypeAlias = _typing.Literal["_max_price_sat", b"_max_price_sat"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_open_orders) -> _WhichOneofReturnType__max_open_orders | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_orders_per_minute) -> _WhichOneofReturnType__max_orders_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price_sat) -> _WhichOneofReturnType__max_price_sat | None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class BudgetLine(_message.Message):
+    """One limit. A request is refused if with it more than `limit_sat` would be spent and reserved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    FEES_FIELD_NUMBER: _builtins.int
+    LIMIT_SAT_FIELD_NUMBER: _builtins.int
+    SPENT_MSAT_FIELD_NUMBER: _builtins.int
+    RESERVED_MSAT_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    RENEWS_AT_MS_FIELD_NUMBER: _builtins.int
+    limit: _builtins.str
+    """"client.alice.max_spend_per_day_sat"."""
+    period: _builtins.str
+    """"hour", "day", "week" or "month"."""
+    fees: _builtins.bool
+    """Only routing fees count."""
+    limit_sat: _builtins.int
+    """What it allows."""
+    spent_msat: _builtins.int
+    """Within the window."""
+    reserved_msat: _builtins.int
+    """By open orders, whenever they were made, with their fee limits."""
+    from_ms: _builtins.int
+    """When the window begins."""
+    renews_at_ms: _builtins.int
+    """When a calendar's window is over, or when the oldest spend leaves a rolling one. Absent: nothing was spent in it."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.str = ...,
+        period: _builtins.str = ...,
+        fees: _builtins.bool = ...,
+        limit_sat: _builtins.int = ...,
+        spent_msat: _builtins.int = ...,
+        reserved_msat: _builtins.int = ...,
+        from_ms: _builtins.int = ...,
+        renews_at_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_renews_at_ms", b"_renews_at_ms", "renews_at_ms", b"renews_at_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_renews_at_ms", b"_renews_at_ms", "fees", b"fees", "from_ms", b"from_ms", "limit", b"limit", "limit_sat", b"limit_sat", "period", b"period", "renews_at_ms", b"renews_at_ms", "reserved_msat", b"reserved_msat", "spent_msat", b"spent_msat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__renews_at_ms: _TypeAlias = _typing.Literal["renews_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__renews_at_ms: _TypeAlias = _typing.Literal["_renews_at_ms", b"_renews_at_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__renews_at_ms) -> _WhichOneofReturnType__renews_at_ms | None: ...
+
+Global___BudgetLine: _TypeAlias = BudgetLine  # noqa: Y015
+
+@_typing.final
+class BudgetOrder(_message.Message):
+    """An order behind the sums of a budget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    SPENT_MSAT_FIELD_NUMBER: _builtins.int
+    FEE_MSAT_FIELD_NUMBER: _builtins.int
+    RESERVED_MSAT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As Request.id."""
+    at_ms: _builtins.int
+    """When it was spent; of one that reserves: when it was made."""
+    spent_msat: _builtins.int
+    """Amount and fee. Of a correction downwards: negative."""
+    fee_msat: _builtins.int
+    """How much of that is routing fee."""
+    reserved_msat: _builtins.int
+    """Amount and fee limit."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        at_ms: _builtins.int = ...,
+        spent_msat: _builtins.int = ...,
+        fee_msat: _builtins.int = ...,
+        reserved_msat: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "fee_msat", b"fee_msat", "request_id", b"request_id", "reserved_msat", b"reserved_msat", "spent_msat", b"spent_msat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetOrder: _TypeAlias = BudgetOrder  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2081,6 +2317,8 @@ class GetStatusResponse(_message.Message):
     OUT_FIELD_NUMBER: _builtins.int
     MORE_OUT_FIELD_NUMBER: _builtins.int
     HOLDS_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of holdpayd."""
     started_at_ms: _builtins.int
@@ -2097,6 +2335,10 @@ class GetStatusResponse(_message.Message):
     """The configuration that was read."""
     more_out: _builtins.int
     """How many more there are than `out` names."""
+    client: _builtins.str
+    """The client that asks: then all that is about orders is about its own, and of the node and the provider only what it needs
+    is told. Empty: the operator.
+    """
     @_builtins.property
     def lnd(self) -> Global___LndStatus:
         """The node that pays."""
@@ -2121,6 +2363,10 @@ class GetStatusResponse(_message.Message):
     def holds(self) -> Global___Holds:
         """Places for holds, and who waits for one."""
 
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """The client's. Absent for the operator."""
+
     def __init__(
         self,
         *,
@@ -2138,12 +2384,16 @@ class GetStatusResponse(_message.Message):
         out: _abc.Iterable[Global___MoneyOut] | None = ...,
         more_out: _builtins.int = ...,
         holds: Global___Holds | None = ...,
+        client: _builtins.str = ...,
+        budget: Global___Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "lnd", b"lnd", "money", b"money", "provider", b"provider"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "budget", b"budget", "holds", b"holds", "lnd", b"lnd", "money", b"money", "provider", b"provider"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "config_path", b"config_path", "holds", b"holds", "lnd", b"lnd", "money", b"money", "more_out", b"more_out", "not_ready_reason", b"not_ready_reason", "open_orders", b"open_orders", "out", b"out", "provider", b"provider", "ready", b"ready", "started_at_ms", b"started_at_ms", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "alarms", b"alarms", "budget", b"budget", "client", b"client", "config_path", b"config_path", "holds", b"holds", "lnd", b"lnd", "money", b"money", "more_out", b"more_out", "not_ready_reason", b"not_ready_reason", "open_orders", b"open_orders", "out", b"out", "provider", b"provider", "ready", b"ready", "started_at_ms", b"started_at_ms", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__budget: _TypeAlias = _typing.Literal["budget"]  # noqa: Y015
+    _WhichOneofArgType__budget: _TypeAlias = _typing.Literal["_budget", b"_budget"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget) -> _WhichOneofReturnType__budget | None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 

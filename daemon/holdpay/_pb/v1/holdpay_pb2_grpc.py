@@ -104,6 +104,11 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetBudget = channel.unary_unary(
+                '/holdpay.v1.Holdpay/GetBudget',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetResponse.FromString,
+                _registered_method=True)
         self.GetAccount = channel.unary_unary(
                 '/holdpay.v1.Holdpay/GetAccount',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetAccountRequest.SerializeToString,
@@ -229,9 +234,16 @@ class HoldpayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBudget(self, request, context):
+        """What a client may spend, and what it has. INVALID_ARGUMENT: no such client.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAccount(self, request, context):
         """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
-        for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+        for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -316,6 +328,11 @@ def add_HoldpayServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudget,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetResponse.SerializeToString,
             ),
             'GetAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccount,
@@ -706,6 +723,33 @@ class Holdpay:
             '/holdpay.v1.Holdpay/GetStatus',
             holdpay_dot_v1_dot_holdpay__pb2.GetStatusRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/GetBudget',
+            holdpay_dot_v1_dot_holdpay__pb2.GetBudgetRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.GetBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

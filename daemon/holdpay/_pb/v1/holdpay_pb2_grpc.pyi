@@ -17,9 +17,12 @@ with the metadata that they carry (`field` names the field of the request, in ev
   UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
   ORDER_NOT_FOUND, ORDER_UNREADABLE, KEY_TAKEN
   OUT_OF_STOCK           country, service
-  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, or "payment.max_price_sat")
+  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, "payment.max_price_sat", or
+                         "client.alice.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
-  LIMIT_REACHED          limit ("limits.max_open_orders", ...), limit_sat and wanted_sat, or limit_orders and open_orders
+  LIMIT_REACHED          limit ("limits.max_open_orders", "client.alice.max_spend_per_day_sat", ...), limit_sat and wanted_sat,
+                         or limit_orders and open_orders or recent_orders; renews_at_ms where time makes room again
+  NOT_ALLOWED            client: this client may not
   TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
   NOT_PAYABLE            cause ("fee_limit" with fee_sat and limit_sat; "outbound" and "peer_offline" with wanted_sat and
                          has_sat; "time_lock" with lock_blocks and limit_blocks; "payee_unknown", "no_route"): lnd sees no
@@ -31,6 +34,10 @@ with the metadata that they carry (`field` names the field of the request, in ev
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
 After that it is durable, and always ends in an update with `terminal` set, replayed alike for the same idempotency key.
+
+Each client has a socket of its own, whose group the kernel checks. It sees, watches and cancels its own requests only: others
+are to it as if they were not there, and so is an idempotency key of another client's. The daemon's own socket is the
+operator's, who sees all.
 
 A request is what a client wants; an order is what the provider makes of it. One request has one order, and people call both
 by the request's id.
@@ -109,9 +116,11 @@ class HoldpayStub:
     """Where a number can be rented, for how long and for how much, as the provider says. Fresh to ten seconds."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
+    GetBudget: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetBudgetRequest, _holdpay_pb2.GetBudgetResponse]
+    """What a client may spend, and what it has. INVALID_ARGUMENT: no such client."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]
     """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
-    for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+    for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
     """
     ListFunding: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListFundingRequest, _holdpay_pb2.ListFundingResponse]
     """What was paid into the account, newest first. Errors as of GetAccount."""
@@ -164,9 +173,11 @@ class HoldpayAsyncStub(HoldpayStub):
     """Where a number can be rented, for how long and for how much, as the provider says. Fresh to ten seconds."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatusRequest, _holdpay_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
+    GetBudget: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetBudgetRequest, _holdpay_pb2.GetBudgetResponse]  # type: ignore[assignment]
+    """What a client may spend, and what it has. INVALID_ARGUMENT: no such client."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]  # type: ignore[assignment]
     """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
-    for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+    for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
     """
     ListFunding: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListFundingRequest, _holdpay_pb2.ListFundingResponse]  # type: ignore[assignment]
     """What was paid into the account, newest first. Errors as of GetAccount."""
@@ -302,13 +313,21 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         """Whether an order would be taken now, and what an operator wants to see at a glance."""
 
     @_abc_1.abstractmethod
+    def GetBudget(
+        self,
+        request: _holdpay_pb2.GetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.GetBudgetResponse, _abc.Awaitable[_holdpay_pb2.GetBudgetResponse]]:
+        """What a client may spend, and what it has. INVALID_ARGUMENT: no such client."""
+
+    @_abc_1.abstractmethod
     def GetAccount(
         self,
         request: _holdpay_pb2.GetAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.GetAccountResponse, _abc.Awaitable[_holdpay_pb2.GetAccountResponse]]:
         """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
-        for one. UNAVAILABLE: the provider cannot be asked, or refuses the key.
+        for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
         """
 
     @_abc_1.abstractmethod
