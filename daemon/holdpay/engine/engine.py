@@ -526,7 +526,7 @@ class Engine:
         full = None if order.request.is_prepaid else self.places.entering(order)
         if full is None:
             return order
-        if self.places.is_refused(order) and self.store.find_key(order.request.key) is None:
+        if self.places.is_refused(order) and self.store.find_key(order.request.key, order.request.client) is None:
             raise full
         return replace(order, waiting_since_ms=order.created_at_ms)
 

@@ -167,6 +167,9 @@ async def test_where_it_may_not_wait_it_is_refused_and_nothing_is_recorded(cappe
         capped.request(2)
     assert [order.id for order in capped.store.open_orders()] == [first]
     assert capped.request(1) == first, "the same key again is the same order"
+    with pytest.raises(LimitExceeded):
+        capped.request(1, client="shop")
+    assert len(capped.store.open_orders()) == 1, "another client's key is another request"
 
 
 async def test_a_prepaid_order_needs_no_place(capped: World) -> None:
