@@ -4,6 +4,7 @@ broken."""
 from __future__ import annotations
 
 import asyncio
+import grp
 import json
 import os
 import re
@@ -89,7 +90,9 @@ def configure(world: SandboxWorld, key: str, value: str) -> None:
 
 
 async def test_all_is_well_beside_a_running_daemon_which_goes_on_and_pays_nothing(tmp_path: Path) -> None:
-    async with open_shop(tmp_path) as shop:
+    group = grp.getgrgid(os.getgid()).gr_name
+    client = f'[[client]]\nname = "ann"\ngroup = "{group}"\n'
+    async with open_shop(tmp_path, edit_config=lambda text: text + client) as shop:
         order = await shop.held()
         orders, htlcs = len(shop.world.provider.orders), len(shop.world.lnd.network.htlcs)
         ran = await holdpayd(shop.world.config, "doctor", "--json")
@@ -99,8 +102,13 @@ async def test_all_is_well_beside_a_running_daemon_which_goes_on_and_pays_nothin
         assert {check for check, verdict in said.items() if verdict != "ok"} <= {"configuration", "clock"}
         assert "has 1 open order." in ran.of("database")
         assert "may order" in ran.of("socket")
+        assert f"The client ann may order at {tmp_path}/holdpay-ann.sock: whoever is in the group {group}." in ran.out
         assert (len(shop.world.provider.orders), len(shop.world.lnd.network.htlcs)) == (orders, htlcs)
         await shop.deliver(order)
+        (tmp_path / "holdpay-ann.sock").chmod(0o666)
+        ran = await holdpayd(shop.world.config, "doctor", "--json")
+        assert ran.failed == {"socket"}
+        assert "should be for" in ran.of("socket")
     guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text().partition("\n## check")[0]
     assert [check for check in ALL_CHECKS if f"`{check}`" not in guide] == []
 

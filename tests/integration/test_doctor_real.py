@@ -13,7 +13,7 @@ from holdpay.sandbox.files import write_private
 from tests.e2e.test_doctor import ALL_CHECKS, Ran, holdpayd
 from tests.integration.market import FAST, open_market, open_shop
 from tests.regtest.net import Net
-from tests.regtest.node import NodeError
+from tests.regtest.rest import NodeError
 
 pytestmark = pytest.mark.real
 

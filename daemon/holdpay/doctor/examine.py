@@ -24,7 +24,7 @@ from holdpay.doctor.machine import (
     look_at_unit,
 )
 from holdpay.doctor.provider import PROVIDER_S, look_at_account, look_at_provider
-from holdpay.doctor.seen import ProviderSeen
+from holdpay.doctor.seen import Listening, ProviderSeen, SocketSeen
 from holdpay.errors import ConfigError
 from holdpay.lnd.macaroon import PAYING
 from holdpay.store.database import MIN_FREE_BYTES
@@ -82,7 +82,7 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
     files = _begin(_in_thread(look_at_files, state_dir, database))
     disk = _begin(_in_thread(look_at_disk, state_dir))
     stored = _begin(_in_thread(look_at_database, database))
-    socket = _begin(_in_thread(look_at_socket, settings.daemon.socket))
+    sockets = _begin(_sockets(settings))
     certificate = _begin(look(look_at_certificate(settings.lnd), HANDSHAKE_S, _SILENT_LND))
     lnd = _begin(look(look_at_lnd(settings, clock), LND_S, _SILENT_LND))
     provider = _begin(look(look_at_provider(settings, clock), PROVIDER_S, _SILENT_PROVIDER))
@@ -96,8 +96,19 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
         judge_provider.judge_provider(await provider),
         *_judged(await account, settings),
         _clock(await provider, await lnd, clock.now_ms()),
-        judge_machine.judge_socket(await socket),
+        *await sockets,
     ]
+
+
+async def _sockets(settings: Settings) -> list[Finding]:
+    """The daemon's own, and, while it answers there, those of the clients."""
+    own = await _in_thread(look_at_socket, settings.daemon.socket)
+    found = [judge_machine.judge_socket(own)]
+    if isinstance(own, SocketSeen) and own.listening in {Listening.ANSWERS, Listening.DENIED}:
+        for client in settings.client:
+            seen = await _in_thread(look_at_socket, settings.socket_of(client))
+            found.append(judge_machine.judge_client_socket(client.name, client.group, seen))
+    return found
 
 
 def _begin(looking: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

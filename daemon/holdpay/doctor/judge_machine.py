@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from holdpay.doctor.findings import Finding, Unseen, failed, ok, unseen, warning
+from holdpay.doctor.findings import Finding, Unseen, failed, ok, skipped, unseen, warning
 from holdpay.doctor.seen import (
     CertificateSeen,
     DatabaseSeen,
@@ -159,6 +159,7 @@ def _open_orders(count: int) -> str:
 
 
 def judge_socket(seen: SocketSeen | Unseen) -> Finding:
+    """Of the daemon's own."""
     check = "socket"
     if isinstance(seen, Unseen):
         return unseen(check, seen)
@@ -192,6 +193,29 @@ def _judge_answering(check: str, seen: SocketSeen) -> Finding:
             f"Run `chmod 660 {seen.path}`, and find out who changed it.",
         )
     return ok(check, f"holdpayd answers at {seen.path}; {seen.me} and the group {seen.group} may order.")
+
+
+def judge_client_socket(client: str, group: str, seen: SocketSeen | Unseen) -> Finding:
+    """Of a [[client]], whose ``group`` may open it and nobody else; beside a daemon that answers at its own."""
+    check = "socket"
+    if isinstance(seen, Unseen):
+        return unseen(check, seen)
+    if seen.listening not in {Listening.ANSWERS, Listening.DENIED}:
+        return failed(
+            check,
+            f"holdpayd runs and does not answer the client {client} at {seen.path}.",
+            "Restart holdpayd: a [[client]] that is new, or whose socket was moved, needs that.",
+        )
+    if not seen.mode:
+        return skipped(check, f"{seen.me} may not look at the socket of the client {client}, {seen.path}.")
+    if seen.group != group or seen.mode & 0o002:
+        return failed(
+            check,
+            f"The socket of the client {client} is for the group {seen.group} (mode {seen.mode:04o}), and should be for"
+            f" {group} alone.",
+            "Restart holdpayd, which makes it anew; see its log if that fails.",
+        )
+    return ok(check, f"The client {client} may order at {seen.path}: whoever is in the group {group}.")
 
 
 def judge_unit(seen: UnitSeen | Unseen) -> list[Finding]:

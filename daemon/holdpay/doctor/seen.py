@@ -84,6 +84,8 @@ class Listening(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketSeen:
+    """``group`` is the one that it has; ``me`` who looked."""
+
     path: Path
     listening: Listening
     mode: int = 0

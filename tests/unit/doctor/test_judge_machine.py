@@ -14,6 +14,7 @@ from holdpay.doctor.judge_machine import (
     MIB,
     MIN_OPEN_FILES,
     judge_certificate,
+    judge_client_socket,
     judge_database,
     judge_disk,
     judge_files,
@@ -189,6 +190,22 @@ def test_a_socket_is_judged(seen: SocketSeen, verdict: Verdict, words: str) -> N
 def test_every_state_of_a_socket_has_its_judgement() -> None:
     for listening in Listening:
         assert judge_socket(replace(SOCKET, listening=listening)).check == "socket"
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "words"),
+    [
+        (replace(SOCKET, group="shop"), OK, "client web may order at /run/s"),
+        (replace(SOCKET, group="shop", listening=Listening.DENIED), OK, "whoever is in the group shop"),
+        (SOCKET, FAILED, "is for the group holdpay (mode 0660), and should be for shop alone"),
+        (replace(SOCKET, group="shop", mode=0o666), FAILED, "mode 0666"),
+        (replace(SOCKET, mode=0, listening=Listening.DENIED), Verdict.SKIPPED, "ann may not look"),
+        (replace(SOCKET, group="shop", listening=Listening.MISSING), FAILED, "Restart holdpayd"),
+        (HANGS, FAILED, "It hangs."),
+    ],
+)
+def test_a_clients_socket_is_for_its_group_alone(seen: SocketSeen | Unseen, verdict: Verdict, words: str) -> None:
+    told(judge_client_socket("web", "shop", seen), verdict, words)
 
 
 # --- unit -------------------------------------------------------------------------------------------------------------
