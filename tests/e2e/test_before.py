@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from secrets import token_bytes
@@ -12,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.shop import PRICE_MSAT, Shop, open_shop
-from tests.harness import code_request, fresh_key, is_over, run_cli
+from tests.harness import code_request, enum_name, fresh_key, is_over, run_cli
 
 NODE = "035b04e00521a8d50894e813c72576d2a03a09cd940be074b7f2e35e0a01d7d12d"
 
@@ -182,16 +184,39 @@ async def test_a_macaroon_without_queryroutes_orders_as_ever(tmp_path: Path) -> 
 # --- trust on first use -----------------------------------------------------------------------------------------------
 
 
-async def test_on_first_use_the_first_node_is_trusted_and_shown_and_another_one_refused(tmp_path: Path) -> None:
+async def payees(shop: Shop, *words: str) -> str:
+    """`holdpayd payees`, while the daemon runs."""
+    command = (sys.executable, "-m", "holdpay.cli.daemon", "--config", str(shop.world.config), "payees", *words)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
+
+
+async def test_on_first_use_the_first_node_is_the_one_that_is_paid_until_a_person_says_otherwise(
+    tmp_path: Path,
+) -> None:
     def first_use(text: str) -> str:
         return text.replace("[provider]\n", '[provider]\npayee_check = "first-use"\n')
 
     async with open_shop(tmp_path, edit_config=first_use) as shop:
-        await shop.buy()
         node = await shop.world.payee.pubkey()
-        code, report = await vet(shop, await invoice(shop))
-        assert code == 0
+        assert await payees(shop) == "No node was paid yet, and none was added.\n"
+        first = await shop.buy()
+        told = await payees(shop)
+        assert told.startswith(f"{node}\n    trusted     yes, since its first use\n")
+        assert f"order {first.id}" in told
+        _, report = await vet(shop, await invoice(shop))
         checks = report["checks"]
         assert isinstance(checks, list)
         (payee,) = [check for check in checks if check["rule"] == "payee"]
-        assert (payee["value"], payee["limit"]) == (node, "one that is trusted since its first use")
+        assert (payee["value"], payee["verdict"]) == (node, "pass")
+
+        await payees(shop, "add", NODE)
+        await payees(shop, "remove", node)
+        refused = await shop.buy(force=True)
+        assert enum_name(refused, "end") == "INVOICE_REJECTED"
+        assert f"`holdpayd payees add {node}`" in refused.reason
+
+        await payees(shop, "add", node)
+        assert enum_name(await shop.buy(), "end") == "FULFILLED"
