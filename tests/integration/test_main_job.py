@@ -133,16 +133,6 @@ async def test_bob_is_down_and_nothing_is_spent(market: Market) -> None:
     assert (enum_name(done, "end"), done.spent_msat) == ("PAYMENT_FAILED", 0)
 
 
-async def test_a_fee_limit_that_is_too_low_is_raised_on_the_same_invoice(market: Market) -> None:
-    # The first rung is half of 2 sat: less than bob's 1,002 msat.
-    order = await market.daemon.order(max_fee_sat=2)
-
-    done = await market.daemon.until(order.id, is_over)
-
-    assert (enum_name(done, "end"), done.dispatches) == ("FULFILLED", 2)
-    assert len(await market.payments(done.payment_hash)) == 1
-
-
 async def test_a_fee_limit_that_is_too_low_for_good_spends_nothing(market: Market) -> None:
     order = await market.daemon.order(max_fee_sat=1, force=True)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from holdpay.core.lightning import FailureReason
-from holdpay.core.routes import Outbound, Route, RouteLook, RouteQuery, node_name
+from holdpay.core.routes import OfflinePeer, Outbound, Route, RouteLook, RouteQuery, node_name
 
 _UNITS = 1000
 
@@ -82,14 +82,15 @@ def without_look(reason: FailureReason, hop: FailedHop | None) -> Diagnosis:
 
 
 def diagnose(reason: FailureReason, hop: FailedHop | None, query: RouteQuery, look: RouteLook) -> Diagnosis:
-    """Why a payment failed that would have gone by ``query``."""
+    """Why a payment failed that would have gone by ``query``. ``hop``: where its latest attempt failed, also if it was
+    made by an earlier dispatch: LND avoids it since."""
     if reason in _OF_LND:
         return without_look(reason, hop)
     found = in_the_way(query, look)
     if hop is None:
         return found or _unexplained(reason, look)
-    if found is not None and found.cause is Cause.FEE_LIMIT:
-        return Diagnosis(cause=Cause.FEE_LIMIT, text=f"{hop.in_words}; {found.text}")
+    if found is not None and found.cause in _WAYS_OUT:
+        return Diagnosis(cause=found.cause, text=f"{hop.in_words}; {found.text}")
     if look.route is not None:
         return Diagnosis(cause=Cause.HOP_FAILED, text=f"{hop.in_words}; {_way_now(look.route)}")
     if look.avoided is not None:
@@ -121,7 +122,7 @@ def in_the_way(query: RouteQuery, look: RouteLook) -> Diagnosis | None:
     if outbound is not None and not _is_enough(query, outbound, query.amount_msat + (query.fee_limit_msat or 1)):
         # The amount alone would fit, and no fee on top of it.
         return _too_little(query, outbound)
-    if outbound is not None and outbound.offline:
+    if outbound is not None and _helpers(query, outbound):
         return _offline(query, outbound)
     text = (
         f"lnd's graph has no way to {_payee(query, look)} that can carry {_sat(query.amount_msat)}, whatever it costs;"
@@ -180,7 +181,7 @@ def _too_little(query: RouteQuery, outbound: Outbound) -> Diagnosis:
 
 
 def _offline(query: RouteQuery, outbound: Outbound) -> Diagnosis:
-    peer = outbound.offline[0]
+    peer = next(iter(_helpers(query, outbound)), outbound.offline[0])
     more = len(outbound.offline) - 1
     others = f" ({more} more {'is' if more == 1 else 'are'}, too)" if more else ""
     text = (
@@ -189,6 +190,15 @@ def _offline(query: RouteQuery, outbound: Outbound) -> Diagnosis:
         " or wait until it is back"
     )
     return Diagnosis(cause=Cause.PEER_OFFLINE, text=text)
+
+
+def _helpers(query: RouteQuery, outbound: Outbound) -> list[OfflinePeer]:
+    """Peers that are away, and whose channels could carry the payment alone."""
+    return [
+        peer
+        for peer in outbound.offline
+        if (peer.largest_msat if query.max_parts == 1 else peer.total_msat) >= query.amount_msat
+    ]
 
 
 def _is_enough(query: RouteQuery, outbound: Outbound, amount_msat: int) -> bool:
@@ -220,6 +230,8 @@ def sat_up(msat: int) -> str:
     return f"{-(-msat // _UNITS):,} sat"
 
 
+_WAYS_OUT = frozenset({Cause.FEE_LIMIT, Cause.OUTBOUND, Cause.PEER_OFFLINE, Cause.PAYEE_UNKNOWN})
+"""What a person can do something about, whatever hop failed."""
 _OF_LND = frozenset({FailureReason.ERROR, FailureReason.CANCELED, FailureReason.NEVER_SENT})
 
 _CODES = {

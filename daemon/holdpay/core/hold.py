@@ -274,7 +274,16 @@ def _failed(order: Order, payment: Payment, update: PaymentUpdate, live: bool, c
         at_ms=ctx.now_ms,
         created_at_ms=update.created_at_ms,
     )
-    failed_last = _failed_last(update)
+    failed_last, earlier = _failed_last(update), payment.failure
+    if failed_last is None and earlier is not None:
+        # Nothing was tried this time, since LND avoids what failed then.
+        failure = replace(
+            failure,
+            hop_place=earlier.hop_place,
+            hop_pubkey=earlier.hop_pubkey,
+            hop_channel=earlier.hop_channel,
+            hop_code=earlier.hop_code,
+        )
     if failed_last is not None:
         failure = replace(
             failure,

@@ -32,8 +32,8 @@ class PaymentFailure:
     of a try that it replaces to the next one (lnd: payments/db/sql_store.go, InitPayment: the table has no
     AUTOINCREMENT)."""
     hop_place: int | None = None
-    """Of the latest attempt that failed, as the three below: ``Attempt.failure_source_index``. None: no attempt was
-    told, or the release of that time did not keep it."""
+    """Of the latest attempt that failed, of this dispatch or of one before it, as the three below:
+    ``Attempt.failure_source_index``. None: no attempt was told, or the release of that time did not keep it."""
     hop_pubkey: str | None = None
     hop_channel: str | None = None
     hop_code: int | None = None

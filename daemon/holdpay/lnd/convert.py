@@ -29,6 +29,8 @@ _MAX_INT64: Final = 2**63 - 1
 """SQLite's largest: LND's indexes are unsigned, and a message that cannot be stored would be lost."""
 _COOPERATIVE: Final = "ChanStatusCoopBroadcasted"
 """lnd: channeldb/channel.go, ChannelStatus."""
+_WEIGHT_NOT_SHOWN: Final = 8
+"""LND reckons with so much more for a commitment than it shows (seen on 0.18.5 and 0.21.0)."""
 _HTLC_WEIGHT: Final = 172
 """lnd: input/size.go, HTLCWeight."""
 _MAX_EXPIRY_S: Final = 100 * 365 * 86_400
@@ -175,8 +177,10 @@ def sendable_msat(channel: lnrpc.Channel) -> int:
     """
     balance_sat = channel.local_balance - channel.local_constraints.chan_reserve_sat
     if channel.initiator:
-        buffer_sat = 2 * channel.fee_per_kw * (channel.commit_weight + 2 * _HTLC_WEIGHT) // 1000
-        balance_sat += channel.commit_fee - buffer_sat
+        weight = channel.commit_weight + _WEIGHT_NOT_SHOWN
+        paid_sat = channel.fee_per_kw * weight // 1000
+        kept_sat = 2 * channel.fee_per_kw * (weight + 2 * _HTLC_WEIGHT) // 1000
+        balance_sat -= kept_sat - paid_sat
     return max(0, balance_sat * 1000)
 
 

@@ -11,7 +11,7 @@ from holdpay.core.diagnosis import Cause, Diagnosis, FailedHop, diagnose, in_the
 from holdpay.core.duties import Duty, duties
 from holdpay.core.explain import explain, trouble
 from holdpay.core.hold import DIAGNOSED_WITHIN_S, wants_diagnosis
-from holdpay.core.lightning import AttemptStatus, FailureReason
+from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.routes import OfflinePeer, Outbound, PayeeNode, Route, RouteLook, RouteQuery
@@ -89,9 +89,14 @@ def run(order: Order, *timed: tuple[float, ev.Event]) -> Order:
             "lnd found no route when it was tried; lnd knows a way now, at 3 sat: order again",
         ),
         (
-            replace(NOTHING, outbound=outbound(5_000, 9_000, away("dave", 40))),
+            replace(NOTHING, outbound=outbound(5_000, 9_000, away("big", 900, BOB), away("dave", 2_000))),
             Cause.PEER_OFFLINE,
-            f"your peer dave ({DAVE[:10]}…) is offline, whose channels could send 40 sat",
+            f"your peer dave ({DAVE[:10]}…) is offline (1 more is, too), whose channels could send 2,000 sat",
+        ),
+        (
+            replace(NOTHING, outbound=outbound(5_000, 9_000, away("too small to help", 1_999))),
+            Cause.NO_ROUTE,
+            "lnd's graph has no way to",
         ),
         (
             replace(NOTHING, outbound=outbound(2_000, 9_000)),
@@ -181,6 +186,15 @@ def test_a_hop_that_failed_is_named_with_its_channel_and_the_code(hop: FailedHop
             "; a route exists at 37 sat, your limit is 15 sat: allow a higher fee",
         ),
         (RouteLook(is_route_known=False), Cause.HOP_FAILED, "; no other way was found within the limits"),
+        (
+            replace(NOTHING, outbound=outbound(0, 0, away("dave", 50_000))),
+            Cause.PEER_OFFLINE,
+            (
+                f"; your peer dave ({DAVE[:10]}…) is offline, whose channels could send 50,000 sat; without it the"
+                f" largest usable channel has 0 sat: reconnect with `lncli connect {DAVE}@HOST`, or wait until it is"
+                " back"
+            ),
+        ),
     ],
 )
 def test_after_a_hop_that_failed_it_is_told_whether_there_is_a_way_around_it(
@@ -225,7 +239,11 @@ def test_nothing_is_in_the_way_of_a_payment_that_has_a_route() -> None:
 
 def given_up(*, at_s: int = 10) -> Order:
     """Its last dispatch has failed at a hop."""
-    told = attempt(
+    return run(pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT, dispatch_count=6), (at_s, failed(_at_bob())))
+
+
+def _at_bob() -> Attempt:
+    return attempt(
         AttemptStatus.FAILED,
         failure_code=15,
         failure_source_index=1,
@@ -234,7 +252,6 @@ def given_up(*, at_s: int = 10) -> Order:
         failed_hop=BOB,
         failed_channel="812x1x0",
     )
-    return run(pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT, dispatch_count=6), (at_s, failed(told)))
 
 
 LOOKED = ev.RouteLookedFor(6, replace(NOTHING, dearer=route(37)))
@@ -299,6 +316,21 @@ def test_no_look_is_taken_where_it_could_tell_nothing(changes: dict[str, object]
         **{"failure": failure(), "giving_up": "6 payments failed", **changes},
     )
     assert not wants_diagnosis(spoilt)
+
+
+def test_a_hop_that_failed_is_named_also_where_the_last_dispatch_tried_nothing_since_lnd_avoids_it() -> None:
+    once = run(
+        pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT, dispatch_count=5, fee_limit_msat=20_000),
+        (10, failed(_at_bob(), payment_index=7)),
+        (11, replied(NOW_MS + 11 * S)),
+        (190, ev.DispatchIntended(ALICE)),
+        (191, failed(payment_index=8)),
+        (192, ev.RouteLookedFor(6, replace(NOTHING, avoided=route(3)))),
+    )
+    assert trouble(once) == (
+        f"6 payments failed; hop 1, {BOB[:10]}…, had too little on channel 812x1x0 (TEMPORARY_CHANNEL_FAILURE); lnd"
+        " avoids it for some minutes: try again later"
+    )
 
 
 def test_what_is_learnt_of_one_dispatch_is_not_said_of_the_next() -> None:

@@ -215,8 +215,8 @@ async def test_a_payee_that_the_graph_lacks_is_told(node: LndNode, lnd: FakeLnd)
     ("changes", "sat"),
     [
         ({}, 9_000),
-        # 2 × 253 sat a kilo × (1,124 + 344) = 742, of which 284 are paid already.
-        ({"initiator": True, "fee_per_kw": 253, "commit_weight": 1_124, "commit_fee": 284}, 9_000 + 284 - 742),
+        # 2 × 253 sat a kilo × (1,116 + 8 + 344) = 742, of which 284 are paid already.
+        ({"initiator": True, "fee_per_kw": 253, "commit_weight": 1_116}, 9_000 + 284 - 742),
         ({"local_balance": 999}, 0),
     ],
 )

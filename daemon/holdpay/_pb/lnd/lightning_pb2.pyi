@@ -345,7 +345,6 @@ class Channel(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     LOCAL_BALANCE_FIELD_NUMBER: _builtins.int
     REMOTE_BALANCE_FIELD_NUMBER: _builtins.int
-    COMMIT_FEE_FIELD_NUMBER: _builtins.int
     COMMIT_WEIGHT_FIELD_NUMBER: _builtins.int
     FEE_PER_KW_FIELD_NUMBER: _builtins.int
     UNSETTLED_BALANCE_FIELD_NUMBER: _builtins.int
@@ -367,10 +366,8 @@ class Channel(_message.Message):
     """Ours, without what is locked in pending HTLCs."""
     remote_balance: _builtins.int
     """The peer's, without what is locked in pending HTLCs."""
-    commit_fee: _builtins.int
-    """Fee of the present commitment transaction; who opened the channel pays it, and it is not in its balance."""
     commit_weight: _builtins.int
-    """Weight of that transaction."""
+    """Weight of the present commitment transaction. Who opened the channel pays its fee, and has it not in its balance."""
     fee_per_kw: _builtins.int
     """Fee rate of that transaction: sat for 1,000 units of weight."""
     unsettled_balance: _builtins.int
@@ -395,7 +392,6 @@ class Channel(_message.Message):
         capacity: _builtins.int = ...,
         local_balance: _builtins.int = ...,
         remote_balance: _builtins.int = ...,
-        commit_fee: _builtins.int = ...,
         commit_weight: _builtins.int = ...,
         fee_per_kw: _builtins.int = ...,
         unsettled_balance: _builtins.int = ...,
@@ -406,7 +402,7 @@ class Channel(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["local_constraints", b"local_constraints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "capacity", b"capacity", "chan_id", b"chan_id", "channel_point", b"channel_point", "commit_fee", b"commit_fee", "commit_weight", b"commit_weight", "fee_per_kw", b"fee_per_kw", "initiator", b"initiator", "local_balance", b"local_balance", "local_constraints", b"local_constraints", "peer_alias", b"peer_alias", "pending_htlcs", b"pending_htlcs", "remote_balance", b"remote_balance", "remote_pubkey", b"remote_pubkey", "unsettled_balance", b"unsettled_balance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "capacity", b"capacity", "chan_id", b"chan_id", "channel_point", b"channel_point", "commit_weight", b"commit_weight", "fee_per_kw", b"fee_per_kw", "initiator", b"initiator", "local_balance", b"local_balance", "local_constraints", b"local_constraints", "peer_alias", b"peer_alias", "pending_htlcs", b"pending_htlcs", "remote_balance", b"remote_balance", "remote_pubkey", b"remote_pubkey", "unsettled_balance", b"unsettled_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
