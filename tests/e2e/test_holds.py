@@ -47,6 +47,7 @@ async def test_three_orders_go_one_after_the_other_and_the_queue_is_told(shop: S
     assert (status.holds.orders, status.holds.max_orders, status.holds.waiting) == (1, 1, 2)
     assert [order.request_id for order in status.holds.queue] == ids[1:]
     assert (await shop.daemon.get(ids[2])).phase == "waiting: 1 of 1 holds are out; 2nd in the queue"
+    assert "1 of 1 holds are out; 2nd in the queue" in (await shop.daemon.explain(ids[2])).next
     assert len(shop.world.provider.orders) == 1
     code, stdout, _ = await run_cli(shop.world.socket, "status")
     assert (code, "1 of 1" in stdout, f"{ids[1]}: for a place among the holds" in stdout) == (0, True, True)

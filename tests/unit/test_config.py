@@ -24,6 +24,7 @@ from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.config.trust import distrust
 from holdpay.core.budget import Budget, Renewal
+from holdpay.core.holds import HoldCaps, WhenFull
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import Policy, Strictness
 from holdpay.errors import ConfigError
@@ -903,12 +904,36 @@ def test_all_that_is_wrong_with_several_clients_is_told_behind_an_unknown_key_of
         ("[payment]\nconfirm_unpaid_s = 9", "payment.confirm_unpaid_s"),
         ("[limits]\nmax_pending_sat = 10099", "limits.max_pending_sat"),
         ("[limits]\nmax_spend_per_day_sat = 10099", "limits.max_spend_per_day_sat"),
+        ("[holds]\nmax_locked_sat = 10099", "holds.max_locked_sat"),
+        ("[holds]\nmax_channel_locked_sat = 10099", "holds.max_channel_locked_sat"),
+        ("[holds]\nmax_orders = 8", "holds.max_orders"),
         ('[provider]\npayee_check = "warn"', "provider.payee_check"),
         (SHOP.replace("max_spend_per_day_sat", "max_fee_per_day_sat"), "client.shop"),
     ],
 )
 def test_what_is_probably_not_meant_is_warned_about(read: Load, text: str, key: str) -> None:
     assert [warning.split()[0] for warning in read(text).warnings()] == [key]
+
+
+def test_caps_below_the_limits_are_no_reason_to_warn(read: Load) -> None:
+    assert read("[holds]\nmax_orders = 7\nmax_locked_sat = 10100\nmax_channel_locked_sat = 10100").warnings() == []
+
+
+def test_the_caps_reach_the_engine(read: Load) -> None:
+    assert read("").hold_caps() == HoldCaps()
+    text = "max_orders = 3\nmax_locked_sat = 4\nmax_channel_orders = 5\nmax_channel_locked_sat = 6"
+    assert read(f'[holds]\n{text}\nwhen_full = "refuse"').hold_caps() == HoldCaps(
+        max_orders=3,
+        max_locked_sat=4,
+        max_channel_orders=5,
+        max_channel_locked_sat=6,
+        when_full=WhenFull.REFUSE,
+    )
+
+
+def test_critical_comes_after_the_warning(read: Load) -> None:
+    assert read("[guard]\nwarning_blocks = 5\ncritical_blocks = 5").guard.critical_blocks == 5
+    assert "make critical_blocks the smaller one" in problem(read, "[guard]\nwarning_blocks = 11")
 
 
 # --- names ---

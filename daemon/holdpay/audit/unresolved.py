@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.explain import explain
-from holdpay.core.guard import alarms
+from holdpay.core.guard import Sight, alarms
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.states import End
@@ -35,7 +35,7 @@ def unresolved_findings(order: Order, policy: Policy, now_ms: int, block_height:
     if order.is_closed:
         return []
     found = [about(order, Severity.UNRESOLVED, "open", f"{words.summary} {words.money}", words.next)]
-    for alarm in alarms(order, policy, now_ms):
+    for alarm in alarms(order, policy, now_ms, Sight(block_height=block_height)):
         text = alarm.removeprefix(f"order {order.id}: ")
         found.append(about(order, Severity.WARNING, "alarm", f"{text[:1].upper()}{text[1:]}.", words.next))
     return found

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -53,9 +53,25 @@ def changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
         yield request.reason
     known = set(before.alarms) if before is not None else set()
     yield from (f"ALARM: {alarm}" for alarm in request.alarms if alarm not in known)
+    yield from _level_changes(order_before, order_of(request), request.alarms)
     if request.terminal and not (before is not None and before.terminal):
         end, kind = render.enum_text(request, "end"), kind_of(request)
         yield _ENDS.get(end or "", f"over: {end}").format(thing=kind.thing, came=kind.came)
+
+
+_URGENT = ("warning", "critical")
+
+
+def _level_changes(before: pb.Order | None, order: pb.Order, alarms: Sequence[str]) -> Iterator[str]:
+    """What is the matter with money that is out, as far as it is no alarm of the clock's."""
+    was = "" if before is None else render.enum_text(before, "hold_level") or ""
+    level = render.enum_text(order, "hold_level") or ""
+    if level == was or any(order.hold_why in alarm for alarm in alarms if order.hold_why):
+        return
+    if level in _URGENT:
+        yield f"{level.upper()}: {order.hold_why}"
+    elif was in _URGENT and level:
+        yield f"the {was} level is over"
 
 
 def _phase_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:

@@ -219,7 +219,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     def _explain(self, order: Order, lnd_trouble: str = "") -> Explanation:
         engine = self._engine
-        height, held_up_by = engine.node.status.block_height, engine.held_up_by(order.id)
+        height, held_up_by = engine.node.status.block_height, engine.held_up_by(order.id) or engine.places.words(order)
         words = explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, height, held_up_by)
         where = guard.where(engine.guard.sight(order))
         return replace(words, money=f"{words.money} {where}") if where else words

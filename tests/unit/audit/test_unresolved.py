@@ -30,6 +30,11 @@ def test_a_held_order_past_the_promise_raises_its_alarm() -> None:
     assert "support" in findings[1].todo
 
 
+def test_a_held_order_that_is_about_to_expire_raises_its_alarm() -> None:
+    findings = unresolved_findings(book(*HELD).order, POLICY, NOW_MS + 20 * S, block_height=800_163 - 5)
+    assert "by force at block 800,163, in 5 blocks" in findings[1].text
+
+
 @pytest.mark.parametrize("life", [FULFILLED, REFUNDED])
 def test_a_closed_order_is_resolved(life: tuple[tuple[int, object], ...]) -> None:
     assert unresolved_findings(book(*life).order, POLICY, NOW_MS + HOUR_MS) == []  # type: ignore[arg-type]

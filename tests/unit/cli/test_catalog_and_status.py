@@ -322,6 +322,28 @@ def test_status_names_channel_and_peer_of_each_htlc_and_the_level_of_its_alarms(
     assert ["WARNING", "its", "peer", "is", "offline"] in [line.split() for line in stdout.splitlines()]
 
 
+def test_status_names_the_queue_and_how_full_the_holds_are(daemon: FakeDaemon, terminal: Terminal) -> None:
+    queue = [pb.WaitingOrder(request_id="ord-2", since_ms=NOW_MS - 65_000, until_ms=NOW_MS + 600_000)]
+    holds = pb.Holds(orders=6, max_orders=6, locked_msat=12_360_000, max_locked_sat=40_000, waiting=3, queue=queue)
+    reply = pb.GetStatusResponse(holds=holds)
+    reply.MergeFrom(STATUS)
+    daemon.answers["GetStatus"] = reply
+    stdout = terminal.run("status").stdout
+    for expected in (
+        "6 of 6; 12,360 of 40,000 sat, with their largest fees",
+        "ord-2: for a place among the holds, for 1m05s; until",
+        "2 more orders wait behind them",
+    ):
+        assert expected in stdout
+
+
+def test_status_says_nothing_of_holds_without_a_cap(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.answers["GetStatus"] = STATUS
+    stdout = terminal.run("status").stdout
+    assert "Holds" not in stdout
+    assert "Waiting" not in stdout
+
+
 def test_the_alarms_of_a_request_with_money_out_stand_beside_it_and_nowhere_else(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:

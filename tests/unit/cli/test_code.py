@@ -185,6 +185,7 @@ def test_json_prints_each_update_as_one_object_and_nothing_else(daemon: FakeDaem
         (pb.END_INVOICE_REJECTED, ExitCode.NOTHING_PAID),
         (pb.END_PROVIDER_REFUSED, ExitCode.NOTHING_PAID),
         (pb.END_PAYMENT_FAILED, ExitCode.NOTHING_PAID),
+        (pb.END_NO_PLACE, ExitCode.REFUSED_NOW),
         (pb.END_CHARGED_UNFULFILLED, ExitCode.CHARGED_UNFULFILLED),
     ],
 )
@@ -299,6 +300,25 @@ def test_alarms_and_retries_are_shown_once(daemon: FakeDaemon, terminal: Termina
     stderr = terminal.run("code", "usa", "openai").stderr
     assert stderr.count("ALARM: In flight and unpaid for 3 minutes.") == 1
     assert stderr.count("payment try 2") == 1
+
+
+def test_an_urgent_level_is_told_once_when_it_begins_and_when_it_ends(daemon: FakeDaemon, terminal: Terminal) -> None:
+    warned = HELD | {"hold_level": pb.HOLD_LEVEL_WARNING, "hold_why": "the peer is offline"}
+    critical = HELD | {"hold_level": pb.HOLD_LEVEL_CRITICAL, "hold_why": "closed by force in 9 blocks"}
+    calm = HELD | {"hold_level": pb.HOLD_LEVEL_OK}
+    daemon.submit_scripts = [updates(HELD, warned, warned, critical, critical, calm, DELIVERED)]
+    stderr = terminal.run("code", "usa", "openai").stderr
+    assert stderr.count("WARNING: the peer is offline") == 1
+    assert stderr.count("CRITICAL: closed by force in 9 blocks") == 1
+    assert stderr.count("the critical level is over") == 1
+
+
+def test_a_level_that_an_alarm_has_told_is_not_told_again(daemon: FakeDaemon, terminal: Terminal) -> None:
+    why = "canceled, and the money is still not back"
+    late = HELD | {"hold_level": pb.HOLD_LEVEL_WARNING, "hold_why": why, "alarms": [f"order x: {why}"]}
+    daemon.submit_scripts = [updates(HELD, late, DELIVERED)]
+    stderr = terminal.run("code", "usa", "openai").stderr
+    assert (stderr.count(why), "WARNING" in stderr) == (1, False)
 
 
 def test_a_code_that_came_as_a_number_is_marked(daemon: FakeDaemon, terminal: Terminal) -> None:

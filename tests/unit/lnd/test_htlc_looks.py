@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
-from holdpay.core.lightning import HtlcLook
+from holdpay.core.lightning import HtlcLook, OfferedHtlc
 from holdpay.errors import LndDenied, LndUnavailable
 from holdpay.lnd.convert import may_carry_out
 from holdpay.lnd.node import LndNode
@@ -178,3 +178,44 @@ async def test_a_list_that_the_macaroon_may_not_read_is_no_empty_list(node: LndN
         await node.look_for_htlc(HASH, ALICE)
     if method != "GetInfo":
         assert node.status.state is NodeState.READY, "nothing is paid with that right"
+
+
+# --- all of them at once ------------------------------------------------------------------------------------------
+
+
+async def test_one_call_tells_of_each_channel_its_peer_and_what_we_offer_on_it(node: LndNode, lnd: FakeLnd) -> None:
+    offered = lnrpc.HTLC(hash_lock=bytes.fromhex(HASH), expiration_height=663)
+    lnd.channels = [
+        lnrpc.Channel(
+            active=False,
+            chan_id=7,
+            remote_pubkey="02b0",
+            peer_alias="bob",
+            pending_htlcs=[offered, htlc(OTHER, incoming=True)],
+        ),
+        open_channel(),
+    ]
+    before = lnd.calls.count("ListChannels")
+    first, second = await node.channels(ALICE)
+    assert (first.chan_id, first.is_active, first.peer_pubkey, first.peer_alias) == (7, False, "02b0", "bob")
+    assert first.offered == (OfferedHtlc(HASH, 663),)
+    assert (second.is_active, second.offered) == (True, ())
+    assert lnd.calls.count("ListChannels") == before + 1
+
+
+async def test_the_list_of_another_node_than_the_payer_is_not_believed(node: LndNode) -> None:
+    with pytest.raises(LndUnavailable, match="Another node answers"):
+        await node.channels(MALLORY)
+
+
+async def test_a_list_that_another_node_answers_in_between_is_not_believed(
+    relayed: LndNode, relay: Relay, lnd: FakeLnd, mallory: FakeLnd
+) -> None:
+    async def moves(arrived: str) -> None:
+        if arrived == "ListChannels":
+            relay.target_port = mallory.port
+            relay.drop()
+
+    lnd.on_arrival = moves
+    with pytest.raises(LndUnavailable, match="Another node answers"):
+        await relayed.channels(ALICE)
