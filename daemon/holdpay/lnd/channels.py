@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from holdpay.core.lightning import HtlcLook, NodeIdentity, OpenChannel
 from holdpay.errors import LndUnavailable
 from holdpay.lnd.connection import Connection
@@ -36,4 +38,9 @@ async def open_channels(link: Link, payer: NodeIdentity) -> tuple[OpenChannel, .
     reply = await link.ask_patiently(Connection.channels)
     if link.current.identity != payer or connection is not link.current:
         raise LndUnavailable("Another node answers at lnd.address, or the connection changed meanwhile.")
-    return tuple(to_channel(channel) for channel in reply.channels)
+    found = []
+    for channel in reply.channels:
+        found.append(to_channel(channel))
+        # Each may hold some hundreds of HTLCs, which take a millisecond or two: others have their turn between.
+        await asyncio.sleep(0)
+    return tuple(found)
