@@ -295,7 +295,7 @@ async def test_a_database_lost_while_a_request_is_held_is_rebuilt_and_its_code_a
 
     written = await holdpayd(shop, "recover", "--write")
     assert written.code == 0, written.err
-    assert {file for file in state(shop) if "holdpay.db" in file} == {"holdpay.db"}
+    assert {file for file in state(shop) if "holdpay.db" in file} == {"holdpay.db", "holdpay.db.newest"}
     code, found = await check(shop)
     assert (code, set(found)) == (3, {"open", "unwatched"})
 

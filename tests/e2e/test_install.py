@@ -79,9 +79,9 @@ def test_the_configuration_is_the_documented_example_and_not_for_everybody(below
     assert mode(below / "var/lib/holdpay") == 0o700
 
 
-def test_the_unit_runs_the_program_of_the_prefix(below: Path) -> None:
-    unit = (below / "etc/systemd/system/holdpayd.service").read_text()
-    assert unit == (ROOT / "systemd/holdpayd.service").read_text()
+@pytest.mark.parametrize("name", ["holdpayd.service", "holdpayd-backup.service", "holdpayd-backup.timer"])
+def test_the_units_run_the_program_of_the_prefix(below: Path, name: str) -> None:
+    assert (below / "etc/systemd/system" / name).read_text() == (ROOT / "systemd" / name).read_text()
 
 
 def test_completion_is_there_for_three_shells(below: Path) -> None:

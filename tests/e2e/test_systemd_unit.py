@@ -12,6 +12,8 @@ from holdpay._pb.lnd import lightning_pb2, router_pb2
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "holdpayd.service"
+BACKUP = ROOT / "systemd" / "holdpayd-backup.service"
+TIMER = ROOT / "systemd" / "holdpayd-backup.timer"
 LIGHTNING = lightning_pb2.DESCRIPTOR.services_by_name["Lightning"]
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["Router"]
 # systemd-analyze security: 0 is sealed, 10 is open. What is left: the network, the host's root, reading below /home.
@@ -32,17 +34,21 @@ def systemd_analyze() -> str:
 
 @pytest.fixture
 def installed_unit(tmp_path: Path) -> Path:
+    return installed(UNIT, tmp_path)
+
+
+def installed(unit: Path, folder: Path) -> Path:
     """The unit with a program that exists on this machine."""
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/holdpay/bin/holdpayd", "/bin/true"))
-    return unit
+    here = folder / unit.name
+    here.write_text(unit.read_text().replace("/opt/holdpay/bin/holdpayd", "/bin/true"))
+    return here
 
 
-def settings(section: str) -> dict[str, list[str]]:
+def settings(section: str, unit: Path = UNIT) -> dict[str, list[str]]:
     """Each key with its values in order; systemd lets a key stand several times."""
     values: dict[str, list[str]] = {}
     current = ""
-    for line in UNIT.read_text().splitlines():
+    for line in unit.read_text().splitlines():
         if line.startswith("["):
             current = line.strip("[]")
         elif current == section and line and not line.startswith("#"):
@@ -58,15 +64,22 @@ def test_systemd_finds_nothing_to_say_about_the_unit(systemd_analyze: str, insta
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_systemd_finds_nothing_to_say_about_the_backups(systemd_analyze: str, tmp_path: Path) -> None:
+    files = [installed(unit, tmp_path) for unit in (BACKUP, TIMER)]
+    done = subprocess.run([systemd_analyze, "verify", "--man=no", *files], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_systemd_would_object_to_a_misspelt_line(systemd_analyze: str, installed_unit: Path) -> None:
     installed_unit.write_text(installed_unit.read_text().replace("PrivateTmp=yes", "PrivateTmp=perhaps"))
     done = subprocess.run([systemd_analyze, "verify", installed_unit], capture_output=True, text=True, check=False)
     assert "perhaps" in done.stderr
 
 
-def test_little_of_the_machine_is_exposed_to_the_daemon(systemd_analyze: str, installed_unit: Path) -> None:
+@pytest.mark.parametrize("unit", [UNIT, BACKUP], ids=lambda unit: unit.name)
+def test_little_of_the_machine_is_exposed_to_them(systemd_analyze: str, tmp_path: Path, unit: Path) -> None:
     command = [systemd_analyze, "security", "--no-pager", "--offline=true", f"--threshold={MAX_EXPOSURE_TENTHS}"]
-    done = subprocess.run([*command, installed_unit], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, installed(unit, tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -125,3 +138,37 @@ def test_every_right_of_the_macaroon_is_one_of_lnds_uris() -> None:
 @pytest.mark.parametrize("service", [LIGHTNING, ROUTER], ids=["lnrpc.Lightning", "routerrpc.Router"])
 def test_the_macaroon_allows_every_call_of_the_slice_that_the_daemon_uses(service: ServiceDescriptor) -> None:
     assert {f"uri:/{service.full_name}/{method.name}" for method in service.methods} <= set(rights())
+
+
+# --- backups ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_made_as_the_documentation_says_and_by_the_daemons_user() -> None:
+    service = settings("Service", BACKUP)
+    assert service["ExecStart"] == [
+        (
+            "/opt/holdpay/bin/holdpayd --config /etc/holdpay/config.toml"
+            " backup --keep 14 --without-secrets /var/lib/holdpay/backups"
+        )
+    ]
+    assert (service["User"], service["UMask"]) == (["holdpay"], ["0077"])
+    assert service["StateDirectory"] == ["holdpay holdpay/backups"]
+    assert service["LoadCredential"] == settings("Service")["LoadCredential"]
+
+
+def test_a_backup_is_locked_in_as_the_daemon_is_and_speaks_to_nobody() -> None:
+    ours, theirs = settings("Service", BACKUP), settings("Service")
+    sealed = [
+        key for key in theirs if re.match(r"Protect|Private|Restrict|NoNew|Capab|Ambient|System|Lock|Memory", key)
+    ]
+    assert len(sealed) > 20
+    assert {key for key in sealed if ours.get(key) != theirs[key]} == {"RestrictAddressFamilies"}
+    assert (ours["PrivateNetwork"], ours["RestrictAddressFamilies"]) == (["yes"], ["AF_UNIX"])
+
+
+def test_the_timer_makes_up_for_what_the_machine_slept_through() -> None:
+    timer = settings("Timer", TIMER)
+    assert (timer["OnCalendar"], timer["Persistent"]) == (["daily"], ["true"])
+    assert "systemctl enable" not in (ROOT / "scripts/install").read_text().replace(
+        "systemctl enable --now holdpayd;", ""
+    )

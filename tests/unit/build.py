@@ -393,5 +393,6 @@ EVENTS: dict[str, ev.Event] = {
     "cancel answer lost": ev.CancelAnswered(accepted=None, text="timeout"),
     "order quarantined": ev.OrderQuarantined("It broke a law."),
     "daemon restarted": ev.DaemonRestarted(),
+    "copy restored": ev.CopyRestored(),
     "time passed": ev.TimePassed(),
 }

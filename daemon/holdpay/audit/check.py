@@ -47,9 +47,10 @@ class Stored:
     journal_row_count: int = 0
 
 
-async def check(settings: Settings, clock: SystemClock, *, is_offline: bool) -> Report:
-    """One look at everything. Raises ConfigError for lnd's certificate; all else is a finding."""
-    path = settings.daemon.state_dir / DATABASE
+async def check(settings: Settings, clock: SystemClock, database: Path | None = None, *, is_offline: bool) -> Report:
+    """One look at everything; ``database``: a copy in place of the daemon's. Raises ConfigError for lnd's certificate;
+    all else is a finding."""
+    path = database or settings.daemon.state_dir / DATABASE
     now_ms = clock.now_ms()
     policy = settings.policy()
     stored = read_stored(path, policy, now_ms)
@@ -141,7 +142,7 @@ class _Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class _LndSays:
+class LndSays:
     """``payments`` are those to the provider's node; None: the macaroon keeps them to itself."""
 
     node: NodeIdentity
@@ -155,7 +156,8 @@ class _LndSays:
 async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, stored: Stored, now_ms: int) -> _Compared:
     candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
     try:
-        lnd = await _ask(settings, clock, candidates, now_ms)
+        from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
+        lnd = await ask_lnd(settings, clock, candidates, from_ms)
     except LndError as error:
         text = "lnd could not be asked, so nothing was held against its payments."
         unusable = Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
@@ -174,8 +176,8 @@ async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, store
     return _Compared(head, found, lnd.block_height)
 
 
-async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Order], now_ms: int) -> _LndSays:
-    """Raises LndError's children."""
+async def ask_lnd(settings: Settings, clock: SystemClock, candidates: Iterable[Order], from_ms: int) -> LndSays:
+    """About these orders, and all payments to the provider's node since then. Raises LndError's children."""
     async with LndLedger(lnd_settings(settings), clock) as ledger:
         node = await ledger.identity()
         troubles: list[Finding] = []
@@ -186,9 +188,8 @@ async def _ask(settings: Settings, clock: SystemClock, candidates: Iterable[Orde
             for order in candidates
             if order.payment is not None and is_of_node(order.payment, node)
         }
-        from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
         payments = await _payments_to(settings.provider.payee_pubkeys, ledger, from_ms, troubles)
-        return _LndSays(node, await ledger.block_height(), channels, said, payments, troubles)
+        return LndSays(node, await ledger.block_height(), channels, said, payments, troubles)
 
 
 async def _channels(ledger: LndLedger, troubles: list[Finding]) -> tuple[OpenChannel, ...]:

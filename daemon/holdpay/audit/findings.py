@@ -24,7 +24,7 @@ class Severity(IntEnum):
 
 
 class AuditExit(IntEnum):
-    """The exit codes of `holdpayd check`, `recover`, `resolve` and `payees`; their --help prints this table."""
+    """The exit codes of `holdpayd check` and the commands beside it; their --help prints this table."""
 
     meaning: str
 
@@ -34,15 +34,12 @@ class AuditExit(IntEnum):
         member.meaning = meaning
         return member
 
-    FINE = 0, "Nothing is wrong and nothing is open; or the table was shown, or the database was written."
+    FINE = 0, "Nothing is wrong and nothing is open; or what was asked for was shown or written."
     UNEXPECTED = 1, "Something unexpected."
     USAGE = 2, "The command line cannot be understood."
     UNRESOLVED = 3, "Orders are open, or something should be looked at, or could not be looked at."
-    WRONG = (
-        4,
-        "The books contradict each other, or the database is damaged; or recover, resolve or payees could not go on.",
-    )
-    ALREADY_RUNNING = 75, "recover --write, resolve: a holdpayd uses the state directory. Stop it first."
+    WRONG = 4, "The books contradict each other, or the database is damaged; or the command could not go on."
+    ALREADY_RUNNING = 75, "recover --write, resolve, restore: a holdpayd uses the state directory. Stop it first."
     CONFIG = 78, "The configuration cannot be used; everything wrong with it is listed."
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -15,6 +13,7 @@ from holdpay.app import DATABASE, lnd_settings, provider_settings
 from holdpay.audit.check import read_stored
 from holdpay.audit.database import DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Severity, worst
+from holdpay.audit.placing import log_of, move_aside, remove, remove_log
 from holdpay.audit.rebuild import Found, Rebuilt, Unusable, names, rebuild
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
@@ -34,6 +33,7 @@ from holdpay.lnd.ledger import LndLedger
 from holdpay.ports import Lane, Limits
 from holdpay.sms4sats.catalog import bundled
 from holdpay.sms4sats.client import Sms4Sats
+from holdpay.store.newest import newest_of, sync_folder
 from holdpay.store.store import SqliteStore
 
 _NO_LIMITS: Final = Limits(max_open_orders=2**31, max_pending_sat=2**50, max_spend_per_day_sat=2**50)
@@ -182,14 +182,15 @@ def write(path: Path, found: Survey, policy: Policy, now_ms: int) -> None:
     refuse_if_used(path)
     new = path.with_name(f"{path.name}.recovering")
     try:
-        _remove(new, *_companions(new))
+        remove(new)
         _record(new, found.rebuilt)
         if worst(read_stored(new, policy, now_ms).findings) is Severity.ERROR:
             raise StoreError("The new database does not read back as it was written. Please report this.")
-        _remove(*_companions(new))
-        _move_aside(path, now_ms)
+        remove_log(new)
+        move_aside(path, "recover", now_ms)
+        newest_of(new).replace(newest_of(path))
         new.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(
             f"{path} could not be written ({error.strerror}). Check the disk and run this again."
@@ -206,32 +207,5 @@ def _record(path: Path, orders: Iterable[Rebuilt]) -> None:
                 order = entry.step.order
     finally:
         store.close()
-    if _companions(path)[0].exists():
+    if log_of(path).exists():
         raise StoreError(f"The log of {path} could not be taken into it. Check the disk and run this again.")
-
-
-def _companions(path: Path) -> tuple[Path, Path]:
-    """The write-ahead log of a SQLite database, and its index. A log that is left behind would be played into a new
-    database of its name."""
-    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
-
-
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def _move_aside(path: Path, now_ms: int) -> None:
-    stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
-    for old in (path, *_companions(path)):
-        if old.exists():
-            suffix = old.name.removeprefix(path.name)
-            old.rename(path.with_name(f"{path.name}.before-recover-{stamp}{suffix}"))
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

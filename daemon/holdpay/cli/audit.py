@@ -57,9 +57,17 @@ def audit_errors(context: click.Context, otherwise: AuditExit = AuditExit.WRONG)
 @click.command(epilog=EPILOG)
 @config_option
 @click.option("--offline", is_flag=True, help="Do not ask lnd.")
+@click.option(
+    "--database",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Look at a copy, such as `holdpayd backup` makes. Default: that of the daemon.",
+)
 @click.option("--json", "is_json", is_flag=True, help="One JSON object on stdout.")
 @click.pass_context
-def check(context: click.Context, config_path: Path | None, offline: bool, is_json: bool) -> None:
+def check(
+    context: click.Context, config_path: Path | None, offline: bool, database: Path | None, is_json: bool
+) -> None:
     """Hold the journal against itself and against lnd, and say what is unresolved and what to do.
 
     Reads only, also while holdpayd runs.
@@ -70,7 +78,7 @@ def check(context: click.Context, config_path: Path | None, offline: bool, is_js
         from holdpay.audit.report import as_json, as_lines
         from holdpay.clock import SystemClock
 
-        report = asyncio.run(run(settings, SystemClock(), is_offline=offline))
+        report = asyncio.run(run(settings, SystemClock(), database, is_offline=offline))
     click.echo(as_json(report) if is_json else "\n".join(as_lines(report)))
     context.exit(exit_code(report.findings))
 

@@ -12,6 +12,7 @@ import click
 
 from holdpay import __version__
 from holdpay.cli.audit import check, recover
+from holdpay.cli.backup import backup, restore
 from holdpay.cli.configured import complain, load
 from holdpay.cli.doctor import bake_macaroon, doctor
 from holdpay.cli.payees import payees
@@ -70,12 +71,14 @@ def cli(context: click.Context, config_path: Path | None, check_config: bool) ->
         context.exit(_check(config_path) if check_config else _serve(config_path))
 
 
+cli.add_command(backup)
 cli.add_command(bake_macaroon)
 cli.add_command(check)
 cli.add_command(doctor)
 cli.add_command(payees)
 cli.add_command(recover)
 cli.add_command(resolve)
+cli.add_command(restore)
 cli.add_command(sandbox)
 
 

@@ -239,6 +239,11 @@ class DaemonRestarted:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyRestored:
+    """The database is a copy, and the order stands as it did when it was made: what was to be done then may be done."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """The engine's periodic pass: deadlines are looked at."""
 
@@ -267,6 +272,7 @@ Event = (
     | CancelAnswered
     | OrderQuarantined
     | DaemonRestarted
+    | CopyRestored
     | TimePassed
 )
 

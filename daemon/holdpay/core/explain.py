@@ -129,28 +129,39 @@ _LOST = (
 )
 
 
+_RESTORED = " It was restored from a copy of the database: what happened between the copy and then is not recorded."
+
+
 def _summary(order: Order) -> str:
-    head = f"Order {order.id} is for {order.spec.what}.{_LOST if order.is_recovered else ''}"
+    told = _LOST if order.is_recovered else "" if order.restored_at_ms is None else _RESTORED
+    head = f"Order {order.id} is for {order.spec.what}.{told}"
     if order.end is not None:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
         erased = "" if order.erased_at_ms is None else " What was delivered was erased since."
         return f"{head} It is closed. {end_words(order)}{because}{erased}"
     if order.is_quarantined:
+        whose = "" if order.is_perhaps_placed else " holdpayd contradicted itself about it, so it is watched and"
         return (
-            f"{head} It is quarantined: {order.quarantine_reason.rstrip('.')}. holdpayd contradicted itself about it,"
-            " so it is watched and nothing is paid for it any more; the other orders go on."
+            f"{head} It is quarantined: {order.quarantine_reason.rstrip('.')}.{whose or ' It is watched and'}"
+            " nothing is paid for it any more; the other orders go on."
         )
     return f"{head} It is open: {phase(order)}."
+
+
+def _money_without_invoice(order: Order) -> str:
+    if order.is_closed:
+        return "No money was sent: there is no hold invoice that could be paid."
+    if order.is_perhaps_placed:
+        return "No payment is recorded; one may have been sent after the copy was made."
+    return "No money was sent."
 
 
 def _money(order: Order, policy: Policy, block_height: int) -> str:
     payment = order.payment
     if order.request.is_prepaid:
         return _money_of_charge(order.charge)
-    if payment is None and not order.is_closed:
-        return "No money was sent."
     if payment is None:
-        return "No money was sent: there is no hold invoice that could be paid."
+        return _money_without_invoice(order)
     amount = sat(payment.amount_msat)
     if payment.is_paid_before:
         return (
@@ -295,6 +306,11 @@ def _next_settled(order: Order, policy: Policy) -> str:
 
 
 def _next_in_quarantine(order: Order) -> str:
+    if order.is_perhaps_placed and was_never_sent(order):
+        return (
+            "Nothing more is done. If `holdpayd check` shows no payment that the journal does not know, nothing was"
+            f" paid for it: `holdpay orders cancel {order.id}` closes it, and you can order again."
+        )
     todo = f"Please report it, with what `holdpayd check` says of it (`holdpay orders explain {order.id}`)."
     if was_never_sent(order):
         return f"Nothing more is done. {todo} `holdpay orders cancel {order.id}` closes it: nothing was sent."

@@ -112,7 +112,8 @@ def _told(order: Order, finding: Finding) -> Finding:
 def _findings(order: Order, policy: Policy, now_ms: int, sight: Sight) -> Iterator[Finding]:
     if order.is_quarantined:
         why = order.quarantine_reason.rstrip(".")
-        yield Finding("quarantined", HoldLevel.WARNING, f"quarantined, since holdpayd contradicted itself: {why}")
+        whose = "" if order.is_perhaps_placed else "holdpayd contradicted itself: "
+        yield Finding("quarantined", HoldLevel.WARNING, f"quarantined, since {whose}{why}")
     payment = order.payment
     if order.charge is not None:
         yield from _of_charge(order, order.charge, policy, now_ms)

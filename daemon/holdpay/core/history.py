@@ -111,6 +111,7 @@ _EVENT_LINES = {
     "cancel_answered": "the provider answered the request to cancel: {provider_text}",
     "order_quarantined": "quarantined: it is watched, and nothing is paid for it any more",
     "daemon_restarted": "the daemon restarted; {phase}",
+    "copy_restored": "the database was restored from a copy",
 }
 
 

@@ -39,7 +39,8 @@ def note_unpaid(order: Order, asked_at_ms: int, ctx: Context) -> Order:
     """A reply, asked after the failure, that says unpaid and no error: it licenses the next rung (``may_dispatch``)."""
     payment = order.payment
     assert payment is not None
-    if payment.htlc not in {HtlcState.NONE, HtlcState.FAILED} or payment.dispatch_count == 0:
+    is_looked_up = order.restored_at_ms is not None and payment.gone_since_ms is not None
+    if not (payment.htlc in {HtlcState.NONE, HtlcState.FAILED} or is_looked_up) or payment.dispatch_count == 0:
         return order
     if asked_at_ms <= payment.htlc_since_ms:
         return order
@@ -60,7 +61,9 @@ def invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: Context) -> Ord
         return order
     payreq, invoice = order.payreq, event.invoice
     assert payreq is not None
-    report = vet(terms_of(order), event, ctx.policy, ctx.now_ms + event.wall_ahead_ms)
+    # One from a copy is looked at as it was when it came: it may have been paid since, and is not paid now.
+    at_ms = ctx.now_ms + event.wall_ahead_ms if order.restored_at_ms is None else order.state_since_ms
+    report = vet(terms_of(order), event, ctx.policy, at_ms)
     ctx.notes.extend(report.warnings)
     if not report.is_fine:
         reason = "the hold invoice was refused: " + "; ".join(report.reasons)
@@ -83,7 +86,8 @@ def invoice_decoded(order: Order, event: ev.InvoiceDecoded, ctx: Context) -> Ord
         fee_limit_msat=first_fee_limit_msat(order, ctx.policy),
         dispatch_at_ms=ctx.now_ms,
     )
-    return replace(order, payment=payment)
+    order = replace(order, payment=payment)
+    return order if order.restored_at_ms is None else after_copy(order, ctx)
 
 
 def invoice_undecodable(order: Order, event: ev.InvoiceUndecodable, ctx: Context) -> Order:
@@ -357,16 +361,44 @@ def after_restart(order: Order, ctx: Context) -> Order:
     return replace(order, payment=payment)
 
 
+def after_copy(order: Order, ctx: Context) -> Order:
+    """Of an order of an old copy: a payment that was still to be sent may have been sent since, and ended, and even be
+    deleted from LND's records. So it is taken for sent, and only looked up: nothing is dispatched any more."""
+    payment = order.payment
+    if payment is None or order.is_quarantined:
+        return order
+    if _is_dispatch_planned(order, payment):
+        payment = signal_htlc(signal_htlc(payment, HtlcSignal.SEND, ctx), HtlcSignal.LOST, ctx)
+        payment = replace(payment, dispatch_count=payment.dispatch_count + 1, money_out_since_ms=ctx.now_ms)
+    if payment.htlc in MONEY_MAY_BE_OUT:
+        # A NOT_FOUND may mean a deleted record; how it ended the provider knows, or nobody.
+        payment = replace(payment, dispatch_at_ms=None, is_known_to_lnd=True, unpaid_since_ms=None)
+    is_unpaid = order.state is OrderState.AWAITING_PAYMENT and payment.htlc is not HtlcState.SETTLED
+    giving_up = order.giving_up or (RESTORED if is_unpaid else None)
+    return replace(order, payment=replace(payment, unpaid_again_at_ms=None), giving_up=giving_up)
+
+
+RESTORED = "the database was restored from a copy, and what was done after the copy is not recorded"
+
+
 def payment_not_found(order: Order, event: ev.PaymentNotFound, ctx: Context) -> Order:
     payment = order.payment
     if payment is None or payment.htlc not in MONEY_MAY_BE_OUT:
         return order
     if not payment.is_known_to_lnd:
         return _never_arrived(order, payment, ctx)
+    if payment.gone_since_ms is not None and order.restored_at_ms is not None and _is_called_unpaid(payment):
+        # Neither of the two has it, and what is in flight LND does not let anybody delete: it was not spent.
+        since_ms, payment = payment.gone_since_ms, replace(payment, gone_since_ms=None, first_look_height=None)
+        return _never_arrived(order, replace(payment, absent_since_ms=since_ms), ctx)
     if payment.gone_since_ms is not None:
         return order
     ctx.notes.append("lnd does not know a payment that it has spoken of: its record was deleted; asking the provider")
     return replace(order, payment=replace(payment, gone_since_ms=ctx.now_ms))
+
+
+def _is_called_unpaid(payment: Payment) -> bool:
+    return payment.unpaid_since_ms is not None and not payment.reached_payee
 
 
 def htlc_looked_for(order: Order, event: ev.HtlcLookedFor, ctx: Context) -> Order:

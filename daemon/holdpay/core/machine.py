@@ -265,6 +265,21 @@ def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: Context) -> 
     return prepaid.after_restart(hold.after_restart(order, ctx), ctx)
 
 
+def _copy_restored(order: Order, event: ev.CopyRestored, ctx: Context) -> Order:
+    """Only lnd and the provider know how it went on. Where they cannot be asked about it, a person has to look."""
+    order = replace(_daemon_restarted(order, ev.DaemonRestarted(), ctx), restored_at_ms=ctx.now_ms)
+    ctx.notes.append(f"{hold.RESTORED}; nothing is placed or paid for it any more")
+    if order.state is OrderState.REQUESTED and not order.is_quarantined:
+        return replace(order, quarantined_at_ms=ctx.now_ms, quarantine_reason=_PERHAPS_PLACED)
+    return hold.after_copy(order, ctx)
+
+
+_PERHAPS_PLACED = (
+    "it was being ordered when the copy of the database was made, from which it was restored, and whether it was"
+    " ordered and paid then is not recorded"
+)
+
+
 def _resolved(order: Order, event: ev.Resolved, ctx: Context) -> Order:
     """An operator's word, where nobody else has one any more."""
     return prepaid.resolved(order, event, ctx) if order.request.is_prepaid else hold.resolved(order, event, ctx)
@@ -297,6 +312,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, Context], Order]] = {
     ev.ChargeIntended: prepaid.charge_intended,
     ev.BalanceSeen: prepaid.balance_seen,
     ev.DaemonRestarted: _daemon_restarted,
+    ev.CopyRestored: _copy_restored,
     ev.TimePassed: _time_passed,
 }
 

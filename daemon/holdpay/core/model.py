@@ -177,6 +177,9 @@ class Order:
     """Since when it is put aside because it broke one of our laws: watched, never dispatched. None: it is not."""
     quarantine_reason: str = ""
     """Which one: one sentence."""
+    restored_at_ms: int | None = None
+    """When it was brought back from a copy of the database: what was done between the copy and then is not recorded, so
+    that nothing is placed or paid for it any more. None: it was not, or it was closed in the copy."""
     payment: Payment | None = None
     charge: Charge | None = None
 
@@ -235,6 +238,11 @@ class Order:
     @property
     def is_quarantined(self) -> bool:
         return self.quarantined_at_ms is not None
+
+    @property
+    def is_perhaps_placed(self) -> bool:
+        """Of a copy of the database in which it was still to be ordered: it may have been, and paid, since."""
+        return self.restored_at_ms is not None and self.state is OrderState.REQUESTED
 
     @property
     def is_recovered(self) -> bool:

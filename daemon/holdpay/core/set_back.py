@@ -32,6 +32,7 @@ def moved_back(order: Order, by_ms: int) -> Order:
         cancel_wanted_at_ms=_earlier(order.cancel_wanted_at_ms, by_ms),
         cancel_at_ms=_earlier(order.cancel_at_ms, by_ms),
         quarantined_at_ms=_earlier(order.quarantined_at_ms, by_ms),
+        restored_at_ms=_earlier(order.restored_at_ms, by_ms),
         payment=order.payment and _payment_moved_back(order.payment, by_ms),
         charge=order.charge and _charge_moved_back(order.charge, by_ms),
     )

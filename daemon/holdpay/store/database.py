@@ -14,7 +14,9 @@ from sqlite_utils import Database
 
 from holdpay.errors import NotReady, StoreError
 from holdpay.store.integrity import look_at_open_orders, look_at_start, was_left_behind
-from holdpay.store.schema import migrations
+from holdpay.store.newest import RESTORE, Newest
+from holdpay.store.note import moment, note_of
+from holdpay.store.schema import FIRST_WITH_NEWEST, migrations
 
 BUSY_TIMEOUT_S = 5.0
 """A database locked by another program blocks the whole daemon this long: well under a quarter of the watchdog."""
@@ -53,16 +55,19 @@ _REMEDIES: Final = {
 }
 
 
-def open_database(path: Path) -> Database:
-    """Opens or creates the database, brings its tables up to date. Raises StoreError with what to do."""
+def open_database(path: Path, newest: Newest) -> Database:
+    """Opens or creates the database, brings its tables up to date. Raises StoreError with what to do; also for a copy
+    that nobody has compared with lnd."""
     try:
         path.touch(mode=0o600, exist_ok=True)
         is_left_behind = was_left_behind(path)
         conn = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=STATEMENTS_KEPT)
         # A plug-in of the user's sqlite-utils has no business in here.
         db = Database(conn, execute_plugins=False)
+        _refuse_copy(conn, path)
         _set_pragmas(conn)
         look_at_start(conn, path, is_left_behind=is_left_behind)
+        _admit(db, newest)
         _migrate(db, path)
         look_at_open_orders(conn)
     except sqlite3.Error as error:
@@ -94,6 +99,21 @@ def open_beside(path: Path) -> Iterator[sqlite3.Connection]:
             yield conn
     except sqlite3.Error as error:
         raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
+
+
+def _refuse_copy(conn: sqlite3.Connection, path: Path) -> None:
+    note = note_of(conn)
+    if note is not None:
+        raise StoreError(
+            f"{path} is a copy that `holdpayd backup` made at {moment(note.made_at_ms)}. What was paid since is not in"
+            f" it. {RESTORE}"
+        )
+
+
+def _admit(db: Database, newest: Newest) -> None:
+    has_journal = bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone())
+    cursor = db.execute("SELECT coalesce(max(cursor), 0) FROM journal").fetchone()[0] if has_journal else 0
+    newest.admit(cursor, is_ours=FIRST_WITH_NEWEST not in _applied(db))
 
 
 def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> None:

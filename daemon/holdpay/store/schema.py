@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from typing import Final
 
 from sqlite_utils import Database, Migrations
 
@@ -11,6 +12,7 @@ from holdpay.store.clients import give_to_clients
 from holdpay.store.compacting import compact
 from holdpay.store.dispatching import make_dispatches
 from holdpay.store.moving import move
+from holdpay.store.note import NOTE_TABLE
 from holdpay.store.payees import TABLES as PAYEES
 
 migrations = Migrations("holdpay")
@@ -114,6 +116,17 @@ def _dispatches(db: Database) -> None:
 @migrations(name="0017_clients")
 def _clients(db: Database) -> None:
     give_to_clients(db)
+
+
+FIRST_WITH_NEWEST: Final = "0018_copies"
+"""Databases since then have a file beside them with the last row that was written (see ``newest``)."""
+
+
+@migrations(name=FIRST_WITH_NEWEST)
+def _copies(db: Database) -> None:
+    db.execute("ALTER TABLE orders ADD COLUMN restored_at_ms INTEGER")
+    # A copy of an earlier release has it already.
+    db.execute(NOTE_TABLE)
 
 
 _FIRST = (

@@ -36,6 +36,7 @@ from holdpay.store.erasing import ERASED_AT_ONCE, erase, erase_in_copies, to_era
 from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
 from holdpay.store.listing import where
+from holdpay.store.newest import Newest
 from holdpay.store.payees import note_payee, standing_of, trusted_payees
 from holdpay.store.reading import (
     CHARGE_COLUMNS,
@@ -165,7 +166,8 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = open_database(path)
+        self._newest = Newest(path)
+        self._db = open_database(path, self._newest)
         self._conn = self._db.conn
         self._conn.row_factory = sqlite3.Row
         # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
@@ -179,6 +181,7 @@ class SqliteStore:
         self.on_commit: Callable[[int, Order], None] = lambda cursor, order: None
 
     def close(self) -> None:
+        self._newest.close()
         self._conn.close()
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -201,6 +204,7 @@ class SqliteStore:
             cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
         self.commit_count += 1
         self._row_of[order.id] = row
+        self._newest.keep(cursor)
         self.on_commit(cursor, order)
         return order
 
@@ -226,6 +230,7 @@ class SqliteStore:
             return []
         with transaction(self._conn):
             done = [(self._write_change(each, now_ms), each.step.order) for each in chain((first,), changes)]
+        self._newest.keep(done[-1][0])
         self.commit_count += 1
         for cursor, order in done:
             if order.is_closed:

@@ -36,7 +36,7 @@ def files(path: Path) -> set[str]:
 
 def test_what_was_found_is_on_disk_as_the_daemon_expects_it(path: Path) -> None:
     write(path, survey(), POLICY, LATER_MS)
-    assert files(path) == {"holdpay.db"}
+    assert files(path) == {"holdpay.db", "holdpay.db.newest"}
     assert path.stat().st_mode & 0o777 == 0o600
     store = SqliteStore(path)
     (recovered,) = store.open_orders()
@@ -142,7 +142,7 @@ def test_a_recovery_that_is_cut_short_leaves_no_database_and_can_be_run_again(
     assert not path.exists()
     monkeypatch.undo()
     write(path, survey(), POLICY, LATER_MS)
-    assert files(path) == {"holdpay.db"}
+    assert files(path) == {"holdpay.db", "holdpay.db.newest"}
 
 
 def test_a_new_database_that_reads_back_wrong_is_not_put_in_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +164,6 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(path: Path, monkeypatch: 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module, "_move_aside", refuse)
+    monkeypatch.setattr(module, "move_aside", refuse)
     with pytest.raises(StoreError, match=r"could not be written \(Permission denied\)\. Check the disk"):
         write(path, survey(), POLICY, LATER_MS)

@@ -29,6 +29,7 @@ FULL = order(
     closed_at_ms=NOW_MS,
     erased_at_ms=NOW_MS,
     quarantined_at_ms=NOW_MS,
+    restored_at_ms=NOW_MS,
     payment=payment(
         failure=FAILURE,
         dispatch_at_ms=NOW_MS + 9,

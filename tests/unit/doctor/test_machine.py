@@ -22,13 +22,15 @@ from holdpay.doctor.machine import (
 from holdpay.doctor.seen import DatabaseSeen, Listening
 from holdpay.store.database import open_database
 from holdpay.store.integrity import mark_of
+from holdpay.store.newest import Newest
+from holdpay.store.store import SqliteStore
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     path = tmp_path / "state" / "holdpay.db"
     path.parent.mkdir(mode=0o700)
-    open_database(path).close()
+    SqliteStore(path).close()
     return path
 
 
@@ -65,7 +67,7 @@ def test_a_sound_database_is_seen_and_nothing_in_it_changes(database: Path) -> N
 
 
 def test_a_database_that_is_in_use_is_seen_too(database: Path) -> None:
-    with open_database(database).conn as held:
+    with open_database(database, Newest(database)).conn as held:
         held.execute("BEGIN IMMEDIATE")
         assert seen_of(database).is_there
         held.execute("ROLLBACK")

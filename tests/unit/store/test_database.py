@@ -14,6 +14,7 @@ from holdpay.errors import NotReady
 from holdpay.store import database
 from holdpay.store.database import MIN_FREE_BYTES, check_space, open_database, remedy, rewrite_if_small
 from holdpay.store.integrity import was_left_behind
+from holdpay.store.newest import Newest
 
 MIB = 1024 * 1024
 
@@ -84,7 +85,7 @@ def test_too_little_room_for_new_orders_is_told_in_mebibytes(tmp_path: Path, mon
 
 
 def test_the_database_is_opened_so_that_a_commit_is_on_disk_and_what_is_freed_is_overwritten(tmp_path: Path) -> None:
-    conn = open_database(tmp_path / "a.db").conn
+    conn = open_database(tmp_path / "a.db", Newest(tmp_path / "a.db")).conn
     said = {
         name: conn.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema", "secure_delete")

@@ -173,6 +173,7 @@ FULL_ORDER = Order(
     erased_at_ms=NOW_MS + 15,
     quarantined_at_ms=NOW_MS + 16,
     quarantine_reason="It broke a law.",
+    restored_at_ms=NOW_MS + 17,
     payment=FULL_PAYMENT,
     charge=FULL_CHARGE,
 )
@@ -319,7 +320,10 @@ def test_every_table_of_ours_is_strict(db: SqliteStore) -> None:
     rows = db._conn.execute("PRAGMA table_list").fetchall()
     ours = {row["name"]: row["strict"] for row in rows if not row["name"].startswith(("sqlite_", "_sqlite"))}
     assert set(ours.values()) == {1}
-    names = "charges dispatches htlc_attempts items journal keys ledger orders payees payments replies requests secrets"
+    names = (
+        "charges copy_note dispatches htlc_attempts items journal keys ledger orders payees payments replies requests"
+        " secrets"
+    )
     assert sorted(ours) == names.split()
 
 
@@ -1047,7 +1051,7 @@ def test_nobody_else_may_read_the_database(path: Path) -> None:
         db = SqliteStore(path)
         _create(db, _order(1))
         files = sorted(path.parent.iterdir())
-        assert len(files) == 3
+        assert len(files) == 4
         assert {_mode(file) for file in files} == {0o600}
         db.close()
     finally:
