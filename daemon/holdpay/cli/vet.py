@@ -19,8 +19,18 @@ _MAX_CHARS = 10_000
 """Far more than any invoice has: the daemon says how long one may be."""
 
 
+def _invoice(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """An argument's callback: the invoice, or what stdin has where it is `-`."""
+    if value != "-":
+        return value.strip()
+    try:
+        return sys.stdin.read(_MAX_CHARS).strip()
+    except UnicodeDecodeError:
+        raise click.BadParameter("What stdin has is not valid UTF-8, and no invoice.") from None
+
+
 @click.command(short_help="Say whether an invoice would be paid, and why not.")
-@click.argument("invoice")
+@click.argument("invoice", callback=_invoice)
 @click.option(
     "--max-price", "max_price_sat", type=click.IntRange(min=1, max=MAX_INT64), metavar="SAT", help="As of an order."
 )
@@ -39,8 +49,7 @@ def vet(
     """
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    text = sys.stdin.read(_MAX_CHARS) if invoice == "-" else invoice
-    request = pb.VetInvoiceRequest(invoice=text.strip(), max_price_sat=max_price_sat, max_fee_sat=max_fee_sat)
+    request = pb.VetInvoiceRequest(invoice=invoice, max_price_sat=max_price_sat, max_fee_sat=max_fee_sat)
     report = app.call(lambda client: client.ask(client.stub.VetInvoice, request))
     show(report, done="paid", as_json=as_json)
     ctx.exit(ExitCode.DONE if report.fine else ExitCode.NOTHING_PAID)

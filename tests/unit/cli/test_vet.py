@@ -81,6 +81,13 @@ def test_no_more_of_stdin_is_read_than_any_invoice_has(daemon: FakeDaemon, termi
     assert len(daemon.received[0].invoice) == 10_000
 
 
+def test_what_is_no_text_on_stdin_is_refused_input(daemon: FakeDaemon, terminal: Terminal) -> None:
+    arguments = ["--socket", terminal.path, "vet", "-"]
+    done = CliRunner().invoke(cli, arguments, obj=terminal.clock, input=b"lnbc\xff\xfe")
+    assert (done.exit_code, daemon.received) == (ExitCode.REFUSED_INPUT, [])
+    assert "not valid UTF-8" in done.stderr
+
+
 def test_a_program_gets_all_of_it_as_json(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.answers["VetInvoice"] = NOT_FINE
     done = terminal.run("vet", "lnbc1x", "--json")
