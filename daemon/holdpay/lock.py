@@ -123,7 +123,7 @@ class SocketClaim:
 
     def __enter__(self) -> SocketClaim:
         try:
-            self._path.parent.mkdir(mode=0o751, exist_ok=True)
+            self._path.parent.mkdir(mode=0o750, exist_ok=True)
             self._lock.acquire()
         except BlockingIOError as error:
             raise self._taken(_by(error)) from None

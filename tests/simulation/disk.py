@@ -101,6 +101,7 @@ class SimStore(SqliteStore):
                 self._world.changed.set()
                 with self._world.judged():
                     self._world.auditor.holds(self._world.on_disk.values())
+                    self._world.budget_book.look(self._world.on_disk.values())
         return recorded
 
     def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
@@ -164,5 +165,6 @@ class SimStore(SqliteStore):
         with world.judged():
             world.auditor.committed(before, event, after)
             world.auditor.holds(world.on_disk.values())
+            world.budget_book.look(world.on_disk.values())
             if before.waiting_since_ms is not None and after.waiting_since_ms is None:
                 world.auditor.place_given(after, world.on_disk.values())

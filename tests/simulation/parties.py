@@ -55,6 +55,7 @@ class Truth:
     settle_count: int = 0
     sends_on_the_way: int = 0
     is_record_lost: bool = False
+    settled_at_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -221,6 +222,8 @@ class SimLnd:
         if self.is_down:
             self.heap.after(1_000, lambda: self.resolved(payment_hash, outcome))
             return
+        if outcome == "settled":
+            truth.settled_at_ms = self.heap.now_ms
         if payment is None:
             truth.htlc = "settled" if outcome == "settled" else "back"
             self.heap.tell(f"    the HTLC is {truth.htlc}, and lnd has no record of it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
@@ -86,7 +87,7 @@ class Process:
             node=NodePort(self),
             provider=ProviderPort(self),
             policy=POLICY,
-            limits=LIMITS,
+            limits=replace(LIMITS, budgets=world.budgets),
             clock=SimClock(world, offset_ms),
             rng=Random(world.rng.getrandbits(64)),
             caps=world.caps,

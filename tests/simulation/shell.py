@@ -18,12 +18,14 @@ import structlog
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.kinds import rental
-from holdpay.core.model import Order
+from holdpay.core.model import OPERATOR, Order
 from holdpay.engine import desk as desk_module
 from holdpay.engine import engine as engine_module
 from holdpay.engine.wanted import Asked, FundWanted, Wanted
+from holdpay.errors import LimitExceeded
 from tests.simulation.auditor import Violation
 from tests.simulation.books import audit_database
+from tests.simulation.budgets import PATIENCE_MS, is_no_dearer_than_a_code
 from tests.simulation.core import AFTERMATH_MS, PHASE_ONE_MS, PHASE_TWO_MS, PREPAID_SHARES, Outcome
 from tests.simulation.daemon import NODE
 from tests.simulation.disk import Disk, temporary_disk
@@ -59,8 +61,14 @@ class ShellSimulation:
         self.process: Process | None = None
         self.starts = 0
         self._wanted = self.world.rng.choice((1, 2, 3))
+        if self.world.budgets:
+            self._wanted += self.world.shopping.choice((1, 2, 3, 4))
         self._accepted: dict[str, str] = {}
         """Order id by the client's key."""
+        self._over_budget: set[str] = set()
+        """Keys of buyers to whom the latest answer was that their client has used up its budget."""
+        self._gave_up = 0
+        """Buyers who have left after that."""
         self._offset_ms = 0
         self._prepaid_share = self.world.rng.choice(PREPAID_SHARES)
 
@@ -161,7 +169,8 @@ class ShellSimulation:
         world = self.world
         if world.violation is not None:
             return True
-        return len(self._accepted) == self._wanted and all(order.is_closed for order in world.on_disk.values())
+        answered = len(self._accepted) + self._gave_up
+        return answered == self._wanted and all(order.is_closed for order in world.on_disk.values())
 
     def _faults_stop(self) -> None:
         world = self.world
@@ -234,7 +243,9 @@ class ShellSimulation:
         """Asks until it has an answer, with the same key; now and then it asks twice, or has its answer lost."""
         world = self.world
         wanted = draw_wanted(world.rng)
+        patient_until_ms = START_MS + world.shopping.choice(PATIENCE_MS)
         asked = Asked(
+            client=world.shopping.choice((*world.budgets, *world.budgets, OPERATOR)),
             key=f"key{number}",
             max_fee_sat=world.rng.choice((20, 20, 20, 2)),
             is_prepaid=not isinstance(wanted, FundWanted) and world.rng.random() < self._prepaid_share,
@@ -242,6 +253,11 @@ class ShellSimulation:
         await asyncio.sleep(world.rng.randrange(MINUTE_MS) / 1000)
         key = asked.key
         while key not in self._accepted or world.hits("lost_reply"):
+            if key in self._over_budget and world.heap.now_ms > patient_until_ms:
+                self._gave_up += 1
+                world.changed.set()
+                return
+            self._over_budget.discard(key)
             for order in await self._ask(asked, wanted, times=2 if world.hits("lost_reply") else 1):
                 with world.judged():
                     if self._accepted.setdefault(key, order.id) != order.id:
@@ -257,7 +273,19 @@ class ShellSimulation:
         process = self.process
         if process is None or not process.is_alive:
             return []
-        return await process.call(asked.key, *(process.desk.submit(asked, wanted) for _ in range(times)))
+        return await process.call(asked.key, *(self._submit(process, asked, wanted) for _ in range(times)))
+
+    async def _submit(self, process: Process, asked: Asked, wanted: Wanted) -> Order:
+        try:
+            return await process.desk.submit(asked, wanted)
+        except LimitExceeded as error:
+            if error.metadata["limit"].startswith(f"client.{asked.client}."):
+                self._over_budget.add(asked.key)
+                if is_no_dearer_than_a_code(wanted):
+                    with self.world.judged():
+                        limit_sat = int(error.metadata["limit_sat"])
+                        self.world.budget_book.refused(asked.client, self.world.on_disk.values(), limit_sat)
+            raise
 
     async def _ask_to_cancel(self, order_id: str) -> list[Order]:
         process = self.process

@@ -12,6 +12,7 @@ from holdpay.core.lightning import DispatchSpec, FailureReason, NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState
 from tests.simulation.auditor import Auditor, Violation
+from tests.simulation.budgets import BudgetBook, draw_budgets
 from tests.simulation.daemon import NODE
 from tests.simulation.heap import START_MS, Heap
 from tests.simulation.parties import LndPayment, SimLnd, Truth
@@ -73,6 +74,8 @@ class World:
         self.busy_share = self.busy.choice((0.0, 0.0, 0.5))
         """Of the turns of the daemon's loop: what came meanwhile is ready all at once."""
         self.caps = Random(f"caps {seed}").choice(CAPS)
+        self.budgets, self.shopping = draw_budgets(seed)
+        """What each client may spend, and the chance by which its buyers come. Empty: all buyers are the operator."""
         self.heap = LoopHeap(self.rng, loop)
         self.lnd = SimLnd(self.heap, self.faults)
         other = BareLnd(self.heap, self.faults)
@@ -87,6 +90,7 @@ class World:
         caps = self.caps
         self.auditor.max_places = caps.max_orders
         self.auditor.max_holds = caps.max_orders if caps.max_channel_orders is None else caps.max_channel_orders
+        self.budget_book = BudgetBook(self, self.budgets, CLOCK_OFF_MS)
         self.on_disk: dict[str, Order] = {}
         """What the judge saw being committed: a restart must find exactly this."""
         self.changed = asyncio.Event()
