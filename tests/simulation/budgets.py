@@ -50,8 +50,8 @@ def draw_budgets(seed: int) -> tuple[dict[str, Budget], Random]:
 
 @dataclass(slots=True)
 class BudgetBook:
-    """``clock_off_ms``: the most that the daemon's clock may be off. A rolling window is looked at as that much shorter; one
-    of the calendar may begin at any moment, so in it only what is still pending counts."""
+    """``clock_off_ms``: the most that the daemon's clock may be off. A rolling window is looked at as so much shorter;
+    one of the calendar may begin at any moment, so in it only what is still pending counts."""
 
     world: World
     budgets: dict[str, Budget]

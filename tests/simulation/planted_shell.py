@@ -21,13 +21,16 @@ from holdpay.core.model import Order, Payment
 from holdpay.core.states import OrderState
 from holdpay.engine import asking, performers, ways
 from holdpay.engine.asking import Asker
+from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.engine.performers import Followed, Performers
 from holdpay.engine.supervisor import Key, Supervisor
 from holdpay.engine.tally import Tally
 from holdpay.engine.turn import Making, Posted
+from holdpay.engine.wanted import Asked, Wanted
 from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
-from holdpay.ports import Change, Slot
+from holdpay.ports import Change, Limits, Slot
+from holdpay.store import budgets
 from holdpay.store import store as store_module
 from holdpay.store.changes import change
 from holdpay.store.database import transaction
@@ -526,3 +529,44 @@ def what_lnd_has_not_told_of_yet_is_on_no_channel() -> AbstractContextManager[An
     """A payment counts where its attempts are."""
     parts = ways._parts
     return patch.object(ways, "_parts", lambda *of: [part for part in parts(*of) if part[0] is not None])
+
+
+# --- budgets ----------------------------------------------------------------------------------------------------------
+
+
+@bug()
+def a_budget_counts_only_what_is_spent() -> AbstractContextManager[Any]:
+    """What is pending is no money spent."""
+    return patch.object(budgets, "TOTALS_OF_CLIENT", budgets.TOTALS_OF_CLIENT.replace("0, o.reserved_msat", "0, 0"))
+
+
+@bug()
+def a_budget_is_looked_at_before_the_provider_is_asked() -> AbstractContextManager[Any]:
+    """Why ask for the price if there is no budget left?"""
+    submit = Desk.submit
+
+    async def early(self: Desk, asked: Asked, wanted: Wanted) -> Order:
+        engine, budget = self._engine, self._engine.limits.budgets.get(asked.client)
+        if budget is not None and engine.store.find_key(asked.key, asked.client) is None:
+            reached = engine.store.over_budget(budget, engine.clock.now_ms(), 2_060_000, 20_000)
+            if reached is not None:
+                raise reached
+        return await submit(self, asked, wanted)
+
+    def all_together(self: SqliteStore, order: Order, limits: Limits, now_ms: int) -> None:
+        if (reached := limits.reached_by(self.totals(now_ms), order.reserved_msat)) is not None:
+            raise reached
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        with patch.object(Desk, "submit", early), patch.object(SqliteStore, "_check_limits", all_together):
+            yield
+
+    return planted()
+
+
+@bug()
+def what_was_reserved_counts_also_when_the_money_is_back() -> AbstractContextManager[Any]:
+    """What was reserved once was as good as spent."""
+    ever = budgets.SPENT_BY_CLIENT.replace("what = 'spend'", "what IN ('spend', 'reserve')")
+    return patch.object(budgets, "SPENT_BY_CLIENT", ever)

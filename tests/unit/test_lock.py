@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import grp
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,6 +228,52 @@ def test_the_socket_is_for_user_and_group_from_its_first_moment(path: Path, umas
         assert os.umask(umask) == umask
     finally:
         os.umask(before)
+
+
+GROUP = "games"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket to any group")
+
+
+def _bound(path: Path, group: str) -> os.stat_result:
+    with (
+        socket.socket(socket.AF_UNIX) as bound,
+        SocketClaim(path, "client.shop.socket", group) as claim,
+        claim.binding() as address,
+    ):
+        bound.bind(address.removeprefix("unix:"))
+    return path.stat()
+
+
+@needs_root
+def test_a_clients_socket_is_given_to_its_group(path: Path) -> None:
+    found = _bound(path, GROUP)
+    assert (grp.getgrgid(found.st_gid).gr_name, stat.S_IMODE(found.st_mode)) == (GROUP, 0o660)
+
+
+def test_a_socket_that_is_the_groups_already_is_not_given_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "chown", lambda *given: pytest.fail("a folder with the set-group-ID bit has done it"))
+    own = grp.getgrgid(os.getegid()).gr_name
+    assert _bound(path, own).st_gid == os.getegid()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+def test_a_group_that_the_daemon_is_not_in_is_told_with_the_remedy(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=os.getegid() + 1))
+    with pytest.raises(ConfigError) as error:
+        _bound(path, GROUP)
+    assert error.value.problems[0].startswith(f"client.shop.socket: {path} cannot be given to the group {GROUP} (")
+    assert "`usermod -aG`" in error.value.problems[0]
+
+
+def test_a_group_that_is_gone_since_the_configuration_was_read_is_told(path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such group"):
+        _bound(path, "no-such-group")
 
 
 def test_a_failed_bind_gives_the_umask_back(path: Path) -> None:
