@@ -103,7 +103,7 @@ class Desk:
         findings += self._objections.limits(invoice.amount_msat + fee_sat * 1000, fee_sat, client)
         if amount_sat > 0:
             query = way_query(invoice.payee, amount_sat, fee_sat, policy, invoice.final_cltv_delta)
-            findings += self._objections.way(query, await self._objections.look(query))
+            findings += self._objections.way(query, await self._objections.look(query), is_payee_known=True)
         return Answer(what="an invoice", amount_msat=invoice.amount_msat, findings=tuple(findings))
 
     def _check_allowed(self, asked: Asked, wanted: Wanted) -> None:

@@ -169,7 +169,10 @@ class Objections:
             if not isinstance(wanted, CodeWanted):
                 return
             # Only a dry run comes here: it tells the rest, too.
-            quoted = await self._quoter.quote(wanted, force=True, needs_price=needs_price)
+            try:
+                quoted = await self._quoter.quote(wanted, force=True, needs_price=needs_price)
+            except HoldpayError:
+                return
         except InvalidRequest:
             raise
         except HoldpayError as error:
@@ -329,39 +332,37 @@ class Objections:
         return await _seen(self._look_begun(query))
 
     async def _way(self, asked: Asked, draft: Draft, looking: asyncio.Task[RouteLook] | None) -> Iterable[Finding]:
-        """Whether lnd could pay it now. Only what is sure refuses: see ``_is_sure``."""
+        """Whether lnd could pay it now. Only what is sure refuses."""
         quoted, policy, payees = draft.quoted, self._engine.policy, self._payees()
         if not payees or quoted is None or quoted.quote_sat is None:
-            why = "no price is known" if payees else "no node is trusted yet"
+            why = "no price is known" if payees else "nobody knows yet which node will be paid"
             return [Finding(Check(rule="route", value="not looked for", verdict=Verdict.UNKNOWN, why=why))]
         queries = [way_query(payee, quoted.quote_sat, draft.max_fee_sat, policy) for payee in payees]
-        dearest = None if looking is None else (await _seen(looking)).route
-        if dearest is not None and dearest.parts == 1 and dearest.fee_msat <= draft.max_fee_sat * 1000:
-            return self.way(queries[0], RouteLook(is_route_known=True, route=dearest))
-        looks = [await self.look(queries[0])]
-        while looks[-1].route is None and len(looks) < len(queries):
-            looks.append(await self.look(queries[len(looks)]))
-        at = len(looks) - 1 if looks[-1].route is not None else 0
-        return self.way(queries[at], looks[at], is_forced=asked.force)
+        if looking is not None:
+            dearest = await _seen(looking)
+            is_whole = dearest.route is not None and dearest.route.parts == 1
+            if is_whole and dearest.route is not None and dearest.route.fee_msat <= draft.max_fee_sat * 1000:
+                return self.way(queries[0], RouteLook(is_route_known=True, route=dearest.route))
+            if dearest == RouteLook(is_route_known=False, unknown=dearest.unknown):
+                # It knows nothing now, and would not a second time.
+                return self.way(queries[0], dearest)
+        looks = await asyncio.gather(*(self.look(query) for query in queries))
+        # One that may do is enough.
+        found = sorted(zip(queries, looks, strict=True), key=lambda each: _worth(*each), reverse=True)
+        return self.way(*found[0], is_forced=asked.force)
 
-    def way(self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False) -> Iterator[Finding]:
-        """What a look makes of an order, or of an invoice."""
+    def way(
+        self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False, is_payee_known: bool = False
+    ) -> Iterator[Finding]:
+        """What a look makes of an order, or of an invoice. ``is_payee_known``: nobody else will be paid."""
         # Parts are looked for one by one: whether they fit together, the channels say.
         is_whole = look.route is not None and look.route.parts == 1
         wrong = None if is_whole else in_the_way(query, look)
-        is_sure = not is_forced and (wrong is None or self._is_sure(wrong.cause, query))
+        is_payee_known = is_payee_known or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
+        is_sure = not is_forced and (wrong is None or _is_sure(wrong.cause, query, is_payee_known=is_payee_known))
         for check in route_checks(query, look, wrong, is_sure=is_sure):
             is_refusal = check.verdict is Verdict.FAIL and wrong is not None
             yield Finding(check, not_payable(query, look, wrong) if is_refusal and wrong is not None else None)
-
-    def _is_sure(self, cause: Cause, query: RouteQuery) -> bool:
-        """Whether it keeps the order from being paid, for sure. Who may be paid besides the listed nodes may be reached
-        otherwise; and what parts cost together is an estimate."""
-        if cause in {Cause.OUTBOUND, Cause.PEER_OFFLINE}:
-            return True
-        if cause is Cause.FEE_LIMIT and query.max_parts > 1:
-            return False
-        return self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
 
     def _payees(self) -> list[str]:
         """Who will be paid, as far as that is known."""
@@ -369,6 +370,19 @@ class Objections:
         if policy.payee_check is PayeeCheck.FIRST_USE:
             return self._engine.store.trusted_payees()
         return sorted(policy.payee_pubkeys)
+
+
+def _worth(query: RouteQuery, look: RouteLook) -> int:
+    """A way is better than not knowing, and that better than knowing what is in the way."""
+    return 2 if look.route is not None else int(in_the_way(query, look) is None)
+
+
+def _is_sure(cause: Cause, query: RouteQuery, *, is_payee_known: bool) -> bool:
+    """Whether it keeps an order from being paid, for sure. Who may be paid besides the listed nodes may be reached
+    otherwise; and what parts cost together is an estimate."""
+    if cause in {Cause.OUTBOUND, Cause.PEER_OFFLINE}:
+        return True
+    return is_payee_known and not (cause is Cause.FEE_LIMIT and query.max_parts > 1)
 
 
 async def _seen(looking: asyncio.Task[RouteLook]) -> RouteLook:
