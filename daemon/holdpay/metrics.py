@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from holdpay import __version__
 from holdpay.core.model import Order
+from holdpay.core.states import HoldLevel
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
@@ -126,6 +127,11 @@ class _State(Collector):
         yield _gauge("holdpay_day_sat", "Sat spent in the last 24 hours, and pending.", within_day_sat)
         yield _gauge("holdpay_day_limit_sat", "limits.max_spend_per_day_sat.", limits.max_spend_per_day_sat)
         yield _gauge("holdpay_holds", "Orders whose HTLC is, or may be, out.", tally.out)
+        by_level = GaugeMetricFamily("holdpay_holds_by_level", "The same by how urgent they are.", labels=["level"])
+        for level in HoldLevel:
+            by_level.add_metric([level.value], tally.levels[level])
+        yield by_level
+        yield _gauge("holdpay_orders_waiting", "Orders that wait for a place ([holds]).", self._engine.places.waiting)
         yield _gauge("holdpay_locked_sat", "Sat in HTLCs that are, or may be, out.", tally.locked_msat / 1000)
         yield _gauge("holdpay_oldest_hold_seconds", "Since when the oldest is out; 0: none is.", self._oldest_s())
 

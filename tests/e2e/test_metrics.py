@@ -76,6 +76,8 @@ async def test_what_was_sold_and_what_is_open_is_counted(scraped: Scraped) -> No
     assert scraped.value("holdpay_day_sat") == pytest.approx((PRICE_MSAT + FEE_MSAT) / 1000)
     assert scraped.value("holdpay_orders_open") == scraped.value("holdpay_holds") == 0
     assert scraped.value("holdpay_orders_open_limit") > 0
+    levels = [scraped.value("holdpay_holds_by_level", level=level) for level in ("ok", "late", "warning", "critical")]
+    assert (levels, scraped.value("holdpay_orders_waiting")) == ([0] * 4, 0)
     assert scraped.value("holdpay_database_commits_total") >= 4
 
 

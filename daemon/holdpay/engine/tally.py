@@ -9,7 +9,7 @@ from holdpay.core.explain import Beside, beside
 from holdpay.core.holds import takes_place
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order, Payment
-from holdpay.core.states import HtlcState
+from holdpay.core.states import HoldLevel, HtlcState
 
 
 class Tally:
@@ -22,6 +22,8 @@ class Tally:
         self.pending_msat = 0
         self.out = 0
         self.locked_msat = 0
+        self.levels: Counter[HoldLevel] = Counter()
+        """Of those whose money is out, how urgent each is."""
         self.placed = 0
         """Those that have a place among the holds (``core.holds``)."""
         self.placed_msat = 0
@@ -58,6 +60,7 @@ class Tally:
     def _count_out(self, order: Order, payment: Payment, by: int) -> None:
         payer = NodeIdentity(payment.node_pubkey, payment.node_network)
         self.out += by
+        self.levels[payment.hold_level] += by
         self.locked_msat += by * order.locked_msat
         self._payers[payer] += by
         if not self._payers[payer]:

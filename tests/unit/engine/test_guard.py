@@ -9,7 +9,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from holdpay.background import Background
-from holdpay.core.states import HoldLevel, OrderState
+from holdpay.core.states import HoldLevel, HtlcState, OrderState
 from holdpay.errors import LndDenied
 from tests.fakes import PEER, Story
 from tests.unit.engine.world import World
@@ -73,6 +73,10 @@ async def test_blocks_raise_the_level_and_each_change_is_one_row_and_one_line_of
     assert guarded.events(order_id).count("hold_level_changed") == 2
     told = [entry["level"] for entry in logs if entry["event"] == "alarm"]
     assert told == ["warning", "critical"]
+    assert +guarded.engine.tally.levels == {HoldLevel.CRITICAL: 1}
+    guarded.lnd.settle(guarded.theirs.payment_hash, guarded.theirs.preimage)
+    await guarded.until(lambda: guarded.order(order_id).htlc is HtlcState.SETTLED)
+    assert +guarded.engine.tally.levels == {}
 
 
 async def test_a_peer_that_is_offline_for_long_is_a_warning_until_it_is_back(guarded: World) -> None:
