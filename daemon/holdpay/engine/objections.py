@@ -329,7 +329,13 @@ class Objections:
 
     async def look(self, query: RouteQuery) -> RouteLook:
         """What lnd says within a few seconds. Raises nothing."""
-        return await _seen(self._look_begun(query))
+        looking = self._look_begun(query)
+        try:
+            return await _seen(looking)
+        finally:
+            if not looking.done():  # who asked is gone
+                looking.cancel()
+                await asyncio.wait({looking})
 
     async def _way(self, asked: Asked, draft: Draft, looking: asyncio.Task[RouteLook] | None) -> Iterable[Finding]:
         """Whether lnd could pay it now. Only what is sure refuses."""

@@ -150,6 +150,21 @@ async def test_an_lnd_that_takes_long_is_not_waited_for(world: World) -> None:
     assert world.now_s - began_s == pytest.approx(objections.ROUTE_LOOK_S, abs=0.01)
 
 
+@pytest.mark.parametrize("after_s", [1.0, objections.ROUTE_LOOK_S + 1.0])
+async def test_a_client_that_leaves_takes_its_look_for_a_way_along(world: World, after_s: float) -> None:
+    world.lnd.route_look_s = 60
+    asking = asyncio.create_task(_ask(world))
+    await asyncio.sleep(after_s)
+    assert _looks()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert not _looks()
+
+
+def _looks() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "look for a way"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), asyncio.CancelledError(), LndUnavailable()])
 async def test_a_look_that_fails_is_no_reason_against_an_order(world: World, error: BaseException) -> None:
     async def broken(query: RouteQuery, payer: object) -> RouteLook:
