@@ -36,7 +36,7 @@ class Seen:
 
     def __init__(self, request: pb.Request | None = None) -> None:
         self.request = pb.Request() if request is None else request
-        self.order = self.request.orders[0] if self.request.orders else pb.Order()
+        self.order = self.request.orders[-1] if self.request.orders else pb.Order()
 
     def __repr__(self) -> str:
         return str(self.request)
@@ -112,12 +112,13 @@ def fresh_key() -> str:
     return f"test-{next(_keys)}"
 
 
-_OF_CODE = ("country", "service", "real_phone", "ref")
+_OF_CODE = ("countries", "strategy", "service", "real_phone", "ref")
 
 
 def code_request(**fields: Any) -> pb.SubmitRequest:
     """For a code of OpenAI in the USA, if nothing else is named."""
     given = {"country": "usa", "service": "openai", **fields}
+    given.setdefault("countries", [given.pop("country")])
     spec = pb.CodeSpec(**{name: given.pop(name) for name in _OF_CODE if name in given})
     return pb.SubmitRequest(code=spec, **given)
 

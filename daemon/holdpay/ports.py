@@ -367,6 +367,8 @@ class Update:
     event: str
     order: Order
     notes: tuple[str, ...]
+    earlier: tuple[Order, ...] = ()
+    """The request's orders before this one, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,8 +459,8 @@ class BudgetEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderFilter:
-    """``client`` None: everybody's. ``before`` pages through orders, newest first: the (created_at_ms, id) of
-    the last one seen."""
+    """Of requests. ``client`` None: everybody's. ``before`` pages through them, newest first: the (created_at_ms, id)
+    of the last one seen."""
 
     client: str | None = None
     open_only: bool = False
@@ -488,6 +490,20 @@ class OrderStore(Protocol):
         """
         ...
 
+    def create_next(self, before: Change, order: Order, limits: Limits, now_ms: int) -> None:
+        """Records the next order of a request in one transaction with the change of the one before it that says so.
+        Raises LimitExceeded; then nothing is written."""
+        ...
+
+    def request_id(self, named: str, client: str | None = None) -> str:
+        """Of a request, by its id or unique beginning of at least 4 characters, or by the id of one of its orders;
+        with ``client`` as if there were no others than its. Raises OrderNotFound, InvalidRequest if it is shorter."""
+        ...
+
+    def orders_of(self, request_id: str) -> list[Order]:
+        """All orders of a request, in turn; at least one. Raises OrderUnreadable."""
+        ...
+
     def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
         """Writes what events changed, in one transaction: order, payment, charge, attempts, items, ledger and journal
         row of each. A change is asked for when those before it are written, so that look-ups see them; what asking
@@ -514,8 +530,7 @@ class OrderStore(Protocol):
     def find_key(self, key: str, client: str = OPERATOR) -> Order | None: ...
 
     def get(self, order_id: str, client: str | None = None) -> Order:
-        """By id or unique beginning of at least 4 characters; with ``client`` as if there were no others than its.
-        Raises OrderNotFound, InvalidRequest if it is shorter."""
+        """By its id; or the last order of a request, named as in ``request_id``, which raises the same."""
         ...
 
     def dispatches(self, order_id: str) -> list[Dispatched]:
@@ -523,7 +538,7 @@ class OrderStore(Protocol):
         ...
 
     def open_orders(self) -> list[Order]:
-        """Oldest first; without those whose row makes no sense."""
+        """Oldest first, and after them those whose request goes on; without those whose row makes no sense."""
         ...
 
     def quarantine_unreadable(self, now_ms: int) -> list[str]:
@@ -539,7 +554,9 @@ class OrderStore(Protocol):
         closed, also one whose row makes no sense. By index."""
         ...
 
-    def list_orders(self, wanted: OrderFilter) -> list[Order]: ...
+    def list_orders(self, wanted: OrderFilter) -> list[Order]:
+        """The last order of each request that is wanted, newest request first."""
+        ...
 
     def has_payment_hash(self, payment_hash: str) -> bool: ...
 
@@ -567,6 +584,10 @@ class OrderStore(Protocol):
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int, client: str | None = None) -> list[Update]:
         """Of one order, of all, or of all of a client's. By index."""
+        ...
+
+    def request_updates(self, after_cursor: int, request_id: str, limit: int) -> list[Update]:
+        """Journal rows after a cursor of all orders of a request, oldest first. By index."""
         ...
 
     def last_cursor(self) -> int: ...

@@ -136,7 +136,7 @@ class Holdpay:
         self._feed = feed
 
     async def order(self, name: str, service: str) -> Seen:
-        wanted = CodeWanted(country="usa", service=service, ref=f"{name}@{WEBSITE}")
+        wanted = CodeWanted(countries=("usa",), service=service, ref=f"{name}@{WEBSITE}")
         while (order := await self._submit(Asked(key=name), wanted)) is None:
             await asyncio.sleep(AGAIN_S)
         seen = Seen()

@@ -31,7 +31,7 @@ KEPT_DAYS: Final = 29
 """Over so many days the orders are spread: none is to be erased yet."""
 TO_ERASE_DAYS: Final = 40
 """So long ago the first ones were closed, which are to be erased."""
-CODE: Final = pb.SubmitRequest(code=pb.CodeSpec(country="england", service="openai"))
+CODE: Final = pb.SubmitRequest(code=pb.CodeSpec(countries=["england"], service="openai"))
 OTHERS: Final = (
     pb.SubmitRequest(sms=pb.SmsSpec(phone="+12025550123", message="See you at eight at the station.")),
     pb.SubmitRequest(email=pb.EmailSpec(address="satoshi@example.com", message="See you at eight.")),

@@ -30,7 +30,7 @@ SMS = pb.SubmitRequest(sms=pb.SmsSpec(phone=PHONE, message=TEXT))
 EMAIL = pb.SubmitRequest(email=pb.EmailSpec(address=ADDRESS, message=TEXT))
 RENTAL = pb.SubmitRequest(rental=pb.RentalSpec(country="united kingdom"))
 FUND = pb.SubmitRequest(fund=pb.FundSpec(amount_sat=5000))
-CODE = pb.SubmitRequest(code=pb.CodeSpec(country="usa", service="openai"))
+CODE = pb.SubmitRequest(code=pb.CodeSpec(countries=["usa"], service="openai"))
 SEND = {"sms": ("sms", "send", PHONE), "email": ("email", "send", ADDRESS)}
 
 

@@ -41,6 +41,6 @@ def draw_wanted(rng: Random) -> Wanted:
         case EmailSpec(address=address, message=message):
             return EmailWanted(address=address, message=message)
         case CodeSpec(service=service):
-            return CodeWanted(country=str(_COUNTRY), service=service)
+            return CodeWanted(countries=(str(_COUNTRY),), service=service)
         case UnknownSpec():
             raise AssertionError("nobody can order that")

@@ -75,6 +75,7 @@ POLICY = Policy(
     place_retry_s=5,
     poll_min_s=1.0,
     poll_max_s=15.0,
+    max_attempts=5,
     poll_late_max_s=600.0,
 )
 
@@ -395,4 +396,6 @@ EVENTS: dict[str, ev.Event] = {
     "daemon restarted": ev.DaemonRestarted(),
     "copy restored": ev.CopyRestored(),
     "time passed": ev.TimePassed(),
+    "next ordered": ev.NextOrdered(),
+    "no next order": ev.NoNextOrder("no country has numbers"),
 }

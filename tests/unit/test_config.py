@@ -142,6 +142,7 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
         "promise_s": "provider.promise_s",
         "place_attempts": "provider.place_attempts",
         "place_retry_s": "provider.place_retry_s",
+        "max_attempts": "requests.max_attempts",
         "poll_min_s": "polling.min_s",
         "poll_max_s": "polling.max_s",
         "poll_late_max_s": "polling.late_max_s",
@@ -155,6 +156,7 @@ def test_the_policy_gets_every_number_from_its_own_key(read: Load) -> None:
     values: dict[str, Any] = {"network": "regtest", "payee_check": "warn", "order_id_check": "pin"}
     values |= {"payee_pubkeys": ["02" + "ab" * 32], "retry_delays_s": [7, 8], "fee_rungs_percent": [9, 10.5]}
     values |= {"mpp_max_parts": 2, "max_dispatches": 3, "place_attempts": 4, "guard_critical_blocks": 5}
+    values |= {"max_attempts": 5}
     values |= {field.name: 20 + i for i, field in enumerate(fields(Policy)) if field.name not in values}
     sections: dict[str, list[str]] = {"lnd": ['macaroon = "a.macaroon"']}
     for name, value in values.items():

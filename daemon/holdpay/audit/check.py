@@ -20,7 +20,7 @@ from holdpay.audit.against_lnd import (
 from holdpay.audit.database import DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import MEND, journal_findings
-from holdpay.audit.laws import is_hash, law_findings, shared_findings
+from holdpay.audit.laws import is_hash, law_findings, shared_findings, turn_findings
 from holdpay.audit.report import Report, sorted_findings
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
 from holdpay.clock import SystemClock
@@ -107,7 +107,7 @@ def _read_orders(books: StoredBooks, stored: Stored, policy: Policy, now_ms: int
         stored.journal_row_count += len(book.journal) + len(book.unreadable)
         stored.findings += [*journal_findings(book, policy), *law_findings(book.order)]
         orders.append(book.order)
-    stored.findings += [*books.request_findings(), *shared_findings(orders)]
+    stored.findings += [*books.request_findings(), *shared_findings(orders), *turn_findings(orders)]
     stored.relevant = [order for order in orders if is_relevant(order, now_ms)]
 
 

@@ -40,6 +40,14 @@ _SELECT_BOOKED: Final = """
       coalesce(sum(iif(what = 'spend', msat, 0)), 0) AS spent_msat
     FROM ledger WHERE order_no = (SELECT no FROM orders WHERE id = ?)
 """
+_OTHER_ENDS: Final = """
+    SELECT r.id FROM requests r JOIN orders o ON o.request_id = r.id
+    WHERE o.no = (SELECT max(no) FROM orders WHERE request_id = r.id)
+      AND (r.closed_at_ms, r."end") IS NOT (
+        iif(o.succession IS NULL, o.closed_at_ms, NULL), iif(o.succession IS NULL, o."end", NULL)
+      )
+    ORDER BY r.id
+"""
 
 
 class DatabaseUnreadable(Exception):
@@ -135,10 +143,15 @@ class StoredBooks:
         return {row[0] for row in self._orders.execute("SELECT payment_hash FROM payments")}
 
     def request_findings(self) -> list[Finding]:
-        """Requests without an order. (An order without its request cannot be read.) Raises sqlite3.Error."""
+        """Requests without an order, or with another end than their last one's. (An order without its request cannot
+        be read.) Raises sqlite3.Error."""
         sql = "SELECT id FROM requests WHERE id NOT IN (SELECT request_id FROM orders) ORDER BY id"
         found = self._orders.execute(sql).fetchmany(MAX_PROBLEMS)
-        return [_damaged(f"Request {request_id} has no order.") for (request_id,) in found]
+        ended = self._orders.execute(_OTHER_ENDS).fetchmany(MAX_PROBLEMS)
+        return [
+            *(_damaged(f"Request {request_id} has no order.") for (request_id,) in found),
+            *(_damaged(f"Request {request_id} did not end as its last order did.") for (request_id,) in ended),
+        ]
 
     def book(self, order_id: str) -> OrderBook | Finding:
         """All that is stored of an order; a finding if its tables make no sense."""

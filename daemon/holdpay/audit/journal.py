@@ -11,7 +11,15 @@ from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.amounts import sat
 from holdpay.core.charge import ChargeState
 from holdpay.core.dispatches import DispatchRecord, recorded
-from holdpay.core.events import BalanceSeen, Event, HtlcLookedFor, InvoiceDecoded, PaymentNotFound, PaymentReported
+from holdpay.core.events import (
+    BalanceSeen,
+    Event,
+    HtlcLookedFor,
+    InvoiceDecoded,
+    PaymentNotFound,
+    PaymentReported,
+    TimePassed,
+)
 from holdpay.core.items import Item
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
@@ -72,10 +80,15 @@ def _ends(book: OrderBook) -> Iterator[Finding]:
     if first.event is not None:
         text = f"Its journal begins with row {first.cursor}, which is not the request."
         yield about(book.order, Severity.ERROR, "journal-beginning", text, MEND)
-    after_end = [row.cursor for before, row in pairwise(book.journal) if before.after.is_closed]
+    after_end = [row.cursor for before, row in pairwise(book.journal) if _is_over(before.after)]
     if after_end:
         text = f"{_rows(after_end)} of its journal came after it was closed."
         yield about(book.order, Severity.ERROR, "journal-after-end", text, MEND)
+
+
+def _is_over(order: Order) -> bool:
+    """Nothing happens to it any more."""
+    return order.is_closed and not order.is_going_on
 
 
 def _table_against_journal(book: OrderBook) -> Iterator[Finding]:
@@ -131,7 +144,7 @@ class _Fold:
 def _fold_findings(book: OrderBook, policy: Policy) -> Iterator[Finding]:
     fold = _Fold()
     for before, row in pairwise(book.journal):
-        if not before.after.is_closed:
+        if not _is_over(before.after):
             _follow(before.after, row, policy, fold)
     if fold.broken:
         differ = f" ({named(fold.broken_names)})" if fold.broken_names else ""
@@ -210,6 +223,9 @@ def _by_policy(event: Event, today: Order, stored: Order) -> frozenset[str]:
     if OrderState.ABANDONED in {today.state, stored.state}:
         # When to stop asking, and which invoice is refused, is the configuration's.
         names |= _CLOSING_FIELDS
+    if isinstance(event, TimePassed):
+        # So is how long a request waits for its next order.
+        names |= {"succession"}
     if isinstance(event, InvoiceDecoded):
         names |= {"anomaly_count", "max_fee_sat"}
     if isinstance(event, PaymentNotFound | PaymentReported) and _is_proof(today, stored, HtlcState.NONE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import pairwise
 
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.audit.journal import MEND
@@ -13,7 +14,7 @@ from holdpay.core.charge import COUNTED, Charge, ChargeState
 from holdpay.core.lightning import preimage_fits
 from holdpay.core.machine import half
 from holdpay.core.model import Order, Payment
-from holdpay.core.states import SPENT, End, HtlcState, OrderState
+from holdpay.core.states import SPENT, End, HtlcState, OrderState, Succession
 from holdpay.core.tables import IMPOSSIBLE, cell
 
 _HEX32 = re.compile(r"[0-9a-f]{64}")
@@ -163,13 +164,14 @@ def _fits(preimage: str, payment_hash: str) -> bool:
 
 def shared_findings(orders: Iterable[Order]) -> list[Finding]:
     """What only one order may have, and more than one has: a payment hash, an id at the provider, a request's key."""
+    orders = list(orders)
     owners: dict[tuple[str, str], list[Order]] = defaultdict(list)
     for order in orders:
         for kind, value in (
             ("payment hash", order.payment and order.payment.payment_hash),
             # One that nothing was spent on is closed or about to be vetted; a refused duplicate harms nobody.
             ("order at the provider", (order.payment or order.charge) and order.provider_order_id),
-            ("idempotency key", order.request.key),
+            ("idempotency key", order.nth == 1 and order.request.key),
         ):
             if value:
                 owners[kind, value].append(order)
@@ -178,6 +180,28 @@ def shared_findings(orders: Iterable[Order]) -> list[Finding]:
         for (kind, _), found in owners.items()
         if len(found) > 1
     ]
+
+
+def turn_findings(orders: Iterable[Order]) -> list[Finding]:
+    """The orders of a request come one after the other: each but the last is closed, was followed and cost nothing, and
+    was closed before the next one was made."""
+    of_request: dict[str, list[Order]] = defaultdict(list)
+    for order in orders:
+        of_request[order.request.id].append(order)
+    return [finding for found in of_request.values() for finding in _turns(sorted(found, key=lambda o: o.nth))]
+
+
+def _turns(orders: list[Order]) -> Iterator[Finding]:
+    for at, order in enumerate(orders, start=1):
+        if order.nth != at or (order.nth > 1 and order.request.strategy is None):
+            yield about(order, Severity.ERROR, "turn-missing", "An order of its request before it is missing.", MEND)
+        if order.is_closed and (order.succession is Succession.FOLLOWED) != (at < len(orders)):
+            text = "Its request goes on with another order, and there is none, or it does not, and there is one."
+            yield about(order, Severity.ERROR, "turn-broken", text, MEND)
+    for before, order in pairwise(orders):
+        if before.closed_at_ms is None or not _is_unspent(before) or before.is_delivered:
+            text = f"It was followed by order {order.id} before it was over and its money was back."
+            yield about(before, Severity.ERROR, "two-at-once", text, MEND)
 
 
 def _ids(orders: Iterable[Order]) -> str:

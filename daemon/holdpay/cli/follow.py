@@ -223,7 +223,8 @@ class Follower:
 def _standing(request: pb.Request) -> tuple[object, ...]:
     """What an answer is judged by."""
     order = order_of(request)
-    return order.state, order.htlc, order.charge, request.fulfilled, number_of(request), code_of(request)
+    turn = (len(request.orders), request.going_on)
+    return turn, order.state, order.htlc, order.charge, request.fulfilled, number_of(request), code_of(request)
 
 
 def _is_good(request: pb.Request) -> bool:

@@ -112,9 +112,15 @@ def texts(request: pb.Request, kind: str) -> list[str]:
     return [item.text for item in request.items if render.enum_text(item, "kind") == kind]
 
 
+def numbers_of(request: pb.Request) -> list[str]:
+    """Those of its latest order: one of an earlier order receives nothing any more."""
+    first_seq = order_of(request).items_from_seq
+    return [item.text for item in request.items if item.seq >= first_seq and render.enum_text(item, "kind") == "number"]
+
+
 def number_of(request: pb.Request) -> str | None:
     """The one that counts: the last."""
-    numbers = texts(request, "number")
+    numbers = numbers_of(request)
     return numbers[-1] if numbers else None
 
 

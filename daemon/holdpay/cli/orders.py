@@ -9,7 +9,7 @@ import click
 
 from holdpay.cli import progress, render, tries
 from holdpay.cli.app import App, pass_app
-from holdpay.cli.kinds import KINDS, Until, brief, code_of, kind_number, kind_of, number_of, order_of, texts
+from holdpay.cli.kinds import KINDS, Until, brief, code_of, kind_number, kind_of, number_of, numbers_of, order_of, texts
 from holdpay.cli.ordering import timeout_option
 from holdpay.cli.params import MAX_INT64, complete_order, past_ms
 
@@ -166,6 +166,7 @@ def _facts(request: pb.Request) -> list[tuple[str, str]]:
         ("Key", request.idempotency_key),
         *_what_was_ordered(request),
         ("Created", render.date_time(request.created_at_ms)),
+        *_strategy_facts(request),
         ("State", _state(order)),
         ("Ended", ended),
         ("Reason", request.reason),
@@ -178,6 +179,29 @@ def _facts(request: pb.Request) -> list[tuple[str, str]]:
         ("Preimage", order.preimage),
         *(("ALARM", alarm) for alarm in request.alarms),
     ]
+
+
+def _strategy_facts(request: pb.Request) -> list[tuple[str, str]]:
+    """How the request goes on, and the orders before the last."""
+    if not request.HasField("strategy"):
+        return []
+    said = request.strategy
+    within = [
+        f"{render.sat(said.max_total_sat)} in all" if said.HasField("max_total_sat") else "",
+        f"{said.within_s} s in all" if said.HasField("within_s") else "",
+        f"a number within {said.number_within_s} s" if said.HasField("number_within_s") else "",
+        f"the code within {said.sms_within_s} s" if said.HasField("sms_within_s") else "",
+    ]
+    orders = f"{len(request.orders)} of at most {said.attempts}"
+    return [
+        ("Orders", ", ".join([orders, *filter(None, within)])),
+        *(("Earlier order", f"{order.id} in {order.country}: {_earlier(order)}") for order in request.orders[:-1]),
+    ]
+
+
+def _earlier(order: pb.Order) -> str:
+    end = (render.enum_text(order, "end") or "").replace("_", " ")
+    return f"{end}{f' ({order.reason})' if order.reason else ''}"
 
 
 def _what_was_ordered(request: pb.Request) -> list[tuple[str, str]]:
@@ -207,7 +231,7 @@ def _items(request: pb.Request) -> list[tuple[str, str]]:
     notes = [" (came as a number: zeros at its beginning may be missing)" for item in request.items if _is_odd(item)]
     return [
         ("Number", "" if number is None else render.phone(number)),
-        *(("Earlier number", f"{render.phone(earlier)} (replaced)") for earlier in texts(request, "number")[:-1]),
+        *(("Earlier number", f"{render.phone(earlier)} (replaced)") for earlier in numbers_of(request)[:-1]),
         ("Code", "" if code is None else f"{code}{notes[0] if notes else ''}"),
         *(("Later code", later) for later in texts(request, "code")[1:]),
         *(("Message", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "message"),

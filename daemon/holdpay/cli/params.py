@@ -27,6 +27,13 @@ def parse_duration_s(text: str) -> float | None:
     return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
 
 
+def optional_duration_s(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """An option's callback: a length of time in whole seconds, also a bare number of them. None: it was not given."""
+    if value is None:
+        return None
+    return int(value) if value.isdecimal() and int(value) <= MAX_WAIT_S else int(duration_s(ctx, param, value))
+
+
 def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """An option's callback: a length of time, in seconds."""
     length_s = parse_duration_s(value)
@@ -58,6 +65,14 @@ def complete_country(ctx: click.Context, param: click.Parameter, incomplete: str
 
     names = country_names(_socket_of(ctx))
     return [CompletionItem(name) for name in names if " " not in name and name.startswith(incomplete.lower())]
+
+
+def complete_countries(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The last of a list with commas."""
+    from click.shell_completion import CompletionItem
+
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{item.value}") for item in complete_country(ctx, param, last)]
 
 
 def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -13,7 +13,7 @@ import click
 
 from holdpay.cli import render
 from holdpay.cli.app import Clock
-from holdpay.cli.kinds import kind_of, number_of, order_of, texts
+from holdpay.cli.kinds import kind_of, number_of, numbers_of, order_of, texts
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -44,12 +44,13 @@ def limits(request: pb.Request) -> str:
 
 def changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
     """The lines for what is in `request` and was not in `before` (None: nothing was known)."""
-    order_before = None if before is None else order_of(before)
+    order_before = None if before is None or len(before.orders) < len(request.orders) else order_of(before)
+    yield from _turn_changes(before, request)
     yield from _phase_changes(before, request)
     yield from _item_changes(before, request)
     yield from _money_changes(order_before, order_of(request), is_prepaid=request.prepaid)
     yield from _wish_changes(before, request)
-    if request.reason and (before is None or before.reason != request.reason):
+    if request.reason and not request.going_on and (before is None or before.reason != request.reason):
         yield request.reason
     known = set(before.alarms) if before is not None else set()
     yield from (f"ALARM: {alarm}" for alarm in request.alarms if alarm not in known)
@@ -57,6 +58,20 @@ def changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
     if request.terminal and not (before is not None and before.terminal):
         end, kind = render.enum_text(request, "end"), kind_of(request)
         yield _ENDS.get(end or "", f"over: {end}").format(thing=kind.thing, came=kind.came)
+
+
+def _turn_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
+    """From one order of the request to the next one."""
+    known = 0 if before is None else len(before.orders)
+    order = order_of(request)
+    if len(request.orders) > max(1, known):
+        yield f"now {order.country} ({len(request.orders)} of {request.strategy.attempts})"
+    was_moved_on = before is not None and known == len(request.orders) and bool(order_of(before).moved_on)
+    if order.moved_on and not was_moved_on:
+        yield f"{order.moved_on}; the order is being canceled"
+    if request.going_on and not (before is not None and before.going_on):
+        what = "nothing was paid" if render.enum_text(order, "htlc") == "none" else "the money is back"
+        yield f"{order.country} brought no code ({order.reason.rstrip('.')}); {what}; the next order is being made"
 
 
 _URGENT = ("warning", "critical")
@@ -76,7 +91,8 @@ def _level_changes(before: pb.Order | None, order: pb.Order, alarms: Sequence[st
 
 def _phase_changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
     phase = order_of(request).phase
-    if phase and not request.terminal and (before is None or order_of(before).phase != phase):
+    is_known = before is not None and len(before.orders) == len(request.orders) and order_of(before).phase == phase
+    if phase and not request.terminal and not request.going_on and not is_known:
         yield phase
 
 
@@ -108,7 +124,7 @@ def _may_lack_zeros(request: pb.Request) -> bool:
 
 
 def _number_line(before: pb.Request | None, request: pb.Request) -> str:
-    *earlier, number = (render.phone(number) for number in texts(request, "number"))
+    *earlier, number = (render.phone(number) for number in numbers_of(request))
     if not earlier:
         return f"the number is {number}"
     if before is not None and number_of(before) is not None:

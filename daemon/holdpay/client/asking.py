@@ -43,9 +43,10 @@ def submitting(terms: Terms) -> pb.SubmitRequest:
 
 
 def code(country: str, service: str, real_phone: bool, terms: Terms) -> pb.SubmitRequest:
-    """An activation code."""
+    """An activation code. ``country``: one, several with commas between them, or "any"."""
     asked = submitting(terms)
-    asked.code.CopyFrom(pb.CodeSpec(country=country, service=service, real_phone=real_phone))
+    countries = [name.strip() for name in country.split(",")]
+    asked.code.CopyFrom(pb.CodeSpec(countries=countries, service=service, real_phone=real_phone))
     return asked
 
 

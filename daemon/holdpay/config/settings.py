@@ -238,6 +238,12 @@ class LimitsSection(_Section):
     max_spend_per_day_sat: int = Field(default=100_000, ge=1, le=1_000_000_000)
 
 
+class RequestsSection(_Section):
+    """What one request may do."""
+
+    max_attempts: int = Field(default=5, ge=1, le=20)
+
+
 class LndOnly(_Section):
     """What `holdpayd bake-macaroon` needs before there is a macaroon. Made by ``load_lnd_place``."""
 
@@ -292,6 +298,7 @@ class Settings(_Section):
     holds: HoldsSection = Field(default_factory=HoldsSection)
     guard: GuardSection = Field(default_factory=GuardSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
+    requests: RequestsSection = Field(default_factory=RequestsSection)
     client: tuple[ClientSection, ...] = Field(default=(), strict=False, max_length=1_000)
 
     @model_validator(mode="after")
@@ -356,6 +363,7 @@ class Settings(_Section):
             place_retry_s=provider.place_retry_s,
             poll_min_s=self.polling.min_s,
             poll_max_s=self.polling.max_s,
+            max_attempts=self.requests.max_attempts,
             poll_late_max_s=self.polling.late_max_s,
         )
 

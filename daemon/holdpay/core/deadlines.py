@@ -8,6 +8,7 @@ from holdpay.core.hold import DIAGNOSED_WITHIN_S
 from holdpay.core.machine import patience_until_ms
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
+from holdpay.core.strategy import times_ms
 
 
 def next_deadline_ms(order: Order, policy: Policy, now_ms: int) -> int | None:
@@ -17,9 +18,10 @@ def next_deadline_ms(order: Order, policy: Policy, now_ms: int) -> int | None:
     It may turn out that nothing comes of it then. But what time makes of an order it makes at one of these times, or
     has made by now.
     """
-    if order.is_closed:
+    if order.is_closed and not order.is_going_on:
         return None
-    return min((at_ms for at_ms in _times_ms(order, policy) if at_ms > now_ms), default=None)
+    found = times_ms(order, policy) if order.is_closed else _times_ms(order, policy)
+    return min((at_ms for at_ms in found if at_ms > now_ms), default=None)
 
 
 def _times_ms(order: Order, policy: Policy) -> Iterator[int]:
@@ -27,6 +29,7 @@ def _times_ms(order: Order, policy: Policy) -> Iterator[int]:
     close_ms, grace_ms = policy.close_unpaid_after_s * 1000, policy.settled_grace_s * 1000
     # Alarms begin when more than their time has passed.
     refund_ms, transit_ms = policy.guard_refund_s * 1000 + 1, policy.guard_in_transit_s * 1000 + 1
+    yield from times_ms(order, policy)
     if order.waiting_since_ms is not None:
         yield order.waiting_since_ms + policy.hold_max_wait_s * 1000
     yield order.pay_by_ms

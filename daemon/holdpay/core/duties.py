@@ -30,12 +30,14 @@ class Duty(StrEnum):
     """Ask the provider to cancel, as soon as it may be."""
     DIAGNOSE = "diagnose"
     """Ask LND what was in the way of a payment that failed."""
+    NEXT = "next"
+    """Make the request's next order."""
 
 
 def duties(order: Order) -> frozenset[Duty]:
     """The duties of an order now. They wait for their times themselves, so this does not depend on the clock."""
     if order.is_closed or order.is_waiting:
-        return frozenset()
+        return frozenset({Duty.NEXT} if order.is_going_on else ())
     if order.request.is_prepaid:
         return _prepaid_duties(order)
     if order.is_quarantined and order.payment is None:

@@ -227,6 +227,18 @@ class CancelAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class NextOrdered:
+    """The request's next order was recorded, in the same transaction: this one is not its last."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoNextOrder:
+    """None can be made: ``text`` says why. The request ends with this order."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class OrderQuarantined:
     """What is known of the order contradicts our own laws: ``text`` says how. From here on it is watched only."""
 
@@ -270,6 +282,8 @@ Event = (
     | ProviderFailed
     | CancelRequested
     | CancelAnswered
+    | NextOrdered
+    | NoNextOrder
     | OrderQuarantined
     | DaemonRestarted
     | CopyRestored

@@ -134,7 +134,8 @@ _RESTORED = " It was restored from a copy of the database: what happened between
 
 def _summary(order: Order) -> str:
     told = _LOST if order.is_recovered else "" if order.restored_at_ms is None else _RESTORED
-    head = f"Order {order.id} is for {order.spec.what}.{told}"
+    nth = f", which is number {order.nth} of its request," if order.nth > 1 else ""
+    head = f"Order {order.id}{nth} is for {order.spec.what}.{told}"
     if order.end is not None:
         because = f" Why: {order.reason.rstrip('.')}." if order.reason else ""
         erased = "" if order.erased_at_ms is None else " What was delivered was erased since."
@@ -259,10 +260,17 @@ _UNTIL_NO_CHANNEL = (
 
 
 def _next(order: Order, policy: Policy, now_ms: int, block_height: int) -> str:
+    if order.is_going_on:
+        return "The request's next order is being made, since nothing was spent for this one."
     if order.is_closed:
         return _after_the_end(order)
     if order.is_quarantined:
         return _next_in_quarantine(order)
+    if order.moved_on is not None and order.cancel_at_ms is not None:
+        return (
+            f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}, since {order.moved_on}; what comes"
+            " first wins. Once the money is back the request goes on, if its strategy says so."
+        )
     if order.cancel_wanted_at_ms is not None and order.cancel_at_ms is not None:
         return f"The provider is asked to cancel {_soon(order.cancel_at_ms - now_ms)}; what comes first wins."
     if order.charge is not None:

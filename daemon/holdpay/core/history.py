@@ -37,6 +37,8 @@ def history(moments: Iterable[Moment]) -> list[Line]:
     told: list[tuple[Line, int]] = []
     before: Order | None = None
     for moment in moments:
+        if before is not None and before.id != moment.order.id:
+            before = None  # the next order of the request
         text = history_line(moment, before)
         before = moment.order
         if text is None:
@@ -56,6 +58,8 @@ def history_line(moment: Moment, before: Order | None) -> str | None:
         parts.append(text.format(**_words(order)))
     elif before is not None and not _is_same_phase(before, order):
         parts.append(f"{phase(order)}")
+    if order.moved_on is not None and before is not None and before.moved_on is None:
+        parts.append(f"{order.moved_on}, so the daemon asks for a cancel")
     if before is not None and (new := order.earlier_numbers[len(before.earlier_numbers) :]):
         parts.append(f"the number is +{order.number} now, no longer +{new[-1]}")
     parts += _what_came(before, order)
@@ -81,6 +85,8 @@ _LAST_WORDS = {SendStatus.DELIVERED.value: "was delivered", SendStatus.FAILED.va
 def _event_line(moment: Moment) -> str | None:
     if moment.order.is_recovered and moment.event in _RECOVERED_LINES:
         return _RECOVERED_LINES[moment.event]
+    if moment.event == "order_requested" and moment.order.nth > 1:
+        return "order {nth} of the request is made, for {what}, at most {max_price}"
     if moment.event == "payment_not_found" and not moment.order.is_money_out:
         return "lnd twice knew nothing of the payment, which proves that it was never sent"
     if moment.event in {"invoice_decoded", "invoice_undecodable"} and moment.order.payment is None:
@@ -95,6 +101,8 @@ def _is_same_phase(before: Order | None, after: Order) -> bool:
 _EVENT_LINES = {
     "order_requested": "you asked for {what}, at most {max_price}",
     "place_given": "there was a place among the holds; the order is placed",
+    "next_ordered": "the next order of the request is made",
+    "no_next_order": "the request ends: {reason}",
     "order_placed": "the provider took the order and sent a hold invoice",
     "placing_failed": "the provider did not take the order: {provider_text}",
     "invoice_decoded": "the hold invoice over {amount} was checked",
@@ -141,6 +149,7 @@ def _words(order: Order) -> dict[str, object]:
     fee = f", fee {sat(payment.fee_msat)}" if payment and payment.fee_msat else ""
     return {
         "what": order.spec.what,
+        "nth": order.nth,
         "max_price": sat(order.max_price_sat * 1000),
         "provider_text": order.provider_text,
         "amount": sat(payment.amount_msat) if payment else "?",

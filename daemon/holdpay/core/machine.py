@@ -33,8 +33,10 @@ from holdpay.core.items import Keeper
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.set_back import ahead_ms, moved_back
-from holdpay.core.states import End, HtlcState, OrderSignal, OrderState
+from holdpay.core.states import End, HtlcState, OrderSignal, OrderState, Succession
 from holdpay.core.step import Context, Step, abandon, close, signal_order
+from holdpay.core.strategy import goes_on, why_to_move_on
+from holdpay.core.succession import decide_between
 from holdpay.core.tables import IMPOSSIBLE, cell
 from holdpay.errors import InvariantViolation
 
@@ -48,6 +50,8 @@ def decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     """What ``event`` makes of ``order``. Raises InvariantViolation if we contradict ourselves; not of an order that is
     quarantined: it had that already.
     """
+    if order.is_going_on:
+        return decide_between(order, event, policy, now_ms)
     if order.is_closed:
         return Step(order, is_change=False)
     if isinstance(event, ev.OrderQuarantined):
@@ -77,8 +81,8 @@ def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     ctx = Context(policy, now_ms, may_close=_may_close(order, event), may_end_late=may_end_late)
     after = _HANDLERS[type(event)](order, event, ctx)
     after = prepaid.returned(_deliver_by_settlement(after, ctx), ctx)
-    after = _give_up_in_time(after, ctx)
-    after = _close_if_over(after, ctx)
+    after = _give_up_in_time(_move_on_in_time(after, ctx), ctx)
+    after = _go_on(_close_if_over(after, ctx), ctx)
     _assert_possible(after)
     return _step(order, after, ctx)
 
@@ -214,13 +218,20 @@ def _kept(order: Order, keeper: Keeper, ctx: Context) -> Order:
 
 
 def _cancel_requested(order: Order, event: ev.CancelRequested, ctx: Context) -> Order:
-    return _with_cancel(replace(order, cancel_wanted_at_ms=ctx.now_ms), ctx) if takes_cancel(order) else order
+    if not takes_cancel(order):
+        return order
+    if order.moved_on is not None:
+        # It is being canceled already; now nothing follows it.
+        return replace(order, moved_on=None)
+    return _with_cancel(replace(order, cancel_wanted_at_ms=ctx.now_ms), ctx)
 
 
 def takes_cancel(order: Order) -> bool:
-    """Whether a wish to cancel changes anything now: it is not too late, and there is none yet."""
+    """Whether a client's wish to cancel changes anything now: it is not too late, and there is none yet."""
+    if order.is_going_on:
+        return True
     is_too_late = order.is_closed or order.is_delivered or order.htlc is HtlcState.SETTLED
-    return not is_too_late and order.cancel_wanted_at_ms is None and may_be_canceled(order)
+    return not is_too_late and not order.is_cancel_wanted_by_client and may_be_canceled(order)
 
 
 def _with_cancel(order: Order, ctx: Context) -> Order:
@@ -244,7 +255,7 @@ def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: Context) -> Or
     if order.state in {OrderState.CANCELED, OrderState.DELIVERED}:
         return order
     if event.accepted:
-        return signal_order(replace(order, provider_text="canceled at your request"), OrderSignal.OVER, ctx)
+        return signal_order(replace(order, provider_text=_why_canceled(order)), OrderSignal.OVER, ctx)
     order = replace(order, provider_text=event.text)
     if event.accepted is False and order.charge is not None and order.spec.is_delivered_by_settlement(order):
         # What is bought is there, and stays.
@@ -256,6 +267,10 @@ def _cancel_answered(order: Order, event: ev.CancelAnswered, ctx: Context) -> Or
     waited_ms = ctx.now_ms - (order.cancel_wanted_at_ms or ctx.now_ms)
     wait_ms = max(ctx.policy.cancel_retry_s * 1000, waited_ms // CANCEL_RETRY_FRACTION)
     return replace(order, cancel_at_ms=ctx.now_ms + wait_ms)
+
+
+def _why_canceled(order: Order) -> str:
+    return "canceled at your request" if order.moved_on is None else f"canceled by holdpayd: {order.moved_on}"
 
 
 def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: Context) -> Order:
@@ -285,7 +300,8 @@ def _resolved(order: Order, event: ev.Resolved, ctx: Context) -> Order:
     return prepaid.resolved(order, event, ctx) if order.request.is_prepaid else hold.resolved(order, event, ctx)
 
 
-def _time_passed(order: Order, event: ev.TimePassed, ctx: Context) -> Order:
+def _nothing_said(order: Order, event: ev.Event, ctx: Context) -> Order:
+    """Time passed; or what is about a closed order came to one that is open, and says nothing of it."""
     return order
 
 
@@ -309,11 +325,13 @@ _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, Context], Order]] = {
     ev.ProviderFailed: _provider_failed,
     ev.CancelRequested: _cancel_requested,
     ev.CancelAnswered: _cancel_answered,
+    ev.NextOrdered: _nothing_said,
+    ev.NoNextOrder: _nothing_said,
     ev.ChargeIntended: prepaid.charge_intended,
     ev.BalanceSeen: prepaid.balance_seen,
     ev.DaemonRestarted: _daemon_restarted,
     ev.CopyRestored: _copy_restored,
-    ev.TimePassed: _time_passed,
+    ev.TimePassed: _nothing_said,
 }
 
 
@@ -359,6 +377,20 @@ def _give_up_waiting(order: Order, since_ms: int, ctx: Context) -> Order:
         return order
     reason = f"no place among the holds became free within {max_wait_s:,} s (holds.max_wait_s)"
     return replace(order, giving_up=reason)
+
+
+def _move_on_in_time(order: Order, ctx: Context) -> Order:
+    """The provider, or the engine after it asked, has just said that nothing came."""
+    if order.is_closed or not ctx.may_end_late or (why := why_to_move_on(order, ctx.now_ms)) is None:
+        return order
+    return _with_cancel(replace(order, cancel_wanted_at_ms=ctx.now_ms, moved_on=why), ctx)
+
+
+def _go_on(order: Order, ctx: Context) -> Order:
+    """Decided in the step that closes the order, and stored with it."""
+    if not order.is_closed or not goes_on(order, ctx.now_ms):
+        return order
+    return replace(order, succession=Succession.GOING_ON)
 
 
 def _deliver_by_settlement(order: Order, ctx: Context) -> Order:
@@ -433,7 +465,7 @@ def _close_charged(order: Order, since_ms: int, ctx: Context) -> Order:
 
 def _close_unpaid(order: Order, ctx: Context) -> Order:
     if order.cancel_wanted_at_ms is not None:
-        return abandon(order, hold.end_without_money(order), "canceled at your request before it was paid", ctx)
+        return abandon(order, hold.end_without_money(order), f"{_why_canceled(order)} before it was paid", ctx)
     if order.giving_up is None:
         return order
     if order.is_waiting:

@@ -5,15 +5,26 @@ The provider owns what became of the order, LND owns what became of the HTLC; bo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from holdpay.core.charge import COUNTED, Charge, ChargeState
 from holdpay.core.diagnosis import Diagnosis, FailedHop
 from holdpay.core.items import Item, ItemKind, texts
-from holdpay.core.kinds import AnySpec
+from holdpay.core.kinds import AnySpec, CodeSpec
 from holdpay.core.lightning import FailureReason
-from holdpay.core.states import MONEY_MAY_BE_OUT, SPENT, End, FailureClass, HoldLevel, HtlcState, OrderState
+from holdpay.core.states import (
+    MONEY_MAY_BE_OUT,
+    SPENT,
+    End,
+    FailureClass,
+    HoldLevel,
+    HtlcState,
+    OrderState,
+    Succession,
+)
+from holdpay.core.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +137,8 @@ class Request:
     is_prepaid: bool = False
     """Paid from the account's balance: its orders have a charge in place of a payment."""
     created_at_ms: int
+    strategy: Strategy | None = None
+    """None: it has one order."""
 
 
 RECOVERED: Final = "recovered"
@@ -140,7 +153,13 @@ class Order:
     """One order at the provider, from recorded to closed."""
 
     id: str
+    """The request's of its first order; of the next ones with ``-2``, ``-3`` ... behind it."""
     request: Request
+    nth: int = 1
+    """Of the request's orders, which come one after the other."""
+    country: int | None = None
+    """The provider's number, where it is not the request's own."""
+    country_name: str | None = None
     created_at_ms: int
     pay_by_ms: int
     """No dispatch starts from here on."""
@@ -180,13 +199,25 @@ class Order:
     restored_at_ms: int | None = None
     """When it was brought back from a copy of the database: what was done between the copy and then is not recorded, so
     that nothing is placed or paid for it any more. None: it was not, or it was closed in the copy."""
+    moved_on: str | None = None
+    """Why the daemon wants it canceled by itself: see ``strategy.why_to_move_on``. None: it does not, and a wish to
+    cancel is the client's."""
+    succession: Succession | None = None
+    """What follows it once it is closed. None: nothing."""
     payment: Payment | None = None
     charge: Charge | None = None
 
     @property
     def spec(self) -> AnySpec:
         """What is bought."""
-        return self.request.spec
+        if self.country is None or self.country_name is None:
+            return self.request.spec
+        return _in_country(self.request.spec, self.country, self.country_name)
+
+    @property
+    def country_code(self) -> int | None:
+        """Of an activation code: the provider's number. None: not known, or it is another kind."""
+        return self.spec.country if isinstance(self.spec, CodeSpec) else None
 
     @property
     def is_delivered(self) -> bool:
@@ -234,6 +265,20 @@ class Order:
     def is_waiting(self) -> bool:
         """For a place among the holds. Nothing was ordered yet."""
         return self.waiting_since_ms is not None and not self.is_closed
+
+    @property
+    def is_going_on(self) -> bool:
+        """It is closed, and its request waits for the next order."""
+        return self.succession is Succession.GOING_ON
+
+    @property
+    def ends_request(self) -> bool:
+        """It is closed, and its request is over with it."""
+        return self.is_closed and self.succession is None
+
+    @property
+    def is_cancel_wanted_by_client(self) -> bool:
+        return self.cancel_wanted_at_ms is not None and self.moved_on is None
 
     @property
     def is_quarantined(self) -> bool:
@@ -288,3 +333,9 @@ class Order:
             return self.max_price_sat * 1000
         amount_msat = self.payment.amount_msat if self.payment else self.max_price_sat * 1000
         return amount_msat + self.max_fee_sat * 1000
+
+
+@lru_cache(maxsize=1_000)
+def _in_country(spec: AnySpec, country: int, country_name: str) -> AnySpec:
+    assert isinstance(spec, CodeSpec)
+    return replace(spec, country=country, country_name=country_name)

@@ -82,6 +82,8 @@ class Policy:
     place_retry_s: int
     poll_min_s: float
     poll_max_s: float
+    max_attempts: int
+    """Orders that one request may make in turn."""
     poll_late_max_s: float
     """The upper bound once ``promise_s`` has been waited: a code that is so late is in no hurry."""
 

@@ -86,6 +86,15 @@ class End(StrEnum):
     """No code, and nobody can say whether the money was spent. It counts as spent."""
 
 
+class Succession(StrEnum):
+    """What follows a closed order of the same request. None in its place: nothing, it is the last."""
+
+    GOING_ON = "going_on"
+    """Another one is to be made; there is none yet."""
+    FOLLOWED = "followed"
+    """Another one was made."""
+
+
 class FailureClass(StrEnum):
     """What a terminal failure of LND means for the next dispatch."""
 

@@ -45,8 +45,8 @@ log = structlog.get_logger()
 class Asked(Protocol):
     """What the scheduler needs of the engine."""
 
-    def is_watched(self, order_id: str) -> bool:
-        """Whether a client follows the order now."""
+    def is_watched(self, order: Order) -> bool:
+        """Whether a client follows its request now."""
         ...
 
     def is_told(self, order: Order) -> bool:
@@ -183,7 +183,7 @@ class Asker:
             self._policy,
             now_ms,
             learned=self.learned,
-            is_watched=self._engine.is_watched(entry.order.id),
+            is_watched=self._engine.is_watched(entry.order),
             is_told=self._engine.is_told(entry.order),
         )
         hinted = hinted_question(entry.asked_at_ms, now_ms) if entry.is_hinted else question

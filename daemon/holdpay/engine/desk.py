@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from holdpay.core.events import InvoiceDecoded
 from holdpay.core.holds import WhenFull
 from holdpay.core.kinds import AnySpec, CodeSpec
 from holdpay.core.model import OPERATOR, Order, Request
+from holdpay.core.strategy import Country, Strategy
 from holdpay.core.vetting import Check, Terms, vet
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
+from holdpay.engine.next_orders import NextOrders, cap_within_total_sat, check_strategy, strategy_of
 from holdpay.engine.objections import Answer, Draft, Finding, Objections, way_query
 from holdpay.engine.quoting import Quoter
-from holdpay.engine.wanted import Asked, FundWanted, Wanted
-from holdpay.errors import InvalidRequest, KeyTaken, LndRefused, NotReady
+from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
+from holdpay.errors import InvalidRequest, KeyTaken, LndRefused, NotReady, OutOfStock, PriceTooHigh, UnknownService
 from holdpay.ports import Catalog
 
 MAX_KEY_LENGTH = 128
@@ -35,39 +37,106 @@ class Desk:
         self._engine = engine
         self._quoter = Quoter(engine.provider, catalog, ref)
         self._objections = Objections(engine, self._quoter, account)
+        engine.next_orders = NextOrders(engine, self)
 
     async def submit(self, asked: Asked, wanted: Wanted) -> Order:
         """The recorded order, or the first one of the same key. Raises HoldpayError where it is refused."""
-        _check_asked(asked, wanted)
-        self._check_allowed(asked, wanted)
-        self._quoter.check(wanted)
+        self._check(asked, wanted)
         first = self._engine.store.find_key(asked.key, asked.client)
         if first is not None:
             return self._same_again(first, asked, wanted)
+        if isinstance(wanted, CodeWanted) and wanted.goes_on:
+            return await self._submit_strategy(asked, wanted)
+        draft = await self._drafted(asked, wanted)
+        return self._engine.request(self._order(asked, draft, _fingerprint(asked, draft.spec)))
+
+    def _check(self, asked: Asked, wanted: Wanted) -> None:
+        _check_asked(asked, wanted)
+        self._check_allowed(asked, wanted)
+        self._quoter.check(wanted)
+        if isinstance(wanted, CodeWanted):
+            check_strategy(asked, wanted, self._engine.policy)
+
+    async def _drafted(self, asked: Asked, wanted: Wanted) -> Draft:
+        """Raises the first objection."""
         draft = Draft()
         async with contextlib.aclosing(self._objections.of_order(asked, wanted, draft)) as findings:
             async for finding in findings:
                 if finding.error is not None:
                     raise finding.error
-        return self._engine.request(self._order(asked, draft))
+        return draft
+
+    # --- requests that go on ------------------------------------------------------------------------------------------
+
+    async def _submit_strategy(self, asked: Asked, wanted: CodeWanted) -> Order:
+        """The first order, in the first country that can be ordered from. Raises what was in the way of the last."""
+        strategy = strategy_of(asked, wanted, await self._countries(wanted), self._engine.policy)
+        for country in strategy.countries:
+            try:
+                draft = await self._drafted_within(asked, wanted.in_country(country.code), strategy)
+            except (OutOfStock, UnknownService, PriceTooHigh):
+                if country == strategy.countries[-1]:
+                    raise
+                continue
+            break
+        fingerprint = self._fingerprint_of_strategy(asked, wanted, draft.spec)
+        return self._engine.request(self._order(asked, draft, fingerprint, strategy))
+
+    async def next_order(self, before: Order, country: Country) -> Order:
+        """The order that comes after one of its request, in a country; nothing is recorded. Raises HoldpayError."""
+        request, strategy, spec = before.request, before.request.strategy, before.spec
+        assert strategy is not None
+        assert isinstance(spec, CodeSpec)
+        asked = Asked(
+            key=request.key,
+            client=request.client,
+            max_price_sat=strategy.max_price_sat,
+            max_fee_sat=strategy.max_fee_sat,
+            force=strategy.force,
+        )
+        wanted = CodeWanted(
+            countries=(str(country.code),), service=spec.service, is_real_phone=spec.is_real_phone, ref=spec.ref
+        )
+        draft = await self._drafted_within(asked, wanted, strategy)
+        order, nth = self._order_of(request, draft), before.nth + 1
+        return replace(order, id=f"{request.id}-{nth}", nth=nth, country=country.code, country_name=country.name)
+
+    async def _countries(self, wanted: CodeWanted) -> tuple[Country, ...]:
+        return self._quoter.countries(wanted) or await self._quoter.countries_with_stock(wanted)
+
+    async def _drafted_within(self, asked: Asked, wanted: CodeWanted, strategy: Strategy) -> Draft:
+        """An order of a strategy, as far as its total allows it."""
+        draft = await self._drafted(asked, wanted)
+        draft.cap_sat = cap_within_total_sat(draft, strategy)
+        return draft
+
+    def _fingerprint_of_strategy(self, asked: Asked, wanted: CodeWanted, spec: AnySpec) -> str:
+        """In whatever country the first order is, and in whatever order any country was."""
+        assert isinstance(spec, CodeSpec)
+        countries = tuple(country.code for country in self._quoter.countries(wanted))
+        said = (countries, tuple(asdict(wanted.strategy).values()), asked.force)
+        return _fingerprint(asked, replace(spec, country=None), said)
+
+    # --- dry runs -----------------------------------------------------------------------------------------------------
 
     async def check(self, asked: Asked, wanted: Wanted) -> Answer:
-        """What every rule says of a request, which is not made. Raises InvalidRequest and its children, KeyTaken,
-        NotAllowed."""
-        _check_asked(asked, wanted)
-        self._check_allowed(asked, wanted)
-        self._quoter.check(wanted)
+        """What every rule says of a request, which is not made; of one that goes on, of its first order. Raises
+        InvalidRequest and its children, KeyTaken, NotAllowed; and what is in the way of finding any country."""
+        self._check(asked, wanted)
         first = self._engine.store.find_key(asked.key, asked.client)
         if first is not None:
             known = self._same_again(first, asked, wanted)
             check = Check(rule="idempotency_key", value=f"of order {known.id}, which it would follow")
             return Answer(what=known.spec.what, amount_msat=None, findings=(Finding(check),))
+        if isinstance(wanted, CodeWanted) and wanted.goes_on:
+            wanted = wanted.in_country((await self._countries(wanted))[0].code)
         draft = Draft()
         of_order = self._objections.of_order(asked, wanted, draft, is_all_told=True)
         findings = [finding async for finding in of_order]
         if draft.quoted is None:
             return Answer(what="", amount_msat=None, findings=tuple(findings))
-        order, quote_sat = self._order(asked, draft), draft.quoted.quote_sat
+        order = self._order(asked, draft, _fingerprint(asked, draft.spec))
+        quote_sat = draft.quoted.quote_sat
         limits = self._objections.limits(order.reserved_msat, order.max_fee_sat, asked.client)
         findings += [*limits, *self._objections.place(order)]
         amount_msat = None if quote_sat is None else quote_sat * 1000
@@ -112,36 +181,48 @@ class Desk:
         if budget is not None and isinstance(wanted, FundWanted):
             budget.check_may_fund()
 
-    def _order(self, asked: Asked, draft: Draft) -> Order:
-        assert draft.quoted is not None
-        quoted, policy = draft.quoted, self._engine.policy
-        now_ms, webhooks = self._engine.clock.now_ms(), self._engine.webhooks
+    def _order(self, asked: Asked, draft: Draft, fingerprint: str, strategy: Strategy | None = None) -> Order:
+        """The first of a request."""
+        webhooks = self._engine.webhooks
         request = Request(
             id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)),
             client=asked.client,
             key=asked.key,
             # Without a webhook of ours: it is another one each time.
-            fingerprint=_fingerprint(asked, quoted.spec),
-            spec=quoted.spec if webhooks is None else quoted.spec.with_webhook(webhooks.new_url),
+            fingerprint=fingerprint,
+            spec=draft.spec if webhooks is None else draft.spec.with_webhook(webhooks.new_url),
             is_prepaid=asked.is_prepaid,
-            created_at_ms=now_ms,
+            created_at_ms=self._engine.clock.now_ms(),
+            strategy=strategy,
         )
+        return self._order_of(request, draft)
+
+    def _order_of(self, request: Request, draft: Draft) -> Order:
+        assert draft.quoted is not None
+        now_ms = self._engine.clock.now_ms()
         return Order(
             id=request.id,
             request=request,
             created_at_ms=now_ms,
-            pay_by_ms=now_ms + policy.pay_within_s * 1000,
+            pay_by_ms=now_ms + self._engine.policy.pay_within_s * 1000,
             max_price_sat=draft.cap_sat,
             max_fee_sat=draft.max_fee_sat,
-            quote_sat=quoted.quote_sat,
+            quote_sat=draft.quoted.quote_sat,
             state_since_ms=now_ms,
             place_at_ms=now_ms,
         )
 
     def _same_again(self, first: Order, asked: Asked, wanted: Wanted) -> Order:
         """The first order of a key, if the request is the same one, in whatever words. Raises KeyTaken."""
-        spec = self._quoter.read_again(wanted, first.spec)
-        if first.request.fingerprint != _fingerprint(asked, spec):
+        known = first.request.spec
+        if isinstance(wanted, CodeWanted) and wanted.goes_on:
+            if not isinstance(known, CodeSpec) or known.country is None:
+                raise KeyTaken
+            spec = self._quoter.read_again(wanted.in_country(known.country), known)
+            fingerprint = self._fingerprint_of_strategy(asked, wanted, spec)
+        else:
+            fingerprint = _fingerprint(asked, self._quoter.read_again(wanted, known))
+        if first.request.fingerprint != fingerprint:
             raise KeyTaken
         return first
 
@@ -165,8 +246,8 @@ class Desk:
         return "" if reached is None else reached.message
 
 
-def _fingerprint(asked: Asked, spec: AnySpec) -> str:
-    parts = (*_identity(spec), asked.max_price_sat, asked.max_fee_sat)
+def _fingerprint(asked: Asked, spec: AnySpec, strategy: tuple[object, ...] = ()) -> str:
+    parts = (*_identity(spec), asked.max_price_sat, asked.max_fee_sat, *strategy)
     if asked.is_prepaid:
         parts = (*parts, "prepaid")
     return hashlib.sha256(repr(parts).encode()).hexdigest()

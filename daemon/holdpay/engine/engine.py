@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,6 +21,7 @@ from holdpay.core.events import (
     Event,
     HoldLevelChanged,
     InvoiceDecoded,
+    NextOrdered,
     OrderQuarantined,
     PlaceGiven,
     ProviderReplied,
@@ -33,6 +34,7 @@ from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.payees import PayeeCheck, Standing
 from holdpay.core.policy import Policy
+from holdpay.core.states import Succession
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
 from holdpay.engine.agenda import Agenda
@@ -59,6 +61,16 @@ from holdpay.ports import (
     OrderStore,
     Provider,
 )
+
+
+class NextOrders(Protocol):
+    """Implemented by ``next_orders.NextOrders``."""
+
+    async def make(self, before: Order) -> None:
+        """Makes the order that comes after ``before``, whose request goes on, or waits for what is in the way. To be
+        called again and again until ``before`` has changed."""
+        ...
+
 
 LEARNED_FROM = 200
 """The latest orders for codes from which the scheduler learns, at the start, how soon numbers come."""
@@ -111,7 +123,12 @@ class Engine:
         """An order's end is."""
         self.trouble: Callable[[], str] = lambda: ""
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
+        self.next_orders: NextOrders | None = None
+        """Makes the next order of a request that goes on. None: nobody does yet, and it waits."""
         self._open: dict[str, Order] = {}
+        """And those whose request goes on without an open one."""
+        self._live: dict[str, str] = {}
+        """Of each request that is open, the id of its order in ``_open``."""
         self._ahead: dict[str, Order] = {}
         """What the step that is being taken has made of orders so far. Empty outside of one."""
         self._turn = Turn(self._step)
@@ -320,7 +337,7 @@ class Engine:
     def _act(self, batch: Sequence[Posted], made: Sequence[Change], now_ms: int) -> None:
         """Everything is on disk."""
         for order_id, order in self._ahead.items():
-            self.tally.changed(self._open[order_id], None if order.is_closed else order)
+            self.tally.changed(_counted(self._open[order_id]), _counted(order))
             self.places.changed(self._open[order_id], order)
             self._open[order_id] = order
             self._agenda.plan(order_id, now_ms)
@@ -351,7 +368,7 @@ class Engine:
             return None
         ahead = Tally()
         for order_id, after in self._ahead.items():
-            ahead.changed(self._open[order_id], None if after.is_closed else after)
+            ahead.changed(_counted(self._open[order_id]), _counted(after))
         return PlaceGiven() if self.places.full(order.reserved_msat, ahead) is None else None
 
     def _answer(self, posted: Posted) -> None:
@@ -389,7 +406,8 @@ class Engine:
 
     def _opened(self, order: Order) -> None:
         self._open[order.id] = order
-        self.tally.changed(None, order)
+        self._live[order.request.id] = order.id
+        self.tally.changed(None, _counted(order))
         self.places.changed(None, order)
         self.ways.changed(order)
         self._agenda.plan(order.id, self.clock.now_ms())
@@ -407,8 +425,10 @@ class Engine:
             self.asker.want(order)
         else:
             self.asker.forget(order_id)
-        if order.is_closed:
+        if order.is_closed and not order.is_going_on:
             del self._open[order_id]
+            if self._live.get(order.request.id) == order_id:
+                del self._live[order.request.id]
             self._agenda.forget(order_id)
             self._findings.pop(order_id, None)
             self._changes.pop(order_id, None)
@@ -427,6 +447,10 @@ class Engine:
     def order(self, order_id: str) -> Order | None:
         """An open order; None once it is closed."""
         return self._open.get(order_id)
+
+    def is_live(self, request_id: str) -> bool:
+        """Whether a request is open."""
+        return request_id in self._live
 
     def orders_out(self, most: int, client: str | None = None) -> list[Order]:
         """The oldest of those whose money is, or may be, out, of all or of a client's; ``tally`` says how many there
@@ -477,20 +501,20 @@ class Engine:
         return self._changes.setdefault(order_id, asyncio.Event())
 
     @contextlib.contextmanager
-    def watching(self, order_id: str) -> Iterator[None]:
-        """A client follows the order meanwhile."""
-        self._watchers[order_id] += 1
-        self.asker.look_again(order_id)
+    def watching(self, request_id: str) -> Iterator[None]:
+        """A client follows the request meanwhile."""
+        self._watchers[request_id] += 1
+        self.asker.look_again(self._live.get(request_id, request_id))
         try:
             yield
         finally:
-            self._watchers[order_id] -= 1
-            if not self._watchers[order_id]:
-                del self._watchers[order_id]
+            self._watchers[request_id] -= 1
+            if not self._watchers[request_id]:
+                del self._watchers[request_id]
 
-    def is_watched(self, order_id: str) -> bool:
-        """Whether a client follows the order now."""
-        return order_id in self._watchers
+    def is_watched(self, order: Order) -> bool:
+        """Whether a client follows its request now."""
+        return order.request.id in self._watchers
 
     def hint(self, secret: str) -> bool:
         """What came to one of the daemon's webhooks. False: no open order has it."""
@@ -526,9 +550,28 @@ class Engine:
         full = None if order.request.is_prepaid else self.places.entering(order)
         if full is None:
             return order
-        if self.places.is_refused(order) and self.store.find_key(order.request.key, order.request.client) is None:
+        request = order.request
+        is_first_of_its_key = order.nth > 1 or self.store.find_key(request.key, request.client) is None
+        if self.places.is_refused(order) and is_first_of_its_key:
             raise full
         return replace(order, waiting_since_ms=order.created_at_ms)
+
+    def request_next(self, before: Order, order: Order) -> bool:
+        """Records the next order of a request and begins it, or has it wait for its place, if the one before it is
+        still as the caller has seen it. Raises LimitExceeded."""
+        if self._open.get(before.id) is not before:
+            return False
+        order, now_ms = self._entering(order), self.clock.now_ms()
+        event, step = self._decided(before, NextOrdered(), now_ms)
+        with self._ending_the_process():
+            self.store.create_next(Change(before, event, step), order, self.limits, now_ms)
+        self._open[before.id] = step.order
+        self._opened(order)
+        log.info("next order of a request", order_id=order.id, nth=order.nth, max_price_sat=order.max_price_sat)
+        self._announce(before.id)
+        self._reconcile(before.id, {asyncio.current_task()})
+        self._reconcile(order.id)
+        return True
 
     def _doubt_clock(self, event: InvoiceDecoded, now_ms: int) -> None:
         """A hold invoice is minutes old at most when it comes: one that has expired by then tells of a wrong clock."""
@@ -556,9 +599,14 @@ class Engine:
             for order_id in self._unreadable
         ]
 
-    async def cancel(self, order_id: str, client: str | None = None) -> Order:
+    async def cancel(self, request_id: str, client: str | None = None) -> Order:
         """Records the wish to cancel, of anybody or of a client that can have its own only. Raises OrderNotFound."""
-        return await self.apply(self.store.get(order_id, client).id, CancelRequested())
+        request_id = self.store.request_id(request_id, client)
+        while True:
+            order = await self.apply(self.store.orders_of(request_id)[-1].id, CancelRequested())
+            if order.succession is not Succession.FOLLOWED:
+                return order
+            # The next one was made meanwhile.
 
     def erase_codes(self, closed_before_ms: int) -> Iterator[int]:
         """Erases codes and numbers of orders that were closed before; see OrderStore. Raises StoreError."""
@@ -611,6 +659,11 @@ def _besides(totals: MoneyTotals, tally: Tally) -> MoneyTotals:
         settled_orders=totals.settled_orders - tally.settled_orders,
         pending_msat=totals.pending_msat - tally.pending_msat,
     )
+
+
+def _counted(order: Order) -> Order | None:
+    """As the tally counts them: one that is closed is not open, whatever follows it."""
+    return None if order.is_closed else order
 
 
 def _contradiction(order_id: str, error: Exception) -> OrderQuarantined:

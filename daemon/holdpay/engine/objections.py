@@ -17,6 +17,7 @@ import structlog
 from holdpay.core.budget import Budget
 from holdpay.core.diagnosis import Cause, Diagnosis, in_the_way
 from holdpay.core.holds import ordinal
+from holdpay.core.kinds import AnySpec
 from holdpay.core.model import OPERATOR, Order
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import CLTV_PADDING_DELTA, Policy, max_parts
@@ -84,6 +85,12 @@ class Draft:
     cap_sat: int = 0
     """What its invoice may ask."""
     max_fee_sat: int = 0
+
+    @property
+    def spec(self) -> AnySpec:
+        """To be asked once it is quoted."""
+        assert self.quoted is not None
+        return self.quoted.spec
 
 
 def refused(rule: str, error: HoldpayError, *, value: str = "", limit: str = "", key: str = "") -> Finding:

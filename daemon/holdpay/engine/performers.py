@@ -99,6 +99,7 @@ class Performers:
             Duty.BALANCE: self._prove_by_balance,
             Duty.CANCEL: self._cancel,
             Duty.DIAGNOSE: self._diagnose,
+            Duty.NEXT: self._next,
         }
         return table[duty](order_id)
 
@@ -434,6 +435,15 @@ class Performers:
             if answered.cancel_at_ms == order.cancel_at_ms:
                 # Only in quarantine: an answer that contradicts us once more changes nothing.
                 await self._pause(self._engine.policy.cancel_retry_s)
+
+    # --- NEXT ---------------------------------------------------------------------------------------------------------
+
+    async def _next(self, order_id: str) -> None:
+        while (order := self._order(order_id, Duty.NEXT)) is not None:
+            if self._engine.next_orders is None:
+                await self._until(order_id, None)
+            else:
+                await self._engine.next_orders.make(order)
 
     async def _ask_to_cancel(self, order: Order) -> tuple[ev.CancelAnswered, str | None]:
         """The answer, and the raw reply behind it."""

@@ -5,16 +5,21 @@ Nothing is recorded or ordered here. Everything raises HoldpayError where the re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
+from holdpay.core.strategy import Country
 from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
-from holdpay.errors import InvalidRequest, KeyTaken, OutOfStock, ProviderError
+from holdpay.errors import InvalidRequest, KeyTaken, OutOfStock, ProviderError, UnknownService
 from holdpay.ports import Catalog, CodeProvider, CountryInfo, Prices, RentalOffer, ServiceInfo
 from holdpay.recipients import email_address, is_region, lightning_address, message_text, phone_number, webhook_url
 
 MAX_TEXT_LENGTH = 64
+MAX_COUNTRIES = 20
+ANY_LOOKED_AT = 12
+"""Countries that are asked about where any will do: two questions to the provider each."""
 MAX_FUND_SAT = 100_000_000
 ANY_SERVICE = ServiceInfo("full", "any service", None)
 """What ``/getRentalCountries`` calls a number that is rented for no service in particular."""
@@ -43,10 +48,14 @@ class Quoter:
         """All that needs no look-up, so that a bad request is refused before anybody is asked."""
         match wanted:
             case CodeWanted() | RentalWanted():
-                _check_name("country", wanted.country)
+                for country in wanted.countries if isinstance(wanted, CodeWanted) else (wanted.country,):
+                    _check_name("country", country)
                 if wanted.service is not None:
                     _check_name("service", wanted.service)
-                self._catalog.resolve_country(wanted.country)
+                if isinstance(wanted, CodeWanted):
+                    self.countries(wanted)
+                else:
+                    self._catalog.resolve_country(wanted.country)
                 _ref(wanted.ref)
             case SmsWanted() | EmailWanted():
                 self._message(wanted)
@@ -58,6 +67,44 @@ class Quoter:
                     )
         if isinstance(wanted, RentalWanted) and wanted.weeks is not None and not 1 <= wanted.weeks <= 520:
             raise InvalidRequest("A number is rented for 1 to 520 weeks. Give another duration.", field="weeks")
+
+    def countries(self, wanted: CodeWanted) -> tuple[Country, ...]:
+        """Those that are named, in turn, each once; none if any will do. Raises InvalidRequest."""
+        if wanted.is_any:
+            return ()
+        if not 1 <= len(wanted.countries) <= MAX_COUNTRIES:
+            raise InvalidRequest(
+                f"A request names 1 to {MAX_COUNTRIES} countries. Give that many, or any.", field="countries"
+            )
+        found = (self._catalog.resolve_country(text) for text in wanted.countries)
+        return tuple(dict.fromkeys(Country(country.code, country.name) for country in found))
+
+    async def countries_with_stock(self, wanted: CodeWanted) -> tuple[Country, ...]:
+        """Of the first ANY_LOOKED_AT countries of the provider's list those that have numbers, the cheapest first as
+        far as the provider says. Raises ProviderError, OutOfStock."""
+        shown = [country for country in self._catalog.countries() if country.is_shown is not False][:ANY_LOOKED_AT]
+        offers = await asyncio.gather(*(self._offered(wanted, country) for country in shown))
+        found = sorted((offer for offer in offers if offer is not None), key=lambda offer: offer[0])
+        if not found:
+            raise OutOfStock(
+                f"None of the {len(shown)} countries that were looked at has numbers for {wanted.service} now. Name a"
+                " country, or try again later.",
+                service=wanted.service,
+            )
+        return tuple(country for _, country in found)
+
+    async def _offered(self, wanted: CodeWanted, info: CountryInfo) -> tuple[tuple[float, int, int], Country] | None:
+        """What it is sorted by, and the country. None: it has no numbers, or not the service."""
+        try:
+            service = self._catalog.resolve_service(wanted.service, await self._provider.services(info.code))
+        except UnknownService:
+            return None
+        if service.stock == 0:
+            return None
+        prices = await self._prices(info.code, service.code, needs_price=False)
+        price_sat = None if prices is None else _price_of_a_code(prices, wanted)
+        by = (float("inf") if price_sat is None else price_sat, -(service.stock or 0), info.code)
+        return by, Country(info.code, info.name)
 
     def read_again(self, wanted: Wanted, first: AnySpec) -> AnySpec:
         """The spec of a repeated request, without any look-up: what is named otherwise means the same, if it can.

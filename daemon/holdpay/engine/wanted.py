@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from holdpay.core.model import OPERATOR
+
+ANY: Final = "any"
+"""In place of countries: those that have numbers, the cheapest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyWanted:
+    """How a request for a code goes on: see ``core.strategy.Strategy``. None: not said. ``is_best``: the countries are
+    tried in the order in which they did well for us so far."""
+
+    attempts: int | None = None
+    max_total_sat: int | None = None
+    within_s: int | None = None
+    number_within_s: int | None = None
+    sms_within_s: int | None = None
+    is_best: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeWanted:
-    """An activation code. ``country``, ``service``: names or codes. ``ref``: None means the configured one."""
+    """An activation code. ``countries``, ``service``: names or codes; of the countries one, several in turn, or ANY.
+    ``ref``: None means the configured one."""
 
-    country: str
+    countries: tuple[str, ...]
     service: str
     is_real_phone: bool = False
     ref: str | None = None
+    strategy: StrategyWanted = StrategyWanted()
+
+    @property
+    def country(self) -> str:
+        """The first, or only one."""
+        return self.countries[0]
+
+    @property
+    def is_any(self) -> bool:
+        return self.countries == (ANY,)
+
+    @property
+    def goes_on(self) -> bool:
+        """It may take more than one order."""
+        return self.is_any or len(self.countries) > 1 or self.strategy != StrategyWanted()
+
+    def in_country(self, code: int) -> CodeWanted:
+        """One order of it."""
+        return replace(self, countries=(str(code),), strategy=StrategyWanted())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from holdpay.core.dispatches import Dispatched
 from holdpay.core.explain import explain, trouble
 from holdpay.core.guard import UNSEEN, HtlcSight, Sight, alarms, findings, hours, level_of
 from holdpay.core.items import Item, ItemKind
+from holdpay.core.kinds import CodeSpec
 from holdpay.core.lightning import Attempt, AttemptStatus
 from holdpay.core.machine import promise_until_ms, takes_cancel
 from holdpay.core.model import Order, Payment
@@ -22,7 +23,7 @@ from holdpay.engine.places import Places
 from holdpay.engine.tally import Tally
 from holdpay.errors import InvalidRequest
 from holdpay.ports import Balance, CountryInfo, Funding, NodeStatus, Prices, ServiceInfo, Update
-from holdpay.rpc.kinds import KINDS, add_understood
+from holdpay.rpc.kinds import KINDS, add_understood, strategy_to_pb
 
 _STATES = {state: pb.OrderState.Value(f"ORDER_STATE_{state.name}") for state in OrderState}
 _HTLCS = {htlc: pb.HtlcState.Value(f"HTLC_STATE_{htlc.name}") for htlc in HtlcState}
@@ -53,12 +54,18 @@ def end_from_pb(number: int) -> End | None:
 
 
 def request_to_pb(
-    order: Order, policy: Policy, at_ms: int, cursor: int, sight: Sight = UNSEEN, queue: Queue | None = None
+    orders: Sequence[Order],
+    policy: Policy,
+    at_ms: int,
+    cursor: int,
+    sight: Sight = UNSEEN,
+    queue: Queue | None = None,
 ) -> pb.Request:
-    """A request with its order as it was, and with what concerned an operator, at ``at_ms``. ``cursor``: what happened
-    to it up to there is told. ``sight``: what is seen of its HTLCs then. ``queue``: where it waits now; None: nowhere.
-    """
-    items = latest_items(order.items)
+    """A request with its orders as they were, and with what concerned an operator, at ``at_ms``. ``cursor``: what
+    happened to it up to there is told. ``sight``: what is seen of the HTLCs of the last order then. ``queue``: where
+    that waits now; None: nowhere."""
+    order, delivered = orders[-1], items_of(orders)
+    items = latest_items(delivered)
     message = pb.Request(
         id=order.request.id,
         kind=KINDS[order.spec.kind],
@@ -68,23 +75,33 @@ def request_to_pb(
         prepaid=order.request.is_prepaid,
         what=order.spec.what,
         items=items,
-        items_left_out=len(order.items) - len(items),
-        orders=[_order_to_pb(order, policy, queue)],
-        fulfilled=order.is_delivered,
+        items_left_out=len(delivered) - len(items),
+        orders=[
+            _order_to_pb(each, policy, queue if each is order else None, len(items_of(orders[:at])) + 1)
+            for at, each in enumerate(orders)
+        ],
+        fulfilled=any(each.is_delivered for each in orders),
         may_be_canceled=takes_cancel(order),
-        cancel_wanted_at_ms=order.cancel_wanted_at_ms,
-        closed_at_ms=order.closed_at_ms,
-        end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
+        cancel_wanted_at_ms=order.cancel_wanted_at_ms if order.is_cancel_wanted_by_client else None,
+        closed_at_ms=order.closed_at_ms if order.ends_request else None,
+        end=_ENDS[order.end] if order.end and order.ends_request else pb.END_UNSPECIFIED,
         reason=trouble(order),
         alarms=alarms(order, policy, at_ms, sight),
-        terminal=order.is_closed,
+        terminal=order.ends_request,
         erased_at_ms=order.erased_at_ms,
         quarantined_at_ms=order.quarantined_at_ms,
         quarantine_reason=order.quarantine_reason,
         cursor=cursor,
+        strategy=strategy_to_pb(order.request.strategy),
+        going_on=order.is_going_on,
     )
     add_understood(message, order)
     return message
+
+
+def items_of(orders: Sequence[Order]) -> tuple[Item, ...]:
+    """All that was delivered for a request."""
+    return tuple(item for order in orders for item in order.items)
 
 
 ITEMS_BYTES = 512 * 1024
@@ -126,8 +143,16 @@ def _item_to_pb(seq: int, item: Item) -> pb.Item:
     )
 
 
-def _order_to_pb(order: Order, policy: Policy, queue: Queue | None) -> pb.Order:
+def _order_to_pb(order: Order, policy: Policy, queue: Queue | None, items_from_seq: int) -> pb.Order:
     message = pb.Order(
+        id=order.id,
+        country=order.spec.country_name if isinstance(order.spec, CodeSpec) else "",
+        created_at_ms=order.created_at_ms,
+        closed_at_ms=order.closed_at_ms,
+        end=_ENDS[order.end] if order.end else pb.END_UNSPECIFIED,
+        reason=trouble(order),
+        moved_on=order.moved_on or "",
+        items_from_seq=items_from_seq,
         state=_STATES[order.state],
         htlc=pb.HTLC_STATE_UNSPECIFIED if order.request.is_prepaid else _HTLCS[order.htlc],
         phase=phase(order) if queue is None else f"waiting: {queue.words}",
@@ -172,9 +197,10 @@ def _add_payment(message: pb.Order, order: Order, payment: Payment) -> None:
         message.next_dispatch_at_ms = payment.dispatch_at_ms
 
 
-def add_tries(message: pb.Request, tries: Sequence[Dispatched]) -> pb.Request:
-    """The dispatches of its order, which its other parts do not have."""
-    message.orders[0].tries.extend(_dispatch_to_pb(each) for each in tries)
+def add_tries(message: pb.Request, tries: Sequence[Sequence[Dispatched]]) -> pb.Request:
+    """The dispatches of each of its orders, which its other parts do not have."""
+    for order, of_order in zip(message.orders, tries, strict=True):
+        order.tries.extend(_dispatch_to_pb(each) for each in of_order)
     return message
 
 
@@ -259,7 +285,7 @@ def update_to_pb(update: Update, policy: Policy, queue: Queue | None) -> pb.Requ
         cursor=update.cursor,
         at_ms=update.at_ms,
         event=update.event,
-        request=request_to_pb(update.order, policy, update.at_ms, update.cursor, queue=queue),
+        request=request_to_pb((*update.earlier, update.order), policy, update.at_ms, update.cursor, queue=queue),
     )
 
 

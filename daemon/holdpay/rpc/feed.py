@@ -25,7 +25,7 @@ _Key = str | _Whose | None
 
 
 class Feed:
-    """Tells streams that the journal grew, for one order or for any."""
+    """Tells streams that the journal grew, for one request or for any."""
 
     def __init__(self) -> None:
         self._events: dict[_Key, asyncio.Event] = {}
@@ -34,7 +34,7 @@ class Feed:
 
     def committed(self, cursor: int, order: Order) -> None:
         """To be called after each commit, in the event loop."""
-        keys = (order.id, None, _Whose(order.request.client))
+        keys = (order.request.id, None, _Whose(order.request.client))
         if not _is_being_paid(order):
             for key in keys:
                 self._wake(key)
@@ -49,10 +49,10 @@ class Feed:
         for key in list(self._events):
             self._wake(key)
 
-    def next_commit(self, order_id: str | None, client: str | None = None) -> asyncio.Event:
-        """Set at the next commit of an order, of any, or of any of a client's. Ask for it before reading the
+    def next_commit(self, request_id: str | None, client: str | None = None) -> asyncio.Event:
+        """Set at the next commit of a request, of any, or of any of a client's. Ask for it before reading the
         journal."""
-        key = _Whose(client) if order_id is None and client is not None else order_id
+        key = _Whose(client) if request_id is None and client is not None else request_id
         return self._events.setdefault(key, asyncio.Event())
 
     def _tell(self) -> None:

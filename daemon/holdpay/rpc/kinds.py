@@ -12,7 +12,17 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.core.kinds import CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec, UnknownSpec
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.model import Order
-from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
+from holdpay.core.strategy import Strategy
+from holdpay.engine.wanted import (
+    Asked,
+    CodeWanted,
+    EmailWanted,
+    FundWanted,
+    RentalWanted,
+    SmsWanted,
+    StrategyWanted,
+    Wanted,
+)
 from holdpay.errors import InvalidRequest
 
 KINDS: Final = {kind: pb.Kind.Value(f"KIND_{kind.name}") for kind in KindName}
@@ -51,10 +61,34 @@ def wanted_from_pb(request: pb.SubmitRequest) -> Wanted:
 
 def _code_wanted(spec: pb.CodeSpec) -> CodeWanted:
     return CodeWanted(
-        country=spec.country,
+        countries=tuple(spec.countries) or ("",),
         service=spec.service,
         is_real_phone=spec.real_phone,
         ref=spec.ref if spec.HasField("ref") else None,
+        strategy=_strategy_wanted(spec.strategy),
+    )
+
+
+def _strategy_wanted(said: pb.Strategy) -> StrategyWanted:
+    return StrategyWanted(
+        attempts=said.attempts if said.HasField("attempts") else None,
+        max_total_sat=said.max_total_sat if said.HasField("max_total_sat") else None,
+        within_s=said.within_s if said.HasField("within_s") else None,
+        number_within_s=said.number_within_s if said.HasField("number_within_s") else None,
+        sms_within_s=said.sms_within_s if said.HasField("sms_within_s") else None,
+    )
+
+
+def strategy_to_pb(strategy: Strategy | None) -> pb.Strategy | None:
+    """As it was understood."""
+    if strategy is None:
+        return None
+    return pb.Strategy(
+        attempts=strategy.attempts,
+        max_total_sat=strategy.max_total_sat,
+        within_s=strategy.within_s,
+        number_within_s=strategy.number_within_s,
+        sms_within_s=strategy.sms_within_s,
     )
 
 

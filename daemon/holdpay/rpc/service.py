@@ -39,8 +39,8 @@ MAX_PAGE_BYTES = 2 * 1024 * 1024
 MAX_HISTORY = 500
 MAX_OUT = 20
 MAX_BUDGET_ORDERS = 500
-_TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9]{1,64})")
-"""Where a page ended: created_at_ms (SQLite's integers have 64 bits) and order id."""
+_TOKEN = re.compile(r"([0-9]{1,18}):([a-z0-9-]{1,64})")
+"""Where a page ended: created_at_ms (SQLite's integers have 64 bits) and request id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdate, None]:
         with self._streams.one():
             order = await self._desk.submit(asked_from_pb(request, self._client), wanted_from_pb(request))
-            with self._engine.watching(order.id):
-                async for update in self._updates(0, order.id):
+            with self._engine.watching(order.request.id):
+                async for update in self._updates(0, order.request.id):
                     yield update
 
     @unary
@@ -102,11 +102,11 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def GetRequest(self, request: pb.GetRequestRequest, context: Context) -> pb.Request:
         if request.WhichOneof("by") != "idempotency_key":
-            return self._whole(self._get(request.request_id))
+            return self._whole(self._orders(request.request_id))
         found = self._engine.store.find_key(request.idempotency_key, self._client)
         if found is None:
             raise OrderNotFound("There is no order of this idempotency key.")
-        return self._whole(found)
+        return self._whole(self._all_of(found))
 
     @unary
     async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
@@ -130,7 +130,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         requests: list[pb.Request] = []
         size = 0
         for order in orders[:page_size]:
-            requests.append(self._to_pb(order))
+            requests.append(self._to_pb(self._all_of(order)))
             size += requests[-1].ByteSize()
             if size > MAX_PAGE_BYTES:
                 break
@@ -140,44 +140,47 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ListItems(self, request: pb.ListItemsRequest, context: Context) -> pb.ListItemsResponse:
-        return convert.items_after(self._get(request.request_id).items, request.after_seq)
+        return convert.items_after(convert.items_of(self._orders(request.request_id)), request.after_seq)
 
     @stream
     async def WatchRequests(
         self, request: pb.WatchRequestsRequest, context: Context
     ) -> AsyncGenerator[pb.RequestUpdate, None]:
         store = self._engine.store
-        order_id = self._get(request.request_id).id if request.request_id else None
+        request_id = store.request_id(request.request_id, self._sees) if request.request_id else None
         after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
         if after < 0:
             raise InvalidRequest("A cursor is never negative. Use 0 to read from the beginning.", field="after_cursor")
-        if order_id is None and after > (last := store.last_cursor()):
+        if request_id is None and after > (last := store.last_cursor()):
             raise InvalidRequest(
                 f"Cursor {after} is ahead of the journal, which ends at {last}: it is of an earlier database."
                 " Use 0 to read from the beginning.",
                 field="after_cursor",
                 last_cursor=last,
             )
-        watching = contextlib.nullcontext() if order_id is None else self._engine.watching(order_id)
+        watching = contextlib.nullcontext() if request_id is None else self._engine.watching(request_id)
         with self._streams.one(), watching:
-            async for update in self._updates(after, order_id):
+            async for update in self._updates(after, request_id):
                 yield update
 
-    async def _updates(self, after_cursor: int, order_id: str | None) -> AsyncGenerator[pb.RequestUpdate, None]:
-        """Journal rows, then new ones as they come; of one order up to its terminal one."""
-        cursor = after_cursor
+    async def _updates(self, after_cursor: int, request_id: str | None) -> AsyncGenerator[pb.RequestUpdate, None]:
+        """Journal rows, then new ones as they come; of one request up to its terminal one."""
+        cursor, store = after_cursor, self._engine.store
         while True:
-            commit = self._feed.next_commit(order_id, self._sees)
-            updates = self._engine.store.updates(cursor, order_id, BATCH, self._sees)
+            commit = self._feed.next_commit(request_id, self._sees)
+            if request_id is None:
+                updates = store.updates(cursor, None, BATCH, self._sees)
+            else:
+                updates = store.request_updates(cursor, request_id, BATCH)
             for update in updates:
                 cursor = update.cursor
                 yield convert.update_to_pb(update, self._engine.policy, self._queue(update.order))
-                if order_id is not None and update.order.is_closed:
+                if request_id is not None and update.order.ends_request:
                     return
             if self._feed.is_stopping:
                 yield pb.RequestUpdate(cursor=cursor, at_ms=self._engine.clock.now_ms(), shutting_down=True)
                 return
-            if order_id is not None and not updates and self._engine.order(order_id) is None:
+            if request_id is not None and not updates and not self._engine.is_live(request_id):
                 # Nothing more will come: the cursor lies at or behind the terminal update.
                 return
             if len(updates) < BATCH:
@@ -186,11 +189,11 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
         order = await self._engine.cancel(request.request_id, self._sees)
-        return pb.CancelRequestResponse(request=self._to_pb(order), message=self._cancel_message(order))
+        return pb.CancelRequestResponse(request=self._to_pb(self._all_of(order)), message=self._cancel_message(order))
 
     def _cancel_message(self, order: Order) -> str:
         words = self._explain(order)
-        if order.is_closed and order.cancel_wanted_at_ms is None:
+        if order.is_closed and not order.is_cancel_wanted_by_client:
             return f"It was over before, and there is nothing to cancel. {words.summary} {words.money}"
         if order.is_closed:
             return f"{words.summary} {words.money}"
@@ -205,12 +208,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     @unary
     async def ExplainRequest(self, request: pb.ExplainRequestRequest, context: Context) -> pb.ExplainRequestResponse:
-        order = self._get(request.request_id)
-        words = self._explain(order, self._lnd_trouble())
-        rows = self._engine.store.updates(0, order.id, MAX_HISTORY)
+        orders = self._orders(request.request_id)
+        words = self._explain(orders[-1], self._lnd_trouble())
+        rows = self._engine.store.request_updates(0, orders[-1].request.id, MAX_HISTORY)
         lines = history(Moment(row.at_ms, row.event, row.order, row.notes) for row in rows)
         return pb.ExplainRequestResponse(
-            request=self._whole(order),
+            request=self._whole(orders),
             summary=words.summary,
             money=words.money,
             next=words.next,
@@ -373,20 +376,25 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         position = places.position(order)
         return None if position is None else convert.Queue(position, places.words(order))
 
-    def _whole(self, order: Order) -> pb.Request:
-        """With its dispatches."""
-        return convert.add_tries(self._to_pb(order), self._engine.store.dispatches(order.id))
+    def _orders(self, named: str) -> list[Order]:
+        """Of the request that is named so. Raises OrderNotFound."""
+        return self._engine.store.orders_of(self._engine.store.request_id(named, self._sees))
 
-    def _get(self, order_id: str) -> Order:
-        """One that the client may have. Raises OrderNotFound."""
-        return self._engine.store.get(order_id, self._sees)
+    def _all_of(self, order: Order) -> list[Order]:
+        """The orders of the request of which this one is the last."""
+        return [order] if order.nth == 1 else self._engine.store.orders_of(order.request.id)
 
-    def _to_pb(self, order: Order) -> pb.Request:
-        """An order that was read right now: nothing was committed since."""
+    def _whole(self, orders: Sequence[Order]) -> pb.Request:
+        """With their dispatches."""
+        return convert.add_tries(self._to_pb(orders), [self._engine.store.dispatches(order.id) for order in orders])
+
+    def _to_pb(self, orders: Sequence[Order]) -> pb.Request:
+        """Orders that were read right now: nothing was committed since."""
         engine = self._engine
-        sight = engine.guard.sight(order)
+        sight = engine.guard.sight(orders[-1])
+        queue = self._queue(orders[-1])
         return convert.request_to_pb(
-            order, engine.policy, engine.clock.now_ms(), engine.store.last_cursor(), sight, self._queue(order)
+            orders, engine.policy, engine.clock.now_ms(), engine.store.last_cursor(), sight, queue
         )
 
 
@@ -406,7 +414,7 @@ def _check_filter(request: pb.ListRequestsRequest) -> None:
 
 
 def _write_token(order: Order) -> str:
-    return base64.urlsafe_b64encode(f"{order.created_at_ms}:{order.id}".encode()).decode()
+    return base64.urlsafe_b64encode(f"{order.request.created_at_ms}:{order.request.id}".encode()).decode()
 
 
 def _read_token(token: str) -> tuple[int, str] | None:

@@ -13,19 +13,23 @@ from holdpay.core.charge import Charge
 from holdpay.core.items import Item
 from holdpay.core.kinds import AnySpec
 from holdpay.core.model import Order, Payment, Request
+from holdpay.core.strategy import Strategy
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store.changes import ELSEWHERE, OF_THE_ORDER, order_of
 from holdpay.store.database import remedy
 from holdpay.store.rows import Row, column_names, from_row
 from holdpay.store.sealing import unseal
 
+STRATEGY: Final[TypeAdapter[Strategy]] = TypeAdapter(Strategy)
 SPEC: Final[TypeAdapter[AnySpec]] = TypeAdapter(Annotated[AnySpec, Field(discriminator="kind")])
 
 ORDER_COLUMNS: Final = column_names(Order, without=ELSEWHERE)
 PAYMENT_COLUMNS: Final = column_names(Payment, without=OF_THE_ORDER)
 CHARGE_COLUMNS: Final = column_names(Charge)
 ITEM_COLUMNS: Final = column_names(Item)
-REQUEST_COLUMNS: Final = ["id", "client", "key", "fingerprint", "kind", "spec", "is_prepaid", "created_at_ms"]
+REQUEST_COLUMNS: Final = [
+    *("id", "client", "key", "fingerprint", "kind", "spec", "is_prepaid", "created_at_ms", "strategy")
+]
 
 _OF_REQUEST = (
     'o.no AS "r.no", k.key AS "r.seal", s.spec AS "r.sealed_spec", '
@@ -80,6 +84,7 @@ def request_of(row: sqlite3.Row) -> Request:
         else SPEC.validate_json(unseal(row["r.seal"], SEALED_SPEC, sealed)),
         is_prepaid=bool(row["r.is_prepaid"]),
         created_at_ms=row["r.created_at_ms"],
+        strategy=None if row["r.strategy"] is None else STRATEGY.validate_json(row["r.strategy"]),
     )
 
 

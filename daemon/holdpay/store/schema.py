@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlite_utils import Database, Migrations
 
+from holdpay.store import strategies
 from holdpay.store.clients import give_to_clients
 from holdpay.store.compacting import compact
 from holdpay.store.dispatching import make_dispatches
@@ -127,6 +128,11 @@ def _copies(db: Database) -> None:
     db.execute("ALTER TABLE orders ADD COLUMN restored_at_ms INTEGER")
     # A copy of an earlier release has it already.
     db.execute(NOTE_TABLE)
+
+
+@migrations(name="0019_strategies")
+def _strategies(db: Database) -> None:
+    strategies.make(db)
 
 
 _FIRST = (

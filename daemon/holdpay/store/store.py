@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from holdpay.store.reading import (
     SEALED_SPEC,
     SELECT_ORDERS,
     SPEC,
+    STRATEGY,
     name_of_item,
     rows,
     to_order,
@@ -75,6 +76,7 @@ def _update_sql(table: str, changed: Row, key: str) -> str:
 
 
 _INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
+_END_REQUEST = 'UPDATE requests SET closed_at_ms = :closed_at_ms, "end" = :end WHERE id = :id'
 _INSERT_KEY = "INSERT INTO keys (order_no, key) VALUES (?, ?)"
 _INSERT_WHOLE_SPEC = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
 _INSERT_ORDER = _insert_sql("orders", ["request_id", "client", "kind", "reserved_msat", *ORDER_COLUMNS])
@@ -99,15 +101,21 @@ _QUARANTINE_ROW = """
 LAST_ROW = "SELECT max(cursor) FROM journal WHERE order_no = ?"
 
 OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
-BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE client = ? AND key = ?)"
+GOING_ON = "WHERE o.succession = 'going_on'"
+BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE client = ? AND key = ?) ORDER BY o.no DESC LIMIT 1"
 BY_ID = "WHERE o.id = ?"
-BY_PREFIX = "WHERE o.id >= ? AND o.id < ?"
-OF_CLIENT_TOO = " AND +o.client = ?"
+OF_REQUEST = "WHERE o.request_id = ? ORDER BY o.no"
+LAST_OF_REQUEST = "WHERE o.request_id = ? ORDER BY o.no DESC LIMIT 1"
+EARLIER = "WHERE o.request_id = ? AND o.no < (SELECT no FROM orders WHERE id = ?) ORDER BY o.no"
+REQUESTS_BY_PREFIX = "SELECT id FROM requests WHERE id >= ? AND id < ?"
+ORDERS_OF_REQUEST = "SELECT id FROM orders WHERE request_id = ? ORDER BY no"
+REQUEST_OF_ORDER = "SELECT request_id FROM orders WHERE id = ?"
+OF_CLIENT_TOO = " AND +client = ?"
 """Of few that an id has found: the plus keeps SQLite from reading all that the client has in their place."""
-HAS_OPEN = "SELECT EXISTS (SELECT 1 FROM orders WHERE kind = ? AND closed_at_ms IS NULL)"
+HAS_OPEN = "SELECT EXISTS (SELECT 1 FROM requests WHERE kind = ? AND closed_at_ms IS NULL)"
 HAS_RECENT = (
-    "SELECT EXISTS (SELECT 1 FROM orders o CROSS JOIN requests r ON r.id = o.request_id"
-    " WHERE o.kind = ? AND o.created_at_ms >= ? AND r.client = '' AND substr(r.key, 1, ?) = ?)"
+    "SELECT EXISTS (SELECT 1 FROM requests"
+    " WHERE kind = ? AND created_at_ms >= ? AND client = '' AND substr(key, 1, ?) = ?)"
 )
 HAS_PROVIDER_ORDER = (
     "SELECT EXISTS (SELECT 1 FROM orders o JOIN payments p ON p.order_no = o.no"
@@ -199,17 +207,27 @@ class SqliteStore:
                     raise KeyTaken
                 return first
             self._check_limits(order, limits, now_ms)
-            row = self._insert(order)
-            columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
-            cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
+            self._conn.execute(_INSERT_REQUEST, _request_row(order.request))
+            cursor = self._record(order, now_ms)
         self.commit_count += 1
-        self._row_of[order.id] = row
         self._newest.keep(cursor)
         self.on_commit(cursor, order)
         return order
 
+    def create_next(self, before: Change, order: Order, limits: Limits, now_ms: int) -> None:
+        """See OrderStore."""
+        with transaction(self._conn):
+            self._check_limits(order, limits, now_ms)
+            followed_at = self._write_change(before, now_ms)
+            cursor = self._record(order, now_ms)
+        self.commit_count += 1
+        self._newest.keep(cursor)
+        self._row_of.pop(before.before.id, None)
+        self.on_commit(followed_at, before.step.order)
+        self.on_commit(cursor, order)
+
     def _check_limits(self, order: Order, limits: Limits, now_ms: int) -> None:
-        """Raises LimitExceeded. A client hears of its own limits first."""
+        """Within the caller's transaction. Raises LimitExceeded. A client hears of its own limits first."""
         budget = limits.budgets.get(order.request.client)
         reached = None
         if budget is not None:
@@ -217,6 +235,14 @@ class SqliteStore:
         reached = reached or limits.reached_by(self.totals(now_ms), order.reserved_msat)
         if reached is not None:
             raise reached
+
+    def _record(self, order: Order, now_ms: int) -> int:
+        """A new order of a request, within the caller's transaction."""
+        row = self._insert(order)
+        columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
+        cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
+        self._row_of[order.id] = row
+        return cursor
 
     def commit(self, before: Order, event: Event, step: Step, raw: str | None, now_ms: int) -> int:
         """``commit_all`` of one change."""
@@ -233,7 +259,7 @@ class SqliteStore:
         self._newest.keep(done[-1][0])
         self.commit_count += 1
         for cursor, order in done:
-            if order.is_closed:
+            if order.is_closed and not order.is_going_on:
                 self._row_of.pop(order.id, None)
             self.on_commit(cursor, order)
         return [cursor for cursor, _ in done]
@@ -244,11 +270,12 @@ class SqliteStore:
         changed = change(before, step.order)
         row = self._row(before.id)
         self._update(row, before, step.order, changed)
+        if step.order.ends_request:
+            self._conn.execute(_END_REQUEST, _end_of(step.order))
         return self._write(row, before, step.order, entry, changed, step.attempts, now_ms, step.trust)
 
     def _insert(self, order: Order) -> _Row:
         request = order.request
-        self._conn.execute(_INSERT_REQUEST, _request_row(request))
         given: Row = {
             "request_id": request.id,
             "client": request.client,
@@ -259,7 +286,7 @@ class SqliteStore:
         assert no is not None
         row = _Row(no, new_key())
         self._conn.execute(_INSERT_KEY, (row.no, row.key))
-        if request.spec.without_secrets() != request.spec:
+        if order.nth == 1 and request.spec.without_secrets() != request.spec:
             sealed = seal(row.key, SEALED_SPEC, _spec_json(request.spec).encode())
             self._conn.execute(_INSERT_WHOLE_SPEC, (request.id, sealed))
         return row
@@ -344,7 +371,8 @@ class SqliteStore:
 
     def quarantine_unreadable(self, now_ms: int) -> list[str]:
         """See OrderStore."""
-        ids = [row["id"] for row in self._found(OPEN) if self._read(row) is None]
+        found = (*self._found(OPEN), *self._found(GOING_ON))
+        ids = [row["id"] for row in found if self._read(row) is None]
         if ids:
             with transaction(self._conn):
                 for order_id in ids:
@@ -410,15 +438,29 @@ class SqliteStore:
                 f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
                 field="order_id",
             )
+        found = self._found(BY_ID, order_id) if client is None else []
+        found = found or self._found(LAST_OF_REQUEST, self.request_id(order_id, client))
+        return to_order(self._conn, found[0])
+
+    def request_id(self, named: str, client: str | None = None) -> str:
+        """See OrderStore."""
+        if len(named) < MIN_ID_PREFIX:
+            raise InvalidRequest(
+                f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
+                field="order_id",
+            )
         whose, of = ("", ()) if client is None else (OF_CLIENT_TOO, (client,))
-        found = self._found(BY_ID + whose, order_id, *of)
-        if not found:
-            found = self._found(f"{BY_PREFIX}{whose} LIMIT 2", order_id, order_id + _LAST_CHARACTER, *of)
+        found = self._rows(REQUEST_OF_ORDER + whose, named, *of)
+        found = found or self._rows(f"{REQUESTS_BY_PREFIX}{whose} LIMIT 2", named, named + _LAST_CHARACTER, *of)
         if not found:
             raise OrderNotFound
         if len(found) > 1:
-            raise OrderNotFound(f"More than one order begins with {order_id}. Give more of its id.")
-        return to_order(self._conn, found[0])
+            raise OrderNotFound(f"More than one order begins with {named}. Give more of its id.")
+        return str(found[0][0])
+
+    def orders_of(self, request_id: str) -> list[Order]:
+        """See OrderStore."""
+        return [to_order(self._conn, row) for row in self._found(OF_REQUEST, request_id)]
 
     def dispatches(self, order_id: str) -> list[Dispatched]:
         """See OrderStore."""
@@ -427,7 +469,7 @@ class SqliteStore:
 
     def open_orders(self) -> list[Order]:
         """See OrderStore."""
-        return self._select(OPEN)
+        return self._select(OPEN) + self._select(GOING_ON)
 
     def has_open(self, kind: KindName) -> bool:
         """See OrderStore."""
@@ -438,9 +480,10 @@ class SqliteStore:
         return bool(self._one(HAS_RECENT, kind.value, since_ms, len(key_prefix), key_prefix))
 
     def list_orders(self, wanted: OrderFilter) -> list[Order]:
-        """Newest first."""
+        """See OrderStore."""
         text, values = where(wanted)
-        return self._select(text, *values)
+        found = (self._select(LAST_OF_REQUEST, row["id"]) for row in self._rows(text, *values))
+        return [order for orders in found for order in orders]
 
     def has_payment_hash(self, payment_hash: str) -> bool:
         """Whether any order, also a closed one, has it."""
@@ -470,7 +513,23 @@ class SqliteStore:
 
     def updates(self, after_cursor: int, order_id: str | None, limit: int, client: str | None = None) -> list[Update]:
         """Journal rows after a cursor, oldest first, of one order, of all, or of all of a client's."""
-        return self._journal.updates(after_cursor, order_id, limit, client)
+        updates = self._journal.updates(after_cursor, order_id, limit, client)
+        return [update if update.order.nth == 1 else self._with_earlier(update) for update in updates]
+
+    def _with_earlier(self, update: Update) -> Update:
+        """Those before it had closed by then, and are as they were."""
+        earlier = self._found(EARLIER, update.order.request.id, update.order.id)
+        return replace(update, earlier=tuple(to_order(self._conn, row) for row in earlier))
+
+    def request_updates(self, after_cursor: int, request_id: str, limit: int) -> list[Update]:
+        """See OrderStore."""
+        found: list[Update] = []
+        for row in self._rows(ORDERS_OF_REQUEST, request_id):
+            # Nothing is told of an order any more once there is a next one.
+            found += self.updates(after_cursor, row["id"], limit - len(found))
+            if len(found) == limit:
+                break
+        return found
 
     def last_cursor(self) -> int:
         """0 before the first order."""
@@ -532,7 +591,14 @@ def _request_row(request: Request) -> Row:
         "spec": _spec_json(request.spec.without_secrets()),
         "is_prepaid": int(request.is_prepaid),
         "created_at_ms": request.created_at_ms,
+        "strategy": None if request.strategy is None else STRATEGY.dump_json(request.strategy).decode(),
     }
+
+
+def _end_of(order: Order) -> Row:
+    """What its request's row has of it. ``closed_at_ms``: of its last order."""
+    assert order.end is not None
+    return {"id": order.request.id, "closed_at_ms": order.closed_at_ms, "end": order.end.value}
 
 
 def _spec_json(spec: Any) -> str:

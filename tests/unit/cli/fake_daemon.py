@@ -101,7 +101,9 @@ def a_request(**changes: Any) -> pb.Request:
     ]
     for seq, item in enumerate(items, start=1):
         item.seq = seq
-    of_order = {name: changes.pop(name) for name in list(changes) if name in pb.Order.DESCRIPTOR.fields_by_name}
+    of_both = pb.Request.DESCRIPTOR.fields_by_name
+    names = [name for name in changes if name in pb.Order.DESCRIPTOR.fields_by_name and name not in of_both]
+    of_order = {name: changes.pop(name) for name in names}
     plain: dict[str, Any] = {
         "state": pb.ORDER_STATE_REQUESTED,
         "htlc": pb.HTLC_STATE_NONE,

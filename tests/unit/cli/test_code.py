@@ -103,7 +103,7 @@ def test_the_request_carries_what_was_typed(daemon: FakeDaemon, terminal: Termin
     terminal.run("code", "0", "openai", *options, "--prepaid")
     assert daemon.received == [
         pb.SubmitRequest(
-            code=pb.CodeSpec(country="0", service="openai", real_phone=True, ref="a@b.c"),
+            code=pb.CodeSpec(countries=["0"], service="openai", real_phone=True, ref="a@b.c"),
             max_price_sat=3000,
             max_fee_sat=0,
             idempotency_key="k1",

@@ -49,7 +49,7 @@ class Desk:
         await asyncio.sleep(self.answer_s)
         self.asker.answered(order_id, self.error)
 
-    def is_watched(self, order_id: str) -> bool:
+    def is_watched(self, order: Order) -> bool:
         return False
 
     def is_told(self, order: Order) -> bool:

@@ -123,8 +123,8 @@ class Office:
         await asyncio.sleep(self.answer_s)
         self.asker.answered(order_id, self.error)
 
-    def is_watched(self, order_id: str) -> bool:
-        return order_id in self.watched
+    def is_watched(self, order: Order) -> bool:
+        return order.id in self.watched
 
     def is_told(self, order: Order) -> bool:
         return order.id in self.told

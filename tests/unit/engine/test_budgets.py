@@ -19,7 +19,7 @@ from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import LIMITS, World
 
 ASKED = Asked(client="ann", key="k")
-WANTED = CodeWanted(country="Russia", service="OpenAI")
+WANTED = CodeWanted(countries=("Russia",), service="OpenAI")
 PRICE_SAT, CAP_SAT, FEE_SAT = 2_000, 2_040, 20
 """Of the fake provider; with the tolerance; and the fee limit."""
 

@@ -23,7 +23,7 @@ async def test_an_invoice_at_the_price_limit_may_cost_the_usual_percentage_of_it
     world.provider.amount_msat = 6_000_000
     world.lnd.next_sends = deque([Send(fails=HOP_DOWN)])
 
-    recorded = await desk_of(world.engine).submit(Asked(key="k"), CodeWanted(country="Russia", service="OpenAI"))
+    recorded = await desk_of(world.engine).submit(Asked(key="k"), CodeWanted(countries=("Russia",), service="OpenAI"))
     order = await world.until_closed(recorded.id)
 
     assert (order.end, order.max_price_sat) == (End.FULFILLED, 6_000)

@@ -29,7 +29,7 @@ from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
 ASKED = Asked(key="k")
-WANTED = CodeWanted(country="Russia", service="OpenAI")
+WANTED = CodeWanted(countries=("Russia",), service="OpenAI")
 
 
 async def _ask(world: World, wanted: Wanted = WANTED, **changes: Any) -> Order:
@@ -166,7 +166,7 @@ async def test_a_key_sent_again_gets_the_first_order_even_while_lnd_is_away(worl
     first = await _ask(world)
     world.lnd.is_down = True
     assert (await _ask(world)).id == first.id
-    assert (await _ask(world, country="0", service="OPENAI")).id == first.id
+    assert (await _ask(world, countries=("0",), service="OPENAI")).id == first.id
     assert (await _ask(world, service="oi")).id == first.id
 
 
@@ -190,11 +190,11 @@ async def test_the_same_key_sent_twice_at_the_same_time_is_one_order(world: Worl
         ({"key": ""}, "idempotency key"),
         ({"key": "k" * 129}, "idempotency key"),
         ({"key": "a\nb"}, "idempotency key"),
-        ({"country": " "}, "country"),
-        ({"country": "x" * 65}, "country"),
+        ({"countries": (" ",)}, "country"),
+        ({"countries": ("x" * 65,)}, "country"),
         ({"service": ""}, "service"),
         ({"service": "a\x00b"}, "service"),
-        ({"country": "Atlantis"}, "no such country"),
+        ({"countries": ("Atlantis",)}, "no such country"),
         ({"max_price_sat": 0}, "0 sat allows nothing"),
     ],
 )

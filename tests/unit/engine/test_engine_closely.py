@@ -285,10 +285,10 @@ async def test_an_order_is_followed_as_long_as_one_of_its_clients_does(world: Wo
     (order_id,) = await _held(world, 1)
     with world.engine.watching(order_id):
         with world.engine.watching(order_id):
-            assert world.engine.is_watched(order_id)
-        assert world.engine.is_watched(order_id)
-        assert not world.engine.is_watched("another")
-    assert not world.engine.is_watched(order_id)
+            assert world.engine.is_watched(world.order(order_id))
+        assert world.engine.is_watched(world.order(order_id))
+        assert not world.engine.is_watched(build.order(id="another"))
+    assert not world.engine.is_watched(world.order(order_id))
 
 
 async def test_without_webhooks_nobody_hints_and_nothing_is_told(world: World) -> None:

@@ -29,7 +29,7 @@ from tests.unit.engine.world import World
 
 SILENT = Story(number_after_s=None, code_after_s=None)
 """The provider holds the HTLC; what comes then the test says."""
-CODE = CodeWanted(country="Russia", service="OpenAI")
+CODE = CodeWanted(countries=("Russia",), service="OpenAI")
 SMS = SmsWanted(phone="+19871234567", message="See you at eight.")
 EMAIL = EmailWanted(address="satoshi@example.com", message="See you at eight.")
 RENTAL = RentalWanted(country="Russia")
@@ -103,7 +103,7 @@ async def test_a_client_that_follows_a_rental_is_not_kept_waiting(world: World) 
         began_s = asyncio.get_running_loop().time()
         await world.until(lambda: bool(texts(world.order(order_id).items, ItemKind.MESSAGE)))
         assert asyncio.get_running_loop().time() - began_s < 7
-    assert not world.engine.is_watched(order_id)
+    assert not world.engine.is_watched(world.order(order_id))
 
 
 async def test_money_for_the_account_is_there_when_it_is_settled(world: World) -> None:

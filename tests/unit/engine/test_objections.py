@@ -35,7 +35,7 @@ from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
 ASKED = Asked(key="k")
-WANTED = CodeWanted(country="Russia", service="OpenAI")
+WANTED = CodeWanted(countries=("Russia",), service="OpenAI")
 OTHER = "02" + "dd" * 32
 
 ROUTE = Route(fee_msat=1_002, lock_blocks=163, hops=("02" + "bb" * 32, PAYEE), first_channel="1x1x0")
@@ -452,7 +452,7 @@ async def test_a_request_that_is_a_known_one_is_told_as_such(world: World) -> No
 
 
 async def test_a_request_that_cannot_be_meant_is_refused_by_a_dry_run_too(world: World) -> None:
-    for wanted in (replace(WANTED, country="Atlantis"), replace(WANTED, service="nonsense")):
+    for wanted in (replace(WANTED, countries=("Atlantis",)), replace(WANTED, service="nonsense")):
         with pytest.raises(InvalidRequest):
             await _check(world, wanted)
 

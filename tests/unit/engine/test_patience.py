@@ -115,7 +115,7 @@ async def test_after_each_pause_that_the_provider_asks_for_the_order_that_was_ch
     assert 9 <= len(sent) <= 10, "the budget alone says when"
 
 
-FROM_THE_ACCOUNT = CodeWanted(country="Russia", service="OpenAI")
+FROM_THE_ACCOUNT = CodeWanted(countries=("Russia",), service="OpenAI")
 
 
 async def test_a_code_that_the_account_paid_for_is_the_probe_and_a_rental_that_goes_on_is_not(world: World) -> None:

@@ -32,7 +32,7 @@ from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
 NEVER = Story(number_after_s=None, code_after_s=None)
-CODE = CodeWanted(country="Russia", service="OpenAI")
+CODE = CodeWanted(countries=("Russia",), service="OpenAI")
 TASK_FAILED = "a task failed; it is started again"
 
 

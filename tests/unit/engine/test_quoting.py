@@ -18,7 +18,7 @@ from tests.unit.engine.desks import OneCountry
 OURS, THEIRS = "me@example.com", "you@example.com"
 URL = "https://example.com/hook"
 OPENAI = ServiceInfo("oi", "OpenAI", 5)
-CODE = CodeWanted(country="Russia", service="OpenAI")
+CODE = CodeWanted(countries=("Russia",), service="OpenAI")
 RENTAL = RentalWanted(country="Russia")
 SMS = SmsWanted(phone="+19871234567", message="See you at eight.")
 EMAIL = EmailWanted(address="satoshi@example.com", message="See you at eight.")
@@ -252,8 +252,8 @@ def test_what_is_right_at_a_bound_is_looked_up(good: Wanted) -> None:
         (replace(CODE, service="  "), "The service must have 1 to 64"),
         (replace(CODE, service="x" * (MAX_TEXT_LENGTH + 1)), "The service must have 1 to 64"),
         (replace(CODE, service="a\nb"), "The service must have 1 to 64"),
-        (replace(CODE, country=""), "The country must have 1 to 64"),
-        (replace(CODE, country="Atlantis"), "no such country"),
+        (replace(CODE, countries=("",)), "The country must have 1 to 64"),
+        (replace(CODE, countries=("Atlantis",)), "no such country"),
         (replace(CODE, ref="nobody"), "no Lightning Address"),
         (replace(SMS, message=""), "."),
         (replace(SMS, phone="12"), "."),

@@ -35,7 +35,7 @@ async def test_a_charge_whose_task_dies_right_after_its_intent_is_known_to_be_un
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(world.provider, "place", _dies)
-    asked, wanted = Asked(key="k", is_prepaid=True), CodeWanted(country="Russia", service="OpenAI")
+    asked, wanted = Asked(key="k", is_prepaid=True), CodeWanted(countries=("Russia",), service="OpenAI")
     order_id = (await desk_of(world.engine).submit(asked, wanted)).id
     await asyncio.sleep(RESTART_AFTER_S + 3)
     charge = world.order(order_id).charge

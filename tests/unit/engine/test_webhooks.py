@@ -99,7 +99,7 @@ async def test_a_webhook_of_the_client_is_left_to_it(world: HookedWorld, wanted:
 
 @pytest.mark.parametrize(
     "wanted",
-    [CodeWanted(country="Russia", service="OpenAI"), RentalWanted(country="Russia"), FundWanted(amount_sat=2_000)],
+    [CodeWanted(countries=("Russia",), service="OpenAI"), RentalWanted(country="Russia"), FundWanted(amount_sat=2_000)],
     ids=lambda wanted: type(wanted).__name__,
 )
 async def test_what_the_provider_tells_no_webhook_of_gets_none(world: HookedWorld, wanted: Wanted) -> None:

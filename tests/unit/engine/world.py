@@ -50,6 +50,15 @@ class CrashingStore(SqliteStore):
             raise Crash
         return cursors
 
+    def create_next(self, before: Change, order: Order, limits: Limits, now_ms: int) -> None:
+        self.commit_count += 1
+        is_last = self.commit_count == self.crash_at
+        if is_last and not self.is_durable:
+            raise Crash
+        super().create_next(before, order, limits, now_ms)
+        if is_last:
+            raise Crash
+
 
 class World:
     """Everything but the engine and its database connection survives ``crash`` and ``start``."""

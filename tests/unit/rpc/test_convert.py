@@ -56,7 +56,7 @@ UNDERSTOOD = [
 
 
 def to_pb(order: Order) -> pb.Request:
-    return request_to_pb(order, POLICY, NOW_MS, 7)
+    return request_to_pb([order], POLICY, NOW_MS, 7)
 
 
 def test_it_says_up_to_which_cursor_it_tells() -> None:
@@ -224,7 +224,7 @@ def test_a_failed_payment_has_its_cause_and_its_tries_with_hops_in_words() -> No
         cause=Cause.FEE_LIMIT,
         diagnosis="a route exists at 37 sat",
     )
-    message = add_tries(to_pb(found), [Dispatched(record, (attempt(), told, refused))])
+    message = add_tries(to_pb(found), [[Dispatched(record, (attempt(), told, refused))]])
     (order,) = message.orders
     assert (order.cause, message.reason) == (pb.CAUSE_FEE_LIMIT, "a route exists at 37 sat")
     (tried,) = order.tries

@@ -11,7 +11,10 @@ from holdpay.errors import InvalidRequest
 from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
 
 LEAST: dict[str, tuple[pb.SubmitRequest, Wanted]] = {
-    "code": (pb.SubmitRequest(code=pb.CodeSpec(country="0", service="oi")), CodeWanted(country="0", service="oi")),
+    "code": (
+        pb.SubmitRequest(code=pb.CodeSpec(countries=["0"], service="oi")),
+        CodeWanted(countries=("0",), service="oi"),
+    ),
     "rental": (pb.SubmitRequest(rental=pb.RentalSpec(country="usa")), RentalWanted(country="usa")),
     "sms": (pb.SubmitRequest(sms=pb.SmsSpec(phone="+1", message="m")), SmsWanted(phone="+1", message="m")),
     "email": (pb.SubmitRequest(email=pb.EmailSpec(address="a", message="m")), EmailWanted(address="a", message="m")),
@@ -19,8 +22,8 @@ LEAST: dict[str, tuple[pb.SubmitRequest, Wanted]] = {
 }
 ALL: dict[str, tuple[pb.SubmitRequest, Wanted]] = {
     "code": (
-        pb.SubmitRequest(code=pb.CodeSpec(country="usa", service="oi", real_phone=True, ref="r")),
-        CodeWanted(country="usa", service="oi", is_real_phone=True, ref="r"),
+        pb.SubmitRequest(code=pb.CodeSpec(countries=["usa"], service="oi", real_phone=True, ref="r")),
+        CodeWanted(countries=("usa",), service="oi", is_real_phone=True, ref="r"),
     ),
     "rental": (
         pb.SubmitRequest(rental=pb.RentalSpec(country="usa", service="oi", weeks=0, ref="")),

@@ -19,7 +19,7 @@ from holdpay.core.step import Step
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound
 from holdpay.ports import BudgetEntry, Limits, OrderFilter
 from holdpay.store import budgets, journal, listing, reading
-from holdpay.store.store import BY_ID, BY_PREFIX, OF_CLIENT_TOO, SqliteStore
+from holdpay.store.store import OF_CLIENT_TOO, REQUEST_OF_ORDER, REQUESTS_BY_PREFIX, SqliteStore
 from tests.dumps import as_it_was, restore
 from tests.unit.build import NOW_MS, changed, order, pair
 from tests.unit.store.test_plans import BOUND, FILTERS, plan
@@ -296,8 +296,8 @@ def test_each_sum_of_a_client_is_read_off_an_index_of_its_own(db: SqliteStore, n
     ("sql", "values", "index"),
     [
         (journal.SELECT_OF_CLIENT, ("ann", 5, 10), "INDEX journal_client (client=? AND rowid>?)"),
-        (f"{ORDERS}{BY_ID}{OF_CLIENT_TOO}", ("x", "ann"), "sqlite_autoindex_orders_1 (id=?)"),
-        (f"{ORDERS}{BY_PREFIX}{OF_CLIENT_TOO} LIMIT 2", ("x", "y", "ann"), "sqlite_autoindex_orders_1 (id>?"),
+        (f"{REQUEST_OF_ORDER}{OF_CLIENT_TOO}", ("x", "ann"), "sqlite_autoindex_orders_1 (id=?)"),
+        (f"{REQUESTS_BY_PREFIX}{OF_CLIENT_TOO} LIMIT 2", ("x", "y", "ann"), "sqlite_autoindex_requests_1 (id>?"),
     ],
 )
 def test_what_a_client_looks_up_is_found_by_an_index(db: SqliteStore, sql: str, values: Any, index: str) -> None:
@@ -309,10 +309,10 @@ def test_what_a_client_looks_up_is_found_by_an_index(db: SqliteStore, sql: str, 
 @pytest.mark.parametrize("wanted", FILTERS, ids=repr)
 def test_every_list_of_a_client_is_read_off_an_index_of_its_own(db: SqliteStore, wanted: OrderFilter) -> None:
     text, values = listing.where(replace(wanted, client="ann"))
-    details = plan(db._conn, ORDERS + text, values)
+    details = plan(db._conn, text, values)
     standing = "_open" if wanted.open_only else "_closed" if wanted.closed_only else ""
     kind, end = "_kind" if wanted.kind else "", "_end" if wanted.end is not None else standing
-    assert f"INDEX orders_client{kind}{end} (client=?" in details[0], details
+    assert f"INDEX requests_client{kind}{end} (client=?" in details[0], details
     assert not any("TEMP B-TREE" in detail for detail in details), details
 
 
@@ -324,7 +324,8 @@ def test_what_was_there_before_is_the_operators(tmp_path: Path) -> None:
     with as_it_was(FIXTURE) as before:
         requests = before.execute("SELECT * FROM requests ORDER BY rowid").fetchall()
     rows = store._rows("SELECT * FROM requests ORDER BY rowid")
-    assert [{**dict(row), "client": ""} for row in requests] == [dict(row) for row in rows]
+    names = (*requests[0].keys(), "client")
+    assert [{**dict(row), "client": ""} for row in requests] == [{name: row[name] for name in names} for row in rows]
     assert all(store.find_key(row["key"]) is not None for row in rows)
     assert store._rows("PRAGMA foreign_key_check") == []
     with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):

@@ -30,6 +30,7 @@ def path(tmp_path: Path) -> Path:
         for n in range(30):
             db.create(order(id=f"order{n:05d}", key=f"key-{n}"), LIMITS, NOW_MS)
     spoil(path, "UPDATE orders SET closed_at_ms = 1, \"end\" = 'refunded' WHERE no < 30")
+    spoil(path, "UPDATE requests SET closed_at_ms = 1, \"end\" = 'refunded' WHERE id < 'order00029'")
     return path
 
 
@@ -41,7 +42,7 @@ def _large(monkeypatch: pytest.MonkeyPatch) -> None:
 def _damage(path: Path) -> None:
     """A page of an index over what is closed."""
     with closing(sqlite3.connect(path)) as conn:
-        (page,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'orders_closed'").fetchone()
+        (page,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'requests_closed'").fetchone()
     data = bytearray(path.read_bytes())
     data[(page - 1) * 4096 + 4000 : page * 4096] = b"\xde" * 96
     path.write_bytes(data)

@@ -46,15 +46,16 @@ def test_a_row_whose_parts_are_of_another_shape_is_not_believed(change: str, not
 @pytest.mark.parametrize(
     ("created_before_ms", "bound", "values"),
     [
-        (None, "(o.created_at_ms, o.id) < (?, ?)", [NOW_MS, "abc"]),
-        (NOW_MS + 1, "(o.created_at_ms, o.id) < (?, ?)", [NOW_MS, "abc"]),
-        (NOW_MS, "o.created_at_ms < ?", [NOW_MS]),
-        (NOW_MS - 1, "o.created_at_ms < ?", [NOW_MS - 1]),
+        (None, "(r.created_at_ms, r.id) < (?, ?)", [NOW_MS, "abc"]),
+        (NOW_MS + 1, "(r.created_at_ms, r.id) < (?, ?)", [NOW_MS, "abc"]),
+        (NOW_MS, "r.created_at_ms < ?", [NOW_MS]),
+        (NOW_MS - 1, "r.created_at_ms < ?", [NOW_MS - 1]),
     ],
 )
 def test_of_two_upper_bounds_the_lower_one_is_looked_up(
     created_before_ms: int | None, bound: str, values: list[Any]
 ) -> None:
     text, given = where(OrderFilter(before=(NOW_MS, "abc"), created_before_ms=created_before_ms, limit=7))
-    assert text == f"WHERE 1 AND {bound} ORDER BY o.created_at_ms DESC, o.id DESC LIMIT ?"
+    order = "ORDER BY r.created_at_ms DESC, r.id DESC LIMIT ?"
+    assert text == f"SELECT r.id FROM requests r WHERE 1 AND {bound} {order}"
     assert given == [*values, 7]

@@ -33,8 +33,9 @@ from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt, AttemptStatus, FailureReason
 from holdpay.core.machine import decide
 from holdpay.core.model import Order, Payment, PaymentFailure, Request
-from holdpay.core.states import End, FailureClass, HoldLevel, HtlcState, OrderState
+from holdpay.core.states import End, FailureClass, HoldLevel, HtlcState, OrderState, Succession
 from holdpay.core.step import Step
+from holdpay.core.strategy import Country, Strategy
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter
 from holdpay.store import database, store
@@ -130,6 +131,17 @@ FULL_SPEC = CodeSpec(
     is_real_phone=True,
     ref="me@example.com",
 )
+FULL_STRATEGY = Strategy(
+    countries=(Country(0, "Russia"), Country(16, "England")),
+    attempts=4,
+    max_total_sat=9_000,
+    within_s=3_600,
+    number_within_s=121,
+    sms_within_s=240,
+    max_price_sat=3_000,
+    max_fee_sat=30,
+    force=True,
+)
 FULL_REQUEST = Request(
     id="fullrequest",
     client="shop",
@@ -138,6 +150,7 @@ FULL_REQUEST = Request(
     spec=FULL_SPEC,
     is_prepaid=True,
     created_at_ms=NOW_MS + 8,
+    strategy=FULL_STRATEGY,
 )
 FULL_ITEM = Item(kind=ItemKind.CODE, text="012345", seen_at_ms=NOW_MS + 23, may_lack_zeros=True)
 ITEMS = (
@@ -149,6 +162,9 @@ ITEMS = (
 FULL_ORDER = Order(
     id="fullorder2",
     request=FULL_REQUEST,
+    nth=2,
+    country=16,
+    country_name="England",
     created_at_ms=NOW_MS + 8,
     pay_by_ms=NOW_MS + 9,
     max_price_sat=2_041,
@@ -174,6 +190,8 @@ FULL_ORDER = Order(
     quarantined_at_ms=NOW_MS + 16,
     quarantine_reason="It broke a law.",
     restored_at_ms=NOW_MS + 17,
+    moved_on="no SMS came in 240 s",
+    succession=Succession.FOLLOWED,
     payment=FULL_PAYMENT,
     charge=FULL_CHARGE,
 )
@@ -241,6 +259,7 @@ def test_the_full_examples_here_leave_no_field_at_its_default() -> None:
     examples: tuple[Any, ...] = (
         FULL_ORDER,
         FULL_REQUEST,
+        FULL_STRATEGY,
         FULL_SPEC,
         FULL_PAYMENT,
         FULL_FAILURE,
@@ -303,7 +322,7 @@ def test_every_field_of_an_attempt_is_stored_with_its_dispatch(db: SqliteStore) 
     ("table", "columns"),
     [
         ("orders", ["no", "request_id", "client", "kind", *column_names(Order, without=ELSEWHERE), "reserved_msat"]),
-        ("requests", ["kind", *(field.name for field in fields(Request))]),
+        ("requests", ["kind", "closed_at_ms", "end", *(field.name for field in fields(Request))]),
         ("payments", ["order_no", *column_names(Payment, without=OF_THE_ORDER)]),
         ("charges", ["order_no", *column_names(Charge)]),
         ("items", ["order_no", "seq", "cursor", *column_names(Item)]),
@@ -894,7 +913,7 @@ def test_an_open_order_of_a_kind_is_known_of_even_if_its_row_makes_no_sense(db: 
     assert (db.has_open(KindName.FUND), db.has_open(KindName.SMS)) == (True, False)
     db._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = 'order00001'")
     assert db.has_open(KindName.FUND)
-    db._conn.execute("""UPDATE orders SET closed_at_ms = 1, "end" = 'fulfilled' WHERE id = 'order00001'""")
+    db._conn.execute("""UPDATE requests SET closed_at_ms = 1, "end" = 'fulfilled' WHERE id = 'order00001'""")
     assert not db.has_open(KindName.FUND)
 
 

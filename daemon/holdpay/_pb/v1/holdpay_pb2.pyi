@@ -13,12 +13,13 @@ one google.rpc.ErrorInfo of the domain "holdpay". A broken connection carries no
 known then, and the same idempotency key asks again. The messages are for people and name no option of a command. Reasons,
 with the metadata that they carry (`field` names the field of the request, in every reason that is about one):
 
-  INVALID_REQUEST        field; limit ("payment.max_fee_sat") with limit_sat, last_cursor where there is one
+  INVALID_REQUEST        field; limit ("payment.max_fee_sat") with limit_sat, limit ("requests.max_attempts"), last_cursor where
+                         there is one
   UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
   ORDER_NOT_FOUND, ORDER_UNREADABLE, KEY_TAKEN
   OUT_OF_STOCK           country, service
-  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, "payment.max_price_sat", or
-                         "client.alice.max_price_sat")
+  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" or "max_total_sat" of the request, "payment.max_price_sat",
+                         or "client.alice.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", "client.alice.max_spend_per_day_sat", ...), limit_sat and wanted_sat,
                          or limit_orders and open_orders or recent_orders; renews_at_ms where time makes room again
@@ -39,8 +40,8 @@ Each client has a socket of its own, whose group the kernel checks. It sees, wat
 are to it as if they were not there, and so is an idempotency key of another client's. The daemon's own socket is the
 operator's, who sees all.
 
-A request is what a client wants; an order is what the provider makes of it. One request has one order, and people call both
-by the request's id.
+A request is what a client wants; an order is what the provider makes of it. A request has one order, or several in turn if it
+has a strategy: the next one only once the money of the one before it is back. People call both by the request's id.
 """
 
 from collections import abc as _abc
@@ -543,35 +544,113 @@ class CodeSpec(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    COUNTRY_FIELD_NUMBER: _builtins.int
+    COUNTRIES_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     REAL_PHONE_FIELD_NUMBER: _builtins.int
     REF_FIELD_NUMBER: _builtins.int
-    country: _builtins.str
-    """Name, alias or number of a country, as ListCountries has it. "0" is a real country."""
+    STRATEGY_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Short code or name of a service, as ListServices has it."""
     real_phone: _builtins.bool
     """On a phone of the provider's own network, which costs more."""
     ref: _builtins.str
     """A Lightning Address that earns a share. Absent: the daemon's (provider.ref), if it has one."""
+    @_builtins.property
+    def countries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names, aliases or numbers of countries, as ListCountries has them; "0" is a real country. Of several the next one is ordered
+        from where one brought no code: see `strategy`. "any" alone: those that have numbers, the cheapest first. 1 to 20. Required.
+        """
+
+    @_builtins.property
+    def strategy(self) -> Global___Strategy:
+        """How the request goes on where an order brings no code. Absent, with one country: it does not."""
+
     def __init__(
         self,
         *,
-        country: _builtins.str = ...,
+        countries: _abc.Iterable[_builtins.str] | None = ...,
         service: _builtins.str = ...,
         real_phone: _builtins.bool = ...,
         ref: _builtins.str | None = ...,
+        strategy: Global___Strategy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "ref", b"ref"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "_strategy", b"_strategy", "ref", b"ref", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "country", b"country", "real_phone", b"real_phone", "ref", b"ref", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ref", b"_ref", "_strategy", b"_strategy", "countries", b"countries", "real_phone", b"real_phone", "ref", b"ref", "service", b"service", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ref: _TypeAlias = _typing.Literal["ref"]  # noqa: Y015
     _WhichOneofArgType__ref: _TypeAlias = _typing.Literal["_ref", b"_ref"]  # noqa: Y015
+    _WhichOneofReturnType__strategy: _TypeAlias = _typing.Literal["strategy"]  # noqa: Y015
+    _WhichOneofArgType__strategy: _TypeAlias = _typing.Literal["_strategy", b"_strategy"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ref) -> _WhichOneofReturnType__ref | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strategy) -> _WhichOneofReturnType__strategy | None: ...
 
 Global___CodeSpec: _TypeAlias = CodeSpec  # noqa: Y015
+
+@_typing.final
+class Strategy(_message.Message):
+    """How a request goes on. Its orders come one after the other: the next one is made once the last is over and lnd has its money
+    back, whether the provider canceled it or the daemon did. What came late from an earlier order is delivered, and ends it. The
+    request never goes on after an order that was, or may have been, charged, that our rules refused, or that found no route; nor
+    once a client canceled it. INVALID_ARGUMENT together with SubmitRequest.prepaid: only lnd can say that money is back.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MAX_TOTAL_SAT_FIELD_NUMBER: _builtins.int
+    WITHIN_S_FIELD_NUMBER: _builtins.int
+    NUMBER_WITHIN_S_FIELD_NUMBER: _builtins.int
+    SMS_WITHIN_S_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """Orders at most. Up to requests.max_attempts. Absent: one for each country; 3 where one is named, or any."""
+    max_total_sat: _builtins.int
+    """What all orders may cost together, in sat: what was spent and what the next one reserves, fees included. Absent: no such limit."""
+    within_s: _builtins.int
+    """Seconds from the request on. Then no order is begun, and an open one is asked to be canceled. Absent: no such limit."""
+    number_within_s: _builtins.int
+    """Seconds from the payment on, 120 or more (provider.cancel_after_s): without a number by then the daemon asks for the order to
+    be canceled, if another one may follow. Absent: it waits as long as the provider does.
+    """
+    sms_within_s: _builtins.int
+    """The same for the code."""
+    def __init__(
+        self,
+        *,
+        attempts: _builtins.int | None = ...,
+        max_total_sat: _builtins.int | None = ...,
+        within_s: _builtins.int | None = ...,
+        number_within_s: _builtins.int | None = ...,
+        sms_within_s: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_max_total_sat", b"_max_total_sat", "_number_within_s", b"_number_within_s", "_sms_within_s", b"_sms_within_s", "_within_s", b"_within_s", "attempts", b"attempts", "max_total_sat", b"max_total_sat", "number_within_s", b"number_within_s", "sms_within_s", b"sms_within_s", "within_s", b"within_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_max_total_sat", b"_max_total_sat", "_number_within_s", b"_number_within_s", "_sms_within_s", b"_sms_within_s", "_within_s", b"_within_s", "attempts", b"attempts", "max_total_sat", b"max_total_sat", "number_within_s", b"number_within_s", "sms_within_s", b"sms_within_s", "within_s", b"within_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
+    _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_total_sat: _TypeAlias = _typing.Literal["max_total_sat"]  # noqa: Y015
+    _WhichOneofArgType__max_total_sat: _TypeAlias = _typing.Literal["_max_total_sat", b"_max_total_sat"]  # noqa: Y015
+    _WhichOneofReturnType__number_within_s: _TypeAlias = _typing.Literal["number_within_s"]  # noqa: Y015
+    _WhichOneofArgType__number_within_s: _TypeAlias = _typing.Literal["_number_within_s", b"_number_within_s"]  # noqa: Y015
+    _WhichOneofReturnType__sms_within_s: _TypeAlias = _typing.Literal["sms_within_s"]  # noqa: Y015
+    _WhichOneofArgType__sms_within_s: _TypeAlias = _typing.Literal["_sms_within_s", b"_sms_within_s"]  # noqa: Y015
+    _WhichOneofReturnType__within_s: _TypeAlias = _typing.Literal["within_s"]  # noqa: Y015
+    _WhichOneofArgType__within_s: _TypeAlias = _typing.Literal["_within_s", b"_within_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts) -> _WhichOneofReturnType__attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_total_sat) -> _WhichOneofReturnType__max_total_sat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__number_within_s) -> _WhichOneofReturnType__number_within_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sms_within_s) -> _WhichOneofReturnType__sms_within_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__within_s) -> _WhichOneofReturnType__within_s | None: ...
+
+Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 @_typing.final
 class RentalSpec(_message.Message):
@@ -792,6 +871,8 @@ class Request(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     ITEMS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    GOING_ON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """10 lower-case letters and digits; "rec" and the beginning of the payment hash for one made by `holdpayd recover`."""
     kind: Global___Kind.ValueType
@@ -836,6 +917,8 @@ class Request(_message.Message):
     """How many messages and unread replies came before those in `items` and are not in it: ListItems has them."""
     client: _builtins.str
     """Whose it is: the client's name. Empty: the operator's own."""
+    going_on: _builtins.bool
+    """It is open without an open order: the next one is being made."""
     @_builtins.property
     def code(self) -> Global___CodeBought:
         """KIND_CODE."""
@@ -864,11 +947,15 @@ class Request(_message.Message):
 
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]:
-        """At the provider. One."""
+        """At the provider, one after the other: the last is the one that counts. One, unless there is a `strategy`."""
 
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an operator should look at. Empty: nothing."""
+
+    @_builtins.property
+    def strategy(self) -> Global___Strategy:
+        """As it was understood, with what was left to the daemon. Absent: it has one order."""
 
     def __init__(
         self,
@@ -900,10 +987,12 @@ class Request(_message.Message):
         cursor: _builtins.int = ...,
         items_left_out: _builtins.int = ...,
         client: _builtins.str = ...,
+        strategy: Global___Strategy | None = ...,
+        going_on: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "email", b"email", "erased_at_ms", b"erased_at_ms", "fund", b"fund", "quarantined_at_ms", b"quarantined_at_ms", "rental", b"rental", "sms", b"sms", "understood", b"understood"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_strategy", b"_strategy", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "closed_at_ms", b"closed_at_ms", "code", b"code", "email", b"email", "erased_at_ms", b"erased_at_ms", "fund", b"fund", "quarantined_at_ms", b"quarantined_at_ms", "rental", b"rental", "sms", b"sms", "strategy", b"strategy", "understood", b"understood"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "client", b"client", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "items_left_out", b"items_left_out", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms", "_closed_at_ms", b"_closed_at_ms", "_erased_at_ms", b"_erased_at_ms", "_quarantined_at_ms", b"_quarantined_at_ms", "_strategy", b"_strategy", "alarms", b"alarms", "cancel_wanted_at_ms", b"cancel_wanted_at_ms", "client", b"client", "closed_at_ms", b"closed_at_ms", "code", b"code", "created_at_ms", b"created_at_ms", "cursor", b"cursor", "email", b"email", "end", b"end", "erased_at_ms", b"erased_at_ms", "fulfilled", b"fulfilled", "fund", b"fund", "going_on", b"going_on", "id", b"id", "idempotency_key", b"idempotency_key", "items", b"items", "items_left_out", b"items_left_out", "kind", b"kind", "may_be_canceled", b"may_be_canceled", "orders", b"orders", "prepaid", b"prepaid", "quarantine_reason", b"quarantine_reason", "quarantined_at_ms", b"quarantined_at_ms", "reason", b"reason", "rental", b"rental", "sms", b"sms", "strategy", b"strategy", "terminal", b"terminal", "understood", b"understood", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["cancel_wanted_at_ms"]  # noqa: Y015
     _WhichOneofArgType__cancel_wanted_at_ms: _TypeAlias = _typing.Literal["_cancel_wanted_at_ms", b"_cancel_wanted_at_ms"]  # noqa: Y015
@@ -913,6 +1002,8 @@ class Request(_message.Message):
     _WhichOneofArgType__erased_at_ms: _TypeAlias = _typing.Literal["_erased_at_ms", b"_erased_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__quarantined_at_ms: _TypeAlias = _typing.Literal["quarantined_at_ms"]  # noqa: Y015
     _WhichOneofArgType__quarantined_at_ms: _TypeAlias = _typing.Literal["_quarantined_at_ms", b"_quarantined_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__strategy: _TypeAlias = _typing.Literal["strategy"]  # noqa: Y015
+    _WhichOneofArgType__strategy: _TypeAlias = _typing.Literal["_strategy", b"_strategy"]  # noqa: Y015
     _WhichOneofReturnType_understood: _TypeAlias = _typing.Literal["code", "rental", "sms", "email", "fund"]  # noqa: Y015
     _WhichOneofArgType_understood: _TypeAlias = _typing.Literal["understood", b"understood"]  # noqa: Y015
     @_typing.overload
@@ -923,6 +1014,8 @@ class Request(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__erased_at_ms) -> _WhichOneofReturnType__erased_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quarantined_at_ms) -> _WhichOneofReturnType__quarantined_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strategy) -> _WhichOneofReturnType__strategy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_understood) -> _WhichOneofReturnType_understood | None: ...
 
@@ -1156,6 +1249,14 @@ class Order(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     TRIES_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_MS_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MOVED_ON_FIELD_NUMBER: _builtins.int
+    ITEMS_FROM_SEQ_FIELD_NUMBER: _builtins.int
     state: Global___OrderState.ValueType
     """Never ORDER_STATE_UNSPECIFIED."""
     htlc: Global___HtlcState.ValueType
@@ -1214,6 +1315,22 @@ class Order(_message.Message):
     """Where it stands in the queue for a place among the holds, from 1 on. Absent: it does not wait (any more)."""
     cause: Global___Cause.ValueType
     """Why the latest payment failed. CAUSE_UNSPECIFIED: none did, or it is not known (yet); Request.reason has the sentence."""
+    id: _builtins.str
+    """The request's of its first order; with "-2", "-3" ... behind it of the next ones."""
+    country: _builtins.str
+    """As CodeBought.country. Empty: of another kind."""
+    created_at_ms: _builtins.int
+    """When it was recorded."""
+    closed_at_ms: _builtins.int
+    """Absent: it is open."""
+    end: Global___End.ValueType
+    """END_UNSPECIFIED: it is open."""
+    reason: _builtins.str
+    """One sentence why it ended, or what is wrong now. Empty: nothing to say."""
+    moved_on: _builtins.str
+    """Why the daemon asked for it to be canceled, by the request's strategy. Empty: it did not."""
+    items_from_seq: _builtins.int
+    """Items of this seq and later came with it, up to those of the next order."""
     @_builtins.property
     def tries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispatch]:
         """All SendPaymentV2 calls, oldest first. Only in what GetRequest and ExplainRequest return."""
@@ -1248,10 +1365,18 @@ class Order(_message.Message):
         queue_position: _builtins.int | None = ...,
         cause: Global___Cause.ValueType = ...,
         tries: _abc.Iterable[Global___Dispatch] | None = ...,
+        id: _builtins.str = ...,
+        country: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        closed_at_ms: _builtins.int | None = ...,
+        end: Global___End.ValueType = ...,
+        reason: _builtins.str = ...,
+        moved_on: _builtins.str = ...,
+        items_from_seq: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_closed_at_ms", b"_closed_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "closed_at_ms", b"closed_at_ms", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "next_dispatch_at_ms", b"next_dispatch_at_ms", "payment_hash", b"payment_hash", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "cause", b"cause", "charge", b"charge", "dispatches", b"dispatches", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat", "spent_msat", b"spent_msat", "state", b"state", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat", "_balance_before_sat", b"_balance_before_sat", "_cancel_from_ms", b"_cancel_from_ms", "_closed_at_ms", b"_closed_at_ms", "_expiry_height", b"_expiry_height", "_fee_msat", b"_fee_msat", "_gone_since_ms", b"_gone_since_ms", "_next_dispatch_at_ms", b"_next_dispatch_at_ms", "_payment_hash", b"_payment_hash", "_preimage", b"_preimage", "_promise_until_ms", b"_promise_until_ms", "_provider_order_id", b"_provider_order_id", "_queue_position", b"_queue_position", "_quote_sat", b"_quote_sat", "amount_msat", b"amount_msat", "balance_before_sat", b"balance_before_sat", "cancel_from_ms", b"cancel_from_ms", "cause", b"cause", "charge", b"charge", "closed_at_ms", b"closed_at_ms", "country", b"country", "created_at_ms", b"created_at_ms", "dispatches", b"dispatches", "end", b"end", "expiry_height", b"expiry_height", "fee_msat", b"fee_msat", "gone_since_ms", b"gone_since_ms", "hold_level", b"hold_level", "hold_why", b"hold_why", "htlc", b"htlc", "id", b"id", "items_from_seq", b"items_from_seq", "locked_msat", b"locked_msat", "max_fee_sat", b"max_fee_sat", "max_price_sat", b"max_price_sat", "moved_on", b"moved_on", "next_dispatch_at_ms", b"next_dispatch_at_ms", "paid_before", b"paid_before", "payment_hash", b"payment_hash", "phase", b"phase", "preimage", b"preimage", "promise_until_ms", b"promise_until_ms", "provider_order_id", b"provider_order_id", "queue_position", b"queue_position", "quote_sat", b"quote_sat", "reason", b"reason", "spent_msat", b"spent_msat", "state", b"state", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_msat: _TypeAlias = _typing.Literal["amount_msat"]  # noqa: Y015
     _WhichOneofArgType__amount_msat: _TypeAlias = _typing.Literal["_amount_msat", b"_amount_msat"]  # noqa: Y015
@@ -1259,6 +1384,8 @@ class Order(_message.Message):
     _WhichOneofArgType__balance_before_sat: _TypeAlias = _typing.Literal["_balance_before_sat", b"_balance_before_sat"]  # noqa: Y015
     _WhichOneofReturnType__cancel_from_ms: _TypeAlias = _typing.Literal["cancel_from_ms"]  # noqa: Y015
     _WhichOneofArgType__cancel_from_ms: _TypeAlias = _typing.Literal["_cancel_from_ms", b"_cancel_from_ms"]  # noqa: Y015
+    _WhichOneofReturnType__closed_at_ms: _TypeAlias = _typing.Literal["closed_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__closed_at_ms: _TypeAlias = _typing.Literal["_closed_at_ms", b"_closed_at_ms"]  # noqa: Y015
     _WhichOneofReturnType__expiry_height: _TypeAlias = _typing.Literal["expiry_height"]  # noqa: Y015
     _WhichOneofArgType__expiry_height: _TypeAlias = _typing.Literal["_expiry_height", b"_expiry_height"]  # noqa: Y015
     _WhichOneofReturnType__fee_msat: _TypeAlias = _typing.Literal["fee_msat"]  # noqa: Y015
@@ -1285,6 +1412,8 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__balance_before_sat) -> _WhichOneofReturnType__balance_before_sat | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_from_ms) -> _WhichOneofReturnType__cancel_from_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__closed_at_ms) -> _WhichOneofReturnType__closed_at_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expiry_height) -> _WhichOneofReturnType__expiry_height | None: ...
     @_typing.overload

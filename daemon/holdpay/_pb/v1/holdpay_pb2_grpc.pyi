@@ -13,12 +13,13 @@ one google.rpc.ErrorInfo of the domain "holdpay". A broken connection carries no
 known then, and the same idempotency key asks again. The messages are for people and name no option of a command. Reasons,
 with the metadata that they carry (`field` names the field of the request, in every reason that is about one):
 
-  INVALID_REQUEST        field; limit ("payment.max_fee_sat") with limit_sat, last_cursor where there is one
+  INVALID_REQUEST        field; limit ("payment.max_fee_sat") with limit_sat, limit ("requests.max_attempts"), last_cursor where
+                         there is one
   UNKNOWN_COUNTRY, UNKNOWN_SERVICE                                      field
   ORDER_NOT_FOUND, ORDER_UNREADABLE, KEY_TAKEN
   OUT_OF_STOCK           country, service
-  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" of the request, "payment.max_price_sat", or
-                         "client.alice.max_price_sat")
+  PRICE_TOO_HIGH         price_sat, limit_sat, limit ("max_price_sat" or "max_total_sat" of the request, "payment.max_price_sat",
+                         or "client.alice.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", "client.alice.max_spend_per_day_sat", ...), limit_sat and wanted_sat,
                          or limit_orders and open_orders or recent_orders; renews_at_ms where time makes room again
@@ -39,8 +40,8 @@ Each client has a socket of its own, whose group the kernel checks. It sees, wat
 are to it as if they were not there, and so is an idempotency key of another client's. The daemon's own socket is the
 operator's, who sees all.
 
-A request is what a client wants; an order is what the provider makes of it. One request has one order, and people call both
-by the request's id.
+A request is what a client wants; an order is what the provider makes of it. A request has one order, or several in turn if it
+has a strategy: the next one only once the money of the one before it is back. People call both by the request's id.
 """
 
 from collections import abc as _abc
