@@ -102,7 +102,7 @@ class _NoCall:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITHOUT_S):
                 await self._is_over.wait()
-        return Lost("lnd's stream of payments is tried again.")
+        return Lost("lnd's stream of payments is tried again. Nothing is to be done.")
 
     def cancel(self) -> None:
         self._is_over.set()
@@ -247,6 +247,7 @@ class Hub:
                     "lnd ends its stream of payments at once; they are looked up for a while", why=self._why_not
                 )
                 await self._live(_NoCall(call.node))
+                continue  # whoever follows has waited for nothing: the stream is tried again at once
             wait_s = REOPEN_S[min(breaks, len(REOPEN_S)) - 1]
             await asyncio.sleep(wait_s * self._rng.uniform(0.75, 1.25))
 
