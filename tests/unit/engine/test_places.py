@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from holdpay.audit.check import read_stored
+from holdpay.audit.findings import Severity
 from holdpay.core.holds import HoldCaps, WhenFull, takes_place
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.errors import LimitExceeded
@@ -188,3 +190,13 @@ async def test_an_order_that_fails_for_good_gives_its_place_up_before_it_closes(
     await end_hold(world, first)
     await until_held(world, third)
     assert world.order(second).state is OrderState.REQUESTED
+
+
+async def test_the_audit_finds_nothing_wrong_with_orders_that_wait_or_waited_in_vain(capped: World) -> None:
+    first, second = capped.request(1), capped.request(2)
+    await until_held(capped, first)
+    found = read_stored(capped.path, capped.policy, capped.clock.now_ms())
+    assert [finding for finding in found.findings if finding.severity > Severity.UNRESOLVED] == []
+    await capped.until_closed(second)
+    found = read_stored(capped.path, capped.policy, capped.clock.now_ms())
+    assert {finding.code for finding in found.findings if finding.severity > Severity.UNRESOLVED} <= {"alarm"}
