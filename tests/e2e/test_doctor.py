@@ -8,6 +8,7 @@ import grp
 import json
 import os
 import re
+import shutil
 import stat
 import sys
 import time
@@ -263,6 +264,17 @@ async def test_everything_wrong_with_the_configuration_is_told_at_once_and_the_u
     assert "lnd.macaroon names" in ran.of("configuration")
     assert "payment.pay_within_s must be" in ran.of("configuration")
     assert ran.of("unit")
+
+
+async def test_a_credential_that_only_the_unit_has_is_told_with_the_way_to_run_it_by_hand(world: SandboxWorld) -> None:
+    configure(world, "lnd.macaroon", '"credential:macaroon"')
+    ran = await doctor(world)
+    assert ran.code == 78
+    assert "docs/operations.md begins with the lines" in ran.of("configuration")
+    credentials = world.directory / "credentials"
+    credentials.mkdir()
+    shutil.copy(world.lnd.macaroon, credentials / "macaroon")
+    assert (await doctor(world, CREDENTIALS_DIRECTORY=str(credentials))).code == 0
 
 
 async def test_a_clock_that_is_wrong_is_told(world: SandboxWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,13 @@ def _load(config_path: Path | None) -> tuple[Path, Settings] | list[Finding]:
         path = find(config_path)
         return path, load(path)
     except ConfigError as error:
-        todo = "Correct that, then run this again; config.example.toml explains every key."
-        return [failed(CONFIGURATION, problem, todo) for problem in error.problems]
+        return [failed(CONFIGURATION, problem, _todo(problem)) for problem in error.problems]
+
+
+def _todo(problem: str) -> str:
+    if "CREDENTIALS_DIRECTORY" in problem:  # only the unit has it: as a rule nothing is wrong
+        return "docs/operations.md begins with the lines that run this as the unit would."
+    return "Correct that, then run this again; config.example.toml explains every key."
 
 
 def _configuration(path: Path, settings: Settings) -> list[Finding]:

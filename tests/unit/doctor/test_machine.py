@@ -6,6 +6,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,15 @@ from holdpay.doctor.machine import (
     look_at_unit,
 )
 from holdpay.doctor.seen import DatabaseSeen, Listening
+from holdpay.ports import Limits
 from holdpay.store.database import open_database
 from holdpay.store.integrity import mark_of
 from holdpay.store.newest import Newest
 from holdpay.store.store import SqliteStore
+from tests.spoiling import spoil
+from tests.unit.build import NOW_MS, order
+
+LIMITS = Limits(max_open_orders=100, max_pending_sat=10**9, max_spend_per_day_sat=10**9)
 
 
 @pytest.fixture
@@ -99,6 +105,20 @@ def test_damage_is_seen_and_so_is_what_an_earlier_look_had_found(database: Path)
     content[4096:] = os.urandom(len(content) - 4096)
     database.write_bytes(content)
     assert "malformed" in seen_of(database).damage or "corrupt" in seen_of(database).damage
+
+
+def test_open_orders_are_counted_and_one_that_its_index_lost_is_damage(database: Path) -> None:
+    with closing(SqliteStore(database)) as store:
+        for n in range(3):
+            store.create(order(id=f"order{n:05d}", key=f"key-{n}"), LIMITS, NOW_MS)
+    spoil(database, "UPDATE orders SET quarantined_at_ms = 1 WHERE no = 2")
+    assert (seen_of(database).open_count, seen_of(database).quarantined_count) == (3, 1)
+    with closing(sqlite3.connect(database)) as conn:
+        (page,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'orders_open'").fetchone()
+    content = bytearray(database.read_bytes())
+    content[(page - 1) * 4096 + 3 : (page - 1) * 4096 + 5] = b"\0\0"  # the page has no cells
+    database.write_bytes(content)
+    assert "missing in their index" in seen_of(database).damage
 
 
 def test_a_file_that_is_no_database_is_damaged_and_one_that_cannot_be_opened_is_unseen(database: Path) -> None:
