@@ -23,6 +23,7 @@ from holdpay.lnd.macaroon import BAKE, RIGHTS, missing_rights
 from holdpay.sandbox import http_server
 from holdpay.sandbox.tls import write_certificate
 from holdpay.sandbox.world import SandboxWorld
+from holdpay.store.newest import allow
 from tests.e2e.shop import open_shop
 
 METHODS = [right.removeprefix("uri:") for right in RIGHTS]
@@ -165,6 +166,11 @@ async def _broken_database(world: SandboxWorld) -> None:
     (world.directory / "state" / "holdpay.db").write_bytes(b"scribble" * 1000)
 
 
+async def _lost_database(world: SandboxWorld) -> None:
+    (world.directory / "state").mkdir(mode=0o700)
+    allow(world.directory / "state" / "holdpay.db", 70)
+
+
 async def _file_for_socket(world: SandboxWorld) -> None:
     world.socket.touch()
 
@@ -225,6 +231,7 @@ def set_to(key: str, value: str) -> Break:
         ),
         pytest.param(_open_state_dir, "files", "Others may enter", "`chmod 700", id="rights of the state directory"),
         pytest.param(_broken_database, "database", "is damaged", "Damaged database", id="the database"),
+        pytest.param(_lost_database, "database", "is gone: 70 rows", "`holdpayd recover`", id="the lost database"),
         pytest.param(_file_for_socket, "socket", "is no socket", "Move it away", id="the socket"),
     ],
 )

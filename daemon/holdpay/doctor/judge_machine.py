@@ -24,6 +24,7 @@ ROOM_FACTOR: Final = 8
 MIN_OPEN_FILES: Final = 4_256
 """What the daemon has use for: a client each that follows an order, and its own."""
 MIB: Final = 2**20
+RESTORE: Final = "`holdpayd restore FILE` holds a copy against lnd and brings it into use (docs/backup.md)."
 
 
 def judge_files(seen: FilesSeen | Unseen) -> list[Finding]:
@@ -134,7 +135,7 @@ def judge_database(seen: DatabaseSeen | Unseen) -> Finding:
     if isinstance(seen, Unseen):
         return unseen(check, seen)
     if not seen.is_there:
-        return ok(check, "There is none yet; the first start makes it. If holdpayd ran before: `holdpayd recover`.")
+        return _judge_missing(check, seen)
     if seen.damage:
         return failed(
             check,
@@ -145,6 +146,16 @@ def judge_database(seen: DatabaseSeen | Unseen) -> Finding:
         return failed(check, "A newer holdpay wrote the database.", "Install that version of holdpay again.")
     if seen.is_older:
         return ok(check, "An older holdpay wrote the database; the next start brings it up to date and keeps a copy.")
+    if seen.last_cursor < (seen.written_cursor or 0):
+        return failed(
+            check,
+            f"The database is an old copy, and holdpayd refuses it: its journal ends at row {seen.last_cursor:,}, and"
+            f" row {seen.written_cursor:,} was written here.",
+            RESTORE,
+        )
+    if seen.last_cursor and seen.written_cursor is None:
+        text = "The database was brought here from somewhere else, and holdpayd refuses it: it may be an old copy."
+        return failed(check, text, RESTORE)
     if seen.quarantined_count:
         return warning(
             check,
@@ -152,6 +163,16 @@ def judge_database(seen: DatabaseSeen | Unseen) -> Finding:
             'See `holdpayd check`, and "Quarantine" in docs/operations.md.',
         )
     return ok(check, f"It can be read, and has {_open_orders(seen.open_count)}. (`holdpayd check` reads all of it.)")
+
+
+def _judge_missing(check: str, seen: DatabaseSeen) -> Finding:
+    if seen.written_cursor:
+        return failed(
+            check,
+            f"The database {seen.path} is gone: {seen.written_cursor:,} rows of its journal were written here.",
+            f"Rebuild it with `holdpayd recover`, or bring back a copy. {RESTORE}",
+        )
+    return ok(check, "There is none yet; the first start makes it. If holdpayd ran before: `holdpayd recover`.")
 
 
 def _open_orders(count: int) -> str:

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from holdpay.audit.database import DatabaseUnreadable, applied_migrations, known
 from holdpay.doctor.findings import Unseen
 from holdpay.doctor.seen import DatabaseSeen, DiskSeen, FileSeen, FilesSeen, Listening, SocketSeen, UnitSeen
 from holdpay.store.integrity import look_at_open_orders, mark_of
+from holdpay.store.newest import newest_of, read_newest
 
 CONNECT_TIMEOUT_S: Final = 1.0
 SYSTEMCTL_TIMEOUT_S: Final = 5.0
@@ -67,10 +69,11 @@ def look_at_disk(state_dir: Path) -> DiskSeen:
 
 def look_at_database(path: Path) -> DatabaseSeen | Unseen:
     """Tables and open orders, by index: however large it is. A daemon beside it is not disturbed."""
+    written = read_newest(newest_of(path))
     try:
         conn = open_read_only(path, is_glance=True)
     except FileNotFoundError:
-        return DatabaseSeen(path=path, is_there=False)
+        return DatabaseSeen(path=path, is_there=False, written_cursor=written)
     except DatabaseUnreadable as error:
         if isinstance(error.__cause__, sqlite3.DatabaseError) and not isinstance(
             error.__cause__, sqlite3.OperationalError
@@ -78,7 +81,7 @@ def look_at_database(path: Path) -> DatabaseSeen | Unseen:
             return DatabaseSeen(path=path, is_there=True, damage=str(error.__cause__))
         return Unseen(f"{error}.", "Run this as the daemon's user (`sudo -u holdpay`); `holdpayd check` says more.")
     try:
-        return _look_into(conn, path)
+        return replace(_look_into(conn, path), written_cursor=written)
     except sqlite3.Error as error:
         return DatabaseSeen(path=path, is_there=True, damage=str(error))
     finally:
@@ -94,9 +97,11 @@ def _look_into(conn: sqlite3.Connection, path: Path) -> DatabaseSeen:
         return DatabaseSeen(path=path, is_there=True, is_newer=bool(applied - known), is_older=applied < known)
     look_at_open_orders(conn)
     open_count, quarantined_count = conn.execute(_OPEN).fetchone()
+    (last_cursor,) = conn.execute("SELECT coalesce(max(cursor), 0) FROM journal").fetchone()
     return DatabaseSeen(
         path=path,
         is_there=True,
+        last_cursor=last_cursor,
         damage=_noted_damage(path),
         open_count=open_count,
         quarantined_count=quarantined_count,

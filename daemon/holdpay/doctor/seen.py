@@ -58,10 +58,16 @@ class DiskSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSeen:
-    """``damage``: SQLite's words, or what an earlier look had found. Empty: none was seen."""
+    """``damage``: SQLite's words, or what an earlier look had found. Empty: none was seen.
+
+    ``last_cursor``: of its journal, 0 for none; ``written_cursor``: the last that was ever written here, by the file
+    beside the database, which was read before it. None: there is no such file.
+    """
 
     path: Path
     is_there: bool
+    last_cursor: int = 0
+    written_cursor: int | None = None
     damage: str = ""
     is_newer: bool = False
     """Written by a newer holdpay."""

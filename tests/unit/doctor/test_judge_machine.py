@@ -147,14 +147,20 @@ def test_a_disk_fails_with_less_than_a_new_order_needs_and_is_warned_about_befor
     told(judge_disk(seen, 64 * MIB), verdict, f"{free_mib} MiB", "/state")
 
 
-DATABASE = DatabaseSeen(path=Path("/state/holdpay.db"), is_there=True, open_count=3)
+DATABASE = DatabaseSeen(path=Path("/state/holdpay.db"), is_there=True, open_count=3, last_cursor=70, written_cursor=70)
 
 
 @pytest.mark.parametrize(
     ("seen", "verdict", "words"),
     [
         (DATABASE, OK, "has 3 open orders."),
-        (replace(DATABASE, is_there=False), OK, "`holdpayd recover`"),
+        (replace(DATABASE, is_there=False, written_cursor=None), OK, "`holdpayd recover`"),
+        (replace(DATABASE, is_there=False, written_cursor=0), OK, "the first start makes it"),
+        (replace(DATABASE, is_there=False), FAILED, "is gone: 70 rows"),
+        (replace(DATABASE, last_cursor=69), FAILED, "ends at row 69, and row 70 was written"),
+        (replace(DATABASE, last_cursor=71), OK, "has 3 open orders."),
+        (replace(DATABASE, written_cursor=None), FAILED, "`holdpayd restore FILE`"),
+        (replace(DATABASE, written_cursor=None, last_cursor=0), OK, "has 3 open orders."),
         (replace(DATABASE, is_older=True), OK, "brings it up to date"),
         (replace(DATABASE, is_newer=True), FAILED, "Install that version"),
         (replace(DATABASE, damage="malformed"), FAILED, "damaged (malformed)"),

@@ -68,7 +68,7 @@ def seen_of(path: Path) -> DatabaseSeen:
 
 def test_a_sound_database_is_seen_and_nothing_in_it_changes(database: Path) -> None:
     before = {file.name: file.read_bytes() for file in database.parent.iterdir()}
-    assert seen_of(database) == DatabaseSeen(path=database, is_there=True)
+    assert seen_of(database) == DatabaseSeen(path=database, is_there=True, written_cursor=0)
     assert {file.name: file.read_bytes() for file in database.parent.iterdir()} == before
 
 
@@ -112,7 +112,9 @@ def test_open_orders_are_counted_and_one_that_its_index_lost_is_damage(database:
         for n in range(3):
             store.create(order(id=f"order{n:05d}", key=f"key-{n}"), LIMITS, NOW_MS)
     spoil(database, "UPDATE orders SET quarantined_at_ms = 1 WHERE no = 2")
-    assert (seen_of(database).open_count, seen_of(database).quarantined_count) == (3, 1)
+    seen = seen_of(database)
+    assert (seen.open_count, seen.quarantined_count) == (3, 1)
+    assert seen.last_cursor == seen.written_cursor == 3
     with closing(sqlite3.connect(database)) as conn:
         (page,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'orders_open'").fetchone()
     content = bytearray(database.read_bytes())
