@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from holdpay.core import events as ev
+from holdpay.core.diagnosis import Cause, Diagnosis
 from holdpay.core.lightning import Invoice, NodeIdentity
 from holdpay.core.payees import PayeeCheck, Standing, Trust
 from holdpay.core.policy import Strictness
-from holdpay.core.vetting import Check, Report, Terms, Verdict, terms_of, trust_of, vet
+from holdpay.core.routes import Outbound, Route, RouteLook, RouteQuery
+from holdpay.core.vetting import Check, Report, Terms, Verdict, route_checks, terms_of, trust_of, vet
 from tests.unit.build import ALICE, HASH, NOW_MS, PAYEE, POLICY, S, invoice, order
 
 PLACED = terms_of(order(provider_order_id=HASH))
@@ -196,3 +198,66 @@ def test_a_paid_payee_is_trusted_by_the_list_or_by_its_first_use_and_else_not(
     check: PayeeCheck, payee: str, trust: Trust | None
 ) -> None:
     assert trust_of(_decoded(invoice(payee=payee)), replace(POLICY, payee_check=check)) is trust
+
+
+# --- the way to the payee ---------------------------------------------------------------------------------------------
+
+QUERY = RouteQuery(
+    payee=PAYEE, amount_msat=2_000_000, fee_limit_msat=20_000, final_cltv_delta=40, cltv_limit=475, avoids_failed=False
+)
+ROUTE = Route(fee_msat=1_002, lock_blocks=163, hops=("02" + "bb" * 32, PAYEE), first_channel="1x1x0")
+LONG = replace(ROUTE, fee_msat=20_001, lock_blocks=476)
+ENOUGH = Outbound(largest_msat=5_000_000, total_msat=8_000_000, channel_count=2)
+
+
+def _rows(look: RouteLook, wrong: Diagnosis | None = None, *, is_sure: bool = True) -> dict[str, Check]:
+    return {check.rule: check for check in route_checks(QUERY, look, wrong, is_sure=is_sure)}
+
+
+def _verdicts(rows: dict[str, Check]) -> dict[str, str]:
+    return {rule: check.verdict.value for rule, check in rows.items()}
+
+
+def test_a_way_within_the_limits_passes_every_rule() -> None:
+    for route in (ROUTE, replace(ROUTE, fee_msat=20_000, lock_blocks=475)):
+        rows = _rows(RouteLook(is_route_known=True, route=route, outbound=ENOUGH))
+        assert set(_verdicts(rows).values()) == {"pass"}
+    assert rows["route"].value == "2 hops, by channel 1x1x0"
+
+
+def test_a_route_that_breaks_two_limits_fails_both_whichever_is_the_cause() -> None:
+    for cause in (Cause.TIME_LOCK, Cause.FEE_LIMIT, Cause.OUTBOUND):
+        wrong = Diagnosis(cause=cause, text="so it is")
+        rows = _rows(RouteLook(is_route_known=True, longer=LONG, outbound=ENOUGH), wrong)
+        verdicts = _verdicts(rows)
+        assert (verdicts["routing_fee"], verdicts["time_lock"], verdicts["route"]) == ("fail", "fail", "pass")
+        assert verdicts["outbound"] == ("fail" if cause is Cause.OUTBOUND else "pass")
+        assert [check.rule for check in rows.values() if check.why == "so it is"] == [
+            {Cause.TIME_LOCK: "time_lock", Cause.FEE_LIMIT: "routing_fee", Cause.OUTBOUND: "outbound"}[cause]
+        ]
+
+
+def test_what_is_not_sure_only_warns() -> None:
+    wrong = Diagnosis(cause=Cause.NO_ROUTE, text="no way")
+    rows = _rows(RouteLook(is_route_known=True, outbound=ENOUGH), wrong, is_sure=False)
+    assert _verdicts(rows) == {
+        "outbound": "pass",
+        "route": "warn",
+        "routing_fee": "unknown",
+        "time_lock": "unknown",
+    }
+
+
+def test_what_lnd_did_not_say_is_not_known_and_says_why() -> None:
+    rows = _rows(RouteLook(is_route_known=False, unknown=("the macaroon does not allow QueryRoutes",)))
+    assert set(_verdicts(rows).values()) == {"unknown"}
+    assert {check.why for check in rows.values()} == {"the macaroon does not allow QueryRoutes"}
+
+
+def test_a_sum_that_may_be_split_is_held_against_all_channels() -> None:
+    split = replace(QUERY, max_parts=4)
+    look = RouteLook(is_route_known=True, route=replace(ROUTE, parts=2), outbound=ENOUGH)
+    outbound, route, *_ = route_checks(split, look, None, is_sure=True)
+    assert outbound.value == "8,000 sat in all usable channels"
+    assert route.value == "2 hops, by channel 1x1x0, in 2 parts"
+    assert _rows(look)["outbound"].value == "5,000 sat in the largest usable channel"
