@@ -50,7 +50,7 @@ def test_a_word_too_many_is_an_error_of_usage(config: Path, command: str) -> Non
     assert run(command, "--config", config, "--nonsense").exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["check", "recover"])
+@pytest.mark.parametrize("command", ["check", "recover", "backup", "restore"])
 def test_help_names_every_exit_code(command: str) -> None:
     told = run(command, "--help").stdout
     for code in AuditExit:
