@@ -41,6 +41,9 @@ def _orders() -> Iterator[Order]:
                 # Paid by somebody else, or failed late.
                 yield replace(order, payment=replace(order.payment, money_out_since_ms=None))
                 yield replace(order, payment=replace(order.payment, htlc_since_ms=NOW_MS + 2 * HOUR))
+                # Given up and confirmed: it waits for lnd's word about what was in the way.
+                confirmed = replace(order.payment, unpaid_since_ms=NOW_MS, failure=build.failure(at_ms=NOW_MS))
+                yield replace(order, giving_up="no route", payment=confirmed)
 
 
 def _seen(order: Order, now_ms: int) -> tuple[bool, tuple[str, ...]]:

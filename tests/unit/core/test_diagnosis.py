@@ -333,6 +333,15 @@ def test_a_hop_that_failed_is_named_also_where_the_last_dispatch_tried_nothing_s
     )
 
 
+def test_of_several_hops_that_failed_the_last_is_named() -> None:
+    first, last = replace(_at_bob(), attempt_id=3), replace(_at_bob(), attempt_id=4, failed_channel="900x1x0")
+    for attempts in ((first, last), (last, first)):
+        order = run(pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT), (10, failed(*attempts)))
+        assert order.payment is not None
+        assert order.payment.failure is not None
+        assert order.payment.failure.hop_channel == "900x1x0"
+
+
 def test_what_is_learnt_of_one_dispatch_is_not_said_of_the_next() -> None:
     late = replace(LOOKED, dispatch=5)
     assert run(given_up(), (11, late)).payment == given_up().payment
