@@ -41,7 +41,7 @@ from holdpay.ports import NodeState
 
 log = structlog.get_logger()
 
-ROUTE_LOOK_S = 3.0
+ROUTE_LOOK_S = 5.0
 """An order waits no longer for lnd to find a way; without its word the order goes on."""
 _LIMITS = ("max_open_orders", "max_pending_sat", "max_spend_per_day_sat")
 _NO_LIMIT = 2**60
