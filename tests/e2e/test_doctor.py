@@ -24,6 +24,7 @@ from holdpay.sandbox import http_server
 from holdpay.sandbox.tls import write_certificate
 from holdpay.sandbox.world import SandboxWorld
 from holdpay.store.newest import allow
+from holdpay.store.store import SqliteStore
 from tests.e2e.shop import open_shop
 
 METHODS = [right.removeprefix("uri:") for right in RIGHTS]
@@ -299,6 +300,24 @@ async def test_a_chain_that_is_not_followed_and_a_configuration_that_is_odd_are_
     assert ran.code == 0
     assert ran.of("sync").startswith("warning: lnd is not synced")
     assert "payment.prove_absent_s is 1" in ran.of("configuration")
+
+
+async def test_with_trust_on_first_use_the_way_to_the_trusted_node_is_looked_for(world: SandboxWorld) -> None:
+    payee = await world.payee.pubkey()
+    configure(world, "provider.payee_check", '"first-use"')
+    configure(world, "provider.payee_pubkeys", f'["02{"ab" * 32}"]')
+    (world.directory / "state").mkdir(mode=0o700)
+    SqliteStore(world.directory / "state" / "holdpay.db").close()
+    assert "No node is known that may be paid" in (await doctor(world)).of("route")
+    added = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdpay.cli.daemon", "--config", world.config, "payees", "add", payee),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await added.wait() == 0
+    ran = await doctor(world)
+    assert ran.code == 0, ran.out
+    assert ran.of("payee").startswith("ok: carol")
+    assert ran.of("route").startswith("ok: lnd knows a route")
 
 
 async def test_a_unit_that_failed_is_told(world: SandboxWorld, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from holdpay.app import DATABASE
 from holdpay.clock import SystemClock
 from holdpay.config import Settings, find, load
 from holdpay.config.settings import ProviderSection
+from holdpay.core.payees import PayeeCheck
 from holdpay.doctor import judge_lnd, judge_machine, judge_provider
 from holdpay.doctor.certificate import look_at_certificate
 from holdpay.doctor.findings import CONFIGURATION, Finding, Unseen, failed, ok, skipped, unseen, warning
@@ -24,7 +25,7 @@ from holdpay.doctor.machine import (
     look_at_unit,
 )
 from holdpay.doctor.provider import PROVIDER_S, look_at_account, look_at_provider
-from holdpay.doctor.seen import Listening, ProviderSeen, SocketSeen
+from holdpay.doctor.seen import DatabaseSeen, Listening, ProviderSeen, SocketSeen
 from holdpay.errors import ConfigError
 from holdpay.lnd.macaroon import PAYING
 from holdpay.store.database import MIN_FREE_BYTES
@@ -89,7 +90,7 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
     stored = _begin(_in_thread(look_at_database, database))
     sockets = _begin(_sockets(settings))
     certificate = _begin(look(look_at_certificate(settings.lnd), HANDSHAKE_S, _SILENT_LND))
-    lnd = _begin(look(look_at_lnd(settings, clock), LND_S, _SILENT_LND))
+    lnd = _begin(_lnd(settings, clock, stored))
     provider = _begin(look(look_at_provider(settings, clock), PROVIDER_S, _SILENT_PROVIDER))
     account = _begin(_account(settings, clock))
     return [
@@ -103,6 +104,15 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
         _clock(await provider, await lnd, clock.now_ms()),
         *await sockets,
     ]
+
+
+async def _lnd(settings: Settings, clock: SystemClock, stored: asyncio.Task[DatabaseSeen | Unseen]) -> LndSeen | Unseen:
+    """The nodes that may be paid are pinned, or those that the record trusts."""
+    payees = settings.provider.payee_pubkeys
+    if settings.provider.payee_check is PayeeCheck.FIRST_USE:
+        seen = await stored
+        payees = seen.trusted_payees if isinstance(seen, DatabaseSeen) else ()
+    return await look(look_at_lnd(settings, clock, payees), LND_S, _SILENT_LND)
 
 
 async def _sockets(settings: Settings) -> list[Finding]:

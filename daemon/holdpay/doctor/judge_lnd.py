@@ -176,8 +176,8 @@ def judge_routes(looks: Mapping[str, RouteLook], max_price_sat: int, max_fee_sat
         return [
             warning(
                 "route",
-                "provider.payee_pubkeys is empty, so there is no node to look for a route to.",
-                "List the provider's node there; it is also what keeps others from being paid.",
+                "No node is known that may be paid, so there is none to look for a route to.",
+                "List the provider's node in provider.payee_pubkeys, or, with first-use, `holdpayd payees add` it.",
             )
         ]
     payees = [_judge_payee(payee, look) for payee, look in looks.items()]

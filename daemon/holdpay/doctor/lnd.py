@@ -4,7 +4,7 @@ purpose, with questions about nothing."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,8 +41,8 @@ class LndSeen:
     routes: Mapping[str, RouteLook] | None = None
 
 
-async def look_at_lnd(settings: Settings, clock: SystemClock) -> LndSeen:
-    """Raises ConfigError for the certificate, OSError for the macaroon."""
+async def look_at_lnd(settings: Settings, clock: SystemClock, payees: Sequence[str]) -> LndSeen:
+    """``payees``: whom to look for a route to. Raises ConfigError for the certificate, OSError for the macaroon."""
     own = lnd_settings(settings)
     denied = missing_rights(own.macaroon)
     rights = Rights(wanted=_WANTED, denied=denied or (), untold=_WANTED if denied is None else ())
@@ -53,7 +53,7 @@ async def look_at_lnd(settings: Settings, clock: SystemClock) -> LndSeen:
         tried, channels, routes = await asyncio.gather(
             _tried(exam, rights),
             look(exam.sendable(), CHANNELS_S, _SLOW),
-            _routes(exam, settings, node),
+            _routes(exam, settings, node, payees),
         )
     return LndSeen(node=node, rights=tried, channels=channels, routes=routes)
 
@@ -69,8 +69,7 @@ async def _tried(exam: LndExam, rights: Rights) -> Rights:
     return Rights(wanted=rights.wanted, denied=denied, untold=untold)
 
 
-async def _routes(exam: LndExam, settings: Settings, node: NodeSeen) -> dict[str, RouteLook]:
-    payees = settings.provider.payee_pubkeys
+async def _routes(exam: LndExam, settings: Settings, node: NodeSeen, payees: Sequence[str]) -> dict[str, RouteLook]:
     found = await asyncio.gather(
         *(look(exam.route(query(settings, payee), node.identity), ROUTES_S, _SLOW) for payee in payees)
     )

@@ -19,9 +19,12 @@ from holdpay.doctor.findings import Unseen
 from holdpay.doctor.seen import DatabaseSeen, DiskSeen, FileSeen, FilesSeen, Listening, SocketSeen, UnitSeen
 from holdpay.store.integrity import look_at_open_orders, mark_of
 from holdpay.store.newest import newest_of, read_newest
+from holdpay.store.payees import trusted_payees
 
 CONNECT_TIMEOUT_S: Final = 1.0
 SYSTEMCTL_TIMEOUT_S: Final = 5.0
+MOST_PAYEES: Final = 16
+"""As many as provider.payee_pubkeys may list."""
 UNIT: Final = "holdpayd.service"
 PROPERTIES: Final = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "LimitNOFILE")
 
@@ -105,6 +108,7 @@ def _look_into(conn: sqlite3.Connection, path: Path) -> DatabaseSeen:
         damage=_noted_damage(path),
         open_count=open_count,
         quarantined_count=quarantined_count,
+        trusted_payees=tuple(trusted_payees(conn)[:MOST_PAYEES]),
     )
 
 

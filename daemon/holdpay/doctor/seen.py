@@ -74,6 +74,8 @@ class DatabaseSeen:
     is_older: bool = False
     open_count: int = 0
     quarantined_count: int = 0
+    trusted_payees: tuple[str, ...] = ()
+    """Pubkeys of the record of `holdpayd payees`, the one that was paid last first; no more than can be looked at."""
 
 
 class Listening(Enum):

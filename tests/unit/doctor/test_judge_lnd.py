@@ -198,4 +198,4 @@ def test_of_several_payees_one_that_can_be_reached_is_enough() -> None:
 
 
 def test_without_a_pinned_payee_there_is_nobody_to_look_for() -> None:
-    told(the_one(judge_routes({}, 10_000, 100)), WARNING, "payee_pubkeys is empty")
+    told(the_one(judge_routes({}, 10_000, 100)), WARNING, "No node is known that may be paid")
