@@ -27,6 +27,7 @@ _NS_PER_MS: Final = 1_000_000
 _NO_PREIMAGE: Final = "0" * 64
 _MAX_INT64: Final = 2**63 - 1
 """SQLite's largest: LND's indexes are unsigned, and a message that cannot be stored would be lost."""
+_NO_ALIAS = "unable to lookup peer alias"
 _COOPERATIVE: Final = "ChanStatusCoopBroadcasted"
 """lnd: channeldb/channel.go, ChannelStatus."""
 _WEIGHT_NOT_SHOWN: Final = 8
@@ -118,8 +119,14 @@ def to_channel(channel: lnrpc.Channel) -> OpenChannel:
             if not htlc.incoming
         ),
         peer_pubkey=channel.remote_pubkey,
-        peer_alias=channel.peer_alias,
+        peer_alias=alias_of(channel),
     )
+
+
+def alias_of(channel: lnrpc.Channel) -> str:
+    """The name of its peer; empty where the graph has none. lnd puts an error in its place then (lnd: rpcserver.go
+    createRPCOpenChannel)."""
+    return "" if channel.peer_alias.startswith(_NO_ALIAS) else channel.peer_alias
 
 
 def may_carry_out(pending: lnrpc.PendingChannelsResponse) -> bool:

@@ -19,15 +19,13 @@ from holdpay.core.lightning import NodeIdentity
 from holdpay.core.routes import OfflinePeer, Outbound, PayeeNode, Route, RouteLook, RouteQuery
 from holdpay.errors import LndDenied, LndError, LndRefused
 from holdpay.lnd.connection import Connection
-from holdpay.lnd.convert import sendable_msat, to_route, to_routes_request
+from holdpay.lnd.convert import alias_of, sendable_msat, to_route, to_routes_request
 from holdpay.lnd.link import Link
 
 T = TypeVar("T")
 
 LOOK_S: Final = 8.0
 """For all of it: an order that is given up, or a client that asks, waits as long at most."""
-NAMED_PEERS: Final = 3
-"""Offline peers whose alias is asked for."""
 _NO_ROUTE: Final = (
     "unable to find a path to destination",
     "insufficient local balance",
@@ -124,39 +122,18 @@ class _Look:
             largest_msat=max(active, default=0),
             total_msat=sum(active),
             channel_count=len(listed),
-            offline=await self._offline(listed),
-        )
-
-    async def _offline(self, listed: Sequence[lnrpc.Channel]) -> tuple[OfflinePeer, ...]:
-        present = {channel.remote_pubkey for channel in listed if channel.active}
-        away: dict[str, list[int]] = {}
-        for channel in listed:
-            if channel.remote_pubkey not in present:
-                away.setdefault(channel.remote_pubkey, []).append(sendable_msat(channel))
-        by_worth = sorted(away.items(), key=lambda peer: -sum(peer[1]))
-        return tuple(
-            [
-                OfflinePeer(
-                    pubkey=pubkey,
-                    alias=(await self._node(pubkey)).alias if place < NAMED_PEERS else "",
-                    largest_msat=max(sums),
-                    total_msat=sum(sums),
-                )
-                for place, (pubkey, sums) in enumerate(by_worth)
-            ]
+            offline=_offline(listed),
         )
 
     async def _ask_payee(self) -> None:
-        self._payee = await self._node(self._query.payee)
-
-    async def _node(self, pubkey: str) -> PayeeNode:
         try:
-            info = await self._link.ask_patiently(partial(_node_info, pubkey))
+            info = await self._link.ask_patiently(partial(_node_info, self._query.payee))
         except LndRefused as error:
             if _NOT_IN_GRAPH not in error.message:
                 raise
-            return PayeeNode(is_in_graph=False)
-        return PayeeNode(is_in_graph=True, alias=info.node.alias, channel_count=info.num_channels)
+            self._payee = PayeeNode(is_in_graph=False)
+        else:
+            self._payee = PayeeNode(is_in_graph=True, alias=info.node.alias, channel_count=info.num_channels)
 
     async def _ask_routes(self, block_height: int, questions: Sequence[_Wanted]) -> None:
         for wanted in questions:
@@ -198,6 +175,25 @@ class _Look:
                 raise
             return None
         return to_route(reply.routes[0], parts, block_height) if reply.routes else None
+
+
+def _offline(listed: Sequence[lnrpc.Channel]) -> tuple[OfflinePeer, ...]:
+    """Those who could send most first."""
+    present = {channel.remote_pubkey for channel in listed if channel.active}
+    away: dict[str, list[lnrpc.Channel]] = {}
+    for channel in listed:
+        if channel.remote_pubkey not in present:
+            away.setdefault(channel.remote_pubkey, []).append(channel)
+    peers = [
+        OfflinePeer(
+            pubkey=pubkey,
+            alias=alias_of(channels[0]),
+            largest_msat=max(map(sendable_msat, channels)),
+            total_msat=sum(map(sendable_msat, channels)),
+        )
+        for pubkey, channels in away.items()
+    ]
+    return tuple(sorted(peers, key=lambda peer: -peer.total_msat))
 
 
 async def _routes(request: lnrpc.QueryRoutesRequest, connection: Connection) -> lnrpc.QueryRoutesResponse:

@@ -115,3 +115,26 @@ def test_the_number_of_dispatches_is_bounded() -> None:
     given_up = _retry(FailureClass.ROUTING, dispatches=6)
     assert isinstance(given_up, GiveUp)
     assert given_up.reason == "6 payments failed"
+
+
+# --- the whole limit is tried before it is given up -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failed", [FailureClass.NO_ATTEMPT, FailureClass.ROUTING])
+def test_the_last_dispatch_that_may_be_takes_the_whole_limit(failed: FailureClass) -> None:
+    found = payment(dispatch_count=1, fee_limit_msat=10_000, failure=failure(failed))
+    assert retry_decision(GENEROUS, found, replace(POLICY, max_dispatches=2), NOW_MS) == RetryAt(NOW_MS, 50_000)
+    assert retry_decision(GENEROUS, found, replace(POLICY, max_dispatches=3), NOW_MS) == RetryAt(NOW_MS, 20_000)
+
+
+def test_the_only_dispatch_takes_the_whole_limit() -> None:
+    assert first_fee_limit_msat(GENEROUS, replace(POLICY, max_dispatches=1)) == 50_000
+
+
+def test_where_no_time_is_left_for_the_wait_the_whole_limit_is_tried_at_once() -> None:
+    late_ms = GENEROUS.pay_by_ms - 30 * S
+    found = payment(dispatch_count=2, fee_limit_msat=20_000, failure=failure(FailureClass.ROUTING))
+    assert retry_decision(GENEROUS, found, POLICY, late_ms) == RetryAt(late_ms, 50_000)
+    whole = replace(found, fee_limit_msat=50_000)
+    assert isinstance(retry_decision(GENEROUS, whole, POLICY, late_ms), GiveUp)
+    assert isinstance(retry_decision(GENEROUS, found, POLICY, GENEROUS.pay_by_ms), GiveUp)

@@ -19,9 +19,11 @@ PAYEE, BOB, DAVE = "02" + "cc" * 32, "02" + "bb" * 32, "02" + "dd" * 32
 QUERY = RouteQuery(payee=PAYEE, amount_msat=2_000_000, fee_limit_msat=15_000, final_cltv_delta=40, cltv_limit=475)
 
 
-def channel(peer: str, local_sat: int, *, active: bool = True) -> lnrpc.Channel:
+def channel(peer: str, local_sat: int, *, active: bool = True, alias: str = "") -> lnrpc.Channel:
     kept = lnrpc.ChannelConstraints(chan_reserve_sat=1_000)
-    return lnrpc.Channel(active=active, remote_pubkey=peer, local_balance=local_sat, local_constraints=kept)
+    return lnrpc.Channel(
+        active=active, remote_pubkey=peer, local_balance=local_sat, local_constraints=kept, peer_alias=alias
+    )
 
 
 def way(fee_msat: int = 37_000, lock_blocks: int = 163) -> lnrpc.Route:
@@ -191,11 +193,11 @@ async def test_what_can_be_sent_now_is_told_apart_from_what_waits_for_a_peer(nod
         channel(BOB, 3_000),
         channel(BOB, 6_000),
         channel(BOB, 9_000, active=False),
-        channel(DAVE, 51_000, active=False),
-        channel(DAVE, 500, active=False),
-        channel(MALLORY.pubkey, 901_000, active=False),
+        channel(DAVE, 51_000, active=False, alias="dave"),
+        channel(DAVE, 500, active=False, alias="dave"),
+        channel(MALLORY.pubkey, 901_000, active=False, alias="unable to lookup peer alias: alias for node not found"),
     ]
-    lnd.aliases = {DAVE: "dave"}
+    lnd.errors["GetNodeInfo"] = (grpc.StatusCode.UNKNOWN, "permission denied")
     look = await node.look_for_route(QUERY, ALICE)
     dave = OfflinePeer(pubkey=DAVE, alias="dave", largest_msat=50_000_000, total_msat=50_000_000)
     mallory = OfflinePeer(pubkey=MALLORY.pubkey, alias="", largest_msat=900_000_000, total_msat=900_000_000)
