@@ -391,8 +391,19 @@ class Limits:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     """Besides, what each client may do, by its name."""
 
-    def reached_by(self, totals: MoneyTotals, more_msat: int = 0) -> LimitExceeded | None:
-        """The limit that leaves no room for an order of ``more_msat``; None: there is room."""
+    def reached_by(self, totals: MoneyTotals, more_msat: int = 0, client: str = OPERATOR) -> LimitExceeded | None:
+        """The limit that leaves no room for an order of ``more_msat``; None: there is room. A client is told which, and
+        not what the others do."""
+        reached = self._reached_by(totals, more_msat)
+        if reached is None or client == OPERATOR:
+            return reached
+        limit = reached.metadata["limit"]
+        return LimitExceeded(
+            f"All clients together have reached {limit}. Wait for one of their orders to end, or have it raised.",
+            limit=limit,
+        )
+
+    def _reached_by(self, totals: MoneyTotals, more_msat: int) -> LimitExceeded | None:
         if totals.open_orders >= self.max_open_orders:
             count = f"{totals.open_orders:,} {'order is' if totals.open_orders == 1 else 'orders are'}"
             return LimitExceeded(

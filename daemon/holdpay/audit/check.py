@@ -107,7 +107,8 @@ def _read_orders(books: StoredBooks, stored: Stored, policy: Policy, now_ms: int
         stored.journal_row_count += len(book.journal) + len(book.unreadable)
         stored.findings += [*journal_findings(book, policy), *law_findings(book.order)]
         orders.append(book.order)
-    stored.findings += [*books.request_findings(), *shared_findings(orders), *turn_findings(orders)]
+    stored.findings += [*books.request_findings(), *books.client_findings()]
+    stored.findings += [*shared_findings(orders), *turn_findings(orders)]
     stored.relevant = [order for order in orders if is_relevant(order, now_ms)]
 
 

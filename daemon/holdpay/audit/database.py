@@ -54,6 +54,14 @@ class DatabaseUnreadable(Exception):
     """It cannot be opened, or is no database; the text is a sentence."""
 
 
+_OF_SEVERAL_CLIENTS = """
+    SELECT o.id FROM orders o JOIN requests r ON r.id = o.request_id WHERE o.client <> r.client
+    UNION SELECT o.id FROM ledger l JOIN orders o ON o.no = l.order_no WHERE l.client <> o.client
+    UNION SELECT o.id FROM journal j JOIN orders o ON o.no = j.order_no WHERE j.client <> o.client
+    ORDER BY 1
+"""
+
+
 class StoredBooks:
     """A context manager. Entering raises FileNotFoundError if there is no database, DatabaseUnreadable otherwise."""
 
@@ -151,6 +159,13 @@ class StoredBooks:
         return [
             *(_damaged(f"Request {request_id} has no order.") for (request_id,) in found),
             *(_damaged(f"Request {request_id} did not end as its last order did.") for (request_id,) in ended),
+        ]
+
+    def client_findings(self) -> list[Finding]:
+        """Orders whose rows name several clients: budgets and who may see them go by those. Raises sqlite3.Error."""
+        found = self._orders.execute(_OF_SEVERAL_CLIENTS).fetchmany(MAX_PROBLEMS)
+        return [
+            _damaged(f"Order {order_id} is of one client here and of another there.", order_id) for (order_id,) in found
         ]
 
     def book(self, order_id: str) -> OrderBook | Finding:

@@ -163,6 +163,7 @@ def _facts(request: pb.Request) -> list[tuple[str, str]]:
     wish = render.date_time(request.cancel_wanted_at_ms) if request.HasField("cancel_wanted_at_ms") else ""
     return [
         ("Order", request.id),
+        ("Client", request.client),
         ("Key", request.idempotency_key),
         *_what_was_ordered(request),
         ("Created", render.date_time(request.created_at_ms)),

@@ -75,7 +75,7 @@ def _explain(path: str, error: OSError) -> str:
         group = _group_of(path)
         return (
             f"You may not use the socket {path}. Join the group {group} (sudo usermod -aG {group} {_user()}), "
-            "then log in again."
+            "then log in again; a client of its own has a socket of its own: name that with --socket or HOLDPAY_SOCKET."
         )
     if isinstance(error, TimeoutError):
         return f"The daemon at {path} does not answer. See its log (journalctl -u holdpayd)."

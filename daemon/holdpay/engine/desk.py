@@ -240,7 +240,7 @@ class Desk:
             return error.message
         engine, budget = self._engine, self._engine.limits.budgets.get(client)
         reached = None if budget is None else engine.store.over_budget(budget, engine.clock.now_ms())
-        reached = reached or engine.limits.reached_by(engine.totals())
+        reached = reached or engine.limits.reached_by(engine.totals(), client=client)
         if reached is None and engine.places.caps.when_full is WhenFull.REFUSE:
             reached = engine.places.full(1)
         return "" if reached is None else reached.message

@@ -267,7 +267,7 @@ class Objections:
             ),
         ):
             others: dict[str, Any] = {field: _NO_LIMIT for field in _LIMITS if field != name}
-            reached = replace(limits, **others).reached_by(totals, more_msat)
+            reached = replace(limits, **others).reached_by(totals, more_msat, client)
             if client != OPERATOR:
                 value = "of all clients together"  # what the others do is not this one's business
             limit = f"at most {getattr(limits, name):,}{'' if name == 'max_open_orders' else ' sat'}"

@@ -232,7 +232,7 @@ class SqliteStore:
         reached = None
         if budget is not None:
             reached = budgets.over_budget(self._conn, budget, order.reserved_msat, order.max_fee_sat * 1000, now_ms)
-        reached = reached or limits.reached_by(self.totals(now_ms), order.reserved_msat)
+        reached = reached or limits.reached_by(self.totals(now_ms), order.reserved_msat, order.request.client)
         if reached is not None:
             raise reached
 

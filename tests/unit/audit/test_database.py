@@ -263,6 +263,14 @@ def _columns_from(path: Path, first: str, table: str = "orders") -> str:
     return f"{wanted} FROM {table}"
 
 
+@pytest.mark.parametrize("table", ["orders", "requests", "ledger", "main.journal"])
+def test_a_row_that_was_given_to_another_client_is_found(path: Path, table: str) -> None:
+    spoil(path, f"UPDATE {table} SET client = 'bob'")
+    (finding,) = found(path)
+    assert (finding.code, finding.severity) == ("database-damaged", Severity.ERROR)
+    assert "is of one client here and of another there" in finding.text
+
+
 def test_a_request_without_an_order_is_found(path: Path) -> None:
     spoil(path, "INSERT INTO requests SELECT 'another', '', 'key-2', " + _columns_from(path, "fingerprint", "requests"))
     assert [(f.code, f.text) for f in found(path)] == [("database-damaged", "Request another has no order.")]

@@ -245,7 +245,10 @@ def test_a_client_hears_of_its_own_limit_before_the_one_of_all(db: SqliteStore) 
     assert error.value.metadata["limit"] == "client.ann.max_open_orders"
     with pytest.raises(LimitExceeded) as error:
         db.create(order(id="order00003", client="bob"), both, NOW_MS)
-    assert error.value.metadata["limit"] == "limits.max_open_orders"
+    assert error.value.metadata == {"limit": "limits.max_open_orders"}, "what the others do is not bob's business"
+    with pytest.raises(LimitExceeded) as error:
+        db.create(order(id="order00004"), both, NOW_MS)
+    assert error.value.metadata["open_orders"] == "1"
 
 
 # --- the orders behind the sums -------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ with the metadata that they carry (`field` names the field of the request, in ev
                          or "client.alice.max_price_sat")
   PRICE_UNKNOWN          limit ("max_price_sat": the request has to name one)
   LIMIT_REACHED          limit ("limits.max_open_orders", "client.alice.max_spend_per_day_sat", ...), limit_sat and wanted_sat,
-                         or limit_orders and open_orders or recent_orders; renews_at_ms where time makes room again
+                         or limit_orders and open_orders or recent_orders; renews_at_ms where time makes room again. A
+                         client is told no numbers of "limits.": they are of all
   NOT_ALLOWED            client: this client may not
   TOO_MANY_STREAMS       max_streams: that many clients follow requests, and there is no room for one more
   NOT_PAYABLE            cause ("fee_limit" with fee_sat and limit_sat; "outbound" and "peer_offline" with wanted_sat and
