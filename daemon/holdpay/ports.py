@@ -460,7 +460,8 @@ class MoneyTotals:
 class BudgetEntry:
     """An order behind a budget's sums: what it reserves since it was made at ``at_ms``, or spent at ``at_ms``."""
 
-    order_id: str
+    request_id: str
+    """Of which it is an order."""
     at_ms: int
     spent_msat: int = 0
     fee_msat: int = 0

@@ -539,11 +539,14 @@ class Engine:
             self.on_requested(recorded)
             log.info("order accepted", order_id=order.id, kind=order.spec.kind.value, max_price_sat=order.max_price_sat)
             self._reconcile(order.id)
-            budget = self.limits.budgets.get(order.request.client)
-            if budget is not None:
-                now_ms = self.clock.now_ms()
-                self._budget_warnings.look(self.store.budget_usage(budget, now_ms), now_ms)
+            self._look_at_budget(order.request.client)
         return recorded
+
+    def _look_at_budget(self, client: str) -> None:
+        """Whether a new order has nearly used it up."""
+        budget, now_ms = self.limits.budgets.get(client), self.clock.now_ms()
+        if budget is not None:
+            self._budget_warnings.look(self.store.budget_usage(budget, now_ms), now_ms)
 
     def _entering(self, order: Order) -> Order:
         """The same, or as one that waits for a place. Raises LimitExceeded where it may not."""
@@ -571,6 +574,7 @@ class Engine:
         self._announce(before.id)
         self._reconcile(before.id, {asyncio.current_task()})
         self._reconcile(order.id)
+        self._look_at_budget(order.request.client)
         return True
 
     def _doubt_clock(self, event: InvoiceDecoded, now_ms: int) -> None:

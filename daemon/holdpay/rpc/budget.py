@@ -43,7 +43,7 @@ def _line_to_pb(used: Used) -> pb.BudgetLine:
 
 def _entry_to_pb(entry: BudgetEntry) -> pb.BudgetOrder:
     return pb.BudgetOrder(
-        request_id=entry.order_id,
+        request_id=entry.request_id,
         at_ms=entry.at_ms,
         spent_msat=entry.spent_msat,
         fee_msat=entry.fee_msat,

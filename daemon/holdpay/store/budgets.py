@@ -47,12 +47,12 @@ RECENT: Final = """
       AND created_at_ms < :now_ms + :minute_ms
 """
 RESERVES: Final = f"""
-    SELECT o.id, o.created_at_ms AS at_ms, o.reserved_msat AS msat {_OPEN} {_OPEN_OF_CLIENT}
+    SELECT o.request_id AS id, o.created_at_ms AS at_ms, o.reserved_msat AS msat {_OPEN} {_OPEN_OF_CLIENT}
       AND o.reserved_msat AND NOT coalesce({_IS_SPENT}, 0)
     ORDER BY o.created_at_ms DESC, o.id DESC LIMIT :limit
 """
 SPENDS: Final = f"""
-    SELECT o.id, at_ms, msat, fee_msat FROM ledger l JOIN orders o ON o.no = l.order_no WHERE {_SPENDS}
+    SELECT o.request_id AS id, at_ms, msat, fee_msat FROM ledger l JOIN orders o ON o.no = l.order_no WHERE {_SPENDS}
     ORDER BY at_ms DESC LIMIT :limit
 """  # noqa: S608 - our own words only
 
@@ -112,14 +112,14 @@ def entries(conn: sqlite3.Connection, budget: Budget, now_ms: int, limit: int) -
     windows = [window(line.period, budget.renewal, now_ms) for line in budget.lines()]
     of_client: Row = {**OF_TOTALS, "client": budget.client, "limit": limit}
     found = [
-        BudgetEntry(order_id=row["id"], at_ms=row["at_ms"], reserved_msat=row["msat"])
+        BudgetEntry(request_id=row["id"], at_ms=row["at_ms"], reserved_msat=row["msat"])
         for row in conn.execute(RESERVES, of_client)
     ]
     if windows and len(found) < limit:
         longest = min(windows, key=lambda each: each.from_ms)
         for row in conn.execute(SPENDS, {**_bounds(budget, longest), "limit": limit - len(found)}):
             spent = BudgetEntry(
-                order_id=row["id"], at_ms=row["at_ms"], spent_msat=row["msat"], fee_msat=row["fee_msat"]
+                request_id=row["id"], at_ms=row["at_ms"], spent_msat=row["msat"], fee_msat=row["fee_msat"]
             )
             found.append(spent)
     return found

@@ -262,9 +262,9 @@ def test_the_orders_behind_the_sums_add_up_to_them(db: SqliteStore) -> None:
     reserved = make(db, 4, "ann")
     found = db.budget_entries(week, NOW_MS, 10)
     assert found == [
-        BudgetEntry(order_id=reserved.id, at_ms=NOW_MS, reserved_msat=RESERVED_MSAT),
-        BudgetEntry(order_id="order00002", at_ms=NOW_MS - HOUR_MS, spent_msat=SPENT_MSAT, fee_msat=FEE_MSAT),
-        BudgetEntry(order_id="order00001", at_ms=NOW_MS - 2 * DAY_MS, spent_msat=SPENT_MSAT, fee_msat=FEE_MSAT),
+        BudgetEntry(request_id=reserved.id, at_ms=NOW_MS, reserved_msat=RESERVED_MSAT),
+        BudgetEntry(request_id="order00002", at_ms=NOW_MS - HOUR_MS, spent_msat=SPENT_MSAT, fee_msat=FEE_MSAT),
+        BudgetEntry(request_id="order00001", at_ms=NOW_MS - 2 * DAY_MS, spent_msat=SPENT_MSAT, fee_msat=FEE_MSAT),
     ]
     used = {used.line.period: used for used in db.budget_usage(week, NOW_MS).used}[Period.WEEK]
     assert used.spent_msat == sum(entry.spent_msat for entry in found)
