@@ -33,7 +33,8 @@ class HtlcSight:
     is_on_channel: bool | None
     """Our commitment of an open channel has it. None: nobody has looked yet."""
     is_online: bool | None
-    """None: the channel is not open (any more), or nobody looked."""
+    """None: the channel is not open (any more), or nobody looked. False also where it was offline when lnd was last
+    there to be asked."""
     offline_since_ms: int | None = None
     """When the peer was first seen to be offline. None: it is not."""
 

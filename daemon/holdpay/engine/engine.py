@@ -34,7 +34,7 @@ from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.payees import PayeeCheck, Standing
 from holdpay.core.policy import Policy
-from holdpay.core.states import Succession
+from holdpay.core.states import HoldLevel, Succession
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
 from holdpay.engine.agenda import Agenda
@@ -238,7 +238,7 @@ class Engine:
     def _find(self, order: Order, now_ms: int) -> None:
         """What an operator should look at is told when it begins, and the level of a hold when it changes."""
         found = findings(order, self.policy, now_ms, self.guard.sight(order))
-        known = {(finding.key, finding.level) for finding in self._findings.get(order.id, ())}
+        known = _keys(self._findings.get(order.id, ()))
         for finding in found:
             if (finding.key, finding.level) not in known:
                 log.warning("alarm", level=finding.level.value, text=finding.text)
@@ -250,6 +250,10 @@ class Engine:
             level, why = worst(order, found)
             if level is not order.payment.hold_level:
                 self._turn.post(Posted(order_id=order.id, event=HoldLevelChanged(level, why)))
+
+    def is_news(self, order_id: str, found: Collection[Finding]) -> bool:
+        """Whether that is something else than what its latest look found."""
+        return _keys(found) != _keys(self._findings.get(order_id, ()))
 
     def look_again(self, order_id: str) -> None:
         """It is looked at in the next pass."""
@@ -663,6 +667,10 @@ def _besides(totals: MoneyTotals, tally: Tally) -> MoneyTotals:
         settled_orders=totals.settled_orders - tally.settled_orders,
         pending_msat=totals.pending_msat - tally.pending_msat,
     )
+
+
+def _keys(found: Collection[Finding]) -> set[tuple[str, HoldLevel]]:
+    return {(finding.key, finding.level) for finding in found}
 
 
 def _counted(order: Order) -> Order | None:

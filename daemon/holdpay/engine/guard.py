@@ -54,10 +54,10 @@ class HoldGuard:
         self._look: _Look | None = None
         self._looked_at_ms: int | None = None
         self._looked_height = 0
-        self._offline_since_ms: dict[int, int] = {}
-        """By channel, of those whose peer was offline at the latest look."""
+        self._offline_since_ms: dict[str, int] = {}
+        """By channel, of those whose peer was offline at the latest look that found out."""
         self._missing_since_ms: dict[str, int] = {}
-        """By order, of those that no open channel carried at the latest look."""
+        """By order, of those that no open channel carried at the latest look that found out."""
         self._trouble = ""
 
     async def channels(self, payer: NodeIdentity) -> tuple[OpenChannel, ...]:
@@ -72,6 +72,7 @@ class HoldGuard:
         if not engine.tally.out:
             self._look, self._looked_at_ms = None, None
             self._offline_since_ms.clear()
+            self._missing_since_ms.clear()
             return
         height = engine.node.status.block_height
         if not self._is_due(now_ms, height):
@@ -100,11 +101,11 @@ class HoldGuard:
             return
         self._trouble = ""
         now_ms = self._engine.clock.now_ms()
-        away = [chan_id for chan_id, channel in self._look.channels.items() if not channel.is_active]
-        self._offline_since_ms = {chan_id: self._offline_since_ms.get(chan_id, now_ms) for chan_id in away}
+        away = [short_channel_id(chan_id) for chan_id, channel in self._look.channels.items() if not channel.is_active]
+        self._offline_since_ms = {channel: self._offline_since_ms.get(channel, now_ms) for channel in away}
 
     async def _judge(self) -> None:
-        """An order whose level is another one now is looked at in the next pass, which journals it."""
+        """An order whose level or findings are others now is looked at in the next pass, which journals and logs them."""
         engine, now_ms = self._engine, self._engine.clock.now_ms()
         if self._look is not None:
             out = engine.orders_out(engine.tally.out)
@@ -112,8 +113,8 @@ class HoldGuard:
             self._missing_since_ms = {order_id: self._missing_since_ms.get(order_id, now_ms) for order_id in missing}
         for number, order in enumerate(engine.orders_out(engine.tally.out)):
             assert order.payment is not None
-            level = level_of(findings(order, engine.policy, now_ms, self.sight(order)))
-            if level is not order.payment.hold_level:
+            found = findings(order, engine.policy, now_ms, self.sight(order))
+            if level_of(found) is not order.payment.hold_level or engine.is_news(order.id, found):
                 engine.look_again(order.id)
             if number % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
                 await asyncio.sleep(0)
@@ -164,15 +165,18 @@ class HoldGuard:
             expiry_height=expiry_height,
             is_on_channel=True,
             is_online=channel.is_active,
-            offline_since_ms=self._offline_since_ms.get(channel.chan_id),
+            offline_since_ms=self._offline_since_ms.get(short_channel_id(channel.chan_id)),
         )
 
     def _left(self, attempt: Attempt) -> HtlcSight:
-        """By LND's word for the attempt; the latest look did not find it."""
+        """By LND's word for the attempt; the latest look did not find it. A peer that was offline stays so until a look
+        says something else."""
+        offline_since_ms = self._offline_since_ms.get(attempt.first_channel or "")
         return HtlcSight(
             channel=attempt.first_channel or "not told",
             peer_pubkey=attempt.first_hop or "",
             expiry_height=attempt.expiry_height,
             is_on_channel=None if self._look is None else False,
-            is_online=None,
+            is_online=None if offline_since_ms is None else False,
+            offline_since_ms=offline_since_ms,
         )

@@ -136,3 +136,28 @@ async def test_while_lnd_is_silent_blocks_are_counted_by_the_clock(guarded: Worl
     assert level(guarded, order_id) is HoldLevel.WARNING
     seen = guarded.engine.guard.sight(guarded.order(order_id))
     assert (seen.is_estimate, seen.block_height) == (True, EXPIRY - 22)
+
+
+async def test_a_second_trouble_of_the_same_level_is_logged_too(guarded: World) -> None:
+    await hold(guarded)
+    guarded.lnd.block_height = EXPIRY - 20
+    await asyncio.sleep(120)
+    guarded.lnd.is_peer_online = False
+    with capture_logs() as logs:
+        await asyncio.sleep(guarded.policy.guard_peer_offline_s + 120)
+    told = [entry["text"] for entry in logs if entry["event"] == "alarm"]
+    assert len([text for text in told if "is offline for" in text]) == 1
+
+
+async def test_a_peer_that_was_offline_when_lnd_went_away_is_no_all_clear(guarded: World) -> None:
+    (order_id,) = await hold(guarded)
+    guarded.lnd.is_peer_online = False
+    await asyncio.sleep(guarded.policy.guard_peer_offline_s + 120)
+    guarded.lnd.is_down = True
+    await asyncio.sleep(180)
+    assert level(guarded, order_id) is HoldLevel.WARNING
+    (htlc,) = guarded.engine.guard.sight(guarded.order(order_id)).htlcs
+    assert (htlc.is_on_channel, htlc.is_online) == (None, False)
+    guarded.lnd.is_peer_online, guarded.lnd.is_down = True, False
+    await asyncio.sleep(180)
+    assert level(guarded, order_id) is HoldLevel.OK
