@@ -58,6 +58,11 @@ class Book:
     """An operator had a word in it."""
 
 
+def _word(order: Order) -> str | None:
+    """What follows it, by the word on disk."""
+    return None if order.succession is None else order.succession.value
+
+
 def has_place(order: Order) -> bool:
     """By the words on disk: a hold of it is out, or may come to be."""
     if order.closed_at_ms is not None or order.request.is_prepaid or order.waiting_since_ms is not None:
@@ -87,6 +92,8 @@ class Auditor:
     """Since when nothing fails any more."""
     books: dict[str, Book] = field(default_factory=dict)
     by_hash: dict[str, Book] = field(default_factory=dict)
+    unwanted: set[str] = field(default_factory=set)
+    """Requests that their client has canceled."""
 
     def committed(self, before: Order, event: Event, after: Order) -> None:
         """Called for each journal row."""
@@ -150,8 +157,51 @@ class Auditor:
                 raise Violation(f"order {given.id} overtook {other.id} in the queue")
 
     def _not_after_the_end(self, book: Book, event: Event) -> None:
-        if book.closed is not None:
+        if book.closed is not None and _word(book.closed) != "going_on":
             raise Violation(f"order {book.closed.id} was closed and got {type(event).__name__}")
+
+    # --- requests that go on ------------------------------------------------------------------------------------------
+
+    def wished(self, request_id: str) -> None:
+        """A client was told that its request is being canceled, or over."""
+        self.unwanted.add(request_id)
+
+    def next_made(self, after: Order, orders: Iterable[Order]) -> None:
+        """Called right before the next order of a request is recorded. ``orders``: all that are on disk, in which the
+        one before it is still as it was."""
+        request = after.request
+        if request.id in self.unwanted:
+            raise Violation(f"order {after.id} was made after its client had canceled the request")
+        spent_msat = 0
+        for before in (order for order in orders if order.request.id == request.id):
+            book = self.books.get(before.id, Book())
+            if before.id == after.id or before.closed_at_ms is None:
+                raise Violation(f"order {after.id} was made beside {before.id}, which is live")
+            for payment_hash in book.hashes:
+                if self._is_live(payment_hash):
+                    raise Violation(f"order {after.id} was made while {before.id} is {self.truths[payment_hash].htlc}")
+            if book.code_seen is not None or before.code is not None:
+                raise Violation(f"order {after.id} was made although {before.id} brought a code")
+            if book.is_resolved:
+                raise Violation(f"order {after.id} was made after an operator had ended {before.id}")
+            spent_msat += before.spent_msat
+        if request.strategy is None or after.nth > request.strategy.attempts:
+            raise Violation(f"order {after.id} is one more than its request may make")
+        most_sat = request.strategy.max_total_sat
+        if most_sat is not None and spent_msat + after.reserved_msat > most_sat * 1000:
+            raise Violation(f"order {after.id} may cost more than is left of its request's {most_sat} sat")
+
+    def _goes_on(self, order: Order) -> None:
+        """What came back from the payee, and nobody ends, goes on as long as its strategy has room."""
+        strategy, failure = order.request.strategy, None if order.payment is None else order.payment.failure
+        if strategy is None or failure is None or order.end is None or order.end.value != "refunded":
+            return
+        is_back = failure.reason is FailureReason.INCORRECT_PAYMENT_DETAILS
+        has_room = order.nth < strategy.attempts and strategy.within_s is None
+        is_wished = order.cancel_wanted_at_ms is not None and order.moved_on is None
+        is_ended = is_wished or order.quarantined_at_ms is not None or order.code is not None
+        if is_back and has_room and not is_ended and _word(order) is None:
+            raise Violation(f"order {order.id} came back, and its request does not go on")
 
     def placing(self, order: Order) -> None:
         """Called right before an order is placed that the account pays."""
@@ -287,6 +337,8 @@ class Auditor:
             )
 
     def _closing(self, book: Book, order: Order) -> None:
+        if book.closed is None:
+            self._goes_on(order)
         book.closed = order
         if order.payment is not None and order.payment.htlc in OPEN_WORDS:
             raise Violation(f"order {order.id} was closed while money may be out")
@@ -315,7 +367,7 @@ class Auditor:
     def at_the_end(self, orders: dict[str, Order]) -> None:
         """Once faults have stopped: everything has ended, and ended truly."""
         for order in orders.values():
-            if order.closed_at_ms is None:
+            if order.closed_at_ms is None or _word(order) == "going_on":
                 raise Violation(f"order {order.id} never ended: {order.state.value}, {order.htlc.value}")
             self._all_is_told(order)
             self._account_is_counted(order)

@@ -20,6 +20,7 @@ from tests.simulation.faults import Faults, draw
 from tests.simulation.heap import START_MS, Heap
 from tests.simulation.parties import MINUTE_MS, PAYEE, SimLnd
 from tests.simulation.provider import HOUR_MS, WEEK_MS, SimProvider
+from tests.simulation.turns import draw_strategy
 from tests.simulation.wanted import draw_spec
 from tests.unit.build import POLICY as DEFAULTS
 
@@ -103,18 +104,23 @@ class CoreSimulation:
         return any(p.payment_hash == payment_hash and p.htlc is HtlcState.IN_FLIGHT for p in payments)
 
     def _is_over(self) -> bool:
-        return bool(self.daemon.orders) and all(order.is_closed for order in self.daemon.orders.values())
+        return bool(self.daemon.orders) and all(
+            order.is_closed and not order.is_going_on for order in self.daemon.orders.values()
+        )
 
     def _order(self, number: int) -> Order:
         now_ms = self.heap.now_ms
         spec, price_sat = draw_spec(self.rng)
+        is_prepaid = spec.kind is not KindName.FUND and self.rng.random() < self._prepaid_share
+        may_go_on = spec.kind is KindName.CODE and not is_prepaid
         request = Request(
             id=f"order{number}",
             key=f"key{number}",
             fingerprint="",
             spec=spec,
-            is_prepaid=spec.kind is not KindName.FUND and self.rng.random() < self._prepaid_share,
+            is_prepaid=is_prepaid,
             created_at_ms=now_ms,
+            strategy=draw_strategy(self.rng) if may_go_on else None,
         )
         return Order(
             id=request.id,

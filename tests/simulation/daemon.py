@@ -32,6 +32,7 @@ from tests.simulation.heap import Heap
 from tests.simulation.parties import LATE_SEND_MS, SimLnd
 from tests.simulation.provider import SimProvider, Spend
 from tests.simulation.story import short
+from tests.simulation.turns import last_of, next_order
 
 NODE = NodeIdentity("03" + "22" * 32, "simnet")
 TICKS_MS = ((40 * 60_000, 5_000), (6 * 3_600_000, 600_000), (10**12, 3_600_000))
@@ -108,7 +109,13 @@ class SimDaemon:
             self._guard(lambda: self._reconcile(order.id))
 
     def cancel(self, order_id: str) -> None:
-        self._guard(lambda: self.apply(order_id, ev.CancelRequested()))
+        """Of a request, by the id of its first order."""
+        self._guard(lambda: self._wish(last_of(self.orders, order_id)))
+
+    def _wish(self, order: Order) -> None:
+        self.apply(order.id, ev.CancelRequested())
+        if order.spec.kind is KindName.CODE:
+            self.auditor.wished(order.request.id)
 
     def resolve(self, order_id: str, event: ev.Resolved) -> None:
         """An operator's word."""
@@ -151,7 +158,7 @@ class SimDaemon:
     def _tick(self) -> None:
         is_any_open = False
         for order_id, order in list(self.orders.items()):
-            if not order.is_closed:
+            if not order.is_closed or order.is_going_on:
                 is_any_open = True
                 self._look(order)
                 self._reconcile(order_id)
@@ -217,6 +224,7 @@ class SimDaemon:
             Duty.BALANCE: self._prove_by_balance,
             Duty.CANCEL: self._cancel,
             Duty.DIAGNOSE: self._diagnose,
+            Duty.NEXT: self._next,
         }[key[1]](key, order)
 
     def _again(self, key: Key, delay_ms: int = 0) -> None:
@@ -431,6 +439,34 @@ class SimDaemon:
         rng, dispatch = self.heap.rng, order.payment.dispatch_count
         look = RouteLook(is_route_known=not self.lnd.is_down and rng.random() < 0.7)
         self._answer(key, ev.RouteLookedFor(dispatch, look), rng.choice((50, 8_000, 20_000)))
+
+    def _next(self, key: Key, order: Order) -> None:
+        """Something is in the way as a rule: the provider, lnd, a limit."""
+        rng = self.heap.rng
+        if rng.random() < 0.7:
+            self._again(key, rng.randrange(120_000))
+        elif rng.random() < 0.1:
+            self.apply(order.id, ev.NoNextOrder("no country has numbers"))
+            self._again(key)
+        else:
+            self._follow(order, next_order(order, self.policy, self.heap.now_ms))
+            self._again(key)
+
+    def _follow(self, before: Order, after: Order) -> None:
+        """Both in one transaction."""
+        event = ev.NextOrdered()
+        step = machine.decide(before, event, self.policy, self.heap.now_ms)
+        crash = self.faults.hits(self.heap.rng, "crash")
+        if not crash or self.heap.rng.random() < 0.5:
+            self.auditor.committed(before, event, step.order)
+            self.auditor.next_made(after, self.orders.values())
+            self.orders[before.id] = step.order
+            self.journal.append(Row(self.heap.now_ms, before.id, event, step.order))
+            self.orders[after.id] = after
+            self.tell(f"{before.id} is followed by {after.id}")
+        if crash:
+            raise Crash
+        self._reconcile(after.id)
 
 
 class Stream:

@@ -104,6 +104,16 @@ class SimStore(SqliteStore):
                     self._world.budget_book.look(self._world.on_disk.values())
         return recorded
 
+    def create_next(self, before: Change, order: Order, limits: Limits, now_ms: int) -> None:
+        with self._writing():
+            super().create_next(before, order, limits, now_ms)
+            if self._process.is_alive:
+                with self._world.judged():
+                    self._world.auditor.next_made(order, self._world.on_disk.values())
+                self._world.tell(f"on disk: {order.id} requested")
+                self._world.on_disk[order.id] = order
+                self._committed(before.event, before.step)
+
     def commit_all(self, changes: Iterable[Change], now_ms: int) -> list[int]:
         changes = iter(changes)
         first = next(changes, None)

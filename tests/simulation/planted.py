@@ -18,6 +18,7 @@ from holdpay.core.lightning import PaymentStatus
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import classify
 from holdpay.core.states import End, FailureClass, HtlcState, OrderSignal, OrderState
+from holdpay.core.succession import decide_between
 from tests.unit import build
 
 BUGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
@@ -545,3 +546,61 @@ def credit_is_taken_for_granted_when_it_is_held() -> contextlib.AbstractContextM
         return OrderSignal.FULFILLED if status.is_paid else signal(self, status)
 
     return patch.object(FundSpec, "signal", hasty)
+
+
+# --- requests that go on --------------------------------------------------------------------------------------------
+
+
+@bug
+def a_cancel_that_was_accepted_means_that_the_money_is_back() -> contextlib.AbstractContextManager[Any]:
+    """The provider said that it is over, so the next order can be made."""
+    answered = machine._cancel_answered
+
+    def hasty(order: Order, event: ev.CancelAnswered, ctx: Any) -> Order:
+        after = answered(order, event, ctx)
+        is_moving_on = event.accepted and order.moved_on is not None and after.state is OrderState.CANCELED
+        return step.close(after, End.REFUNDED, "canceled", ctx) if is_moving_on else after
+
+    return _handler(ev.CancelAnswered, hasty)
+
+
+@bug
+def whatever_an_order_ended_with_the_next_one_follows() -> contextlib.AbstractContextManager[Any]:
+    """A request has so many attempts."""
+
+    def always(order: Order, now_ms: int) -> bool:
+        return order.request.strategy is not None and order.request.strategy.may_follow(order, now_ms)
+
+    return patch.object(machine, "goes_on", always)
+
+
+@bug
+def an_order_that_was_followed_goes_on_still() -> contextlib.AbstractContextManager[Any]:
+    """It is written down by the order that follows."""
+    decide = decide_between
+
+    def forgetful(order: Order, event: ev.Event, policy: Any, now_ms: int) -> step.Step:
+        if isinstance(event, ev.NextOrdered):
+            return step.Step(order, is_change=True)
+        return decide(order, event, policy, now_ms)
+
+    return patch.object(machine, "decide_between", forgetful)
+
+
+@bug
+def a_wish_between_two_orders_is_not_kept() -> contextlib.AbstractContextManager[Any]:
+    """A closed order takes no wish."""
+    decide = decide_between
+
+    def deaf(order: Order, event: ev.Event, policy: Any, now_ms: int) -> step.Step:
+        if isinstance(event, ev.CancelRequested):
+            return step.Step(order, is_change=False)
+        return decide(order, event, policy, now_ms)
+
+    return patch.object(machine, "decide_between", deaf)
+
+
+@bug
+def a_request_whose_money_came_back_is_over() -> contextlib.AbstractContextManager[Any]:
+    """As it was before there were strategies."""
+    return patch.object(machine, "goes_on", lambda order, now_ms: False)

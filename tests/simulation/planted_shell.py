@@ -13,12 +13,13 @@ from typing import Any
 from unittest.mock import patch
 
 from holdpay.core import events as ev
+from holdpay.core import machine, step
 from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Duty, spec_of
 from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
 from holdpay.core.model import Order, Payment
-from holdpay.core.states import OrderState
+from holdpay.core.states import End, OrderState
 from holdpay.engine import asking, performers, ways
 from holdpay.engine.asking import Asker
 from holdpay.engine.desk import Desk
@@ -570,3 +571,29 @@ def what_was_reserved_counts_also_when_the_money_is_back() -> AbstractContextMan
     """What was reserved once was as good as spent."""
     ever = budgets.SPENT_BY_CLIENT.replace("what = 'spend'", "what IN ('spend', 'reserve')")
     return patch.object(budgets, "SPENT_BY_CLIENT", ever)
+
+
+# --- requests that go on ----------------------------------------------------------------------------------------------
+
+
+@bug()
+def the_next_order_is_made_as_soon_as_the_provider_says_canceled() -> AbstractContextManager[Any]:
+    """The money will come back in seconds."""
+    answered = machine._cancel_answered
+
+    def hasty(order: Order, event: ev.CancelAnswered, ctx: Any) -> Order:
+        after = answered(order, event, ctx)
+        is_moving_on = event.accepted and order.moved_on is not None and after.state is OrderState.CANCELED
+        return step.close(after, End.REFUNDED, "canceled", ctx) if is_moving_on else after
+
+    return patch.dict(machine._HANDLERS, {ev.CancelAnswered: hasty})
+
+
+@bug()
+def whatever_an_order_ended_with_the_next_one_follows() -> AbstractContextManager[Any]:
+    """A request has so many attempts: a late code of an earlier order is not looked at."""
+
+    def always(order: Order, now_ms: int) -> bool:
+        return order.request.strategy is not None and order.request.strategy.may_follow(order, now_ms)
+
+    return patch.object(machine, "goes_on", always)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from holdpay.core.kinds import rental
 from holdpay.core.model import OPERATOR, Order
 from holdpay.engine import desk as desk_module
 from holdpay.engine import engine as engine_module
-from holdpay.engine.wanted import Asked, FundWanted, Wanted
+from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
 from holdpay.errors import LimitExceeded
 from tests.simulation.auditor import Violation
 from tests.simulation.books import audit_database
@@ -34,6 +35,7 @@ from tests.simulation.parties import MINUTE_MS
 from tests.simulation.ports import DEFECT
 from tests.simulation.process import Killed, Process
 from tests.simulation.provider import HOUR_MS, WEEK_MS
+from tests.simulation.turns import draw_strategy_wanted
 from tests.simulation.wanted import draw_wanted
 from tests.simulation.world import OTHER_NODE, World
 from tests.virtual_loop import Deadlock, HotLoop, VirtualLoop
@@ -170,7 +172,9 @@ class ShellSimulation:
         if world.violation is not None:
             return True
         answered = len(self._accepted) + self._gave_up
-        return answered == self._wanted and all(order.is_closed for order in world.on_disk.values())
+        return answered == self._wanted and all(
+            order.is_closed and not order.is_going_on for order in world.on_disk.values()
+        )
 
     def _faults_stop(self) -> None:
         world = self.world
@@ -222,7 +226,7 @@ class ShellSimulation:
         heap.after(rng.randrange(WEEK_MS), lambda: self._on_process(lambda process: process.kill("at some moment")))
 
     def _judge_clients(self) -> None:
-        if set(self._accepted.values()) != set(self.world.on_disk):
+        if set(self._accepted.values()) != {order.request.id for order in self.world.on_disk.values()}:
             raise Violation(f"{self._wanted} requests made {len(self.world.on_disk)} orders")
 
     # --- the service manager and the clients --------------------------------------------------------------------------
@@ -250,6 +254,8 @@ class ShellSimulation:
             max_fee_sat=world.rng.choice((20, 20, 20, 2)),
             is_prepaid=not isinstance(wanted, FundWanted) and world.rng.random() < self._prepaid_share,
         )
+        if isinstance(wanted, CodeWanted) and not asked.is_prepaid:
+            wanted = replace(wanted, strategy=draw_strategy_wanted(world.rng))
         await asyncio.sleep(world.rng.randrange(MINUTE_MS) / 1000)
         key = asked.key
         while key not in self._accepted or world.hits("lost_reply"):
@@ -260,8 +266,8 @@ class ShellSimulation:
             self._over_budget.discard(key)
             for order in await self._ask(asked, wanted, times=2 if world.hits("lost_reply") else 1):
                 with world.judged():
-                    if self._accepted.setdefault(key, order.id) != order.id:
-                        raise Violation(f"one request became two orders, {self._accepted[key]} and {order.id}")
+                    if self._accepted.setdefault(key, order.request.id) != order.request.id:
+                        raise Violation(f"one key became two requests, {self._accepted[key]} and {order.request.id}")
                 world.changed.set()
             await asyncio.sleep(world.rng.randrange(20_000) / 1000)
         if world.hits("client_cancel"):

@@ -13,15 +13,13 @@ ANY: Final = "any"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyWanted:
-    """How a request for a code goes on: see ``core.strategy.Strategy``. None: not said. ``is_best``: the countries are
-    tried in the order in which they did well for us so far."""
+    """How a request for a code goes on: see ``core.strategy.Strategy``. None: not said."""
 
     attempts: int | None = None
     max_total_sat: int | None = None
     within_s: int | None = None
     number_within_s: int | None = None
     sms_within_s: int | None = None
-    is_best: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
