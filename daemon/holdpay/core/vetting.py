@@ -263,20 +263,29 @@ _RULE_OF = {
 
 
 def route_checks(query: RouteQuery, look: RouteLook, wrong: Diagnosis | None, *, is_sure: bool) -> tuple[Check, ...]:
-    """What LND knows of a way to pay. ``wrong``: what is in it; ``is_sure`` False: that only warns."""
+    """What LND knows of a way to pay. ``wrong``: what is in it, which alone refuses, and in whose row it is told;
+    ``is_sure`` False: nothing does, and all that is wrong only warns."""
     found = look.route or look.dearer or look.longer
     outbound = Check(
         rule="outbound", value=_outbound(look.outbound, query), limit=f"at least {sat(query.amount_msat)} and the fee"
     )
     rows = (outbound, _route(found, look), *_price_of(query, found))
-    rule = None if wrong is None else _RULE_OF.get(wrong.cause, "route")
+    rule = None if wrong is None else rule_of(wrong)
     unknown = "; ".join(look.unknown) or ("there is no route" if look.is_route_known else "it was not looked for")
-    return tuple(
-        replace(row, verdict=Verdict.FAIL if is_sure else Verdict.WARN, why=wrong.text)
+    judged = tuple(
+        replace(row, verdict=Verdict.FAIL, why=wrong.text)
         if wrong is not None and row.rule == rule
         else _known_or_not(row, unknown)
         for row in rows
     )
+    if is_sure and wrong is not None:
+        return judged
+    return tuple(replace(row, verdict=Verdict.WARN) if row.verdict is Verdict.FAIL else row for row in judged)
+
+
+def rule_of(wrong: Diagnosis) -> str:
+    """In whose row of ``route_checks`` it is told."""
+    return _RULE_OF.get(wrong.cause, "route")
 
 
 def _known_or_not(row: Check, unknown: str) -> Check:

@@ -19,7 +19,17 @@ from holdpay.engine.next_orders import NextOrders, cap_within_total_sat, check_s
 from holdpay.engine.objections import Answer, Draft, Finding, Objections, way_query
 from holdpay.engine.quoting import Quoter
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
-from holdpay.errors import InvalidRequest, KeyTaken, LndRefused, NotReady, OutOfStock, PriceTooHigh, UnknownService
+from holdpay.errors import (
+    HoldpayError,
+    InvalidRequest,
+    KeyTaken,
+    LndRefused,
+    NotReady,
+    OutOfStock,
+    PriceTooHigh,
+    StoreError,
+    UnknownService,
+)
 from holdpay.ports import Catalog
 
 MAX_KEY_LENGTH = 128
@@ -45,6 +55,18 @@ class Desk:
         first = self._engine.store.find_key(asked.key, asked.client)
         if first is not None:
             return self._same_again(first, asked, wanted)
+        try:
+            return await self._submit_new(asked, wanted)
+        except StoreError:
+            raise
+        except HoldpayError:
+            # Another call with this key may have been recorded while this one looked around, and be what is in its way.
+            first = self._engine.store.find_key(asked.key, asked.client)
+            if first is None:
+                raise
+            return self._same_again(first, asked, wanted)
+
+    async def _submit_new(self, asked: Asked, wanted: Wanted) -> Order:
         if isinstance(wanted, CodeWanted) and wanted.goes_on:
             return await self._submit_strategy(asked, wanted)
         draft = await self._drafted(asked, wanted)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -22,7 +22,7 @@ from holdpay.core.model import OPERATOR, Order
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import CLTV_PADDING_DELTA, Policy, max_parts
 from holdpay.core.routes import RouteLook, RouteQuery
-from holdpay.core.vetting import Check, Verdict, route_checks
+from holdpay.core.vetting import Check, Verdict, route_checks, rule_of
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
 from holdpay.engine.quoting import Quoted, Quoter
@@ -288,13 +288,13 @@ class Objections:
     def place(self, order: Order) -> Iterator[Finding]:
         """Among the holds (see ``places``), where there is a cap."""
         places, caps = self._engine.places, self._engine.places.caps
-        if order.request.is_prepaid or (caps.max_orders is None and caps.max_locked_sat is None):
+        if order.request.is_prepaid or {caps.max_orders, caps.max_locked_sat, caps.max_channel_locked_sat} == {None}:
             return
         full = places.entering(order)
         if full is None:
-            yield Finding(Check(rule="place", value="free", key="holds.max_orders"))
+            yield Finding(Check(rule="place", value="free", key="holds"))
         elif places.is_refused(order):
-            yield refused("place", full, value="none", key="holds.when_full")
+            yield refused("place", full, value="none", key=full.metadata["limit"])
         else:
             value = f"{ordinal(places.waiting + 1)} in the queue"
             yield Finding(
@@ -372,10 +372,23 @@ class Objections:
         is_whole = look.route is not None and look.route.parts == 1
         wrong = None if is_whole else in_the_way(query, look)
         is_payee_known = is_payee_known or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
-        is_sure = not is_forced and (wrong is None or _is_sure(wrong.cause, query, is_payee_known=is_payee_known))
+        waits = self._engine.places.waits(query.amount_msat + (query.fee_limit_msat or 0))
+        is_sure = (
+            not is_forced
+            and wrong is not None
+            and not (waits and wrong.cause in MAY_PASS)
+            and _is_sure(wrong.cause, query, is_payee_known=is_payee_known)
+        )
         for check in route_checks(query, look, wrong, is_sure=is_sure):
-            is_refusal = check.verdict is Verdict.FAIL and wrong is not None
-            yield Finding(check, not_payable(query, look, wrong) if is_refusal and wrong is not None else None)
+            is_refusal = is_sure and wrong is not None and check.rule == rule_of(wrong)
+            yield Finding(check, self._not_payable(query, look, wrong) if is_refusal and wrong is not None else None)
+
+    def _not_payable(self, query: RouteQuery, look: RouteLook, wrong: Diagnosis) -> NotPayable:
+        error = not_payable(query, look, wrong)
+        if wrong.cause is Cause.PAYEE_UNKNOWN and self._engine.policy.payee_check is PayeeCheck.FIRST_USE:
+            more = "Or, if the provider has a new node: holdpayd payees add PUBKEY, and payees remove the old one."
+            return NotPayable(f"{error.message} {more}", **error.metadata)
+        return error
 
     def _payees(self) -> list[str]:
         """Who will be paid, as far as that is known."""
@@ -383,6 +396,11 @@ class Objections:
         if policy.payee_check is PayeeCheck.FIRST_USE:
             return self._engine.store.trusted_payees()
         return sorted(policy.payee_pubkeys)
+
+
+MAY_PASS: Final = frozenset({Cause.OUTBOUND, Cause.PEER_OFFLINE})
+"""Of our own node: sure now. An order that waits for its place is paid later, when the hold before it has given its
+money back."""
 
 
 def _worth(query: RouteQuery, look: RouteLook) -> int:
@@ -393,7 +411,7 @@ def _worth(query: RouteQuery, look: RouteLook) -> int:
 def _is_sure(cause: Cause, query: RouteQuery, *, is_payee_known: bool) -> bool:
     """Whether it keeps an order from being paid, for sure. Who may be paid besides the listed nodes may be reached
     otherwise; and what parts cost together is an estimate."""
-    if cause in {Cause.OUTBOUND, Cause.PEER_OFFLINE}:
+    if cause in MAY_PASS:
         return True
     return is_payee_known and not (cause is Cause.FEE_LIMIT and query.max_parts > 1)
 

@@ -41,6 +41,10 @@ class Places:
         full = self._too_big_for_a_channel(order) or self.full(order.reserved_msat)
         return full if full is not None or not self._waiting else self._behind_others()
 
+    def waits(self, more_msat: int) -> bool:
+        """Whether an order of ``more_msat`` would have to wait for its place, and may."""
+        return self.caps.when_full is WhenFull.QUEUE and (bool(self._waiting) or self.full(more_msat) is not None)
+
     def _behind_others(self) -> LimitExceeded:
         return LimitExceeded(
             f"{self.waiting:,} {'order waits' if self.waiting == 1 else 'orders wait'} for a place among the holds"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holdpay.core.holds import HoldCaps, WhenFull
+from holdpay.core.lightning import NodeIdentity, PaymentStatus
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.routes import OfflinePeer, Outbound, PayeeNode, Route, RouteLook, RouteQuery
 from holdpay.core.vetting import Check, Verdict
@@ -32,6 +33,7 @@ from holdpay.store.payees import add_payee
 from tests.fakes import LATENCY_S, PAYEE, START_MS
 from tests.unit.build import invoice
 from tests.unit.engine.desks import desk_of
+from tests.unit.engine.test_places import HELD, set_caps, until_held
 from tests.unit.engine.world import World
 
 ASKED = Asked(key="k")
@@ -587,3 +589,56 @@ async def test_an_invoice_for_a_node_that_is_not_there_is_refused_for_lnd_too(in
     invoiced.engine.trouble = lambda: "A task fails."
     answer = await _vet(invoiced)
     assert (answer.is_fine, _rule(answer, "holdpayd").verdict) == (False, Verdict.FAIL)
+
+
+# --- what only warns, what waits, and the same key twice ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_forced", [True, False])
+async def test_nothing_about_a_way_refuses_where_it_may_only_warn(world: World, is_forced: bool) -> None:
+    # What is in the way is the time lock, and the only route is dearer than allowed, too.
+    world.lnd.route_look = replace(NO_WAY, longer=replace(ROUTE, lock_blocks=500, fee_msat=36_000))
+    with pytest.raises(NotPayable):
+        await _ask(world, key="refused")
+    if not is_forced:
+        world.engine.policy = replace(world.engine.policy, payee_check=PayeeCheck.WARN)
+    assert await _ask(world, force=is_forced)
+
+
+async def test_what_waits_for_its_place_is_not_refused_for_money_that_the_hold_before_it_has(world: World) -> None:
+    world.provider.story = HELD
+    set_caps(world, HoldCaps(max_orders=1))
+    world.lnd.route_look = WAY
+    held = await _ask(world, key="a")
+    await until_held(world, held)
+    world.lnd.route_look = replace(NO_WAY, outbound=TOO_LITTLE)
+    assert world.order(await _ask(world, key="b")).is_waiting
+    world.lnd.route_look = replace(NO_WAY, payee=PayeeNode(is_in_graph=False))
+    with pytest.raises(NotPayable):
+        await _ask(world, key="c")
+
+
+async def test_a_key_that_is_used_twice_at_once_is_never_refused_for_its_own_order(world: World) -> None:
+    world.provider.story = HELD
+    asked = 0
+
+    async def looked(query: RouteQuery, payer: NodeIdentity) -> RouteLook:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            return WAY
+        await asyncio.sleep(2)
+        is_out = any(record.status is PaymentStatus.IN_FLIGHT for record in world.lnd.records.values())
+        return replace(NO_WAY, outbound=TOO_LITTLE) if is_out else WAY
+
+    world.lnd.look_for_route = looked  # type: ignore[method-assign]
+    assert len(set(await asyncio.gather(_ask(world, key="k"), _ask(world, key="k")))) == 1
+
+
+async def test_a_dry_run_tells_of_the_cap_of_a_channel_as_submit_does(world: World) -> None:
+    set_caps(world, HoldCaps(max_channel_locked_sat=1_000))
+    world.lnd.route_look = WAY
+    with pytest.raises(LimitExceeded):
+        await _ask(world)
+    (place,) = (each.check for each in (await _check(world)).findings if each.check.rule == "place")
+    assert (place.verdict, place.key) == (Verdict.FAIL, "holds.max_channel_locked_sat")
