@@ -41,7 +41,7 @@ from holdpay.ports import NodeState
 
 log = structlog.get_logger()
 
-ROUTE_LOOK_S = 5.0
+ROUTE_LOOK_S = 3.0
 """An order waits no longer for lnd to find a way; without its word the order goes on."""
 _LIMITS = ("max_open_orders", "max_pending_sat", "max_spend_per_day_sat")
 _NO_LIMIT = 2**60
@@ -328,7 +328,9 @@ class Objections:
         return asyncio.create_task(self._look(query), name="look for a way")
 
     async def _look(self, query: RouteQuery) -> RouteLook:
-        payer = self._engine.node.identity
+        # As of the latest look at lnd: right after a start its payment stream, without which nothing is paid yet, may
+        # not stand; a way can be looked for all the same.
+        payer = self._engine.node_status().identity
         if payer is None:
             return RouteLook(is_route_known=False, unknown=("lnd cannot be asked now",))
         async with asyncio.timeout(ROUTE_LOOK_S):
@@ -371,6 +373,8 @@ class Objections:
         # Parts are looked for one by one: whether they fit together, the channels say.
         is_whole = look.route is not None and look.route.parts == 1
         wrong = None if is_whole else in_the_way(query, look)
+        if wrong is None and look.route is None:
+            log.warning("lnd does not say whether it knows a way to pay", unknown="; ".join(look.unknown))
         is_payee_known = is_payee_known or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
         waits = self._engine.places.waits(query.amount_msat + (query.fee_limit_msat or 0))
         is_sure = (

@@ -139,6 +139,15 @@ async def test_where_lnd_does_not_know_the_order_goes_on(world: World, look: Rou
     assert await _ask(world)
 
 
+async def test_right_after_a_start_lnd_is_asked_though_its_stream_of_payments_does_not_stand_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(world.lnd), "identity", None)
+    world.lnd.route_look = NO_WAY
+    with pytest.raises(NotPayable):
+        await _ask(world)
+
+
 async def test_a_channel_that_is_too_small_is_reason_enough_where_routes_are_not_known(world: World) -> None:
     world.lnd.route_look = replace(UNKNOWN, outbound=TOO_LITTLE)
     with pytest.raises(NotPayable, match="largest usable channel"):
