@@ -131,7 +131,7 @@ def test_what_the_account_may_have_paid_after_the_copy_is_not_placed_again(charg
 def test_a_hold_invoice_that_came_before_the_copy_is_decoded_to_be_looked_up_and_judged_as_of_then() -> None:
     found = restored(after(order(), PLACED))
     assert duties(found) == {Duty.DECODE}
-    late_s = 2 * 3600
+    late_s = 48 * 3600  # it has expired long since
     decoded = ev.InvoiceDecoded(invoice(), ALICE, seen_before=False)
     found = after(found, decoded, late_s)
     assert found.htlc is UNKNOWN
@@ -182,6 +182,11 @@ def test_what_the_provider_was_paid_and_lnd_has_deleted_counts_as_money_that_is_
     found = restored(VETTED, (2, NOT_FOUND), (3, word), (40, NOT_FOUND), (400, NOT_FOUND))
     assert (found.state, found.is_money_out, found.is_closed) == (state, True, False)
     assert found.reserved_msat > 0
+
+
+def test_a_provider_that_called_it_unpaid_and_then_paid_is_no_proof_that_nothing_was_spent() -> None:
+    found = restored(VETTED, (2, NOT_FOUND), unpaid(3), (5, replied(NOW_MS + 5 * S, paid=True)), (40, NOT_FOUND))
+    assert (found.is_money_out, found.is_closed) == (True, False)
 
 
 def test_a_try_that_failed_before_the_copy_is_still_the_truth_if_lnd_tells_of_no_later_one() -> None:
