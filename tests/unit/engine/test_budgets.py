@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from holdpay.core.budget import DAY_MS, HOUR_MS, Budget, Renewal, Usage, Used, window
+from holdpay.core.model import Order
 from holdpay.core.vetting import Verdict
 from holdpay.engine.budgets import BudgetWarnings
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted
@@ -16,6 +18,8 @@ from holdpay.errors import LimitExceeded, NotAllowed, PriceTooHigh
 from holdpay.ports import OrderFilter
 from tests.unit.build import NOW_MS
 from tests.unit.engine.desks import desk_of
+from tests.unit.engine.test_next_orders import NO_NUMBER, desk
+from tests.unit.engine.test_next_orders import WANTED as GOES_ON
 from tests.unit.engine.world import LIMITS, World
 
 ASKED = Asked(client="ann", key="k")
@@ -71,6 +75,25 @@ async def test_only_a_client_that_may_puts_money_into_the_account(world: World, 
         await (desk.check if is_dry else desk.submit)(ASKED, FundWanted(amount_sat=1_000))
     allow(world, may_fund=True)
     await (desk.check if is_dry else desk.submit)(ASKED, FundWanted(amount_sat=1_000))
+
+
+async def test_each_order_of_a_request_that_goes_on_needs_room_and_what_the_last_one_gave_back_is_room(
+    world: World,
+) -> None:
+    allow(world, max_spend_per_day_sat=CAP_SAT + FEE_SAT)
+    world.provider.story = NO_NUMBER
+    first = await desk(world).submit(ASKED, GOES_ON)
+    allow(world, max_spend_per_day_sat=CAP_SAT + FEE_SAT - 1)
+
+    def orders() -> list[Order]:
+        return world.store.orders_of(first.request.id)
+
+    await world.until(lambda: orders()[0].is_closed)
+    await asyncio.sleep(300)
+    assert len(orders()) == 1, "it waits for room"
+    allow(world, max_spend_per_day_sat=CAP_SAT + FEE_SAT)
+    await world.until(lambda: len(orders()) == 2)
+    assert {order.request.client for order in orders()} == {"ann"}
 
 
 # --- what a dry run tells -------------------------------------------------------------------------------------------
