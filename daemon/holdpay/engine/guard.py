@@ -105,7 +105,7 @@ class HoldGuard:
         self._offline_since_ms = {channel: self._offline_since_ms.get(channel, now_ms) for channel in away}
 
     async def _judge(self) -> None:
-        """An order whose level or findings are others now is looked at in the next pass, which journals and logs them."""
+        """An order whose level or findings are others now is looked at in the next pass, which journals and logs it."""
         engine, now_ms = self._engine, self._engine.clock.now_ms()
         if self._look is not None:
             out = engine.orders_out(engine.tally.out)
