@@ -116,22 +116,22 @@ class _Daemon:
         self._feed = Feed()
         self._lnd_words = ""
         self._is_clock_set = False
-        self._engine: Engine | None = None
         self._read = settings
         """What was read last; ``_settings`` is what the parts were built with."""
 
     async def serve(self) -> int:
         stop = _stop_signal()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, log.warning, "still starting: reload once it serves")
         async with contextlib.AsyncExitStack() as stack:
             with self._notifier.starting("starting; the database is read, or brought up to date"):
                 parts = await self._build(stack)
                 engine, node, servers = parts.engine, parts.node, parts.servers
-                self._engine = engine
                 engine.take_over()
                 await servers.start({client: claim.binding() for client, claim in self._claims.items()})
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
+            loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
             running = asyncio.create_task(engine.run(), name="engine")
             tasks = [
                 Background("lnd state", lambda: self._tell_lnd_state(engine, servers), TELL_SILENT_S, self._clock),
@@ -231,7 +231,7 @@ class _Daemon:
             listeners.append(("metrics", scraped))
         return _Parts(engine, node, account, directory, servers, top_up, listeners, metrics)
 
-    def _reload(self) -> None:
+    def _reload(self, engine: Engine) -> None:
         """SIGHUP: what may change while it runs does; of the rest it is said that it needs a restart. A configuration
         that cannot be used changes nothing."""
         try:
@@ -240,14 +240,14 @@ class _Daemon:
             log.error("the configuration was not read again: nothing has changed", problems=list(error.problems))
             return
         configure(self._settings.daemon.log_format, settings.daemon.log_level)
-        if self._engine is not None:
-            limits, before = settings.order_limits(), self._engine.limits
-            # One that is gone from the configuration still has its socket, and keeps its budget as long.
-            budgets = {client: limits.budgets.get(client, budget) for client, budget in before.budgets.items()}
-            self._engine.limits = replace(limits, budgets=budgets)
-        taken = [key for key in changed_keys(self._read, settings) if is_at_once(key)]
+        limits, before = settings.order_limits(), engine.limits
+        # One that is gone from the configuration still has its socket, and keeps its budget as long.
+        budgets = {client: limits.budgets.get(client, budget) for client, budget in before.budgets.items()}
+        engine.limits = replace(limits, budgets=budgets)
+        built = self._settings
+        taken = [key for key in changed_keys(self._read, settings) if is_at_once(key, built, settings)]
         log.info("the configuration was read again", in_effect=taken)
-        if later := [key for key in changed_keys(self._settings, settings) if not is_at_once(key)]:
+        if later := [key for key in changed_keys(built, settings) if not is_at_once(key, built, settings)]:
             log.warning("what was changed there needs a restart", keys=later)
         self._read = settings
 

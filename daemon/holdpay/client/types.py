@@ -37,6 +37,7 @@ class End(StrEnum):
     PAYMENT_FAILED = "payment_failed"
     CHARGED_UNFULFILLED = "charged_unfulfilled"
     OUTCOME_UNKNOWN = "outcome_unknown"
+    NO_PLACE = "no_place"
     UNKNOWN = "unknown"
 
 
@@ -74,8 +75,11 @@ class Request:
 
     @property
     def number(self) -> str | None:
-        """The latest: the provider replaced those before it."""
-        return next(iter(self.texts("number")[::-1]), None)
+        """The latest of the latest order: the provider replaced those before it, and the number of an order that the
+        request has gone on from receives nothing any more."""
+        first_seq = self.message.orders[-1].items_from_seq if self.message.orders else 0
+        numbers = [item.text for item in self.items if item.kind == "number" and item.seq >= first_seq]
+        return numbers[-1] if numbers else None
 
     @property
     def code(self) -> str | None:

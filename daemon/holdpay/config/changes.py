@@ -19,14 +19,16 @@ AT_ONCE: Final = frozenset(
 """Keys that a SIGHUP brings into effect, besides the budgets of clients. All others are what parts of the daemon were
 built with."""
 _OF_A_SOCKET: Final = frozenset({"name", "group", "socket"})
-"""Keys of a client that need a restart. A client that is new or gone has another name."""
+"""Keys of a client that need a restart, as does all of one that is new or gone."""
 
 
-def is_at_once(key: str) -> bool:
+def is_at_once(key: str, before: Settings, after: Settings) -> bool:
     """Whether a SIGHUP brings a key, as ``changed_keys`` names it, into effect."""
-    if key.startswith("client."):
-        return key.rpartition(".")[2] not in _OF_A_SOCKET
-    return key in AT_ONCE
+    if not key.startswith("client."):
+        return key in AT_ONCE
+    _, name, of_client = key.split(".")
+    is_kept = all(name in {client.name for client in settings.client} for settings in (before, after))
+    return is_kept and of_client not in _OF_A_SOCKET
 
 
 def changed_keys(before: Settings, after: Settings) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
-from holdpay.client import AsyncClient, Client, LimitReached, TimedOut, Unreachable
+from holdpay.client import AsyncClient, Client, End, Kind, LimitReached, TimedOut, Unreachable
 from holdpay.client.errors import Failure
 from holdpay.client.following import FIRST_WAIT_S, LONGEST_WAIT_S, Following
+from holdpay.client.types import request_of
 
 SUBMIT = pb.SubmitRequest(idempotency_key="k")
 AWAY = Failure("UNAVAILABLE", "gone", None)
@@ -70,6 +71,26 @@ def test_a_refusal_a_late_answer_and_a_daemon_that_never_answered_are_raised() -
     watching.heard(update(1))
     assert watching.lost(AWAY) == FIRST_WAIT_S, "it was there, and comes back"
     assert Following(request_id="abc", is_known=True).lost(AWAY) == FIRST_WAIT_S
+
+
+def test_the_number_of_an_earlier_order_does_not_count() -> None:
+    numbers = [pb.Item(seq=seq, kind=pb.ITEM_KIND_NUMBER, text=f"+{seq}") for seq in (1, 2)]
+    message = pb.Request(items=numbers, orders=[pb.Order(items_from_seq=1), pb.Order(items_from_seq=3)])
+    assert request_of(message).number is None
+    assert not request_of(message).has("number")
+    message.items.append(pb.Item(seq=3, kind=pb.ITEM_KIND_NUMBER, text="+3"))
+    assert request_of(message).number == "+3"
+
+
+def test_every_end_and_kind_of_the_interface_has_its_name_here_and_others_are_unknown() -> None:
+    for number, name in pb.End.items():
+        end = request_of(pb.Request(end=name)).end
+        assert (end is None) == (name == pb.END_UNSPECIFIED)
+        assert end is not End.UNKNOWN, number
+    for kind in pb.Kind.values():
+        assert (request_of(pb.Request(kind=kind)).kind is Kind.UNKNOWN) == (
+            kind in {pb.KIND_UNSPECIFIED, pb.KIND_UNKNOWN}
+        )
 
 
 def _methods(kind: type) -> dict[str, list[tuple[str, Any]]]:
