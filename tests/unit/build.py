@@ -345,6 +345,7 @@ def quarantined(order: Order) -> Order:
 EVENTS: dict[str, ev.Event] = {
     # one of each kind but DispatchIntended, which needs a license, and of each meaning
     "place given": ev.PlaceGiven(),
+    "place denied": ev.PlaceDenied("This order alone may lock too much."),
     "order placed": ev.OrderPlaced(HASH, "lnsb20u1..."),
     "placing failed, may retry": ev.PlacingFailed("busy", may_retry=True),
     "placing failed for good": ev.PlacingFailed("no such service", may_retry=False),
@@ -396,6 +397,7 @@ EVENTS: dict[str, ev.Event] = {
     "daemon restarted": ev.DaemonRestarted(),
     "copy restored": ev.CopyRestored(),
     "time passed": ev.TimePassed(),
+    "time passed, and it is held up": ev.TimePassed("no channel has room"),
     "next ordered": ev.NextOrdered(),
     "no next order": ev.NoNextOrder("no country has numbers"),
 }

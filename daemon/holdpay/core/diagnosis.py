@@ -81,12 +81,23 @@ def without_look(reason: FailureReason, hop: FailedHop | None) -> Diagnosis:
     return Diagnosis(cause=cause, text=reason.in_words)
 
 
-def diagnose(reason: FailureReason, hop: FailedHop | None, query: RouteQuery, look: RouteLook) -> Diagnosis:
+def diagnose(
+    reason: FailureReason,
+    hop: FailedHop | None,
+    query: RouteQuery,
+    look: RouteLook,
+    *,
+    is_by_full_channel: bool = False,
+) -> Diagnosis:
     """Why a payment failed that would have gone by ``query``. ``hop``: where its latest attempt failed, also if it was
-    made by an earlier dispatch: LND avoids it since."""
+    made by an earlier dispatch: LND avoids it since. ``is_by_full_channel``: the route of the look leaves by a channel
+    that may hold no more, which a payment is not given."""
     if reason in _OF_LND:
         return without_look(reason, hop)
     found = in_the_way(query, look)
+    by_full = _full(look) if is_by_full_channel else None
+    if by_full is not None and (found is None or found.cause in _OF_ROUTES):
+        found = by_full
     if hop is None:
         return found or _unexplained(reason, look)
     if found is not None and found.cause in _WAYS_OUT:
@@ -205,6 +216,18 @@ def _is_enough(query: RouteQuery, outbound: Outbound, amount_msat: int) -> bool:
     return (outbound.largest_msat if query.max_parts == 1 else outbound.total_msat) >= amount_msat
 
 
+def _full(look: RouteLook) -> Diagnosis | None:
+    route = look.route or look.dearer or look.longer or look.avoided
+    if route is None:
+        return None
+    text = (
+        f"a route exists at {sat_up(route.fee_msat)}, by your channel {route.first_channel}, which may hold no more;"
+        " none was found by the others: wait until a hold on it ends, or raise holds.max_channel_orders or"
+        " holds.max_channel_locked_sat"
+    )
+    return Diagnosis(cause=Cause.OUTBOUND, text=text)
+
+
 def _way_now(route: Route) -> str:
     return f"lnd knows a way now, at {sat_up(route.fee_msat)}: order again"
 
@@ -232,6 +255,8 @@ def sat_up(msat: int) -> str:
 
 _WAYS_OUT = frozenset({Cause.FEE_LIMIT, Cause.OUTBOUND, Cause.PEER_OFFLINE, Cause.PAYEE_UNKNOWN})
 """What a person can do something about, whatever hop failed."""
+_OF_ROUTES = frozenset({Cause.FEE_LIMIT, Cause.TIME_LOCK, Cause.HOP_FAILED})
+"""What a route that was found is short of."""
 _OF_LND = frozenset({FailureReason.ERROR, FailureReason.CANCELED, FailureReason.NEVER_SENT})
 
 _CODES = {

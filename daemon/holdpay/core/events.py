@@ -69,6 +69,13 @@ class PlaceGiven:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceDenied:
+    """It waits for a place that it can never have, since the configuration has changed: ``text`` says why."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChargeIntended:
     """Committed right before a prepaid order is placed, by the task that places it. ``balance_sat``: of the account at
     that time; None: not known."""
@@ -166,6 +173,8 @@ class RouteLookedFor:
 
     dispatch: int
     look: RouteLook
+    is_by_full_channel: bool = False
+    """The route that it found leaves by a channel that may hold no more ([holds])."""
 
 
 class Resolution(StrEnum):
@@ -257,11 +266,15 @@ class CopyRestored:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The engine's periodic pass: deadlines are looked at."""
+    """The engine's periodic pass: deadlines are looked at. ``held_up_by``: what keeps a payment from being sent just
+    now, without its end; empty: nothing that is known."""
+
+    held_up_by: str = ""
 
 
 Event = (
     PlaceGiven
+    | PlaceDenied
     | OrderPlaced
     | PlacingFailed
     | ChargeIntended

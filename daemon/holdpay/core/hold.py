@@ -613,7 +613,8 @@ def route_looked_for(order: Order, event: ev.RouteLookedFor, ctx: Context) -> Or
         return order
     payment = order.payment
     assert payment.failure is not None
-    found = diagnose(payment.failure.reason, payment.failure.hop, route_query(order, payment, ctx.policy), event.look)
+    query, failure = route_query(order, payment, ctx.policy), payment.failure
+    found = diagnose(failure.reason, failure.hop, query, event.look, is_by_full_channel=event.is_by_full_channel)
     return replace(order, payment=replace(payment, diagnosis=found))
 
 

@@ -32,7 +32,7 @@ class HoldCaps:
     """Of all that have a place together, each with the largest fee that it may come to."""
     when_full: WhenFull = WhenFull.QUEUE
     max_channel_orders: int | None = None
-    """HTLCs that one channel may hold."""
+    """Orders of which one channel may hold HTLCs; of a payment in parts it may hold several."""
     max_channel_locked_sat: int | None = None
 
 

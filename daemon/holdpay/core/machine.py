@@ -78,7 +78,8 @@ def _quarantine(order: Order, event: ev.OrderQuarantined, now_ms: int) -> Step:
 
 def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
     may_end_late = isinstance(event, ev.TimePassed | ev.ProviderReplied) and not order.is_quarantined
-    ctx = Context(policy, now_ms, may_close=_may_close(order, event), may_end_late=may_end_late)
+    held_up_by = event.held_up_by if isinstance(event, ev.TimePassed) else ""
+    ctx = Context(policy, now_ms, _may_close(order, event), may_end_late, held_up_by)
     after = _HANDLERS[type(event)](order, event, ctx)
     after = prepaid.returned(_deliver_by_settlement(after, ctx), ctx)
     after = _give_up_in_time(_move_on_in_time(after, ctx), ctx)
@@ -124,6 +125,12 @@ def _place_given(order: Order, event: ev.PlaceGiven, ctx: Context) -> Order:
         return order
     pay_by_ms = ctx.now_ms + ctx.policy.pay_within_s * 1000
     return replace(order, waiting_since_ms=None, place_at_ms=ctx.now_ms, pay_by_ms=pay_by_ms)
+
+
+def _place_denied(order: Order, event: ev.PlaceDenied, ctx: Context) -> Order:
+    if not order.is_waiting or order.is_quarantined or order.giving_up is not None:
+        return order
+    return replace(order, giving_up=event.text)
 
 
 def _order_placed(order: Order, event: ev.OrderPlaced, ctx: Context) -> Order:
@@ -307,6 +314,7 @@ def _nothing_said(order: Order, event: ev.Event, ctx: Context) -> Order:
 
 _HANDLERS: dict[type[ev.Event], Callable[[Order, Any, Context], Order]] = {
     ev.PlaceGiven: _place_given,
+    ev.PlaceDenied: _place_denied,
     ev.OrderPlaced: _order_placed,
     ev.PlacingFailed: _placing_failed,
     ev.InvoiceDecoded: hold.invoice_decoded,
@@ -367,7 +375,8 @@ def _give_up_in_time(order: Order, ctx: Context) -> Order:
     if order.charge is not None and order.charge.state in PERHAPS_CHARGED:
         return order
     if order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and order.htlc is not HtlcState.SETTLED:
-        return replace(order, giving_up="it was not paid in time")
+        why = f": {ctx.held_up_by}" if ctx.held_up_by else ""
+        return replace(order, giving_up=f"it was not paid in time{why}")
     return order
 
 

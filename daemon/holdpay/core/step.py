@@ -36,6 +36,8 @@ class Context:
     may_end_late: bool = False
     """A deadline closes an order when the provider has just answered, or when the engine says that time has passed,
     which asks first after a downtime. Any other event may come before anybody has asked."""
+    held_up_by: str = ""
+    """What keeps a payment from being sent just now. Empty: nothing that is known."""
     notes: list[str] = field(default_factory=list)
     attempts: tuple[Attempt, ...] = ()
     trust: Trust | None = None

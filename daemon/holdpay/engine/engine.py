@@ -23,6 +23,7 @@ from holdpay.core.events import (
     InvoiceDecoded,
     NextOrdered,
     OrderQuarantined,
+    PlaceDenied,
     PlaceGiven,
     ProviderReplied,
     TimePassed,
@@ -136,7 +137,7 @@ class Engine:
         self._watchers: Counter[str] = Counter()
         self.tally = Tally()
         self.places = Places(caps, self.tally)
-        self.ways = Ways(caps)
+        self.ways = Ways(self.places)
         self._budget_warnings = BudgetWarnings()
         self._uncounted: MoneyTotals | None = None
         """Of open orders that cannot be read: only the database counts them. None: there is none."""
@@ -176,6 +177,7 @@ class Engine:
         orders = self.store.open_orders()
         for order in orders:
             self._opened(order)
+        self._deny_places()
         if self._unreadable:
             self._uncounted = _besides(self.store.totals(self.clock.now_ms()), self.tally)
         for first in range(0, len(orders), MOST_AT_ONCE):
@@ -228,8 +230,8 @@ class Engine:
         ask_first_until_ms = self._ask_first_until_ms.get(order.id, now_ms)
         if ask_first_until_ms > now_ms:
             self._agenda.plan(order.id, ask_first_until_ms)
-        elif self._decided(order, TimePassed(), now_ms)[1].is_change:
-            self._turn.post(Posted(order_id=order.id, event=TimePassed()))
+        elif self._decided(order, passed := TimePassed(self.held_up_by(order.id)), now_ms)[1].is_change:
+            self._turn.post(Posted(order_id=order.id, event=passed))
         self._find(order, now_ms)
         next_ms = next_deadline_ms(order, self.policy, now_ms)
         if next_ms is not None:
@@ -359,6 +361,14 @@ class Engine:
         for posted in batch:
             self._answer(posted)
         self._give_place()
+
+    def _deny_places(self) -> None:
+        """To those that wait, and for which the caps are too low now. Before any place is given: nobody would ever get
+        one behind them."""
+        for order_id in self.places.oldest(self.places.waiting):
+            too_big = self.places.too_big(self._open[order_id])
+            if too_big is not None:
+                self._turn.post(Posted(order_id=order_id, event=PlaceDenied(too_big.message)))
 
     def _give_place(self) -> None:
         """To the order that waited longest, if there is room for it; the next one comes after its commit."""
@@ -497,7 +507,7 @@ class Engine:
         return alarms(order, self.policy, self.clock.now_ms(), self.guard.sight(order))
 
     def held_up_by(self, order_id: str) -> str:
-        """What the latest look at lnd's channels found in the way of an order's end; empty: nothing."""
+        """What is in the way of a payment, or of an order's end, as far as it is known. Empty: nothing."""
         return self._performers.held_up_by(order_id)
 
     def change(self, order_id: str) -> asyncio.Event:

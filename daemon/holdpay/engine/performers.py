@@ -26,6 +26,7 @@ from holdpay.core.duties import (
 from holdpay.core.lightning import Invoice, LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import route_query
+from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import HtlcState
 from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
@@ -298,7 +299,8 @@ class Performers:
             await self._engine.apply(order_id, ev.HtlcLookedFor(look))
 
     def held_up_by(self, order_id: str) -> str:
-        """What the latest look at the channels found in the way of an order's end; empty: nothing, or no look."""
+        """What the latest look at the channels found in the way of a payment, or of an order's end; empty: nothing, or
+        no look."""
         return self._held_up.get(order_id, "")
 
     async def _dispatch(self, order: Order, payment: Payment) -> Followed:
@@ -324,19 +326,19 @@ class Performers:
 
     async def _channels_with_room(self, order: Order, payer: NodeIdentity) -> tuple[int, ...] | None:
         """Where it may leave; see ``Ways.choose``. None: nowhere now, and why is told."""
+        self._held_up.pop(order.id, None)
         if not self._engine.ways.is_capped:
             return ()
         try:
             by_channels = await self._engine.ways.choose(order, self._engine.guard, payer)
         except LndError as error:
-            self._held_up[order.id] = (
-                f"a channel holds as much as it may, and the others are not known: {error.message}"
-            )
+            why = error.message.rstrip(".")
+            self._held_up[order.id] = f"a channel holds as much as it may, and the others are not known: {why}"
             return None
         if by_channels is None:
-            self._held_up[order.id] = "each channel holds as much as it may ([holds])"
-        else:
-            self._held_up.pop(order.id, None)
+            self._held_up[order.id] = (
+                "no channel has room for it (holds.max_channel_orders, holds.max_channel_locked_sat)"
+            )
         return by_channels
 
     async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> Followed:
@@ -463,7 +465,14 @@ class Performers:
             assert order.payment is not None
             query = route_query(order, order.payment, self._engine.policy)
             look = await self._engine.node.look_for_route(query, _payer(order.payment))
-            await self._engine.apply(order_id, ev.RouteLookedFor(order.payment.dispatch_count, look))
+            is_full = self._is_by_full_channel(look, query)
+            await self._engine.apply(order_id, ev.RouteLookedFor(order.payment.dispatch_count, look, is_full))
+
+    def _is_by_full_channel(self, look: RouteLook, query: RouteQuery) -> bool:
+        """LND looks over all channels: QueryRoutes of older ones takes one channel at most."""
+        route = look.route or look.dearer or look.longer or look.avoided
+        msat = query.amount_msat + (query.fee_limit_msat or 0)
+        return route is not None and self._engine.ways.is_full(route.first_channel, msat)
 
 
 def _payer(payment: Payment) -> NodeIdentity:

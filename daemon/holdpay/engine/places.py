@@ -38,7 +38,7 @@ class Places:
 
     def entering(self, order: Order) -> LimitExceeded | None:
         """Why an order that was not recorded yet cannot have a place at once; None: it can."""
-        full = self._too_big_for_a_channel(order) or self.full(order.reserved_msat)
+        full = self.too_big(order) or self.full(order.reserved_msat)
         return full if full is not None or not self._waiting else self._behind_others()
 
     def waits(self, more_msat: int) -> bool:
@@ -55,21 +55,24 @@ class Places:
     def is_refused(self, order: Order) -> bool:
         """Whether an order that cannot have a place at once may not wait for one either: it never could have it, or the
         configuration says so."""
-        most_sat = self.caps.max_locked_sat
-        is_too_big = most_sat is not None and order.reserved_msat > most_sat * 1000
-        return is_too_big or self._too_big_for_a_channel(order) is not None or self.caps.when_full is WhenFull.REFUSE
+        return self.too_big(order) is not None or self.caps.when_full is WhenFull.REFUSE
 
-    def _too_big_for_a_channel(self, order: Order) -> LimitExceeded | None:
-        most_sat, wanted_sat = self.caps.max_channel_locked_sat, -(-order.reserved_msat // 1000)
-        if most_sat is None or wanted_sat <= most_sat:
-            return None
-        return LimitExceeded(
-            f"This order alone may lock {wanted_sat:,} sat, and holds.max_channel_locked_sat is {most_sat:,}."
-            " Order something cheaper, or raise the limit.",
-            limit="holds.max_channel_locked_sat",
-            limit_sat=most_sat,
-            wanted_sat=wanted_sat,
-        )
+    def too_big(self, order: Order) -> LimitExceeded | None:
+        """The cap that an order alone is over, so that it can never have a place. None: it is over none."""
+        wanted_sat = -(-order.reserved_msat // 1000)
+        for limit, most_sat in (
+            ("holds.max_channel_locked_sat", self.caps.max_channel_locked_sat),
+            ("holds.max_locked_sat", self.caps.max_locked_sat),
+        ):
+            if most_sat is not None and wanted_sat > most_sat:
+                return LimitExceeded(
+                    f"This order alone may lock {wanted_sat:,} sat, and {limit} is {most_sat:,}."
+                    " Order something cheaper, or raise the limit.",
+                    limit=limit,
+                    limit_sat=most_sat,
+                    wanted_sat=wanted_sat,
+                )
+        return None
 
     def full(self, more_msat: int, ahead: Tally | None = None) -> LimitExceeded | None:
         """The cap that leaves no room for one more order of ``more_msat``; None: there is room. ``ahead``: what the

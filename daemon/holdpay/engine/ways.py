@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from holdpay.core.holds import HoldCaps
 from holdpay.core.lightning import Attempt, AttemptStatus, NodeIdentity, short_channel_id
 from holdpay.core.model import Order, Payment
+from holdpay.engine.places import Places
 
 if TYPE_CHECKING:
     from holdpay.engine.guard import HoldGuard
@@ -21,8 +21,9 @@ class Ways:
     """What is out over which channel, and where there is room. It does not survive the process: what is out counts on
     every channel until LND has told of its attempts again."""
 
-    def __init__(self, caps: HoldCaps) -> None:
-        self.caps = caps
+    def __init__(self, places: Places) -> None:
+        """``places`` has the caps."""
+        self._places = places
         self.one_at_a_time = asyncio.Lock()
         """From the choice of channels to the commit by which it counts."""
         self._attempts: dict[str, tuple[Attempt, ...]] = {}
@@ -46,39 +47,52 @@ class Ways:
 
     def _book(self, order_id: str, parts: list[_Part]) -> None:
         for by, booked in ((-1, self._parts.pop(order_id, [])), (1, parts)):
+            for channel in _counted_on(booked):
+                _add(self._count, channel, by)
             for channel, msat in booked:
-                self._count[channel] += by
-                self._msat[channel] += by * msat
-                if not self._count[channel]:
-                    del self._count[channel], self._msat[channel]
+                _add(self._msat, channel, by * msat)
         if parts:
             self._parts[order_id] = parts
 
     @property
     def is_capped(self) -> bool:
         """Whether there is a cap for each channel at all."""
-        return self.caps.max_channel_orders is not None or self.caps.max_channel_locked_sat is not None
+        caps = self._places.caps
+        return caps.max_channel_orders is not None or caps.max_channel_locked_sat is not None
 
     async def choose(self, order: Order, guard: HoldGuard, payer: NodeIdentity) -> tuple[int, ...] | None:
         """The channels by which a payment may leave now. Empty: any. None: none has room. Raises LndError's children
         if one is full and the others are not known."""
         assert order.payment is not None
         msat = order.payment.amount_msat + order.payment.fee_limit_msat
-        if not self._is_full(None, msat) and not any(self._is_full(channel, msat) for channel in self._count):
+        if not self.is_full(None, msat) and not any(self.is_full(channel, msat) for channel in self._msat):
             return ()
         channels = await guard.channels(payer)
-        room = (c.chan_id for c in channels if not self._is_full(short_channel_id(c.chan_id), msat))
+        room = (c.chan_id for c in channels if not self.is_full(short_channel_id(c.chan_id), msat))
         return tuple(room) or None
 
-    def _is_full(self, channel: str | None, msat: int) -> bool:
-        """With what may be on any channel. ``channel`` None: one on which nothing is known to be."""
+    def is_full(self, channel: str | None, msat: int) -> bool:
+        """Whether a channel has no room for a payment of so much; with what may be on any. ``channel`` None: one on
+        which nothing is known to be."""
         names = {channel, None}
         count = sum(self._count[name] for name in names)
         locked_msat = sum(self._msat[name] for name in names) + msat
-        caps = self.caps
+        caps = self._places.caps
         if caps.max_channel_orders is not None and count >= caps.max_channel_orders:
             return True
         return caps.max_channel_locked_sat is not None and locked_msat > caps.max_channel_locked_sat * 1000
+
+
+def _add(counter: Counter[str | None], channel: str | None, by: int) -> None:
+    counter[channel] += by
+    if not counter[channel]:
+        del counter[channel]
+
+
+def _counted_on(parts: list[_Part]) -> set[str | None]:
+    """An order counts once on each channel that has a part of it, and on every one while a part may be anywhere."""
+    channels = {channel for channel, _ in parts}
+    return {None} if None in channels else channels
 
 
 def _parts(order: Order, payment: Payment, attempts: tuple[Attempt, ...]) -> list[_Part]:

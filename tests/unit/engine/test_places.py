@@ -200,3 +200,24 @@ async def test_the_audit_finds_nothing_wrong_with_orders_that_wait_or_waited_in_
     await capped.until_closed(second)
     found = read_stored(capped.path, capped.policy, capped.clock.now_ms())
     assert {finding.code for finding in found.findings if finding.severity > Severity.UNRESOLVED} <= {"alarm"}
+
+
+@pytest.mark.parametrize("lowered", [HoldCaps(max_locked_sat=10_000), HoldCaps(max_channel_locked_sat=10_000)])
+async def test_one_that_a_lowered_cap_leaves_no_place_ends_at_once_and_holds_nobody_up(
+    world: World, lowered: HoldCaps
+) -> None:
+    world.provider.story = HELD
+    set_caps(world, HoldCaps(max_locked_sat=22_000))
+    first = world.request(1)
+    await until_held(world, first)
+    big, third = world.request(2, max_price_sat=20_000, max_fee_sat=0), world.request(3)
+    assert (world.order(big).is_waiting, world.order(third).is_waiting) == (True, True)
+    await world.crash()
+    world.caps = lowered
+    world.start()
+    await until_held(world, third)
+    closed = world.order(big)
+    assert (closed.end, closed.spent_msat, world.events(big)[-1]) == (End.NO_PLACE, 0, "place_denied")
+    key = "max_locked_sat" if lowered.max_locked_sat else "max_channel_locked_sat"
+    assert f"alone may lock 20,000 sat, and holds.{key} is 10,000" in closed.reason
+    assert len(world.provider.orders) == 2, "it was not even placed"

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from holdpay.core.holds import HoldCaps
 from holdpay.core.lightning import AttemptStatus
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.engine.places import Places
+from holdpay.engine.tally import Tally
 from holdpay.engine.ways import Ways
 from holdpay.errors import LimitExceeded
-from tests.fakes import CHANNEL, Send, Story
+from tests.fakes import CHANNEL, NO_ROUTE, Send, Story
 from tests.unit.build import attempt, pair
+from tests.unit.engine.test_objections import ROUTE, WAY
 from tests.unit.engine.test_places import end_hold, set_caps, until_held
 from tests.unit.engine.world import World
 
 SECOND = CHANNEL + 1
 ONE_EACH = HoldCaps(max_channel_orders=1)
+NO_ROOM = "no channel has room for it (holds.max_channel_orders, holds.max_channel_locked_sat)"
 
 
 @pytest.fixture
@@ -25,13 +30,8 @@ def two(world: World) -> World:
     """A node with two channels, and one hold at most on each."""
     world.provider.story = Story(number_after_s=None, code_after_s=None)
     world.lnd.channel_ids = [CHANNEL, SECOND]
-    cap(world, ONE_EACH)
+    set_caps(world, ONE_EACH)
     return world
-
-
-def cap(world: World, caps: HoldCaps) -> None:
-    set_caps(world, caps)
-    world.engine.ways.caps = caps
 
 
 def ways_named(world: World) -> list[tuple[int, ...]]:
@@ -47,7 +47,7 @@ async def test_channels_are_named_only_once_one_of_them_is_full(two: World) -> N
 
 
 async def test_without_a_cap_none_is_ever_named_nor_asked_for(two: World) -> None:
-    cap(two, HoldCaps())
+    set_caps(two, HoldCaps())
     for n in range(1, 5):
         await until_held(two, two.request(n))
     assert ways_named(two) == [()] * 4
@@ -61,7 +61,7 @@ async def test_where_all_are_full_a_payment_waits_says_so_and_goes_once_one_is_f
     await asyncio.sleep(60)
     assert two.order(third).state is OrderState.AWAITING_PAYMENT
     assert two.order(third).htlc is HtlcState.NONE
-    assert two.engine.held_up_by(third) == "each channel holds as much as it may ([holds])"
+    assert two.engine.held_up_by(third) == NO_ROOM
     await end_hold(two, first)
     await until_held(two, third)
     assert ways_named(two)[2] == (CHANNEL,)
@@ -73,6 +73,16 @@ async def test_its_time_to_pay_goes_on_while_it_waits_for_a_channel(two: World) 
         await until_held(two, two.request(n))
     closed = await two.until_closed(two.request(3))
     assert (closed.end, closed.spent_msat, len(two.lnd.sends)) == (End.PAYMENT_FAILED, 0, 2)
+    assert closed.reason == f"it was not paid in time: {NO_ROOM}"
+
+
+@pytest.mark.parametrize(("by", "words"), [("812000x1x1", "which may hold no more"), ("1x1x0", "order again")])
+async def test_a_way_by_a_full_channel_is_not_called_a_way(two: World, by: str, words: str) -> None:
+    await until_held(two, two.request(1))
+    two.lnd.route_look = replace(WAY, route=replace(ROUTE, first_channel=by))
+    two.lnd.next_sends += [Send(fails=NO_ROUTE)] * 50
+    closed = await two.until_closed(two.request(2))
+    assert words in closed.reason
 
 
 async def test_what_is_sent_and_not_told_yet_counts_on_every_channel(two: World) -> None:
@@ -96,7 +106,7 @@ async def test_after_a_restart_what_is_out_counts_before_lnd_has_told_of_it(two:
 
 
 async def test_the_sat_of_a_channel_are_capped_with_the_fee_limit(two: World) -> None:
-    cap(two, HoldCaps(max_channel_locked_sat=2 * 2_010))
+    set_caps(two, HoldCaps(max_channel_locked_sat=2 * 2_010))
     ids = [two.request(n) for n in (1, 2, 3)]
     for order_id in ids:
         await until_held(two, order_id)
@@ -104,19 +114,32 @@ async def test_the_sat_of_a_channel_are_capped_with_the_fee_limit(two: World) ->
 
 
 async def test_an_order_that_no_channel_may_hold_is_refused(two: World) -> None:
-    cap(two, HoldCaps(max_channel_locked_sat=2_059))
+    set_caps(two, HoldCaps(max_channel_locked_sat=2_059))
     with pytest.raises(LimitExceeded, match=r"alone may lock 2,060 sat, and holds\.max_channel_locked_sat is 2,059"):
         two.request(1)
 
 
 def test_a_payment_in_parts_counts_where_each_part_is_and_the_rest_anywhere() -> None:
-    ways = Ways(HoldCaps(max_channel_locked_sat=1_000))
+    ways = Ways(Places(HoldCaps(max_channel_locked_sat=1_000), Tally()))
     parts = [attempt(attempt_id=n, amount_msat=500_000, fee_msat=0, first_channel=f"1x{n}x0") for n in (1, 2)]
     order = pair(OrderState.PAID, HtlcState.IN_FLIGHT)
     ways.changed(order, (*parts, attempt(AttemptStatus.FAILED, attempt_id=3, first_channel="1x3x0")))
-    assert ways._is_full("1x1x0", 0), "500 sat, and 1,000 sat that LND has not told of"
-    assert not ways._is_full("1x3x0", 0)
-    assert ways._is_full("1x3x0", 1)
+    assert ways.is_full("1x1x0", 0), "500 sat, and 1,000 sat that LND has not told of"
+    assert not ways.is_full("1x3x0", 0)
+    assert ways.is_full("1x3x0", 1)
     ways.changed(pair(OrderState.PAID, HtlcState.SETTLED))
-    assert not ways._is_full("1x1x0", 1_000_000)
-    assert not ways._count
+    assert not ways.is_full("1x1x0", 1_000_000)
+    assert not ways._msat
+
+
+def test_of_a_payment_in_parts_a_channel_counts_one_order() -> None:
+    ways = Ways(Places(HoldCaps(max_channel_orders=2), Tally()))
+    parts = [attempt(attempt_id=n, amount_msat=1_000_000, fee_msat=0, first_channel="1x1x0") for n in (1, 2)]
+    order = pair(OrderState.PAID, HtlcState.IN_FLIGHT)
+    ways.changed(order, tuple(parts[:1]))
+    assert not ways.is_full("1x1x0", 1), "half of it may be anywhere, and is of the same order"
+    ways.changed(order, tuple(parts))
+    assert not ways.is_full("1x1x0", 1)
+    ways.changed(replace(order, id="another"), tuple(parts))
+    assert ways.is_full("1x1x0", 1)
+    assert not ways.is_full("1x2x0", 1)
