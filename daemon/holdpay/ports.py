@@ -392,16 +392,10 @@ class Limits:
     """Besides, what each client may do, by its name."""
 
     def reached_by(self, totals: MoneyTotals, more_msat: int = 0, client: str = OPERATOR) -> LimitExceeded | None:
-        """The limit that leaves no room for an order of ``more_msat``; None: there is room. A client is told which, and
-        not what the others do."""
+        """The limit that leaves no room for an order of ``more_msat``, as ``client`` may be told it; None: there is
+        room."""
         reached = self._reached_by(totals, more_msat)
-        if reached is None or client == OPERATOR:
-            return reached
-        limit = reached.metadata["limit"]
-        return LimitExceeded(
-            f"All clients together have reached {limit}. Wait for one of their orders to end, or have it raised.",
-            limit=limit,
-        )
+        return None if reached is None else told_to(client, reached)
 
     def _reached_by(self, totals: MoneyTotals, more_msat: int) -> LimitExceeded | None:
         if totals.open_orders >= self.max_open_orders:
@@ -436,6 +430,17 @@ class Limits:
                 wanted_sat=day_sat,
             )
         return None
+
+
+def told_to(client: str, reached: LimitExceeded) -> LimitExceeded:
+    """A limit that counts all orders: a client hears which it is, and not what the others do."""
+    if client == OPERATOR:
+        return reached
+    limit = reached.metadata["limit"]
+    return LimitExceeded(
+        f"All clients together leave no room ({limit}). Wait for one of their orders to end, or have the limit raised.",
+        limit=limit,
+    )
 
 
 def _whole_sat(amount_msat: int) -> int:

@@ -30,7 +30,7 @@ from holdpay.errors import (
     StoreError,
     UnknownService,
 )
-from holdpay.ports import Catalog
+from holdpay.ports import Catalog, told_to
 
 MAX_KEY_LENGTH = 128
 MAX_INVOICE_LENGTH = 7089
@@ -264,7 +264,8 @@ class Desk:
         reached = None if budget is None else engine.store.over_budget(budget, engine.clock.now_ms())
         reached = reached or engine.limits.reached_by(engine.totals(), client=client)
         if reached is None and engine.places.caps.when_full is WhenFull.REFUSE:
-            reached = engine.places.full(1)
+            full = engine.places.full(1)
+            reached = None if full is None else told_to(client, full)
         return "" if reached is None else reached.message
 
 

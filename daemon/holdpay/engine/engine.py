@@ -119,7 +119,7 @@ class Engine:
         self.webhooks = webhooks
         self.on_pass: Callable[[], None] = lambda: None
         self.on_requested: Callable[[Order], None] = lambda order: None
-        """A new order is on disk."""
+        """A new request is on disk, with its first order."""
         self.on_closed: Callable[[Order], None] = lambda order: None
         """An order's end is."""
         self.trouble: Callable[[], str] = lambda: ""

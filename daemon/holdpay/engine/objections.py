@@ -160,7 +160,7 @@ class Objections:
             if draft.quoted is None:
                 return
             if asked.is_prepaid:
-                yield _balance(balance_sat, draft.quoted)
+                yield self._balance(balance_sat, draft.quoted, asked.client)
                 return
             yield self._fee_limit(asked, draft)
             for finding in await self._way(asked, draft, looking):
@@ -246,6 +246,25 @@ class Objections:
             limit_sat=bound_sat,
         )
         return refused("fee_limit", error, value=value, limit=limit, key=key)
+
+    def _balance(self, balance_sat: int, quoted: Quoted, client: str) -> Finding:
+        """A client that may not look at the account hears only whether it has enough."""
+        price_sat, budget = quoted.quote_sat or 1, self._engine.limits.budgets.get(client)
+        is_told = client == OPERATOR or (budget is not None and budget.may_fund)
+        is_enough = balance_sat >= price_sat
+        value, limit = f"{balance_sat:,} sat", f"at least {price_sat:,} sat"
+        if not is_told:
+            value = "enough" if is_enough else "too little"
+        if is_enough:
+            return Finding(Check(rule="prepaid_account", value=value, limit=limit))
+        has = f"{balance_sat:,} sat" if is_told else "less"
+        error = BalanceTooLow(
+            f"The price is {price_sat:,} sat, and the prepaid account has {has}. Put money into it, or order"
+            " without it.",
+            price_sat=price_sat,
+            **({"balance_sat": balance_sat} if is_told else {}),
+        )
+        return refused("prepaid_account", error, value=value, limit=limit)
 
     def limits(self, more_msat: int, more_fee_sat: int, client: str) -> Iterator[Finding]:
         """The limits of the client, and those that count all orders, each by itself, with an order of ``more_msat``
@@ -464,17 +483,3 @@ def not_payable(query: RouteQuery, look: RouteLook, wrong: Diagnosis) -> NotPaya
         case Cause.TIME_LOCK if look.longer is not None:
             numbers = {"lock_blocks": look.longer.lock_blocks, "limit_blocks": query.cltv_limit}
     return NotPayable(f"Your node cannot pay this now: {wrong.text}.", cause=wrong.cause.value, **numbers)
-
-
-def _balance(balance_sat: int, quoted: Quoted) -> Finding:
-    price_sat = quoted.quote_sat or 1
-    value, limit = f"{balance_sat:,} sat", f"at least {price_sat:,} sat"
-    if balance_sat >= price_sat:
-        return Finding(Check(rule="prepaid_account", value=value, limit=limit))
-    error = BalanceTooLow(
-        f"The prepaid account has {balance_sat:,} sat, and the price is {price_sat:,} sat."
-        " Put money into it, or order without it.",
-        balance_sat=balance_sat,
-        price_sat=price_sat,
-    )
-    return refused("prepaid_account", error, value=value, limit=limit)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from holdpay.core.holds import HoldCaps, WhenFull, ordinal
-from holdpay.core.model import Order
+from holdpay.core.model import OPERATOR, Order
 from holdpay.engine.tally import Tally
 from holdpay.errors import LimitExceeded
+from holdpay.ports import told_to
 
 
 class Places:
@@ -38,8 +39,10 @@ class Places:
 
     def entering(self, order: Order) -> LimitExceeded | None:
         """Why an order that was not recorded yet cannot have a place at once; None: it can."""
-        full = self.too_big(order) or self.full(order.reserved_msat)
-        return full if full is not None or not self._waiting else self._behind_others()
+        if (too_big := self.too_big(order)) is not None:
+            return too_big
+        full = self.full(order.reserved_msat) or (self._behind_others() if self._waiting else None)
+        return None if full is None else told_to(order.request.client, full)
 
     def waits(self, more_msat: int) -> bool:
         """Whether an order of ``more_msat`` would have to wait for its place, and may."""
@@ -106,8 +109,9 @@ class Places:
         at = bisect_left(self._waiting, _key(order))
         return at + 1 if at < len(self._waiting) and self._waiting[at] == _key(order) else None
 
-    def words(self, order: Order) -> str:
-        """For what it waits, and where in the queue, for people. Empty: it does not wait."""
+    def words(self, order: Order, client: str = OPERATOR) -> str:
+        """For what it waits, and where in the queue, for people; a client is not told how much the others hold. Empty:
+        it does not wait."""
         position = self.position(order)
         if position is None:
             return ""
@@ -117,6 +121,8 @@ class Places:
         if caps.max_locked_sat is not None:
             locked_sat = -(-self._tally.placed_msat // 1000)
             counts.append(f"{locked_sat:,} of {caps.max_locked_sat:,} sat are locked")
+        if counts and client != OPERATOR:
+            counts = ["there is no place for it yet"]
         return "; ".join([", ".join(counts), f"{ordinal(position)} in the queue"] if counts else ["about to be placed"])
 
 

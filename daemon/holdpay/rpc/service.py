@@ -222,7 +222,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
     def _explain(self, order: Order, lnd_trouble: str = "") -> Explanation:
         engine = self._engine
-        height, held_up_by = engine.node.status.block_height, engine.held_up_by(order.id) or engine.places.words(order)
+        height = engine.node.status.block_height
+        held_up_by = engine.held_up_by(order.id) or engine.places.words(order, self._client)
         words = explain(order, engine.policy, engine.clock.now_ms(), lnd_trouble, height, held_up_by)
         where = guard.where(engine.guard.sight(order))
         return replace(words, money=f"{words.money} {where}") if where else words
@@ -374,7 +375,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             return None
         places = self._engine.places
         position = places.position(order)
-        return None if position is None else convert.Queue(position, places.words(order))
+        return None if position is None else convert.Queue(position, places.words(order, self._client))
 
     def _orders(self, named: str) -> list[Order]:
         """Of the request that is named so. Raises OrderNotFound."""

@@ -117,6 +117,37 @@ async def test_a_dry_run_tells_the_budget_first_and_nothing_of_what_others_do(
     assert rules["open_orders"].value == "1, and this one"
 
 
+@pytest.mark.parametrize("is_enough", [False, True])
+async def test_a_client_that_may_not_look_at_the_prepaid_account_hears_only_whether_it_has_enough(
+    world: World, is_enough: bool
+) -> None:
+    desk, prepaid = desk_of(world.engine), replace(ASKED, is_prepaid=True)
+    world.provider.balance_sat = 7_654 if is_enough else 765
+    for client, may_fund, is_told in (("ann", False, False), ("ann", True, True), ("", False, True)):
+        allow(world, may_fund=may_fund)
+        answer = await desk.check(replace(prepaid, client=client), WANTED)
+        (found,) = (finding for finding in answer.findings if finding.check.rule == "prepaid_account")
+        said = f"{found.check.value} {found.check.why} {found.error and found.error.metadata}"
+        assert ("765" in said.replace(",", "")) is is_told
+        assert found.check.verdict is (Verdict.PASS if is_enough else Verdict.FAIL)
+
+
+async def test_the_sums_of_others_are_in_no_word_that_a_client_is_told(world: World) -> None:
+    allow(world)
+    world.engine.limits = replace(world.engine.limits, max_pending_sat=2_500)
+    world.request(client="bob")
+    desk = desk_of(world.engine)
+    answer = await desk.check(ASKED, WANTED)
+    assert answer.error is not None
+    assert answer.error.metadata == {"limit": "limits.max_pending_sat"}
+    assert not any("4,1" in f"{finding.check.value} {finding.check.why}" for finding in answer.findings)
+    with pytest.raises(LimitExceeded) as error:
+        await desk.submit(ASKED, WANTED)
+    assert error.value.message == answer.error.message
+    world.engine.limits = replace(world.engine.limits, max_open_orders=1)
+    assert desk.reason_against_orders("ann").startswith("All clients together leave no room (limits.max_open_orders).")
+
+
 async def test_a_key_of_another_client_is_not_the_one_of_a_dry_run(world: World) -> None:
     allow(world)
     first = await desk_of(world.engine).submit(ASKED, WANTED)

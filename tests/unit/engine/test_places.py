@@ -13,6 +13,8 @@ from holdpay.core.holds import HoldCaps, WhenFull, takes_place
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.errors import LimitExceeded
 from tests.fakes import Story
+from tests.unit import build
+from tests.unit.engine.desks import desk_of
 from tests.unit.engine.world import World
 
 HELD = Story(number_after_s=None, code_after_s=None)
@@ -70,6 +72,29 @@ async def test_the_queue_says_how_many_are_out_and_whose_turn_is_next(capped: Wo
     assert [one.id for one in capped.engine.first_waiting(20)] == [second, third]
     await capped.engine.cancel(second)
     assert places.words(order(third)) == "1 of 1 holds are out; 1st in the queue"
+
+
+async def test_a_client_that_finds_no_place_is_not_told_how_much_the_others_hold(capped: World) -> None:
+    capped.request()
+    waiting = capped.order(capped.request(2, client="ann"))
+    places = capped.engine.places
+    assert places.words(waiting, "ann") == "there is no place for it yet; 1st in the queue"
+    set_caps(capped, HoldCaps(max_orders=1, max_locked_sat=3_000, when_full=WhenFull.REFUSE))
+    desk = desk_of(capped.engine)
+    assert "1 of 1 holds" in desk.reason_against_orders()
+    assert desk.reason_against_orders("ann").startswith("All clients together leave no room (holds.max_orders).")
+    with pytest.raises(LimitExceeded) as error:
+        capped.request(3, client="ann")
+    assert error.value.metadata == {"limit": "holds.max_orders"}
+    set_caps(capped, HoldCaps(max_locked_sat=3_000, when_full=WhenFull.REFUSE))
+    with pytest.raises(LimitExceeded) as error:
+        capped.request(3, client="ann")
+    assert error.value.metadata == {"limit": "holds.max_locked_sat"}
+    set_caps(capped, HoldCaps(max_orders=9, when_full=WhenFull.REFUSE))
+    for client, said in (("", "1 order waits"), ("ann", "All clients together leave no room (holds).")):
+        full = places.entering(build.order(client=client))
+        assert full is not None
+        assert full.message.startswith(said)
 
 
 async def test_one_that_is_canceled_while_it_waits_ends_at_once_and_costs_nothing(capped: World) -> None:

@@ -31,7 +31,8 @@ with the metadata that they carry (`field` names the field of the request, in ev
                          way to pay it now
   NOT_READY              lnd_state (as LndStatus.state), free_mib of the disk, or cause: "clock" (this machine's), "tasks"
                          (holdpayd's own, beside the orders)
-  BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take
+  BALANCE_TOO_LOW        balance_sat, price_sat: of the prepaid account, and what it would take. A client without may_fund is
+                         told no balance
   PROVIDER_UNAVAILABLE   retry_after_s where the provider said so
   PROVIDER_REFUSED, PROVIDER_KEY_MISSING, PROVIDER_GARBLED, LND_UNAVAILABLE, LND_DENIED, LND_REFUSED, LND_WRONG_NODE
 
