@@ -30,7 +30,7 @@ from holdpay.errors import ConfigError, HoldpayError
 from holdpay.listener import Listener, Respond, hinting
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
-from holdpay.lock import SocketClaim, StateLock
+from holdpay.lock import SocketClaim, StateLock, check_apart
 from holdpay.log import configure
 from holdpay.notify import Notifier
 from holdpay.ports import NodeState
@@ -128,7 +128,9 @@ class _Daemon:
                 parts = await self._build(stack)
                 engine, node, servers = parts.engine, parts.node, parts.servers
                 engine.take_over()
-                await servers.start({client: claim.binding() for client, claim in self._claims.items()})
+                servers.bind({client: claim.binding() for client, claim in self._claims.items()})
+                check_apart(self._claims.values())
+                await servers.start()
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
             loop.add_signal_handler(signal.SIGHUP, self._reload, engine)

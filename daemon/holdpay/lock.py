@@ -13,7 +13,7 @@ import grp
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -144,15 +144,25 @@ class SocketClaim:
         """Bind inside: ``with claim.binding() as address: server.add_insecure_port(address)``. Raises ConfigError if
         the socket cannot be given to its group.
 
-        The socket has mode 0660 from its first moment; the umask is the process's, so bind before threads are started.
+        The socket has mode 0660 from its first moment, or 0600 until it is its group's: who is let in before stays in.
+        The umask is the process's, so bind before threads are started.
         """
-        before = os.umask(0o777 & ~SOCKET_MODE)
+        before = os.umask(0o777 & ~(SOCKET_MODE if self._group is None else 0o600))
         try:
             yield f"unix:{self._path}"
             self._give_to_group()
             self._path.chmod(SOCKET_MODE)  # where a default ACL of the folder overrides the umask
         finally:
             os.umask(before)
+
+    def group_id(self) -> int:
+        """Whose members may connect. To be called once it is bound."""
+        return self._path.stat().st_gid
+
+    @property
+    def key(self) -> str:
+        """What names the path in the configuration."""
+        return self._key
 
     def _give_to_group(self) -> None:
         """A folder with the set-group-ID bit has given it away already."""
@@ -193,6 +203,20 @@ class SocketClaim:
     def _unusable(self, error: OSError) -> ConfigError:
         remedy = _remedy(error, self._path.parent)
         return ConfigError([f"{self._key}: {self._path} cannot be used ({error.strerror}); {remedy}."])
+
+
+def check_apart(claims: Iterable[SocketClaim]) -> None:
+    """Which socket somebody may open says who that is. Raises ConfigError if two that are bound are of one group, by
+    whatever names."""
+    keys: dict[int, str] = {}
+    for claim in claims:
+        other = keys.setdefault(claim.group_id(), claim.key)
+        if other != claim.key:
+            problem = (
+                f"{claim.key}: its group is that of {other} too, so whoever may open the one may open the other; give"
+                ' the client a group of its own, or see "Clients" in docs/operations.md.'
+            )
+            raise ConfigError([problem])
 
 
 def _answers(path: Path) -> bool:

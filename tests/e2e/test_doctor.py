@@ -93,7 +93,10 @@ def configure(world: SandboxWorld, key: str, value: str) -> None:
 
 
 async def test_all_is_well_beside_a_running_daemon_which_goes_on_and_pays_nothing(tmp_path: Path) -> None:
-    group = grp.getgrgid(os.getgid()).gr_name
+    others = [gid for gid in os.getgroups() if gid != os.getegid()]
+    if os.geteuid() != 0 and not others:
+        pytest.skip("a client needs a group of its own, and this process has only one")
+    group = "games" if os.geteuid() == 0 else grp.getgrgid(others[0]).gr_name
     client = f'[[client]]\nname = "ann"\ngroup = "{group}"\n'
     async with open_shop(tmp_path, edit_config=lambda text: text + client) as shop:
         order = await shop.held()

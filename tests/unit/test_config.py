@@ -833,6 +833,8 @@ def test_every_problem_with_where_lnd_is_is_told(folder: Path) -> None:
 
 GROUP = grp.getgrgid(os.getgid()).gr_name
 SHOP = f'[[client]]\nname = "shop"\ngroup = "{GROUP}"\nmax_spend_per_day_sat = 9\n'
+OTHER_GROUP = next(found.gr_name for found in grp.getgrall() if found.gr_name != GROUP)
+BOT = SHOP.replace("shop", "bot").replace(GROUP, OTHER_GROUP)
 
 
 def test_without_a_word_there_is_no_client(read: Load) -> None:
@@ -841,7 +843,7 @@ def test_without_a_word_there_is_no_client(read: Load) -> None:
 
 
 def test_a_client_has_a_socket_beside_the_daemons_or_where_it_says(read: Load, folder: Path) -> None:
-    loaded = read(SHOP + SHOP.replace("shop", "bot") + 'socket = "bot.sock"\n')
+    loaded = read(SHOP + BOT + 'socket = "bot.sock"\n')
     assert [loaded.socket_of(client) for client in loaded.client] == [
         Path("/run/holdpay/holdpay-shop.sock"),
         folder / "bot.sock",
@@ -865,8 +867,12 @@ def test_each_limit_of_a_client_reaches_its_budget(read: Load) -> None:
         (SHOP + SHOP, "client[2].name is that of client[1] too: rename one."),
         (SHOP + 'socket = "/run/holdpay/holdpay.sock"', "client[1].socket is daemon.socket too: name another path."),
         (
-            SHOP + SHOP.replace('"shop"', '"bot"') + 'socket = "/run/holdpay/holdpay-shop.sock"',
+            SHOP + BOT + 'socket = "/run/holdpay/holdpay-shop.sock"',
             "client[2].socket is client[1].socket too: name another path.",
+        ),
+        (
+            SHOP + SHOP.replace('"shop"', '"bot"'),
+            "client[2].group is that of client[1] too, and whoever is in it is both: give each a group of its own.",
         ),
         (SHOP.replace("shop", "Shop"), "client[1].name must have 1 to 32 characters, a-z, 0-9 and -"),
         (SHOP.replace("shop", "-shop"), "client[1].name must have 1 to 32 characters"),

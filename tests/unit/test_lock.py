@@ -1,6 +1,7 @@
 """One daemon for one state directory and one socket, and nothing harmed by the second."""
 
 import asyncio
+import contextlib
 import errno
 import grp
 import os
@@ -17,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from holdpay.errors import ConfigError, StoreError
-from holdpay.lock import AlreadyRunning, SocketClaim, StateLock
+from holdpay.lock import AlreadyRunning, SocketClaim, StateLock, check_apart
 
 HOLD = """
 import sys
@@ -228,6 +229,36 @@ def test_the_socket_is_for_user_and_group_from_its_first_moment(path: Path, umas
         assert os.umask(umask) == umask
     finally:
         os.umask(before)
+
+
+def test_a_socket_that_is_to_be_given_to_a_group_lets_nobody_in_before(path: Path) -> None:
+    """Who connects while it listens stays in, and a folder may have given it to a group of its own by then."""
+    own = grp.getgrgid(os.getegid()).gr_name
+    with (
+        socket.socket(socket.AF_UNIX) as bound,
+        SocketClaim(path, "client.shop.socket", own) as claim,
+        claim.binding() as address,
+    ):
+        bound.bind(address.removeprefix("unix:"))
+        assert mode_of(path) == 0o600
+    assert mode_of(path) == 0o660
+
+
+def test_sockets_of_one_group_are_refused_by_whatever_names_it_was_given(tmp_path: Path) -> None:
+    own = grp.getgrgid(os.getegid()).gr_name
+    with contextlib.ExitStack() as stack:
+        claims = [
+            stack.enter_context(SocketClaim(tmp_path / "operator.sock")),
+            stack.enter_context(SocketClaim(tmp_path / "shop.sock", "client.shop.socket", own)),
+        ]
+        for claim in claims:
+            bound = stack.enter_context(socket.socket(socket.AF_UNIX))
+            with claim.binding() as address:
+                bound.bind(address.removeprefix("unix:"))
+        check_apart(claims[:1])
+        with pytest.raises(ConfigError) as error:
+            check_apart(claims)
+    assert error.value.problems[0].startswith("client.shop.socket: its group is that of daemon.socket too")
 
 
 GROUP = "games"

@@ -304,11 +304,18 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _tells_clients_apart(self) -> Settings:
         names: dict[str, int] = {}
+        groups: dict[str, int] = {}
         sockets = {self.daemon.socket: "daemon.socket"}
         for number, client in enumerate(self.client, start=1):
             if client.name in names:
                 raise ValueError(f"client[{number}].name is that of client[{names[client.name]}] too: rename one")
             names[client.name] = number
+            if client.group in groups:
+                raise ValueError(
+                    f"client[{number}].group is that of client[{groups[client.group]}] too, and whoever is in it is"
+                    " both: give each a group of its own"
+                )
+            groups[client.group] = number
             path = self.socket_of(client)
             try:
                 check_socket(path)

@@ -48,10 +48,13 @@ class RpcServer:
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
-    async def start(self, binding: AbstractContextManager[str]) -> None:
-        """Binds inside ``binding``, which gives the address and sees to the socket's mode, and serves."""
+    def bind(self, binding: AbstractContextManager[str]) -> None:
+        """Inside ``binding``, which gives the address and sees to the socket's group and mode."""
         with binding as address:
             self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Serves where it is bound."""
         await self._server.start()
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -74,10 +77,15 @@ class RpcServers:
     def __init__(self, services: Mapping[str, HoldpayService]) -> None:
         self._servers = {client: RpcServer(service) for client, service in services.items()}
 
-    async def start(self, bindings: Mapping[str, AbstractContextManager[str]]) -> None:
+    def bind(self, bindings: Mapping[str, AbstractContextManager[str]]) -> None:
         """See RpcServer."""
         for client, server in self._servers.items():
-            await server.start(bindings[client])
+            server.bind(bindings[client])
+
+    async def start(self) -> None:
+        """See RpcServer."""
+        for server in self._servers.values():
+            await server.start()
 
     async def set_lnd_usable(self, usable: bool) -> None:
         """See RpcServer."""

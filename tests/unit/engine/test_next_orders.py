@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdpay.audit.check import read_stored
+from holdpay.core.budget import Budget
 from holdpay.core.duties import Duty
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState, Succession
@@ -193,6 +194,22 @@ async def test_while_the_provider_lnd_or_a_limit_is_in_the_way_the_request_waits
     assert len(world.store.orders_of(request_id)) == 1
     world.engine.limits = replace(world.engine.limits, max_pending_sat=50_000)
     assert (await _until_over(world, request_id))[-1].end is End.FULFILLED
+
+
+async def test_of_a_client_that_is_gone_from_the_configuration_nothing_further_is_ordered(world: World) -> None:
+    """Nothing says any more what it may spend."""
+    limits = world.engine.limits
+    world.engine.limits = replace(limits, budgets={"ann": Budget(client="ann", max_orders_per_minute=9)})
+    _stories(world, NO_NUMBER, Story())
+    request_id = await _submit(world, client="ann")
+    await world.until(lambda: world.order(request_id).state is OrderState.CANCELED)
+    await world.crash()
+    world.start()
+    desk(world)
+    world.engine.limits = limits
+    (only,) = await _until_over(world, request_id)
+    assert only.end is End.REFUNDED
+    assert "no further order can be made: ann is no client of the configuration any more" in only.reason
 
 
 async def test_who_waits_too_long_for_the_next_order_ends(world: World) -> None:
