@@ -27,10 +27,10 @@ from holdpay.engine.engine import Engine
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.top_up import TopUp, TopUpRule
 from holdpay.errors import ConfigError, HoldpayError
-from holdpay.listener import Listener, Respond, hinting
+from holdpay.listener import PROXY_SOCKET_MODE, Listener, Respond, hinting
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
-from holdpay.lock import SocketClaim, StateLock, check_apart
+from holdpay.lock import SOCKET_MODE, SocketClaim, StateLock, check_apart
 from holdpay.log import configure
 from holdpay.notify import Notifier
 from holdpay.ports import NodeState
@@ -223,13 +223,15 @@ class _Daemon:
         top_up = None if rule is None else TopUp(engine, desk, account, rule)
         listeners = []
         if webhooks is not None and settings.webhook.listen is not None:
-            heard = await _listen(stack, settings.webhook.listen, hinting(engine.hint), "webhook.listen")
+            heard = await _listen(
+                stack, settings.webhook.listen, hinting(engine.hint), "webhook.listen", PROXY_SOCKET_MODE
+            )
             webhooks.is_up = lambda: heard.is_up
             listeners.append(("webhooks", heard))
         metrics = None
         if settings.metrics.listen is not None:
             metrics = _metrics(engine, desk, account, provider)
-            scraped = await _listen(stack, settings.metrics.listen, metrics.respond, "metrics.listen")
+            scraped = await _listen(stack, settings.metrics.listen, metrics.respond, "metrics.listen", SOCKET_MODE)
             listeners.append(("metrics", scraped))
         return _Parts(engine, node, account, directory, servers, top_up, listeners, metrics)
 
@@ -315,10 +317,12 @@ class _Daemon:
         log.info("stopped")
 
 
-async def _listen(stack: contextlib.AsyncExitStack, listen: str | Path, respond: Respond, key: str) -> Listener:
+async def _listen(
+    stack: contextlib.AsyncExitStack, listen: str | Path, respond: Respond, key: str, socket_mode: int
+) -> Listener:
     if isinstance(listen, Path):
         stack.enter_context(SocketClaim(listen, key=key))
-    listener = Listener(listen, respond, key)
+    listener = Listener(listen, respond, key, socket_mode)
     await listener.start()
     stack.push_async_callback(listener.stop)
     return listener

@@ -27,8 +27,8 @@ TIME_LIMIT_S = 10.0
 """From the connection to the answer."""
 CONNECTIONS_PER_S = 20.0
 CONNECTION_BURST = 100
-SOCKET_MODE = 0o666
-"""A TCP port is open to every user of the machine too; the folder may be closed to most."""
+PROXY_SOCKET_MODE = 0o666
+"""Of one that a reverse proxy opens, whoever that is: a TCP port is open to every user of the machine too."""
 TELL_EVERY_S = 60
 
 log = structlog.get_logger(__name__)
@@ -60,10 +60,11 @@ def hinting(on_hint: Callable[[str], bool]) -> Respond:
 
 class Listener:
     """``listen``: "host:port", or the path of a Unix socket that the caller has claimed (``lock.SocketClaim``).
-    ``key``: where the configuration names it."""
+    ``key``: where the configuration names it. ``socket_mode``: of a Unix socket."""
 
-    def __init__(self, listen: str | Path, respond: Respond, key: str) -> None:
+    def __init__(self, listen: str | Path, respond: Respond, key: str, socket_mode: int = PROXY_SOCKET_MODE) -> None:
         self._listen = listen
+        self._socket_mode = socket_mode
         self._respond = respond
         self._key = key
         self._server: asyncio.Server | None = None
@@ -86,7 +87,7 @@ class Listener:
                 )
             else:
                 self._server = await asyncio.start_unix_server(self._connected, self._listen, limit=MAX_HEAD_BYTES)
-                self._listen.chmod(SOCKET_MODE)
+                self._listen.chmod(self._socket_mode)
         except OSError as error:
             raise self._unusable(error) from None
 

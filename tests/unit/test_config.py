@@ -386,6 +386,9 @@ def test_metrics_are_off_by_default_and_one_that_others_can_read_is_warned_of(re
     assert read("").metrics.listen is None
     loaded = read('[metrics]\nlisten = "127.0.0.1:9780"')
     assert (loaded.metrics.listen, loaded.warnings()) == ("127.0.0.1:9780", read("").warnings())
+    (of_clients,) = read('[metrics]\nlisten = "127.0.0.1:9780"\n' + SHOP).warnings()
+    assert of_clients.startswith("metrics.listen is 127.0.0.1:9780, where every user of this machine, so every client,")
+    assert read('[metrics]\nlisten = "/run/holdpay/metrics.sock"\n' + SHOP).warnings() == []
     (warning, *_) = set(read('[metrics]\nlisten = "0.0.0.0:9780"').warnings()) - set(loaded.warnings())
     assert warning.startswith("metrics.listen is 0.0.0.0:9780, where other machines may read")
 
@@ -1013,7 +1016,8 @@ def test_the_example_loads_once_its_files_are_there(
     loaded = load(path)
     assert loaded.lnd.macaroon == folder / "macaroon"
     assert loaded.lnd.network == ("mainnet" if uncomment else None)
-    assert loaded.warnings() == []
+    # The whole of it has clients beside a port for the metrics.
+    assert [warning.split()[0] for warning in loaded.warnings()] == ["metrics.listen"] * uncomment
 
 
 @pytest.mark.parametrize("key", keys_of(Settings))

@@ -201,6 +201,14 @@ async def test_a_defect_behind_it_ends_one_connection_and_tells_no_path(
 # --- its life -------------------------------------------------------------------------------------------------------
 
 
+async def test_a_unix_socket_has_the_mode_that_it_shall_have(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sock"
+    listener = Listener(path, hinting(lambda hint: True), "metrics.listen", 0o660)
+    await listener.start()
+    assert path.stat().st_mode & 0o777 == 0o660
+    await listener.stop()
+
+
 async def test_it_serves_on_a_unix_socket_that_a_proxy_may_open(tmp_path: Path) -> None:
     path = tmp_path / "webhook.sock"
     with SocketClaim(path, key="webhook.listen"):

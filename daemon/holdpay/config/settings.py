@@ -500,8 +500,14 @@ def _warn_of_balance(settings: Settings) -> list[str]:
 
 def _warn_of_metrics(settings: Settings) -> list[str]:
     listen = settings.metrics.listen
-    if listen is None or not _is_open_to_others(listen):
+    if listen is None or isinstance(listen, Path):
         return []
+    if not _is_open_to_others(listen):
+        told = (
+            f"metrics.listen is {listen}, where every user of this machine, so every client, may read what all spend;"
+            " use the path of a Unix socket, which only the daemon's group may open."
+        )
+        return [told] if settings.client else []
     remedy = "use an address of this machine only (127.0.0.1), or a firewall that lets in the Prometheus server alone"
     return [f"metrics.listen is {listen}, where other machines may read without TLS what holdpay spends; {remedy}."]
 

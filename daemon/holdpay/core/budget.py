@@ -17,6 +17,8 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 WEEK_MS: Final = 7 * DAY_MS
+CLOCK_AHEAD_MS: Final = 31 * DAY_MS
+"""How far a wall clock may have been fast for what was spent under it to count. Farther, it would count for as long."""
 WARN_PERCENT: Final = 80
 """A limit of which so much is used is warned of."""
 
@@ -48,8 +50,8 @@ _LENGTH_MS: Final = {Period.HOUR: HOUR_MS, Period.DAY: DAY_MS, Period.WEEK: WEEK
 class Window:
     """What was spent from ``from_ms`` on and before ``before_ms`` counts.
 
-    That end lies a whole window ahead of now: what was spent under a wall clock that was fast, and was set back since,
-    counts all the same.
+    That end lies CLOCK_AHEAD_MS ahead of now, however short the window is: what was spent under a wall clock that was
+    fast, and was set back since, counts all the same.
     """
 
     from_ms: int
@@ -61,14 +63,14 @@ class Window:
 
 def window(period: Period, renewal: Renewal, now_ms: int) -> Window:
     """The one that ``now_ms`` is in."""
+    ends_at_ms: int | None
     if renewal is Renewal.ROLLING:
         length_ms = _LENGTH_MS[period]
-        return Window(
-            from_ms=now_ms - length_ms + 1, before_ms=now_ms + length_ms, length_ms=length_ms, ends_at_ms=None
-        )
-    from_ms, ends_at_ms = _of_calendar(period, now_ms)
-    length_ms = ends_at_ms - from_ms
-    return Window(from_ms=from_ms, before_ms=now_ms + length_ms, length_ms=length_ms, ends_at_ms=ends_at_ms)
+        from_ms, ends_at_ms = now_ms - length_ms + 1, None
+    else:
+        from_ms, ends_at_ms = _of_calendar(period, now_ms)
+        length_ms = ends_at_ms - from_ms
+    return Window(from_ms=from_ms, before_ms=now_ms + CLOCK_AHEAD_MS, length_ms=length_ms, ends_at_ms=ends_at_ms)
 
 
 def _of_calendar(period: Period, now_ms: int) -> tuple[int, int]:

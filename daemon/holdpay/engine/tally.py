@@ -9,7 +9,7 @@ from holdpay.core.explain import Beside, beside
 from holdpay.core.holds import takes_place
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order, Payment
-from holdpay.core.states import HoldLevel, HtlcState
+from holdpay.core.states import SPENT, HoldLevel
 
 
 class Tally:
@@ -70,4 +70,4 @@ class Tally:
 def _pending_msat(order: Order) -> int:
     """What counts as spent is not pending too."""
     is_spent = order.charge is not None and order.charge.state is not ChargeState.REFUSED
-    return 0 if is_spent or order.htlc is HtlcState.SETTLED else order.reserved_msat
+    return 0 if is_spent or order.htlc in SPENT else order.reserved_msat

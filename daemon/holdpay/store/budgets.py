@@ -13,8 +13,7 @@ from holdpay.ports import BudgetEntry
 from holdpay.store.rows import Row
 
 # An open order that is settled or charged, or may be charged, holds no HTLC. What counts as spent is not pending too.
-# One that is gone is closed.
-_IS_SPENT: Final = "p.htlc IS :settled OR c.state <> :refused"
+_IS_SPENT: Final = "p.htlc IN (:settled, :gone) OR c.state <> :refused"
 _OPEN: Final = """
     FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no
     WHERE o.closed_at_ms IS NULL
@@ -28,6 +27,7 @@ TOTALS: Final = f"""
 """
 OF_TOTALS: Final = {
     "settled": HtlcState.SETTLED.value,
+    "gone": HtlcState.GONE.value,
     "charged": ChargeState.CHARGED.value,
     "unknown": ChargeState.UNKNOWN.value,
     "returned": ChargeState.RETURNED.value,
@@ -41,6 +41,7 @@ SPENT_BY_CLIENT: Final = f"""
     FROM ledger l WHERE {_SPENDS}
 """  # noqa: S608 - our own words only
 SPENDS_IN_TURN: Final = f"SELECT at_ms, msat, fee_msat FROM ledger l WHERE {_SPENDS} ORDER BY at_ms"  # noqa: S608
+# A minute under a fast clock counts for no longer than a minute: it bounds how fast a loop is, and no money.
 RECENT: Final = """
     SELECT count(*) AS orders, min(created_at_ms) AS since_ms FROM orders
     WHERE client <> '' AND client = :client AND created_at_ms > :now_ms - :minute_ms

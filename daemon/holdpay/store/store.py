@@ -433,11 +433,6 @@ class SqliteStore:
 
     def get(self, order_id: str, client: str | None = None) -> Order:
         """See OrderStore."""
-        if len(order_id) < MIN_ID_PREFIX:
-            raise InvalidRequest(
-                f"An order is named by at least {MIN_ID_PREFIX} characters of its id. Give more of it.",
-                field="order_id",
-            )
         found = self._found(BY_ID, order_id) if client is None else []
         found = found or self._found(LAST_OF_REQUEST, self.request_id(order_id, client))
         return to_order(self._conn, found[0])

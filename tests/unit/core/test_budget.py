@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdpay.core.budget import (
+    CLOCK_AHEAD_MS,
     DAY_MS,
     HOUR_MS,
     MINUTE_MS,
@@ -102,9 +103,10 @@ def test_windows_of_the_calendar_leave_no_gap_and_do_not_overlap(period: Period,
 @pytest.mark.parametrize("renewal", Renewal)
 @pytest.mark.parametrize("period", Period)
 def test_what_was_spent_under_a_fast_clock_that_was_set_back_counts(period: Period, renewal: Renewal) -> None:
-    length_ms = window(period, renewal, NOW_MS).length_ms
-    assert counts(period, renewal, NOW_MS + length_ms - 1, NOW_MS)
-    assert not counts(period, renewal, NOW_MS + length_ms, NOW_MS), "a year ahead would count for a year"
+    """By however much it was fast: two hours are no less than a budget of an hour has to bear."""
+    for ahead_ms in (HOUR_MS, 2 * HOUR_MS, 2 * DAY_MS, CLOCK_AHEAD_MS - 1):
+        assert counts(period, renewal, NOW_MS + ahead_ms, NOW_MS)
+    assert not counts(period, renewal, NOW_MS + CLOCK_AHEAD_MS, NOW_MS), "a year ahead would count for a year"
 
 
 # --- which limit leaves no room -------------------------------------------------------------------------------------

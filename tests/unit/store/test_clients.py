@@ -16,6 +16,7 @@ from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.model import OPERATOR, Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.step import Step
+from holdpay.engine.tally import Tally
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound
 from holdpay.ports import BudgetEntry, Limits, OrderFilter
 from holdpay.store import budgets, journal, listing, reading
@@ -129,11 +130,24 @@ def test_an_order_that_failed_counts_nothing(db: SqliteStore) -> None:
     assert line(db, ANN) == (0, 0)
 
 
-def test_an_order_that_is_settled_and_still_open_is_spent_and_takes_no_place(db: SqliteStore) -> None:
+@pytest.mark.parametrize(
+    ("state", "htlc"), [(OrderState.PAID, HtlcState.SETTLED), (OrderState.DELIVERED, HtlcState.GONE)]
+)
+def test_an_order_that_is_spent_and_still_open_counts_once(db: SqliteStore, state: OrderState, htlc: HtlcState) -> None:
+    """A rental is open for as long as it runs, also where lnd has no record of its payment any more."""
+    now = make(db, 1, "ann")
+    paid = pair(state, htlc, htlc_since_ms=NOW_MS)
+    after = commit(db, now, replace(now, state=paid.state, payment=paid.payment), NOW_MS)
+    assert line(db, ANN) == (SPENT_MSAT, 0)
+    tally = Tally()
+    tally.changed(None, after)
+    assert tally.pending_msat == db.totals(NOW_MS).pending_msat == 0
+
+
+def test_an_order_that_is_settled_and_still_open_takes_no_place(db: SqliteStore) -> None:
     now = make(db, 1, "ann")
     paid = pair(OrderState.PAID, HtlcState.SETTLED, htlc_since_ms=NOW_MS)
     commit(db, now, replace(now, state=paid.state, payment=paid.payment), NOW_MS)
-    assert line(db, ANN) == (SPENT_MSAT, 0)
     assert db.budget_usage(ANN, NOW_MS).open_orders == 0
 
 

@@ -72,6 +72,7 @@ BOUND = {
     "at_ms": NOW_MS,
     "besides": 1,
     "settled": "s",
+    "gone": "g",
     "charged": "c",
     "returned": "r",
     "unknown": "u",
