@@ -118,11 +118,14 @@ def promtool() -> str:
     if found is None and not kept.exists() and shutil.which("apt-get") and shutil.which("dpkg-deb"):
         folder = kept.parents[2]
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "download", "-q", "prometheus"], cwd=folder, check=False, capture_output=True)
+        download = ["apt-get", "download", "-q", "prometheus"]
+        if subprocess.run(download, cwd=folder, check=False, capture_output=True).returncode != 0:
+            subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True)
+            subprocess.run(download, cwd=folder, check=False, capture_output=True)
         for package in folder.glob("prometheus_*.deb"):
             subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
     if found is None and not kept.exists():
-        pytest.skip("there is no promtool on PATH, and Debian's package of it cannot be had")
+        pytest.skip("needs promtool on PATH, or Debian's package of prometheus")
     return found or str(kept)
 
 

@@ -108,6 +108,8 @@ def book(*events: Timed, request: Order | None = None) -> OrderBook:
     rows = [JournalRow(cursor=1, at_ms=NOW_MS, event=None, after=without_items(order))]
     attempts: dict[int, StoredAttempt] = {}
     dispatches: dict[int, DispatchRecord] = {}
+    if order.payment is not None and (record := recorded(None, order.payment, None)):
+        dispatches[record.n] = record
     for after_s, event in events:
         at_ms = NOW_MS + after_s * S
         step = decide(order, event, POLICY, at_ms)
