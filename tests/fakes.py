@@ -175,6 +175,7 @@ class FakeLnd:
         height = self.block_height
         return NodeStatus(
             state=state,
+            detail="lnd is unreachable." if self.is_down else "",
             identity=self.node,
             alias="alice",
             version="0.21.0",

@@ -35,7 +35,7 @@ from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.payees import PayeeCheck, Standing
 from holdpay.core.policy import Policy
-from holdpay.core.states import HoldLevel, Succession
+from holdpay.core.states import HoldLevel, OrderState, Succession
 from holdpay.core.step import Step
 from holdpay.core.tables import phase
 from holdpay.engine.agenda import Agenda
@@ -230,12 +230,20 @@ class Engine:
         ask_first_until_ms = self._ask_first_until_ms.get(order.id, now_ms)
         if ask_first_until_ms > now_ms:
             self._agenda.plan(order.id, ask_first_until_ms)
-        elif self._decided(order, passed := TimePassed(self.held_up_by(order.id)), now_ms)[1].is_change:
+        elif self._decided(order, passed := TimePassed(self._why_unpaid(order)), now_ms)[1].is_change:
             self._turn.post(Posted(order_id=order.id, event=passed))
         self._find(order, now_ms)
         next_ms = next_deadline_ms(order, self.policy, now_ms)
         if next_ms is not None:
             self._agenda.plan(order.id, next_ms)
+
+    def _why_unpaid(self, order: Order) -> str:
+        """What keeps its payment from being sent just now. Empty: nothing that is known, or it is not to be sent."""
+        held_up_by = self.held_up_by(order.id)
+        if held_up_by or order.state is not OrderState.AWAITING_PAYMENT or order.is_money_out:
+            return held_up_by
+        status = self.node_status()
+        return "" if status.state in {NodeState.READY, NodeState.SYNCING} else status.detail.rstrip(".")
 
     def _find(self, order: Order, now_ms: int) -> None:
         """What an operator should look at is told when it begins, and the level of a hold when it changes."""

@@ -262,12 +262,13 @@ async def test_an_order_waits_for_lnd_to_come_back(world: World) -> None:
     assert order.end is End.FULFILLED
 
 
-async def test_an_order_that_could_not_be_paid_in_time_lapses(world: World) -> None:
+async def test_an_order_that_could_not_be_paid_in_time_lapses_and_says_what_was_in_the_way(world: World) -> None:
     world.lnd.is_down = True
     order = await world.until_closed(world.request())
     assert order.end is End.PAYMENT_FAILED
     assert world.now_s == pytest.approx(600, abs=2)
     assert world.lnd.sends == []
+    assert order.reason == "it was not paid in time: lnd is unreachable"
 
 
 async def test_a_provider_that_asks_for_a_pause_gets_its_next_request_after_it(world: World) -> None:
