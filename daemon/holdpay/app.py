@@ -38,7 +38,7 @@ from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.server import RpcServers
 from holdpay.rpc.service import About, HoldpayService
-from holdpay.rpc.streams import Streams, room_for_streams
+from holdpay.rpc.streams import shares
 from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.directory import RETRY_S, KeptDirectory
 from holdpay.store.aside import LOG_MAX_BYTES, FileCheck, checkpoint
@@ -216,10 +216,10 @@ class _Daemon:
             catalog=CatalogCalls(directory, provider),
             account=account,
             feed=self._feed,
-            streams=Streams(room_for_streams()),
             about=about,
         )
-        servers = RpcServers({client: service(client=client) for client in self._claims})
+        streams = shares(self._claims)
+        servers = RpcServers({client: service(client=client, streams=streams[client]) for client in self._claims})
         top_up = None if rule is None else TopUp(engine, desk, account, rule)
         listeners = []
         if webhooks is not None and settings.webhook.listen is not None:

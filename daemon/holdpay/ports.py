@@ -546,7 +546,7 @@ class OrderStore(Protocol):
 
     def find_key(self, key: str, client: str = OPERATOR) -> Order | None: ...
 
-    def get(self, order_id: str, client: str | None = None) -> Order:
+    def get(self, order_id: str) -> Order:
         """By its id; or the last order of a request, named as in ``request_id``, which raises the same."""
         ...
 

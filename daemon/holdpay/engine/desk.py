@@ -16,7 +16,7 @@ from holdpay.core.vetting import Check, Terms, vet
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
 from holdpay.engine.next_orders import NextOrders, cap_within_total_sat, check_strategy, strategy_of
-from holdpay.engine.objections import Answer, Draft, Finding, Objections, way_query
+from holdpay.engine.objections import Answer, Draft, Finding, Objections, refused, way_query
 from holdpay.engine.quoting import Quoter
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
 from holdpay.errors import (
@@ -158,12 +158,28 @@ class Desk:
             check = Check(rule="idempotency_key", value=f"of order {known.id}, which it would follow")
             return Answer(what=known.spec.what, amount_msat=None, findings=(Finding(check),))
         if isinstance(wanted, CodeWanted) and wanted.goes_on:
-            wanted = wanted.in_country((await self._countries(wanted))[0].code)
+            return await self._check_strategy(asked, wanted)
+        return await self._checked(asked, wanted)
+
+    async def _check_strategy(self, asked: Asked, wanted: CodeWanted) -> Answer:
+        """Of the country that ``_submit_strategy`` would order from, or of the last one."""
+        strategy = strategy_of(asked, wanted, await self._countries(wanted), self._engine.policy)
+        *others, last = strategy.countries
+        for country in others:
+            with contextlib.suppress(UnknownService):
+                answer = await self._checked(asked, wanted.in_country(country.code), strategy)
+                if not isinstance(answer.error, OutOfStock | PriceTooHigh):
+                    return answer
+        return await self._checked(asked, wanted.in_country(last.code), strategy)
+
+    async def _checked(self, asked: Asked, wanted: Wanted, strategy: Strategy | None = None) -> Answer:
         draft = Draft()
         of_order = self._objections.of_order(asked, wanted, draft, is_all_told=True)
         findings = [finding async for finding in of_order]
         if draft.quoted is None:
             return Answer(what="", amount_msat=None, findings=tuple(findings))
+        if strategy is not None and strategy.max_total_sat is not None:
+            findings.append(_within_total(draft, strategy))
         order = self._order(asked, draft, _fingerprint(asked, draft.spec))
         quote_sat = draft.quoted.quote_sat
         limits = self._objections.limits(order.reserved_msat, order.max_fee_sat, asked.client)
@@ -274,6 +290,16 @@ class Desk:
             full = engine.places.full(1)
             reached = None if full is None else told_to(client, full)
         return "" if reached is None else reached.message
+
+
+def _within_total(draft: Draft, strategy: Strategy) -> Finding:
+    """Also bounds what the invoice may ask."""
+    value, limit = f"{draft.cap_sat:,} sat, with {draft.max_fee_sat:,} sat of fees", f"{strategy.max_total_sat:,} sat"
+    try:
+        draft.cap_sat = cap_within_total_sat(draft, strategy)
+    except PriceTooHigh as error:
+        return refused("total", error, value=value, limit=f"at most {limit}")
+    return Finding(Check(rule="total", value=value, limit=f"at most {limit}; the invoice may ask what is left of it"))
 
 
 def _fingerprint(asked: Asked, spec: AnySpec, strategy: tuple[object, ...] = ()) -> str:

@@ -83,15 +83,20 @@ class NextOrders:
             else:
                 self._told.pop(before.id, None)
             return
+        self._told.pop(before.id, None)
         await self._engine.apply(before.id, NoNextOrder(f"no further order can be made: {why}"))
 
     async def _wait(self, before: Order, why: str) -> None:
         if self._told.get(before.id) != why:
             self._told[before.id] = why
             log.warning("the next order of a request cannot be made now", order_id=before.id, error=why)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_S):
-                await self._engine.change(before.id).wait()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await self._engine.change(before.id).wait()
+        finally:
+            if self._engine.order(before.id) is not before:
+                self._told.pop(before.id, None)
 
 
 # --- what a client may ask for ----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class CodeWanted:
 
     @property
     def is_any(self) -> bool:
-        return self.countries == (ANY,)
+        return [country.strip().casefold() for country in self.countries] == [ANY]
 
     @property
     def goes_on(self) -> bool:

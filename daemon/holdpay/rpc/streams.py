@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from holdpay.errors import TooManyStreams
@@ -15,7 +15,7 @@ SPARE_FILES: Final = 256
 
 
 class Streams:
-    """``most``: of all clients together."""
+    """``most``: at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -35,6 +35,12 @@ class Streams:
             yield
         finally:
             self._open -= 1
+
+
+def shares(clients: Collection[str]) -> dict[str, Streams]:
+    """The room for streams, divided: none of them, the operator included, can be shut out by another."""
+    most = max(1, room_for_streams() // len(clients))
+    return {client: Streams(most) for client in clients}
 
 
 def room_for_streams() -> int:

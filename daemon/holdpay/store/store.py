@@ -431,10 +431,9 @@ class SqliteStore:
         """The order of a client's idempotency key. Raises OrderUnreadable."""
         return next((to_order(self._conn, row) for row in self._found(BY_KEY, client, key)), None)
 
-    def get(self, order_id: str, client: str | None = None) -> Order:
+    def get(self, order_id: str) -> Order:
         """See OrderStore."""
-        found = self._found(BY_ID, order_id) if client is None else []
-        found = found or self._found(LAST_OF_REQUEST, self.request_id(order_id, client))
+        found = self._found(BY_ID, order_id) or self._found(LAST_OF_REQUEST, self.request_id(order_id))
         return to_order(self._conn, found[0])
 
     def request_id(self, named: str, client: str | None = None) -> str:

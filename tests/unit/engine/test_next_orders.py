@@ -18,7 +18,15 @@ from holdpay.core.states import End, HtlcState, OrderState, Succession
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.wanted import Asked, CodeWanted, StrategyWanted
-from holdpay.errors import InvalidRequest, KeyTaken, OutOfStock, PriceTooHigh, ProviderUnavailable, UnknownCountry
+from holdpay.errors import (
+    InvalidRequest,
+    KeyTaken,
+    OutOfStock,
+    PriceTooHigh,
+    ProviderUnavailable,
+    UnknownCountry,
+    UnknownService,
+)
 from holdpay.ports import CountryInfo, OrderFilter, Prices, ServiceInfo
 from tests.fakes import START_MS, Story
 from tests.unit.engine.world import World
@@ -46,7 +54,7 @@ class Countries:
     def resolve_service(self, text: str, services: Sequence[ServiceInfo]) -> ServiceInfo:
         found = [service for service in services if text.casefold() in {service.code, service.name.casefold()}]
         if not found:
-            raise InvalidRequest("There is no such service.")
+            raise UnknownService("There is no such service.")
         return found[0]
 
 
@@ -164,6 +172,45 @@ async def test_a_country_without_numbers_is_passed_by_and_takes_no_attempt(world
     assert world.order(await _submit(world, first_of_two, key="k2")).country_code == 187
     with pytest.raises(OutOfStock):
         await _submit(world, replace(wanted, countries=("England", "16")), key="k3")
+
+
+async def test_a_dry_run_tells_of_the_country_that_would_be_ordered_from(world: World) -> None:
+    asked = world.provider.services
+
+    async def services(country_code: int) -> Sequence[ServiceInfo]:
+        if country_code == 187:
+            return []
+        stock = 0 if country_code == 0 else 5
+        return [replace(service, stock=stock) for service in await asked(country_code)]
+
+    world.provider.services = services  # type: ignore[method-assign]
+    answer = await desk(world).check(ASKED, replace(WANTED, countries=("Russia", "England")))
+    assert (answer.is_fine, answer.what) == (True, "an activation code for OpenAI in England")
+    order = world.order(await _submit(world, replace(WANTED, countries=("Russia", "England"))))
+    assert order.spec.what == answer.what
+    last = await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("England", "Russia")))
+    assert last.what == answer.what
+    none = await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("Russia", "0")))
+    assert isinstance(none.error, OutOfStock)
+    passed = await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("usa", "England")))
+    assert passed.what == answer.what
+    with pytest.raises(UnknownService):
+        await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("Russia", "usa")))
+
+
+@pytest.mark.parametrize("max_total_sat", [2_019, 2_020, 2_059, 3_000])
+async def test_a_dry_run_refuses_what_the_total_of_a_request_would_not_bear(world: World, max_total_sat: int) -> None:
+    """A price of 2,000 sat, and a fee limit of 20."""
+    wanted = replace(WANTED, strategy=replace(WANTED.strategy, max_total_sat=max_total_sat))
+    answer = await desk(world).check(ASKED, wanted)
+    if max_total_sat >= 2_020:
+        assert answer.is_fine
+        assert world.order(await _submit(world, wanted)).reserved_msat <= max_total_sat * 1000
+        return
+    assert answer.error is not None
+    with pytest.raises(PriceTooHigh) as error:
+        await _submit(world, wanted)
+    assert (error.value.message, error.value.metadata) == (answer.error.message, answer.error.metadata)
 
 
 async def test_where_no_country_has_numbers_any_more_the_request_ends_and_says_so(world: World) -> None:
@@ -321,7 +368,8 @@ async def test_a_strategy_out_of_bounds_is_refused(world: World, changes: dict[s
         await _submit(world, is_prepaid=True)
 
 
-async def test_any_country_begins_with_the_cheapest_that_has_numbers(world: World) -> None:
+@pytest.mark.parametrize("text", ["any", "ANY", " Any "])
+async def test_any_country_begins_with_the_cheapest_that_has_numbers(world: World, text: str) -> None:
     prices, services = {0: 2_500, 16: 1_900, 187: 1_800}, world.provider.services
     asked = world.provider.prices
 
@@ -332,7 +380,7 @@ async def test_any_country_begins_with_the_cheapest_that_has_numbers(world: Worl
         return [replace(s, stock=0 if country_code == 187 else 5) for s in await services(country_code)]
 
     world.provider.prices, world.provider.services = priced, stocked  # type: ignore[method-assign]
-    order = world.order(await _submit(world, replace(WANTED, countries=("any",))))
+    order = world.order(await _submit(world, replace(WANTED, countries=(text,))))
     assert order.request.strategy is not None
     assert [country.code for country in order.request.strategy.countries] == [16, 0]
     assert (order.country_code, order.request.strategy.attempts) == (16, 3)

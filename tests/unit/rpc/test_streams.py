@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from holdpay.errors import TooManyStreams
-from holdpay.rpc.streams import MAX_STREAMS, SPARE_FILES, Streams, room_for_streams
+from holdpay.rpc import streams
+from holdpay.rpc.streams import MAX_STREAMS, SPARE_FILES, Streams, room_for_streams, shares
 
 
 class Files:
@@ -47,6 +48,19 @@ def test_a_stream_that_ended_in_whatever_way_leaves_room_for_the_next() -> None:
     with pytest.raises(ZeroDivisionError), one.one():
         _ = 1 / 0
     with one.one():
+        pass
+
+
+def test_a_client_that_takes_all_of_its_streams_shuts_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "room_for_streams", lambda: 5)
+    of = shares(["", "ann"])
+    with of["ann"].one(), of["ann"].one():
+        with pytest.raises(TooManyStreams), of["ann"].one():
+            pass
+        with of[""].one(), of[""].one():
+            pass
+    monkeypatch.setattr(streams, "room_for_streams", lambda: 1)
+    with shares(["", "ann"])["ann"].one():
         pass
 
 

@@ -71,11 +71,11 @@ def commit(db: SqliteStore, before: Order, after: Order, at_ms: int) -> Order:
 
 def test_a_client_finds_its_own_by_id_by_its_beginning_and_by_key_and_nobody_elses(db: SqliteStore) -> None:
     anns, bobs, own = (make(db, number, client) for number, client in enumerate(("ann", "bob", OPERATOR)))
-    assert db.get(anns.id, "ann") == anns
-    assert db.get("order", "bob") == bobs, "one that begins so is bob's"
+    assert db.request_id(anns.id, "ann") == anns.id
+    assert db.request_id("order", "bob") == bobs.id, "one that begins so is bob's"
     for theirs in (bobs, own):
         with pytest.raises(OrderNotFound):
-            db.get(theirs.id, "ann")
+            db.request_id(theirs.id, "ann")
         assert db.find_key(theirs.request.key, "ann") is None
         assert db.get(theirs.id) == theirs
     assert db.find_key(own.request.key) == own
