@@ -204,7 +204,7 @@ def _written(db: SqliteStore, before: Order, after: Order, event: ev.Event | Non
 def test_a_commit_writes_the_tables_that_changed_and_no_other(db: SqliteStore) -> None:
     now = db.create(order(), LIMITS, NOW_MS)
     held = pair(OrderState.PAID, HtlcState.IN_FLIGHT)
-    assert _written(db, now, held) == {"orders", "payments", "payees", "journal", "ledger"}
+    assert _written(db, now, held) == {"orders", "payments", "payees", "dispatches", "journal", "ledger"}
     assert held.payment is not None
     known = replace(held, payment=replace(held.payment, fee_msat=7))
     assert _written(db, held, known) == {"payments", "journal"}
