@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from holdpay.audit.database import DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import MEND, journal_findings
 from holdpay.audit.laws import is_hash, law_findings, shared_findings, turn_findings
+from holdpay.audit.paid_nodes import paid_nodes
 from holdpay.audit.report import Report, sorted_findings
 from holdpay.audit.unresolved import RECENT_MS, is_relevant, unresolved_findings, unwatched_finding
 from holdpay.clock import SystemClock
@@ -144,7 +145,7 @@ class _Compared:
 
 @dataclass(frozen=True, slots=True)
 class LndSays:
-    """``payments`` are those to the provider's node; None: the macaroon keeps them to itself."""
+    """``payments`` are those to the provider's nodes; None: the macaroon keeps them to itself."""
 
     node: NodeIdentity
     block_height: int
@@ -156,9 +157,10 @@ class LndSays:
 
 async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, stored: Stored, now_ms: int) -> _Compared:
     candidates = [o for o in stored.relevant if o.payment is not None and is_hash(o.payment.payment_hash)]
+    nodes = paid_nodes(settings, path, settings.daemon.state_dir / DATABASE)
     try:
         from_ms = min([now_ms - RECENT_MS, *(order.created_at_ms for order in candidates)])
-        lnd = await ask_lnd(settings, clock, candidates, from_ms)
+        lnd = await ask_lnd(settings, clock, nodes.all, candidates, from_ms)
     except LndError as error:
         text = "lnd could not be asked, so nothing was held against its payments."
         unusable = Finding(severity=Severity.WARNING, code="lnd-unusable", text=text, todo=error.message)
@@ -171,14 +173,17 @@ async def _against_lnd(settings: Settings, clock: SystemClock, path: Path, store
     if lnd.payments is not None:
         since_ms = now_ms - settings.guard.in_transit_s * 1000
         found += missing_htlc_findings(at_rest, lnd.payments, lnd.channels, since_ms)
-        payees = set(settings.provider.payee_pubkeys)
-        found += stranger_findings(lnd.payments, hashes, payees, is_book_empty=not stored.order_count)
+        found += stranger_findings(lnd.payments, hashes, nodes.all, is_book_empty=not stored.order_count)
+        if not nodes.are_known:
+            found.append(_PAYEES_UNKNOWN)
     head = f"node {lnd.node.pubkey[:16]}… on {lnd.node.network}: {len(lnd.said):,} payments compared"
     return _Compared(head, found, lnd.block_height)
 
 
-async def ask_lnd(settings: Settings, clock: SystemClock, candidates: Iterable[Order], from_ms: int) -> LndSays:
-    """About these orders, and all payments to the provider's node since then. Raises LndError's children."""
+async def ask_lnd(
+    settings: Settings, clock: SystemClock, payees: Set[str], candidates: Iterable[Order], from_ms: int
+) -> LndSays:
+    """About these orders, and all payments to these nodes since then. Raises LndError's children."""
     async with LndLedger(lnd_settings(settings), clock) as ledger:
         node = await ledger.identity()
         troubles: list[Finding] = []
@@ -189,7 +194,7 @@ async def ask_lnd(settings: Settings, clock: SystemClock, candidates: Iterable[O
             for order in candidates
             if order.payment is not None and is_of_node(order.payment, node)
         }
-        payments = await _payments_to(settings.provider.payee_pubkeys, ledger, from_ms, troubles)
+        payments = await _payments_to(payees, ledger, from_ms, troubles)
         return LndSays(node, await ledger.block_height(), channels, said, payments, troubles)
 
 
@@ -206,7 +211,7 @@ async def _channels(ledger: LndLedger, troubles: list[Finding]) -> tuple[OpenCha
 
 
 async def _payments_to(
-    payees: Collection[str], ledger: LndLedger, from_ms: int, troubles: list[Finding]
+    payees: Set[str], ledger: LndLedger, from_ms: int, troubles: list[Finding]
 ) -> list[StoredPayment] | None:
     try:
         return [payment async for payment in ledger.payments(from_ms) if payment.last_node in payees]
@@ -236,6 +241,15 @@ def macaroon_findings(macaroon: bytes) -> list[Finding]:
         return []
     text = f"The macaroon does not allow {_listed(missing)}, so no order can be paid."
     return [Finding(severity=Severity.WARNING, code="cannot-pay", text=text, todo=BAKE_ANEW)]
+
+
+_PAYEES_UNKNOWN: Final = Finding(
+    severity=Severity.NOTE,
+    code="payees-unknown",
+    text="provider.payee_check lets other nodes than the listed ones be paid, and no payment is recorded that tells"
+    " which; payments to them that the journal misses stay unseen.",
+    todo="If nothing was paid yet, all is well. Else list the node in provider.payee_pubkeys and run this again.",
+)
 
 
 def _denied(method: str, what_follows: str) -> Finding:

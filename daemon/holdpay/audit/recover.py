@@ -13,6 +13,7 @@ from holdpay.app import DATABASE, lnd_settings, provider_settings
 from holdpay.audit.check import read_stored
 from holdpay.audit.database import DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Severity, worst
+from holdpay.audit.paid_nodes import paid_nodes
 from holdpay.audit.placing import log_of, move_aside, remove, remove_log
 from holdpay.audit.rebuild import Found, Rebuilt, Unusable, names, rebuild
 from holdpay.clock import SystemClock
@@ -58,21 +59,23 @@ class Survey:
 
 
 async def survey(settings: Settings, clock: SystemClock, tell: Callable[[str], None]) -> Survey:
-    """Reads LND's payments to the provider's node and asks the provider about each; ``tell`` gets the progress.
+    """Reads LND's payments to the provider's nodes and asks the provider about each; ``tell`` gets the progress.
 
     Raises LndError's children and ConfigError. A provider that does not answer is no error: its word is left out.
     """
-    if not settings.provider.payee_pubkeys:
+    nodes = paid_nodes(settings, database_path(settings))
+    if not nodes.all:
         raise ConfigError(
             ["provider.payee_pubkeys is empty: name the provider's node there, so that its payments can be found."]
         )
-    payees = frozenset(settings.provider.payee_pubkeys)
     unusable: list[Unusable] = []
     async with LndLedger(lnd_settings(settings), clock) as ledger:
         node = await ledger.identity()
         tell(f"Reading the payments of node {node.pubkey[:16]}….")
-        paid = await _payments_to(ledger, payees, unusable)
+        paid = await _payments_to(ledger, nodes.all, unusable)
     tell(f"{len(paid):,} went to the provider's node. Asking the provider about each.")
+    if not nodes.are_known:
+        tell("If holdpayd paid another node, add that to provider.payee_pubkeys and run this again.")
     found, problem = await _ask_provider(settings, clock, paid)
     rebuilt = _rebuilt(found, node, settings.policy(), clock.now_ms(), unusable)
     return Survey(node=node, rebuilt=rebuilt, unusable=unusable, provider_problem=problem)

@@ -18,6 +18,7 @@ from holdpay.audit.against_lnd import against_lnd, stranger_findings
 from holdpay.audit.check import Stored, ask_lnd, read_stored
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.laws import is_hash
+from holdpay.audit.paid_nodes import PaidNodes, paid_nodes
 from holdpay.audit.placing import log_of, move_aside, remove, remove_log
 from holdpay.audit.recover import database_path
 from holdpay.clock import SystemClock
@@ -27,6 +28,7 @@ from holdpay.core.machine import decide
 from holdpay.core.policy import Policy
 from holdpay.errors import HoldpayError, LndError, StoreError
 from holdpay.lock import StateLock
+from holdpay.redact import hash8
 from holdpay.store.copying import check_room, copy_into
 from holdpay.store.integrity import raise_unless_sound
 from holdpay.store.newest import allow, newest_of, sync_folder
@@ -81,7 +83,7 @@ def _restore(
     stored = read_stored(new, policy, now_ms)
     _refuse_damaged(file, stored)
     if not is_without_lnd:
-        _refuse_older_than_lnd(settings, clock, file, stored, since_ms)
+        _refuse_older_than_lnd(settings, clock, file, paid_nodes(settings, new, path), stored, since_ms)
     opened = _mark(new, policy, now_ms)
     remove_log(new)
     kept = move_aside(path, "restore", now_ms)
@@ -129,17 +131,17 @@ def _refuse_damaged(file: Path, stored: Stored) -> None:
 # --- lnd ------------------------------------------------------------------------------------------------------------
 
 
-def _refuse_older_than_lnd(settings: Settings, clock: SystemClock, file: Path, stored: Stored, since_ms: int) -> None:
+def _refuse_older_than_lnd(
+    settings: Settings, clock: SystemClock, file: Path, nodes: PaidNodes, stored: Stored, since_ms: int
+) -> None:
     orders = [o for o in stored.relevant if not o.is_closed and o.payment and is_hash(o.payment.payment_hash)]
     try:
-        lnd = asyncio.run(ask_lnd(settings, clock, orders, since_ms - CLOCKS_DIFFER_MS))
+        lnd = asyncio.run(ask_lnd(settings, clock, nodes.all, orders, since_ms - CLOCKS_DIFFER_MS))
     except LndError as error:
         raise RestoreRefused(_unasked(error.message)) from error
     if lnd.payments is None:
         raise RestoreRefused(_unasked("The macaroon does not allow ListPayments."))
-    strangers = stranger_findings(
-        lnd.payments, stored.hashes, frozenset(settings.provider.payee_pubkeys), is_book_empty=False
-    )
+    strangers = stranger_findings(lnd.payments, stored.hashes, nodes.all, is_book_empty=False)
     ahead = [
         finding
         for order in orders
@@ -148,7 +150,9 @@ def _refuse_older_than_lnd(settings: Settings, clock: SystemClock, file: Path, s
         if finding.severity is Severity.ERROR or finding.code == "lnd-silent"
     ]
     if strangers or ahead:
-        raise RestoreRefused(_too_old(file, strangers, ahead))
+        raise RestoreRefused(_too_old(file, nodes, strangers, ahead))
+    if not nodes.are_known:
+        raise RestoreRefused(_payees_unknown(nodes))
 
 
 def _unasked(why: str) -> str:
@@ -158,7 +162,17 @@ def _unasked(why: str) -> str:
     )
 
 
-def _too_old(file: Path, strangers: Sequence[Finding], ahead: Sequence[Finding]) -> str:
+def _payees_unknown(nodes: PaidNodes) -> str:
+    return (
+        f'Nobody knows to which nodes anything was paid after the copy: provider.payee_check is "{nodes.check}", which'
+        " lets other nodes than the listed ones be paid, and neither the copy nor the database in whose place it would"
+        " come has a payment or a trusted node. Nothing was changed. `holdpayd recover` rebuilds the orders of what was"
+        " paid to the nodes in provider.payee_pubkeys. --without-lnd goes without, and what was paid since is then"
+        " missing, also in the limits."
+    )
+
+
+def _too_old(file: Path, nodes: PaidNodes, strangers: Sequence[Finding], ahead: Sequence[Finding]) -> str:
     parts = []
     if strangers:
         hashes = _listed([f"{finding.hash8}…" for finding in strangers])
@@ -168,8 +182,16 @@ def _too_old(file: Path, strangers: Sequence[Finding], ahead: Sequence[Finding])
         parts.append(f"{_count(ahead, 'order')} of it went on at lnd ({ids})")
     return (
         f"{file} is too old: {' and '.join(parts)}. Nothing was changed. `holdpayd recover` rebuilds the orders of all"
-        " payments from lnd; or take a newer copy."
+        f" payments from lnd{_to_be_listed(nodes)}; or take a newer copy."
     )
+
+
+def _to_be_listed(nodes: PaidNodes) -> str:
+    """What recover cannot know any more once the databases are out of its way."""
+    if not nodes.unlisted:
+        return ""
+    shown = _listed([f"{hash8(node)}…" for node in nodes.unlisted])
+    return f" (first add to provider.payee_pubkeys {shown}; `lncli listpayments` has it whole, as a payment's last hop)"
 
 
 def _count(found: Sequence[Finding], what: str) -> str:

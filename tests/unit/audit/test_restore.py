@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import closing
 from pathlib import Path
 
@@ -33,7 +33,7 @@ HASH_2 = "22" * 32
 
 
 class Said:
-    """What lnd has. The node's payments are all to the provider's node."""
+    """What lnd has."""
 
     def __init__(self) -> None:
         self.payments: list[StoredPayment] | None = []
@@ -41,12 +41,15 @@ class Said:
         self.error = ""
         self.from_ms = 0
 
-    async def ask(self, settings: object, clock: object, orders: list[Order], from_ms: int) -> LndSays:
+    async def ask(
+        self, settings: object, clock: object, payees: Set[str], orders: list[Order], from_ms: int
+    ) -> LndSays:
         self.from_ms = from_ms
         if self.error:
             raise LndUnavailable(self.error)
         said = {order.id: self.words.get(order.id, in_flight()) for order in orders}
-        return LndSays(ALICE, 800_000, (), said, self.payments, [])
+        payments = self.payments and [payment for payment in self.payments if payment.last_node in payees]
+        return LndSays(ALICE, 800_000, (), said, payments, [])
 
 
 def in_flight() -> LndMessage:
@@ -76,6 +79,15 @@ def lnd(monkeypatch: pytest.MonkeyPatch) -> Said:
 def state(config: Path) -> Path:
     """The state directory. The provider's node is PAYEE."""
     config.write_text(config.read_text() + f'[provider]\npayee_pubkeys = ["{PAYEE}"]\n')
+    state = config.with_name("state")
+    state.mkdir(mode=0o700)
+    return state
+
+
+@pytest.fixture(params=["first-use", "warn", "off"])
+def loose(config: Path, request: pytest.FixtureRequest) -> Path:
+    """The state directory, where a node that is not listed, as PAYEE is not, may have been paid."""
+    config.write_text(config.read_text() + f'[provider]\npayee_check = "{request.param}"\n')
     state = config.with_name("state")
     state.mkdir(mode=0o700)
     return state
@@ -307,6 +319,92 @@ def test_a_copy_is_refused_and_nothing_is_changed(
     assert done.exit_code == 4, done.output
     assert said in done.stderr
     assert {name: data for name, data in content(state).items() if name != "lock"} == before
+
+
+def lose(state: Path) -> None:
+    for path in state.iterdir():
+        path.unlink()
+
+
+def test_an_old_copy_is_refused_also_if_only_the_copy_knows_the_node_that_was_paid(
+    config: Path, loose: Path, lnd: Said
+) -> None:
+    written(loose, *FULFILLED)
+    copy = backed_up(config)
+    lose(loose)
+    lnd.payments = [paid(HASH_2)]
+    done = restored(config, copy)
+    assert done.exit_code == 4, done.output
+    assert (
+        "lnd has 1 payment to the provider's node that it does not know (22222222…). Nothing was changed."
+        in done.stderr
+    )
+    assert not (loose / "holdpay.db").exists()
+
+
+def test_an_old_copy_is_refused_also_if_only_the_database_that_is_replaced_knows_the_node_that_was_paid(
+    config: Path, loose: Path, lnd: Said
+) -> None:
+    written(loose)
+    copy = backed_up(config)
+    written(loose, *FULFILLED, order_id="bcdefghjkm")
+    lnd.payments = [paid(HASH)]
+    before = content(loose)
+    done = restored(config, copy)
+    assert done.exit_code == 4, done.output
+    assert f"that it does not know ({HASH[:8]}…)" in done.stderr
+    assert {name: data for name, data in content(loose).items() if name != "lock"} == before
+
+
+def test_a_node_counts_although_it_was_forgotten_or_was_only_added_by_hand(
+    config: Path, loose: Path, lnd: Said
+) -> None:
+    lnd.payments = [paid(HASH_2)]
+    for events, sql in (
+        ((), f"INSERT INTO payees (pubkey, trust, added_at_ms, times) VALUES ('{PAYEE}', 'by-hand', 1, 0)"),
+        (FULFILLED, "DELETE FROM payees"),
+    ):
+        written(loose, *events)
+        change(loose / "holdpay.db", sql)
+        copy = backed_up(config)
+        lose(loose)
+        done = restored(config, copy)
+        assert (done.exit_code, "is too old" in done.stderr) == (4, True), done.output
+        copy.unlink()
+
+
+def test_recover_is_told_the_nodes_that_only_a_database_knows(config: Path, loose: Path, lnd: Said) -> None:
+    written(loose, *FULFILLED)
+    copy = backed_up(config)
+    lnd.payments = [paid(HASH_2)]
+    assert (
+        "(first add to provider.payee_pubkeys 02cccccc…; `lncli listpayments` has it whole"
+        in restored(config, copy).stderr
+    )
+
+
+def test_where_nobody_knows_which_nodes_were_paid_a_copy_is_only_taken_without_lnd(
+    config: Path, loose: Path, lnd: Said
+) -> None:
+    written(loose)
+    copy = backed_up(config)
+    lose(loose)
+    done = restored(config, copy)
+    assert done.exit_code == 4, done.output
+    assert "Nobody knows to which nodes anything was paid after the copy: " in done.stderr
+    assert "--without-lnd goes without" in done.stderr
+    assert not (loose / "holdpay.db").exists()
+    assert restored(config, copy, "--without-lnd").exit_code == 3
+
+
+def test_where_only_the_listed_nodes_are_paid_a_copy_without_any_payment_is_taken(
+    config: Path, state: Path, lnd: Said
+) -> None:
+    written(state)
+    copy = backed_up(config)
+    lose(state)
+    assert restored(config, copy).exit_code == 3
+    assert open_orders(state)
 
 
 def test_what_lnd_paid_by_hand_before_the_copy_is_no_reason(config: Path, state: Path, lnd: Said) -> None:
