@@ -317,3 +317,14 @@ async def test_a_client_that_is_gone_keeps_its_orders_and_the_operator_has_them(
     async with client(shop, "ann") as anna:
         assert await anna.listed() == [], "a renamed client is another"
         assert (await anna.status()).budget.lines[0].spent_msat == 0
+
+
+async def test_it_does_not_start_where_a_clients_group_is_the_daemons_own(shop: Shop) -> None:
+    """Who is in it could open the operator's socket as well."""
+    own = grp.getgrgid(shop.world.socket.stat().st_gid).gr_name
+    shop.world.config.write_text(shop.world.config.read_text().replace(f'"{_group(ANN_GROUP)}"', f'"{own}"'))
+    await shop.daemon.stop()
+    await shop.daemon.launch()
+    async with asyncio.timeout(30):
+        assert await shop.daemon.wait() == 78
+    assert "its group is that of daemon.socket too" in shop.daemon.log()

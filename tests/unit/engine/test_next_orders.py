@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from holdpay.audit.check import read_stored
 from holdpay.core.budget import Budget
@@ -257,6 +258,19 @@ async def test_of_a_client_that_is_gone_from_the_configuration_nothing_further_i
     (only,) = await _until_over(world, request_id)
     assert only.end is End.REFUNDED
     assert "no further order can be made: ann is no client of the configuration any more" in only.reason
+
+
+async def test_a_next_order_that_nearly_uses_up_the_budget_is_told_as_a_first_one_is(world: World) -> None:
+    budget = Budget(client="ann", max_spend_per_day_sat=3_000)
+    world.engine.limits = replace(world.engine.limits, budgets={"ann": budget})
+    _stories(world, NO_NUMBER, Story())
+    with capture_logs() as logs:
+        request_id = await _submit(world, client="ann")
+        await world.until(lambda: world.order(request_id).state is OrderState.CANCELED)
+        assert "a budget is nearly used up" not in {log["event"] for log in logs}
+        world.provider.price = Prices(receive_sat=3_000, exact_sat=2_500, asked_at_ms=START_MS)
+        await world.until(lambda: len(world.store.orders_of(request_id)) == 2)
+    assert [log["client"] for log in logs if log["event"] == "a budget is nearly used up"] == ["ann"]
 
 
 async def test_who_waits_too_long_for_the_next_order_ends(world: World) -> None:
