@@ -255,6 +255,8 @@ async def test_codes_of_orders_that_ended_long_ago_are_erased_and_the_books_stay
     spoil(
         database(shop),
         f"UPDATE orders SET closed_at_ms = closed_at_ms - {a_month_ms} WHERE id = '{order.id}'",
+        f"UPDATE requests SET closed_at_ms = closed_at_ms - {a_month_ms}"
+        f" WHERE id = (SELECT request_id FROM orders WHERE id = '{order.id}')",
         f"UPDATE journal SET change = json_set(change, '{path}', json_extract(change, '{path}') - {a_month_ms})"
         f" WHERE order_id = '{order.id}' AND json_extract(change, '{path}') IS NOT NULL",
     )
