@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from holdpay.core.budget import Budget, Usage
 from holdpay.core.dispatches import Dispatched
@@ -17,6 +17,7 @@ from holdpay.core.model import OPERATOR, Order
 from holdpay.core.payees import Standing
 from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import End
+from holdpay.core.stats import Outcome
 from holdpay.core.step import Step
 from holdpay.errors import LimitExceeded
 
@@ -490,6 +491,10 @@ class OrderFilter:
     limit: int = 50
 
 
+MOST_OUTCOMES: Final = 50_000
+"""Orders that statistics look at: read in a second or two."""
+
+
 class OrderStore(Protocol):
     """The database. Every write is one durable transaction; a failed one raises StoreError, which ends the process."""
 
@@ -580,6 +585,12 @@ class OrderStore(Protocol):
     def has_provider_order(self, provider_order_id: str, besides: str) -> bool:
         """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
         ``besides``."""
+        ...
+
+    def outcomes(self, since_ms: int, client: str | None) -> list[Outcome]:
+        """Orders that ended, of requests made since then, newest first, MOST_OUTCOMES at most.
+        ``client`` None: of all. Takes seconds, on a connection of its own: to be called in another thread. Raises
+        NotReady."""
         ...
 
     def standing_of(self, payee: str) -> Standing:

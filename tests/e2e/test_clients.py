@@ -244,6 +244,16 @@ async def test_the_status_of_a_client_tells_nothing_of_the_others(shop: Shop, an
     await shop.daemon.until(held.id, is_over)
 
 
+async def test_the_statistics_of_a_client_are_of_its_own_orders(shop: Shop, ann: Daemon, bob: Daemon) -> None:
+    async def orders_of(daemon: Daemon) -> int:
+        return sum(line.orders for line in (await daemon.stub.GetStats(pb.GetStatsRequest())).lines)
+
+    before = [await orders_of(daemon) for daemon in (ann, bob, shop.daemon)]
+    await bob.until((await bob.order()).id, is_over)
+    after = [await orders_of(daemon) for daemon in (ann, bob, shop.daemon)]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [0, 1, 1]
+
+
 async def bob_holds(shop: Shop, bob: Daemon) -> Seen:
     shop.next_order(code_after_s=FOR_EVER_S, gives_up_after_s=FOR_EVER_S)
     order = await bob.order()

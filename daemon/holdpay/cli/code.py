@@ -66,8 +66,8 @@ def code(
     """Order an activation code of SERVICE for a phone number of COUNTRY.
 
     COUNTRY is a name, an alias or a number as in `holdpay countries`; SERVICE a short code or a name as in
-    `holdpay services COUNTRY`. Several countries with commas between them (usa,canada), or `any`: where one brings no
-    code the next one is ordered from, once the money is back.
+    `holdpay services COUNTRY`. Several countries with commas between them (usa,canada), `any` (the cheapest first) or
+    `best` (as `holdpay stats` has it): where one brings no code the next one is ordered from, once the money is back.
 
     Progress goes to stderr and only the code to stdout, so that CODE=$(holdpay code usa openai) works. Leaving does not
     stop the order: `holdpay orders wait` goes on.

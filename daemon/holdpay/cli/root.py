@@ -19,6 +19,7 @@ from holdpay.cli.failure import Failure
 from holdpay.cli.orders import orders
 from holdpay.cli.rent import rent
 from holdpay.cli.send import email, sms
+from holdpay.cli.stats import stats
 from holdpay.cli.status import status
 from holdpay.cli.vet import vet
 
@@ -83,6 +84,7 @@ for command in (
     prices,
     vet,
     budget,
+    stats,
     status,
     completion,
 ):

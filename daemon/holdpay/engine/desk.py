@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import secrets
@@ -11,6 +12,7 @@ from holdpay.core.events import InvoiceDecoded
 from holdpay.core.holds import WhenFull
 from holdpay.core.kinds import AnySpec, CodeSpec
 from holdpay.core.model import OPERATOR, Order, Request
+from holdpay.core.stats import Outcome, best_first
 from holdpay.core.strategy import Country, Strategy
 from holdpay.core.vetting import Check, Terms, vet
 from holdpay.engine.account import Account
@@ -34,6 +36,8 @@ from holdpay.errors import (
 from holdpay.ports import Catalog, told_to
 
 MAX_KEY_LENGTH = 128
+BEST_SINCE_S = 90 * 24 * 3600
+"""What came before says nothing about a country any more."""
 MAX_INVOICE_LENGTH = 7089
 """Of a BOLT11 invoice (lnd: zpay32/decode.go, maxInvoiceLength)."""
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -131,7 +135,25 @@ class Desk:
         return replace(order, id=f"{request.id}-{nth}", nth=nth, country=country.code, country_name=country.name)
 
     async def _countries(self, wanted: CodeWanted) -> tuple[Country, ...]:
-        return self._quoter.countries(wanted) or await self._quoter.countries_with_stock(wanted)
+        named = self._quoter.countries(wanted)
+        if named:
+            return named
+        if not wanted.is_best:
+            return await self._quoter.countries_with_stock(wanted)
+        outcomes = await self._outcomes_of(wanted.service)
+        known = [each.country_code for each in outcomes if each.country_code is not None and each.came]
+        found = await self._quoter.countries_with_stock(wanted, known)
+        by_code = {country.code: country for country in found}
+        return tuple(by_code[code] for code in best_first(outcomes, by_code))
+
+    async def _outcomes_of(self, service: str) -> list[Outcome]:
+        """What became of the orders for a service lately, whoever made them; none where it cannot be read now."""
+        since_ms = self._engine.clock.now_ms() - BEST_SINCE_S * 1000
+        try:
+            outcomes = await asyncio.to_thread(self._engine.store.outcomes, since_ms, None)
+        except NotReady:
+            return []
+        return [each for each in outcomes if service.casefold() in {each.service_code, each.service.casefold()}]
 
     async def _drafted_within(self, asked: Asked, wanted: CodeWanted, strategy: Strategy) -> Draft:
         """An order of a strategy, as far as its total allows it."""
@@ -143,7 +165,7 @@ class Desk:
         """In whatever country the first order is, and in whatever order any country was."""
         assert isinstance(spec, CodeSpec)
         countries = tuple(country.code for country in self._quoter.countries(wanted))
-        said = (countries, tuple(asdict(wanted.strategy).values()), asked.force)
+        said = (countries or wanted.is_best, tuple(asdict(wanted.strategy).values()), asked.force)
         return _fingerprint(asked, replace(spec, country=None), said)
 
     # --- dry runs -----------------------------------------------------------------------------------------------------

@@ -74,15 +74,16 @@ class Quoter:
             return ()
         if not 1 <= len(wanted.countries) <= MAX_COUNTRIES:
             raise InvalidRequest(
-                f"A request names 1 to {MAX_COUNTRIES} countries. Give that many, or any.", field="countries"
+                f"A request names 1 to {MAX_COUNTRIES} countries. Give that many, any or best.", field="countries"
             )
         found = (self._catalog.resolve_country(text) for text in wanted.countries)
         return tuple(dict.fromkeys(Country(country.code, country.name) for country in found))
 
-    async def countries_with_stock(self, wanted: CodeWanted) -> tuple[Country, ...]:
-        """Of the first ANY_LOOKED_AT countries of the provider's list those that have numbers, the cheapest first as
-        far as the provider says. Raises ProviderError, OutOfStock."""
-        shown = [country for country in self._catalog.countries() if country.is_shown is not False][:ANY_LOOKED_AT]
+    async def countries_with_stock(self, wanted: CodeWanted, known: Sequence[int] = ()) -> tuple[Country, ...]:
+        """Of the first ANY_LOOKED_AT countries of the provider's list, but ``known`` ones before all others, those that
+        have numbers, the cheapest first as far as the provider says. Raises ProviderError, OutOfStock."""
+        listed = [country for country in self._catalog.countries() if country.is_shown is not False]
+        shown = sorted(listed, key=lambda country: country.code not in known)[:ANY_LOOKED_AT]
         offers = await asyncio.gather(*(self._offered(wanted, country) for country in shown))
         found = sorted((offer for offer in offers if offer is not None), key=lambda offer: offer[0])
         if not found:

@@ -8,6 +8,8 @@ from typing import Final
 from holdpay.core.model import OPERATOR
 
 ANY: Final = "any"
+BEST: Final = "best"
+"""As ANY; the countries where codes for the service came surest and soonest so far go first."""
 """In place of countries: those that have numbers, the cheapest first."""
 
 
@@ -24,8 +26,8 @@ class StrategyWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeWanted:
-    """An activation code. ``countries``, ``service``: names or codes; of the countries one, several in turn, or ANY.
-    ``ref``: None means the configured one."""
+    """An activation code. ``countries``, ``service``: names or codes; of the countries one, several in turn, ANY or
+    BEST. ``ref``: None means the configured one."""
 
     countries: tuple[str, ...]
     service: str
@@ -40,7 +42,14 @@ class CodeWanted:
 
     @property
     def is_any(self) -> bool:
-        return [country.strip().casefold() for country in self.countries] == [ANY]
+        return self.is_best or self._is_alone(ANY)
+
+    @property
+    def is_best(self) -> bool:
+        return self._is_alone(BEST)
+
+    def _is_alone(self, word: str) -> bool:
+        return [country.strip().casefold() for country in self.countries] == [word]
 
     @property
     def goes_on(self) -> bool:

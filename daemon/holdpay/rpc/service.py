@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -18,17 +19,19 @@ from holdpay.core.explain import Beside, Explanation, explain
 from holdpay.core.history import Moment, history
 from holdpay.core.machine import may_be_canceled
 from holdpay.core.model import OPERATOR, Order
+from holdpay.core.stats import lines
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest, OrderNotFound
-from holdpay.ports import MoneyTotals, NodeState, OrderFilter
+from holdpay.ports import MOST_OUTCOMES, MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
 from holdpay.rpc.budget import budget_to_pb
 from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.checks import answer_to_pb
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
+from holdpay.rpc.stats import stats_by_from_pb, stats_to_pb
 from holdpay.rpc.status import Context, stream, unary
 from holdpay.rpc.streams import Streams
 
@@ -78,6 +81,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         self._feed = feed
         self._streams = streams
         self._about = about
+        self._one_at_a_time = asyncio.Lock()
+        """Of what takes seconds in another thread."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -284,6 +289,15 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         entries = store.budget_entries(budget, now_ms, MAX_BUDGET_ORDERS + 1) if with_orders else []
         is_more = len(entries) > MAX_BUDGET_ORDERS
         return budget_to_pb(store.budget_usage(budget, now_ms), entries[:MAX_BUDGET_ORDERS], is_more=is_more)
+
+    # --- statistics ---------------------------------------------------------------------------------------------------
+
+    @unary
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        by = stats_by_from_pb(request.by)
+        async with self._one_at_a_time:
+            outcomes = await asyncio.to_thread(self._engine.store.outcomes, request.since_ms, self._sees)
+        return stats_to_pb(lines(outcomes, by), is_more=len(outcomes) >= MOST_OUTCOMES)
 
     # --- the daemon ---------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,17 @@ from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import OPERATOR, Order, Request
 from holdpay.core.payees import Standing, Trust
+from holdpay.core.stats import Outcome
 from holdpay.core.step import Step
-from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
+from holdpay.errors import (
+    InvalidRequest,
+    KeyTaken,
+    LimitExceeded,
+    NotReady,
+    OrderNotFound,
+    OrderUnreadable,
+    StoreError,
+)
 from holdpay.ports import BudgetEntry, Change, Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store import budgets
 from holdpay.store.aside import checkpoint
@@ -37,6 +46,7 @@ from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
 from holdpay.store.listing import where
 from holdpay.store.newest import Newest
+from holdpay.store.outcomes import read_outcomes
 from holdpay.store.payees import note_payee, standing_of, trusted_payees
 from holdpay.store.reading import (
     CHARGE_COLUMNS,
@@ -487,6 +497,13 @@ class SqliteStore:
         """Whether an order, also a closed one, has this id at the provider and a vetted invoice; not counting the order
         ``besides``."""
         return bool(self._one(HAS_PROVIDER_ORDER, provider_order_id, besides))
+
+    def outcomes(self, since_ms: int, client: str | None) -> list[Outcome]:
+        """See OrderStore."""
+        try:
+            return read_outcomes(self._path, since_ms, client)
+        except sqlite3.Error as error:
+            raise NotReady(f"The database cannot be read now ({error}). Ask again.", cause="database") from error
 
     def standing_of(self, payee: str) -> Standing:
         """What the record of payees says of one."""

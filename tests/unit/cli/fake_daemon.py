@@ -313,6 +313,9 @@ class FakeDaemon(rpc.HoldpayServicer):
     def GetBudget(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("GetBudget", request, context)
 
+    def GetStats(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("GetStats", request, context)
+
     def ListRentals(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListRentals", request, context)
 

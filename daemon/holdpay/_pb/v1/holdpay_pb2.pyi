@@ -461,6 +461,38 @@ VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """It could not be looked at, which refuses nothing."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
+class _StatsBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatsByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatsBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATS_BY_UNSPECIFIED: _StatsBy.ValueType  # 0
+    """As STATS_BY_COUNTRY."""
+    STATS_BY_COUNTRY: _StatsBy.ValueType  # 1
+    """Where the number is of."""
+    STATS_BY_SERVICE: _StatsBy.ValueType  # 2
+    """For which it was ordered."""
+    STATS_BY_KIND: _StatsBy.ValueType  # 3
+    """What was ordered."""
+    STATS_BY_DAY: _StatsBy.ValueType  # 4
+    """On which it was ordered, in UTC."""
+
+class StatsBy(_StatsBy, metaclass=_StatsByEnumTypeWrapper):
+    """What a line of statistics is of."""
+
+STATS_BY_UNSPECIFIED: StatsBy.ValueType  # 0
+"""As STATS_BY_COUNTRY."""
+STATS_BY_COUNTRY: StatsBy.ValueType  # 1
+"""Where the number is of."""
+STATS_BY_SERVICE: StatsBy.ValueType  # 2
+"""For which it was ordered."""
+STATS_BY_KIND: StatsBy.ValueType  # 3
+"""What was ordered."""
+STATS_BY_DAY: StatsBy.ValueType  # 4
+"""On which it was ordered, in UTC."""
+Global___StatsBy: _TypeAlias = StatsBy  # noqa: Y015
+
 @_typing.final
 class SubmitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -560,7 +592,8 @@ class CodeSpec(_message.Message):
     @_builtins.property
     def countries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names, aliases or numbers of countries, as ListCountries has them; "0" is a real country. Of several the next one is ordered
-        from where one brought no code: see `strategy`. "any" alone: those that have numbers, the cheapest first. 1 to 20. Required.
+        from where one brought no code: see `strategy`. "any" alone: those that have numbers, the cheapest first; "best" alone: the
+        same, those first where codes for the service came surest and soonest in the last 90 days. 1 to 20. Required.
         """
 
     @_builtins.property
@@ -3337,3 +3370,108 @@ class RentalOffer(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weeks) -> _WhichOneofReturnType__weeks | None: ...
 
 Global___RentalOffer: _TypeAlias = RentalOffer  # noqa: Y015
+
+@_typing.final
+class GetStatsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    since_ms: _builtins.int
+    """Of requests made since then. 0: all."""
+    by: Global___StatsBy.ValueType
+    """STATS_BY_UNSPECIFIED: by country."""
+    def __init__(
+        self,
+        *,
+        since_ms: _builtins.int = ...,
+        by: Global___StatsBy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
+
+@_typing.final
+class GetStatsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """There are more orders than were looked at: the latest 50,000."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatsLine]:
+        """Those with most orders first; days in their order."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___StatsLine] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class StatsLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    CAME_FIELD_NUMBER: _builtins.int
+    MEDIAN_NUMBER_S_FIELD_NUMBER: _builtins.int
+    MEDIAN_CODE_S_FIELD_NUMBER: _builtins.int
+    SPENT_MSAT_FIELD_NUMBER: _builtins.int
+    FEE_MSAT_FIELD_NUMBER: _builtins.int
+    LOCKED_SAT_HOURS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of a country, a service, a kind ("code") or a day ("2026-11-26"). Empty: what was ordered is of none."""
+    orders: _builtins.int
+    """That ended."""
+    came: _builtins.int
+    """Of these: what was ordered came."""
+    median_number_s: _builtins.float
+    """The median of the seconds from the order to the first number. Absent: none came."""
+    median_code_s: _builtins.float
+    """The same to the first code or message. Absent: none came."""
+    spent_msat: _builtins.int
+    """Routing fees included."""
+    fee_msat: _builtins.int
+    """Of it the routing fees."""
+    locked_sat_hours: _builtins.float
+    """Sat times the hours that they were locked in HTLCs, whatever became of them."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        orders: _builtins.int = ...,
+        came: _builtins.int = ...,
+        median_number_s: _builtins.float | None = ...,
+        median_code_s: _builtins.float | None = ...,
+        spent_msat: _builtins.int = ...,
+        fee_msat: _builtins.int = ...,
+        locked_sat_hours: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_median_code_s", b"_median_code_s", "_median_number_s", b"_median_number_s", "median_code_s", b"median_code_s", "median_number_s", b"median_number_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_median_code_s", b"_median_code_s", "_median_number_s", b"_median_number_s", "came", b"came", "fee_msat", b"fee_msat", "locked_sat_hours", b"locked_sat_hours", "median_code_s", b"median_code_s", "median_number_s", b"median_number_s", "name", b"name", "orders", b"orders", "spent_msat", b"spent_msat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__median_code_s: _TypeAlias = _typing.Literal["median_code_s"]  # noqa: Y015
+    _WhichOneofArgType__median_code_s: _TypeAlias = _typing.Literal["_median_code_s", b"_median_code_s"]  # noqa: Y015
+    _WhichOneofReturnType__median_number_s: _TypeAlias = _typing.Literal["median_number_s"]  # noqa: Y015
+    _WhichOneofArgType__median_number_s: _TypeAlias = _typing.Literal["_median_number_s", b"_median_number_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__median_code_s) -> _WhichOneofReturnType__median_code_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__median_number_s) -> _WhichOneofReturnType__median_number_s | None: ...
+
+Global___StatsLine: _TypeAlias = StatsLine  # noqa: Y015

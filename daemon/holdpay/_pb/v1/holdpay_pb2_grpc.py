@@ -109,6 +109,11 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetResponse.FromString,
                 _registered_method=True)
+        self.GetStats = channel.unary_unary(
+                '/holdpay.v1.Holdpay/GetStats',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
         self.GetAccount = channel.unary_unary(
                 '/holdpay.v1.Holdpay/GetAccount',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetAccountRequest.SerializeToString,
@@ -241,6 +246,14 @@ class HoldpayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStats(self, request, context):
+        """What the orders that ended brought, cost and took, of the latest 50,000 at most. A client's are its own. INVALID_ARGUMENT:
+        `by` is unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAccount(self, request, context):
         """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
         for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
@@ -333,6 +346,11 @@ def add_HoldpayServicer_to_server(servicer, server):
                     servicer.GetBudget,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetBudgetResponse.SerializeToString,
+            ),
+            'GetStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStats,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatsRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.GetStatsResponse.SerializeToString,
             ),
             'GetAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccount,
@@ -750,6 +768,33 @@ class Holdpay:
             '/holdpay.v1.Holdpay/GetBudget',
             holdpay_dot_v1_dot_holdpay__pb2.GetBudgetRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.GetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/GetStats',
+            holdpay_dot_v1_dot_holdpay__pb2.GetStatsRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.GetStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,6 +121,10 @@ class HoldpayStub:
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
     GetBudget: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetBudgetRequest, _holdpay_pb2.GetBudgetResponse]
     """What a client may spend, and what it has. INVALID_ARGUMENT: no such client."""
+    GetStats: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatsRequest, _holdpay_pb2.GetStatsResponse]
+    """What the orders that ended brought, cost and took, of the latest 50,000 at most. A client's are its own. INVALID_ARGUMENT:
+    `by` is unknown.
+    """
     GetAccount: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]
     """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
     for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
@@ -178,6 +182,10 @@ class HoldpayAsyncStub(HoldpayStub):
     """Whether an order would be taken now, and what an operator wants to see at a glance."""
     GetBudget: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetBudgetRequest, _holdpay_pb2.GetBudgetResponse]  # type: ignore[assignment]
     """What a client may spend, and what it has. INVALID_ARGUMENT: no such client."""
+    GetStats: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetStatsRequest, _holdpay_pb2.GetStatsResponse]  # type: ignore[assignment]
+    """What the orders that ended brought, cost and took, of the latest 50,000 at most. A client's are its own. INVALID_ARGUMENT:
+    `by` is unknown.
+    """
     GetAccount: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.GetAccountRequest, _holdpay_pb2.GetAccountResponse]  # type: ignore[assignment]
     """The prepaid account at the provider, as it says now. FAILED_PRECONDITION (PROVIDER_KEY_MISSING): the daemon has no key
     for one. UNAVAILABLE: the provider cannot be asked, or refuses the key. PERMISSION_DENIED: a client that may not fund it.
@@ -322,6 +330,16 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.GetBudgetResponse, _abc.Awaitable[_holdpay_pb2.GetBudgetResponse]]:
         """What a client may spend, and what it has. INVALID_ARGUMENT: no such client."""
+
+    @_abc_1.abstractmethod
+    def GetStats(
+        self,
+        request: _holdpay_pb2.GetStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.GetStatsResponse, _abc.Awaitable[_holdpay_pb2.GetStatsResponse]]:
+        """What the orders that ended brought, cost and took, of the latest 50,000 at most. A client's are its own. INVALID_ARGUMENT:
+        `by` is unknown.
+        """
 
     @_abc_1.abstractmethod
     def GetAccount(
