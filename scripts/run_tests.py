@@ -25,6 +25,7 @@ from tests.regtest import binaries
 ROOT = Path(__file__).resolve().parent.parent
 LNDGRPC_VENV = ROOT / ".cache" / "lndgrpc"
 HANG_S = 1200  # pytest then shows where every thread stands, and ends; hunts for a planted mistake take minutes
+FIGURES = "tests/bench"
 NO_TESTS = 5  # pytest's exit code for "nothing collected"
 
 
@@ -34,6 +35,8 @@ class Suite:
 
     name: str
     marker: str
+    paths: tuple[str, ...] = ()
+    """pytest's; none: all."""
     environment: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
     refusal: bool = False
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int:
     started_s = time.monotonic()
     client, client_missing = lndgrpc_client()
     environment = {"HOLDPAY_LNDGRPC_PYTHON": client} if client else {}
-    suites = [Suite("Python alone", "not real", environment), *real_suites(environment, asked=real, both=ci)]
+    suites = [*python_suites(environment, chosen), *real_suites(environment, asked=real, both=ci)]
     outcomes = run_all([suite for suite in suites if suite.missing is None], chosen)
     print("\nSuites")
     for suite in suites:
@@ -83,6 +86,14 @@ def lndgrpc_client() -> tuple[str | None, str]:
     return None, (made.stderr.strip().splitlines() or ["it could not be installed"])[-1]
 
 
+def python_suites(environment: dict[str, str], chosen: list[str]) -> list[Suite]:
+    """What is measured has the machine to itself."""
+    if chosen:
+        return [Suite("Python alone", "not real", environment=environment)]
+    figures = Suite("Figures", "not real", (FIGURES,), environment)
+    return [figures, Suite("Python alone", "not real", (f"--ignore={FIGURES}",), environment)]
+
+
 def real_suites(environment: dict[str, str], *, asked: bool, both: bool) -> list[Suite]:
     """The suites on a real lnd, its binaries found or built."""
     wanted = os.environ.get("HOLDPAY_LND_VERSION")
@@ -100,14 +111,19 @@ def real_suite(version: str, environment: dict[str, str], *, asked: bool) -> Sui
         binaries.ensure(version)
     except binaries.Unavailable as unavailable:
         return Suite(name, "real", missing=str(unavailable), refusal=True)
-    return Suite(name, "real", {**environment, "HOLDPAY_REAL": "1", "HOLDPAY_LND_VERSION": version})
+    return Suite(name, "real", environment={**environment, "HOLDPAY_REAL": "1", "HOLDPAY_LND_VERSION": version})
 
 
 def run_all(suites: list[Suite], chosen: list[str]) -> list[Outcome]:
-    """The first suite here, the others behind it in a lane of their own."""
+    """What is measured alone; then the other suites, those on a real lnd in a lane of their own."""
+    alone = [suite for suite in suites if suite.paths == (FIGURES,)]
+    on_lnd = [suite for suite in suites if suite.marker == "real"]
+    here = [suite for suite in suites if suite not in alone and suite not in on_lnd]
+    outcomes = [run(suite, chosen) for suite in alone]
     with ThreadPoolExecutor(max_workers=1) as lane:
-        beside = [lane.submit(run, suite, chosen, is_beside=True) for suite in suites[1:]]
-        return [*(run(suite, chosen) for suite in suites[:1]), *(ran.result() for ran in beside)]
+        beside = [lane.submit(run, suite, chosen, is_beside=bool(here)) for suite in on_lnd]
+        outcomes += [run(suite, chosen) for suite in here]
+    return [*outcomes, *(ran.result() for ran in beside)]
 
 
 def run(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
@@ -115,7 +131,14 @@ def run(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="holdpay-test-") as scratch:
         report = Path(scratch) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", suite.marker, f"--junit-xml={report}"]
-        command += ["-o", f"faulthandler_timeout={HANG_S}", "-o", "faulthandler_exit_on_timeout=true", *chosen]
+        command += [
+            "-o",
+            f"faulthandler_timeout={HANG_S}",
+            "-o",
+            "faulthandler_exit_on_timeout=true",
+            *suite.paths,
+            *chosen,
+        ]
         if not is_beside:
             print(f"\n===== {suite.name} =====", flush=True)
         into = subprocess.PIPE if is_beside else None

@@ -201,6 +201,7 @@ async def test_a_kill_while_held_is_a_lost_stream_and_a_track_goes_on(world: Wor
         await node.decode(bought.payreq)
     await world.start_payer()
     await until_state(node, NodeState.READY)
+    await node.until_back(who)
     tracking = Stream(node.track(bought.payment_hash, who))
     await tracking.out()
     await world.invoices.settle(bought.preimage)
@@ -218,6 +219,7 @@ async def test_what_happened_while_lnd_was_down_is_told_by_the_first_track(world
     await world.invoices.cancel(payment_hash_of(bought.preimage))
     await world.start_payer()
     await until_state(node, NodeState.READY)
+    await node.until_back(who)
     last = await Stream(node.track(bought.payment_hash, who)).last()
     assert isinstance(last, Reported)
     assert last.update.status is PaymentStatus.FAILED

@@ -94,3 +94,19 @@ def test_an_lnd_that_can_neither_be_found_nor_built_is_a_reason(monkeypatch: pyt
     monkeypatch.setattr(binaries, "ensure", unavailable)
     suite = run_tests.real_suite("0.18.5", {}, asked=True)
     assert (suite.missing, suite.refusal) == ("There is no lnd 0.18.5 here and no Go to build it.", True)
+
+
+def test_what_is_measured_runs_alone_and_real_suites_run_beside_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, bool]] = []
+
+    def record(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
+        ran.append((suite.name, is_beside))
+        return outcome(suite)
+
+    monkeypatch.setattr(run_tests, "run", record)
+    suites = [*run_tests.python_suites({}, []), REAL]
+    outcomes = run_tests.run_all(suites, [])
+    assert [each.suite.name for each in outcomes] == ["Figures", "Python alone", "real lnd 0.21.0"]
+    assert ran[0] == ("Figures", False)
+    assert set(ran[1:]) == {("Python alone", False), ("real lnd 0.21.0", True)}
+    assert [suite.paths for suite in run_tests.python_suites({}, ["-k", "lock"])] == [()]
