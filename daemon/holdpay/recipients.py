@@ -11,9 +11,7 @@ import unicodedata
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
-import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
 
 from holdpay.errors import InvalidRequest
 
@@ -34,7 +32,10 @@ _URL: Final = re.compile(r"[!-~]+")
 
 def is_region(text: str) -> bool:
     """Whether it is a country (ISO 3166, two letters) whose phone numbers are known."""
-    return text in phonenumbers.SUPPORTED_REGIONS
+    # Imported where it is wanted, as below: a megabyte that only a daemon that sends SMS needs.
+    from phonenumbers import SUPPORTED_REGIONS
+
+    return text in SUPPORTED_REGIONS
 
 
 def phone_number(text: str, region: str | None = None) -> str:
@@ -43,6 +44,9 @@ def phone_number(text: str, region: str | None = None) -> str:
 
     Whether the number was ever given to anybody is not asked: new ones appear before any list has them.
     """
+    import phonenumbers
+    from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
+
     text = text.strip()
     if not _PHONE.fullmatch(text):
         _refuse("phone", "The phone number has characters that belong to none.", "Write it like +19871234567.")
@@ -58,7 +62,7 @@ def phone_number(text: str, region: str | None = None) -> str:
         _refuse("phone", "This is no phone number that can be dialed.", "Write it like +19871234567.")
     verdict = phonenumbers.is_possible_number_with_reason(number)
     if verdict != ValidationResult.IS_POSSIBLE:
-        _refuse("phone", f"The phone number {_WHY_NOT.get(verdict, _NO_LENGTH)}.", "Write it like +19871234567.")
+        _refuse("phone", f"The phone number {_why_not(verdict)}.", "Write it like +19871234567.")
     e164 = str(phonenumbers.format_number(number, PhoneNumberFormat.E164))
     if not MIN_PHONE_CHARS <= len(e164) <= MAX_PHONE_CHARS:
         short_or_long = "short" if len(e164) < MIN_PHONE_CHARS else "long"
@@ -66,13 +70,15 @@ def phone_number(text: str, region: str | None = None) -> str:
     return e164
 
 
-_NO_LENGTH: Final = "has a length that no number there has"
-_WHY_NOT: Final = {
-    ValidationResult.TOO_SHORT: "is too short",
-    ValidationResult.TOO_LONG: "is too long",
-    ValidationResult.INVALID_COUNTRY_CODE: "begins with the code of no country",
-    ValidationResult.IS_POSSIBLE_LOCAL_ONLY: "lacks the area code",
-}
+def _why_not(verdict: int) -> str:
+    from phonenumbers import ValidationResult
+
+    return {
+        ValidationResult.TOO_SHORT: "is too short",
+        ValidationResult.TOO_LONG: "is too long",
+        ValidationResult.INVALID_COUNTRY_CODE: "begins with the code of no country",
+        ValidationResult.IS_POSSIBLE_LOCAL_ONLY: "lacks the area code",
+    }.get(verdict, "has a length that no number there has")
 
 
 def email_address(text: str) -> str:

@@ -106,7 +106,7 @@ async def test_a_channel_at_its_cap_is_left_out_and_where_all_are_a_payment_wait
         await asyncio.sleep(3)
         waiting = await market.daemon.get(third.id)
         assert (enum_name(waiting, "htlc"), waiting.dispatches) == ("NONE", 0)
-        assert "each channel holds as much as it may" in (await market.daemon.explain(third.id)).next
+        assert "no channel has room for it (holds.max_channel_orders" in (await market.daemon.explain(third.id)).next
 
         assert enum_name(await settle(market, second), "end") == "FULFILLED"
         third = await market.daemon.until(third.id, is_held)
