@@ -43,7 +43,9 @@ class _Systemd:
 
 
 class _Server:
-    async def start(self, binding: object) -> None: ...
+    def bind(self, bindings: object) -> None: ...
+
+    async def start(self) -> None: ...
 
     async def stop(self, wait_s: float) -> None: ...
 
@@ -76,6 +78,7 @@ class _Serving:
         daemon: Any = app._Daemon(settings, path, claims)  # type: ignore[arg-type]
         daemon._clock, daemon._notifier = clock, self.systemd
         monkeypatch.setattr(app, "_stop_signal", lambda: self.stop)
+        monkeypatch.setattr(app, "check_apart", lambda claims: None)
 
         async def at_once(do: Callable[..., object], *given: object, **named: object) -> None:
             do(*given, **named)  # the virtual clock would not wait for a thread
