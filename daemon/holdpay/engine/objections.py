@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -43,6 +43,9 @@ log = structlog.get_logger()
 
 ROUTE_LOOK_S = 3.0
 """An order waits no longer for lnd to find a way; without its word the order goes on."""
+PEER_WAIT_S = 15
+"""A new order waits so long for a peer that is away. lnd tries to reach one after 1, 2, 4 s (defaultMinBackoff)."""
+PEER_LOOK_EVERY_S = 1.0
 _LIMITS = ("max_open_orders", "max_pending_sat", "max_spend_per_day_sat")
 _NO_LIMIT = 2**60
 USUAL_FINAL_CLTV_DELTA = 40
@@ -380,10 +383,19 @@ class Objections:
             if dearest == RouteLook(is_route_known=False, unknown=dearest.unknown):
                 # It knows nothing now, and would not a second time.
                 return self.way(queries[0], dearest)
-        looks = await asyncio.gather(*(self.look(query) for query in queries))
-        # One that may do is enough.
-        found = sorted(zip(queries, looks, strict=True), key=lambda each: _worth(*each), reverse=True)
-        return self.way(*found[0], is_forced=asked.force)
+        return self.way(*await self._best_way(queries, is_patient=not asked.force), is_forced=asked.force)
+
+    async def _best_way(self, queries: Sequence[RouteQuery], *, is_patient: bool) -> tuple[RouteQuery, RouteLook]:
+        """To one of the nodes that may be paid: one that will do is enough. Where only a peer is away, it is waited
+        for: an lnd that has just started has its peers back within seconds."""
+        until_ms = self._engine.clock.now_ms() + (PEER_WAIT_S * 1000 if is_patient else 0)
+        while True:
+            looks = await asyncio.gather(*(self.look(query) for query in queries))
+            best = max(zip(queries, looks, strict=True), key=lambda each: _worth(*each))
+            wrong = in_the_way(*best)
+            if wrong is None or wrong.cause is not Cause.PEER_OFFLINE or self._engine.clock.now_ms() >= until_ms:
+                return best
+            await self._engine.clock.sleep(PEER_LOOK_EVERY_S)
 
     def way(
         self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False, is_payee_known: bool = False

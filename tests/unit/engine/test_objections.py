@@ -120,6 +120,26 @@ async def test_an_order_that_lnd_cannot_pay_is_refused_before_it_is_made_with_ca
     _nothing_is_recorded(world)
 
 
+async def test_a_peer_that_is_back_within_seconds_as_after_a_start_of_lnd_refuses_nothing(world: World) -> None:
+    began_ms = world.clock.now_ms()
+    away = IN_THE_WAY["peer_offline"][0]
+    _says(world, lambda query: away if world.clock.now_ms() < began_ms + 10_000 else WAY)
+    assert await _ask(world)
+    assert 10_000 <= world.clock.now_ms() - began_ms < 12_000
+
+
+async def test_a_peer_that_stays_away_is_not_waited_for_by_one_who_insists_nor_longer_than_some_seconds(
+    world: World,
+) -> None:
+    began_ms = world.clock.now_ms()
+    world.lnd.route_look = IN_THE_WAY["peer_offline"][0]
+    assert await _ask(world, force=True)
+    assert world.clock.now_ms() - began_ms < 1_000
+    with pytest.raises(NotPayable):
+        await _ask(world, key="next")
+    assert 15_000 <= world.clock.now_ms() - began_ms < 18_000
+
+
 @pytest.mark.parametrize("cause", IN_THE_WAY)
 async def test_one_who_insists_orders_all_the_same(world: World, cause: str) -> None:
     world.lnd.route_look = IN_THE_WAY[cause][0]
