@@ -61,10 +61,11 @@ LEVELS = {
     "runtime": Level("runtime.txt", project=True),
     "dev": Level("dev.txt", project=True),
     "plots": Level("plots.txt", project=False),
+    "docs": Level("docs.txt", project=False),
     "lndgrpc": Level("lndgrpc.txt", project=False, sdists=("protobuf3-to-dict",)),
 }
 # What an environment of this level can stand in for: dev.txt contains every line of runtime.txt.
-COVERED_BY = {"runtime": ("runtime", "dev"), "dev": ("dev",), "plots": ("plots",), "lndgrpc": ("lndgrpc",)}
+COVERED_BY = {level: (level,) for level in LEVELS} | {"runtime": ("runtime", "dev")}
 
 
 def main() -> int:

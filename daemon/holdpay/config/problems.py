@@ -46,6 +46,11 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [f"{section}.{name}" for section in model.model_fields for name in _section(model, section).model_fields]
 
 
+def wanted(model: type[BaseModel], key: str) -> str:
+    """What the value of a known, dotted key must be, in words."""
+    return _wanted(_field_at(model, tuple(key.split("."))), key, is_item=False)
+
+
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One sentence for each finding, in the order of the sections."""
     return [_sentence(finding, model) for finding in error.errors(include_url=False)]
@@ -68,8 +73,8 @@ def _sentence(finding: ErrorDetails, model: type[BaseModel]) -> str:
     field, given = _field_at(model, finding["loc"]), finding["input"]
     if kind == "missing":
         return f"{key} is missing: {field.description or 'add it'}."
-    wanted = _wanted(field, key, isinstance(finding["loc"][-1], int))
-    return f"{key} must be {wanted}, not {_shown(given)}{_default(field)}."
+    must_be = _wanted(field, key, isinstance(finding["loc"][-1], int))
+    return f"{key} must be {must_be}, not {_shown(given)}{_default(field)}."
 
 
 def _unknown(key: str, model: type[BaseModel]) -> str:

@@ -1,0 +1,106 @@
+"""What people read: every link leads somewhere, the reference pages are whole, and the site holds what it links to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.config import Settings
+from holdpay.config.problems import keys_of
+from scripts import docs_site, links
+
+DOCS = links.ROOT / "docs"
+PAGE = DOCS / "page.md"
+
+
+@pytest.mark.parametrize("page", links.pages(), ids=lambda page: str(page.relative_to(links.ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    assert list(links.problems(page, page.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("nowhere.md", "is no file of this repository"),
+        ("../../beside", "is no file of this repository"),
+        ("../config.example.toml#lnd", "names a heading of what is no page"),
+        ("guarding.md#what-it-never-says", "names no heading of that page"),
+        ("#here-neither", "names no heading of that page"),
+        ("http://example.org", "is no https:// URL"),
+        ("https://nohost", "is no https:// URL"),
+        ("//example.org/x", "is no https:// URL"),
+        ("mailto:somebody", "is no https:// URL"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_told_with_its_line_and_why(target: str, why: str) -> None:
+    assert list(links.problems(PAGE, f"# A page\n\nSee [this\nplace]({target}).")) == [
+        f"docs/page.md:3: {target} {why}"
+    ]
+
+
+def test_links_that_hold_are_not_told() -> None:
+    text = "# A `page`, of [ours](guarding.md)\n\n## A `page`, of ours\n\n```\n# no heading\n[no link](nowhere)\n```\n"
+    text += (
+        "[a](#a-page-of-ours) [b](#a-page-of-ours-1) [`c [d]`](guarding.md) `[no](link)` [e](https://example.org/x_(y))"
+    )
+    there = ["guarding.md", "#a-page-of-ours", "#a-page-of-ours-1", "guarding.md"]
+    assert [link.target for link in links.links(text)][:4] == there
+    assert list(links.problems(PAGE, text)) == []
+
+
+@pytest.mark.parametrize("heading", ["# no heading", "text # no heading"])
+def test_what_stands_in_code_is_no_heading(heading: str) -> None:
+    assert links.anchors(f"```\n{heading}\n```\n{heading[1:]}") == set()
+
+
+def test_the_site_has_each_page_once_and_its_navigation_names_it() -> None:
+    pages = docs_site.site_pages()
+    named = [name for _, names in docs_site.navigation(pages) for name in names]
+    assert sorted(named) == sorted(pages.values())
+    assert pages[links.ROOT / "README.md"] == "index.md"
+
+
+def test_links_of_a_page_lead_where_they_lead_in_the_site(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("[a](#x) [b](https://example.org)")
+    pages = docs_site.site_pages()
+    assert docs_site.page_of_site(page, pages, tmp_path / "site") == page.read_text()
+    operations = docs_site.page_of_site(DOCS / "operations.md", pages, tmp_path / "site")
+    assert "](backup.md)" in operations
+    assert "](files/contrib/grafana/holdpay.json)" in operations
+    assert (tmp_path / "site" / "files" / "contrib" / "grafana" / "holdpay.json").is_file()
+    guarding = docs_site.page_of_site(DOCS / "guarding.md", pages, tmp_path / "site")
+    assert "](index.md#run-it-on-a-server)" in guarding
+    assert "\n*Tests:* test_ladder.py, on" in guarding  # the site has no sources
+
+
+@pytest.mark.parametrize(
+    ("html", "is_remote"),
+    [
+        ('<script src="https://cdn.example.org/x.js"></script>', True),
+        ('<link rel="stylesheet" href="//fonts.example.org/css">', True),
+        ("<link rel=preconnect href=https://fonts.example.org>", True),
+        ('<img alt="" src="http://example.org/x.png">', True),
+        ('<script src="assets/x.js"></script><a href="https://example.org">x</a>', False),
+        ('<link rel="canonical" href="https://example.org/">', False),
+    ],
+)
+def test_a_page_that_fetches_something_from_elsewhere_is_found(html: str, is_remote: bool) -> None:
+    assert docs_site.fetches(html) == is_remote
+
+
+@pytest.mark.parametrize("key", keys_of(Settings))
+def test_the_reference_has_every_key_with_what_it_must_be(key: str) -> None:
+    part = (DOCS / "configuration.md").read_text().partition(f"\n### {key}\n")[2].partition("\n#")[0]
+    assert "\nIt is " in part
+    assert f"\n{key.partition('.')[2]} = " in part
+
+
+def test_the_reference_has_every_call_with_a_word_about_it() -> None:
+    page = (DOCS / "api.md").read_text()
+    for method in pb.DESCRIPTOR.services_by_name["Holdpay"].methods:
+        part = page.partition(f"\n### {method.name}\n")[2].partition("\n#")[0]
+        assert len(part.split("\n\n")[1].split()) > 2, method.name
+    assert all(f"\n### {name}\n" in page for name in pb.DESCRIPTOR.message_types_by_name)
