@@ -132,7 +132,8 @@ class Request:
     key: str
     """The client's idempotency key: no other request of this client has it."""
     fingerprint: str
-    """Of what was asked for: the same key with another fingerprint is refused."""
+    """Of what was asked for: the same key with another fingerprint is refused. Empty: it was erased with what the buyer
+    wrote."""
     spec: AnySpec
     is_prepaid: bool = False
     """Paid from the account's balance: its orders have a charge in place of a payment."""

@@ -289,6 +289,11 @@ class Desk:
             fingerprint = self._fingerprint_of_strategy(asked, wanted, spec)
         else:
             fingerprint = _fingerprint(asked, self._quoter.read_again(wanted, known))
+        if not first.request.fingerprint:
+            raise KeyTaken(
+                f"What order {first.id} of this key was for is erased by now, so nobody can tell whether this is the"
+                " same request. Use another key."
+            )
         if first.request.fingerprint != fingerprint:
             raise KeyTaken
         return first

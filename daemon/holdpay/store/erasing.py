@@ -38,6 +38,11 @@ _ERASE_UNSEALED: Final = (
     "DELETE FROM replies WHERE cursor IN (SELECT cursor FROM journal WHERE order_id = :id)",
     "DELETE FROM secrets WHERE request_id = (SELECT request_id FROM orders WHERE id = :id)",
 )
+# A copy from before migration 0020 has fingerprints unsealed, also of what was erased before it was made.
+_FORGET_FINGERPRINTS: Final = (
+    "UPDATE requests SET fingerprint = '' WHERE kind IN ('sms', 'email')"
+    " AND id IN (SELECT request_id FROM orders WHERE erased_at_ms IS NOT NULL)"
+)
 # A copy from before the ground (migration 0008) has them in its orders and snapshots. It is there to go back to, for
 # what was open or new then: an order that closed so long ago is taken out of it whole.
 _TAKE_OUT: Final = (
@@ -71,7 +76,10 @@ def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int) -> None:
         try:
             with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
                 overwrite_what_is_freed(conn)
-                _run(conn, _way_of(conn), ids, now_ms)
+                way = _way_of(conn)
+                _run(conn, way, ids, now_ms)
+                if way is not _TAKE_OUT:
+                    conn.execute(_FORGET_FINGERPRINTS)
                 rewrite_if_small(conn, copy)
         except (sqlite3.Error, StoreError):
             with contextlib.suppress(FileNotFoundError):

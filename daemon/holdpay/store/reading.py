@@ -32,7 +32,7 @@ REQUEST_COLUMNS: Final = [
 ]
 
 _OF_REQUEST = (
-    'o.no AS "r.no", k.key AS "r.seal", s.spec AS "r.sealed_spec", '
+    'o.no AS "r.no", k.key AS "r.seal", s.spec AS "r.sealed_spec", s.fingerprint AS "r.sealed_fingerprint", '
     + ", ".join(f'r."{c}" AS "r.{c}"' for c in REQUEST_COLUMNS)
 )  # fmt: skip
 _WITH_REQUEST = (
@@ -56,6 +56,8 @@ SELECT_ITEMS: Final = f"SELECT {', '.join(ITEM_COLUMNS)}, seq, cursor FROM items
 
 SEALED_SPEC: Final = "spec"
 """What a request's whole spec is sealed as."""
+SEALED_FINGERPRINT: Final = "fingerprint"
+"""What the fingerprint of a request is sealed as, if what the buyer wrote can be found from it by guessing."""
 
 BAD_ROW: Final = (ValueError, KeyError, TypeError, AttributeError)
 """What reading a row that makes no sense raises."""
@@ -73,15 +75,15 @@ def request_of(row: sqlite3.Row) -> Request:
     """Of the columns that begin with ``r.``. Raises one of BAD_ROW."""
     all_text(row)
     # What is the buyer's own business comes first, as long as it is there.
-    sealed = row["r.sealed_spec"]
+    sealed, key = row["r.sealed_spec"], row["r.seal"]
     return Request(
         id=row["r.id"],
         client=row["r.client"],
         key=row["r.key"],
-        fingerprint=row["r.fingerprint"],
-        spec=_plain(row["r.spec"])
+        fingerprint=row["r.fingerprint"]
         if sealed is None
-        else SPEC.validate_json(unseal(row["r.seal"], SEALED_SPEC, sealed)),
+        else unseal(key, SEALED_FINGERPRINT, row["r.sealed_fingerprint"]).decode(),
+        spec=_plain(row["r.spec"]) if sealed is None else SPEC.validate_json(unseal(key, SEALED_SPEC, sealed)),
         is_prepaid=bool(row["r.is_prepaid"]),
         created_at_ms=row["r.created_at_ms"],
         strategy=None if row["r.strategy"] is None else STRATEGY.validate_json(row["r.strategy"]),

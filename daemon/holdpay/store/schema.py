@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlite_utils import Database, Migrations
 
-from holdpay.store import strategies
+from holdpay.store import fingerprints, strategies
 from holdpay.store.clients import give_to_clients
 from holdpay.store.compacting import compact
 from holdpay.store.dispatching import make_dispatches
@@ -133,6 +133,11 @@ def _copies(db: Database) -> None:
 @migrations(name="0019_strategies")
 def _strategies(db: Database) -> None:
     strategies.make(db)
+
+
+@migrations(name="0020_fingerprints")
+def _fingerprints(db: Database) -> None:
+    fingerprints.seal_all(db)
 
 
 _FIRST = (

@@ -54,6 +54,7 @@ from holdpay.store.reading import (
     ORDER_COLUMNS,
     PAYMENT_COLUMNS,
     REQUEST_COLUMNS,
+    SEALED_FINGERPRINT,
     SEALED_SPEC,
     SELECT_ORDERS,
     SPEC,
@@ -88,7 +89,7 @@ def _update_sql(table: str, changed: Row, key: str) -> str:
 _INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
 _END_REQUEST = 'UPDATE requests SET closed_at_ms = :closed_at_ms, "end" = :end WHERE id = :id'
 _INSERT_KEY = "INSERT INTO keys (order_no, key) VALUES (?, ?)"
-_INSERT_WHOLE_SPEC = "INSERT INTO secrets (request_id, spec) VALUES (?, ?)"
+_INSERT_SECRETS = "INSERT INTO secrets (request_id, spec, fingerprint) VALUES (?, ?, ?)"
 _INSERT_ORDER = _insert_sql("orders", ["request_id", "client", "kind", "reserved_msat", *ORDER_COLUMNS])
 _INSERT_PAYMENT = _insert_sql("payments", ["order_no", *PAYMENT_COLUMNS])
 _INSERT_CHARGE = _insert_sql("charges", ["order_no", *CHARGE_COLUMNS])
@@ -296,9 +297,10 @@ class SqliteStore:
         assert no is not None
         row = _Row(no, new_key())
         self._conn.execute(_INSERT_KEY, (row.no, row.key))
-        if order.nth == 1 and request.spec.without_secrets() != request.spec:
-            sealed = seal(row.key, SEALED_SPEC, _spec_json(request.spec).encode())
-            self._conn.execute(_INSERT_WHOLE_SPEC, (request.id, sealed))
+        if order.nth == 1 and _has_secrets(request):
+            spec = seal(row.key, SEALED_SPEC, _spec_json(request.spec).encode())
+            fingerprint = seal(row.key, SEALED_FINGERPRINT, request.fingerprint.encode())
+            self._conn.execute(_INSERT_SECRETS, (request.id, spec, fingerprint))
         return row
 
     def _row(self, order_id: str) -> _Row:
@@ -597,13 +599,18 @@ def _request_row(request: Request) -> Row:
         "id": request.id,
         "client": request.client,
         "key": request.key,
-        "fingerprint": request.fingerprint,
+        # What it was made of is in plain columns, else whoever guesses a text could see whether it is the one.
+        "fingerprint": "" if _has_secrets(request) else request.fingerprint,
         "kind": request.spec.kind,
         "spec": _spec_json(request.spec.without_secrets()),
         "is_prepaid": int(request.is_prepaid),
         "created_at_ms": request.created_at_ms,
         "strategy": None if request.strategy is None else STRATEGY.dump_json(request.strategy).decode(),
     }
+
+
+def _has_secrets(request: Request) -> bool:
+    return request.spec.without_secrets() != request.spec
 
 
 def _end_of(order: Order) -> Row:

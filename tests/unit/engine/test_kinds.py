@@ -132,6 +132,22 @@ async def test_the_same_request_with_the_same_key_is_the_first_order_without_any
     assert len(world.provider.placings) == 1
 
 
+@pytest.mark.parametrize("wanted", [SMS, EMAIL], ids=lambda wanted: type(wanted).__name__)
+async def test_what_was_sent_is_not_sent_again_by_the_same_key_when_nobody_can_compare_it_any_more(
+    world: World, wanted: Wanted
+) -> None:
+    order_id = await held(world, wanted)
+    world.theirs.status = replace(world.theirs.status, send_status=SendStatus.DELIVERED)
+    settle(world)
+    closed = await world.until_closed(order_id)
+    assert closed.closed_at_ms is not None
+    for _ in world.store.erase_codes(closed.closed_at_ms + 1, closed.closed_at_ms + 1):
+        pass
+    with pytest.raises(KeyTaken, match=f"What order {order_id} of this key was for is erased by now"):
+        await submit(world, wanted)
+    assert len(world.provider.placings) == 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "error"),
     [

@@ -15,7 +15,7 @@ import pytest
 from holdpay.audit.check import read_stored
 from holdpay.audit.findings import Severity
 from holdpay.store.store import SqliteStore
-from tests.dumps import as_it_was, restore
+from tests.dumps import as_it_was, as_sealed, restore
 from tests.unit.build import HOUR, NOW_MS, POLICY
 
 DUMP = Path(__file__).parents[2] / "fixtures" / "database-0009.sql"
@@ -45,7 +45,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
 @pytest.mark.parametrize("table", KEYS)
 def test_every_column_of_every_row_is_as_it_was(table: str, before: sqlite3.Connection, store: SqliteStore) -> None:
     sql = f"SELECT * FROM {table} ORDER BY {KEYS[table]}"
-    then = [dict(row) for row in before.execute(sql)]
+    then = [as_sealed(dict(row)) for row in before.execute(sql)]
     now = [dict(row) for row in store._rows(sql)]
     assert then
     assert then == [{name: row[name] for name in then[0]} for row in now]

@@ -21,7 +21,7 @@ from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound
 from holdpay.ports import BudgetEntry, Limits, OrderFilter
 from holdpay.store import budgets, journal, listing, reading
 from holdpay.store.store import OF_CLIENT_TOO, REQUEST_OF_ORDER, REQUESTS_BY_PREFIX, SqliteStore
-from tests.dumps import as_it_was, restore
+from tests.dumps import as_it_was, as_sealed, restore
 from tests.unit.build import NOW_MS, changed, order, pair
 from tests.unit.store.test_plans import BOUND, FILTERS, plan
 
@@ -342,7 +342,8 @@ def test_what_was_there_before_is_the_operators(tmp_path: Path) -> None:
         requests = before.execute("SELECT * FROM requests ORDER BY rowid").fetchall()
     rows = store._rows("SELECT * FROM requests ORDER BY rowid")
     names = (*requests[0].keys(), "client")
-    assert [{**dict(row), "client": ""} for row in requests] == [{name: row[name] for name in names} for row in rows]
+    then = [{**as_sealed(dict(row)), "client": ""} for row in requests]
+    assert then == [{name: row[name] for name in names} for row in rows]
     assert all(store.find_key(row["key"]) is not None for row in rows)
     assert store._rows("PRAGMA foreign_key_check") == []
     with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):

@@ -24,7 +24,7 @@ from holdpay.ports import MoneyTotals
 from holdpay.store.changes import columns_of
 from holdpay.store.sealing import NO_KEY
 from holdpay.store.store import SqliteStore
-from tests.dumps import as_it_was, restore
+from tests.dumps import as_it_was, as_sealed, restore
 from tests.spoiling import look
 from tests.unit.build import HOUR, NOW_MS, POLICY, S
 
@@ -64,7 +64,7 @@ OF_AN_ORDER = {
 @pytest.mark.parametrize("table", ["requests", "orders", *OF_AN_ORDER])
 def test_every_column_of_every_row_is_as_it_was(table: str, before: sqlite3.Connection, store: SqliteStore) -> None:
     sql = OF_AN_ORDER.get(table, f"SELECT * FROM {table} ORDER BY id")
-    then = [dict(row) for row in before.execute(sql.format(key="id = order_id", payment=""))]
+    then = [as_sealed(dict(row)) for row in before.execute(sql.format(key="id = order_id", payment=""))]
     payment = "JOIN payments p ON p.order_no = a.order_no"
     now = [dict(row) for row in store._rows(sql.format(key="no = order_no", payment=payment))]
     assert len(then) > 4
