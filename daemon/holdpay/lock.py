@@ -17,12 +17,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from holdpay import manual
 from holdpay.errors import ConfigError, HoldpayError, StoreError
 
 SOCKET_MODE = 0o660
 _CONNECT_TIMEOUT_S = 1.0
 _PID_BYTES = 20
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_GROUPS = manual.page("operations.md", "Clients: a socket and a budget each")
 
 
 class AlreadyRunning(HoldpayError):
@@ -176,7 +178,7 @@ class SocketClaim:
             why = error.strerror if isinstance(error, OSError) else "there is no such group"
             problem = (
                 f"{self._key}: {self._path} cannot be given to the group {self._group} ({why}); make the daemon's user"
-                ' a member of it (`usermod -aG`); where the unit starts holdpayd see "Clients" in docs/operations.md.'
+                f" a member of it (`usermod -aG`); where the unit starts holdpayd see {_GROUPS}."
             )
             raise ConfigError([problem]) from None
 
@@ -214,7 +216,7 @@ def check_apart(claims: Iterable[SocketClaim]) -> None:
         if other != claim.key:
             problem = (
                 f"{claim.key}: its group is that of {other} too, so whoever may open the one may open the other; give"
-                ' the client a group of its own, or see "Clients" in docs/operations.md.'
+                f" the client a group of its own, or see {_GROUPS}."
             )
             raise ConfigError([problem])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 
+from holdpay import manual
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.config import Settings
 from holdpay.config.problems import keys_of
@@ -104,3 +107,32 @@ def test_the_reference_has_every_call_with_a_word_about_it() -> None:
         part = page.partition(f"\n### {method.name}\n")[2].partition("\n#")[0]
         assert len(part.split("\n\n")[1].split()) > 2, method.name
     assert all(f"\n### {name}\n" in page for name in pb.DESCRIPTOR.message_types_by_name)
+
+
+def test_a_message_names_the_page_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert manual.page("operations.md") == str(DOCS / "operations.md")
+    assert manual.page("operations.md", "Quarantine") == f'"Quarantine" in {DOCS / "operations.md"}'
+    monkeypatch.setattr(manual, "_PACKAGE", tmp_path / "lib" / "python3.11" / "site-packages" / "holdpay")
+    assert manual.page("operations.md") == "docs/operations.md"  # it is nowhere
+    installed = tmp_path / "share" / "doc" / "holdpay" / "docs" / "operations.md"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert manual.page("operations.md") == str(installed)
+
+
+def test_every_message_that_names_a_page_says_where_it_lies_and_the_page_has_what_it_names() -> None:
+    named = 0
+    for module in sorted((links.ROOT / "daemon" / "holdpay").rglob("*.py")):
+        if "_pb" in module.parts:
+            continue
+        tree = ast.parse(module.read_text())
+        notes = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in notes:
+                assert not re.search(r"docs/\w+\.md", node.value), module
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "manual.page":
+                name, *heading = (ast.literal_eval(argument) for argument in node.args)
+                there = links.anchors((DOCS / name).read_text())
+                assert not heading or links.anchors(f"# {heading[0]}") <= there, (module, heading)
+                named += 1
+    assert named > 8

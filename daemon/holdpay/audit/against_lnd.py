@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdpay import manual
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.amounts import sat
 from holdpay.core.lightning import (
@@ -188,7 +189,7 @@ def missing_htlc_findings(
 _MISSING = "lnd calls its payment in flight, and the channel that the HTLC should be in does not show it."
 _MISSING_TODO = (
     "Look again in a minute, then restart lnd and look once more. If it stays so, holdpayd closes the order after its"
-    " expiry height; see docs/operations.md, in flight and nowhere."
+    f" expiry height; see {manual.page('operations.md', 'In flight and nowhere')}."
 )
 
 
@@ -248,7 +249,7 @@ def _stranger(payment: StoredPayment, is_book_empty: bool) -> Finding:
     todo = (
         "If you did not pay it by hand, the database was lost: `holdpayd recover` shows what it would rebuild."
         if is_book_empty
-        else "If you paid it by hand, all is well. Else the database is older than it: see docs/operations.md."
+        else f"If you paid it by hand, all is well. Else the database is older than it: see {manual.page('backup.md')}."
     )
     return Finding(
         severity=Severity.ERROR if is_book_empty else Severity.WARNING,

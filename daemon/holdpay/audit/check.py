@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from holdpay import manual
 from holdpay.app import DATABASE, lnd_settings
 from holdpay.audit.against_lnd import (
     against_lnd,
@@ -127,7 +128,8 @@ def _unreadable(text: str) -> Finding:
         severity=Severity.ERROR,
         code="database-unreadable",
         text=f"{text}.",
-        todo="Run this as the daemon's user (`sudo -u holdpay`); if it is, see docs/operations.md, damaged database.",
+        todo="Run this as the daemon's user (`sudo -u holdpay`); if it is, see "
+        f"{manual.page('operations.md', 'Damaged database')}.",
     )
 
 
@@ -257,7 +259,7 @@ def _denied(method: str, what_follows: str) -> Finding:
         severity=Severity.WARNING,
         code="list-denied",
         text=f"The macaroon does not allow {method}, so {what_follows}.",
-        todo="Bake it anew with the `lncli bakemacaroon` line of the README.",
+        todo="`holdpayd bake-macaroon` bakes it anew, or prints the line for it.",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from holdpay import manual
 from holdpay.audit.books import JournalRow, OrderBook, StoredAttempt, differing, named
 from holdpay.audit.findings import Finding, Severity, about
 from holdpay.core.amounts import sat
@@ -28,7 +29,10 @@ from holdpay.core.states import MONEY_MAY_BE_OUT, HtlcState, OrderState
 from holdpay.core.step import Step
 from holdpay.errors import InvariantViolation
 
-MEND = "Stop holdpayd and copy its state directory before anything else; then see docs/operations.md, damaged database."
+MEND = (
+    "Stop holdpayd and copy its state directory before anything else; then see"
+    f" {manual.page('operations.md', 'Damaged database')}."
+)
 """What to do about a database that contradicts itself."""
 
 _SHOWN = 5

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from holdpay import manual
 from holdpay.app import DATABASE
 from holdpay.clock import SystemClock
 from holdpay.config import Settings, find, load
@@ -72,7 +73,7 @@ def _load(config_path: Path | None) -> tuple[Path, Settings] | list[Finding]:
 
 def _todo(problem: str) -> str:
     if "CREDENTIALS_DIRECTORY" in problem:  # only the unit has it: as a rule nothing is wrong
-        return "docs/operations.md begins with the lines that run this as the unit would."
+        return f"{manual.page('operations.md')} begins with the lines that run this as the unit would."
     return "Correct that, then run this again; config.example.toml explains every key."
 
 

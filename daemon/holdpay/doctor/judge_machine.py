@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from holdpay import manual
 from holdpay.doctor.findings import Finding, Unseen, failed, ok, skipped, unseen, warning
 from holdpay.doctor.seen import (
     CertificateSeen,
@@ -24,7 +25,9 @@ ROOM_FACTOR: Final = 8
 MIN_OPEN_FILES: Final = 4_256
 """What the daemon has use for: a client each that follows an order, and its own."""
 MIB: Final = 2**20
-RESTORE: Final = "`holdpayd restore FILE` holds a copy against lnd and brings it into use (docs/backup.md)."
+RESTORE: Final = (
+    f"`holdpayd restore FILE` holds a copy against lnd and brings it into use ({manual.page('backup.md')})."
+)
 
 
 def judge_files(seen: FilesSeen | Unseen) -> list[Finding]:
@@ -140,7 +143,7 @@ def judge_database(seen: DatabaseSeen | Unseen) -> Finding:
         return failed(
             check,
             f"{seen.path} is damaged ({seen.damage}).",
-            'Keep the file, and follow "Damaged database" in docs/operations.md.',
+            f"Keep the file, and follow {manual.page('operations.md', 'Damaged database')}.",
         )
     if seen.is_newer:
         return failed(check, "A newer holdpay wrote the database.", "Install that version of holdpay again.")
@@ -160,7 +163,7 @@ def judge_database(seen: DatabaseSeen | Unseen) -> Finding:
         return warning(
             check,
             f"In quarantine: {seen.quarantined_count:,} of {_open_orders(seen.open_count)}.",
-            'See `holdpayd check`, and "Quarantine" in docs/operations.md.',
+            f"See `holdpayd check`, and {manual.page('operations.md', 'Quarantine')}.",
         )
     return ok(check, f"It can be read, and has {_open_orders(seen.open_count)}. (`holdpayd check` reads all of it.)")
 

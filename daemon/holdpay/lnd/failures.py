@@ -203,7 +203,7 @@ _EXPLANATIONS: Final = {
     FailureKind.STOPPING: "lnd is shutting down ({text}). Start it again.",
     FailureKind.DENIED: (
         "lnd does not accept the macaroon ({text})."
-        " Bake it with the `lncli bakemacaroon` line of the README, then restart holdpayd."
+        " `holdpayd bake-macaroon` bakes another, or prints the line for it; then restart holdpayd."
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlite_utils import Database
 
+from holdpay import manual
 from holdpay.errors import NotReady, StoreError
 from holdpay.store.integrity import look_at_open_orders, look_at_start, was_left_behind
 from holdpay.store.newest import RESTORE, Newest
@@ -39,7 +40,7 @@ MIN_FREE_BYTES: Final = 64 * 2**20
 one takes 5 KiB, the worst that a hostile provider can make of one 2 MiB, and the write-ahead log 16 MiB and more."""
 
 _DAMAGED: Final = (
-    'It is damaged. Keep the file, and follow "Damaged database" in docs/operations.md'
+    f"It is damaged. Keep the file, and follow {manual.page('operations.md', 'Damaged database')}"
     " (`holdpayd check`, then `holdpayd recover`)"
 )
 _RIGHTS: Final = "See that it and its folder belong to the daemon's user, and that the disk is not mounted read-only"

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from holdpay import manual
 from holdpay.errors import StoreError
 
 DIGITS: Final = 20
@@ -57,7 +58,9 @@ class Newest:
             self._fd = None
 
 
-RESTORE: Final = "Bring it into use with `holdpayd restore FILE`, which compares it with lnd first (docs/backup.md)."
+RESTORE: Final = (
+    f"Bring it into use with `holdpayd restore FILE`, which compares it with lnd first ({manual.page('backup.md')})."
+)
 
 
 def _older(cursor: int, known: int) -> str:
