@@ -33,7 +33,7 @@ find_python() {
   return 1
 }
 
-# make_venv LEVEL [DIR]: brings DIR (default: .venv of the checkout) to runtime, dev, plots, docs or lndgrpc.
+# make_venv LEVEL [DIR]: brings DIR (default: .venv of the checkout) to runtime, dev, plots, docs, lndgrpc or build.
 make_venv() {
   local python
   python=$(find_python) || return

@@ -63,6 +63,7 @@ LEVELS = {
     "plots": Level("plots.txt", project=False),
     "docs": Level("docs.txt", project=False),
     "lndgrpc": Level("lndgrpc.txt", project=False, sdists=("protobuf3-to-dict",)),
+    "build": Level("build.txt", project=False),
 }
 # What an environment of this level can stand in for: dev.txt contains every line of runtime.txt.
 COVERED_BY = {level: (level,) for level in LEVELS} | {"runtime": ("runtime", "dev")}
@@ -201,7 +202,8 @@ class Installer:
     def install(self, level: Level, *, editable: bool) -> None:
         """Install the lock of the level, then the project. Raises SetupError."""
         backend = self._scratch / "backend"
-        self._install("--target", backend, *locked("build.txt"))
+        if level.project or level.sdists:
+            self._install("--target", backend, *locked("build.txt"))
         options = locked(level.lock)
         for name in level.sdists:
             options += ["--no-binary", name, "--no-build-isolation"]

@@ -7,11 +7,16 @@ import os
 import re
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from holdpay.store.store import SqliteStore
 from scripts import make_venv
+from tests.unit.audit.books import FULFILLED, HELD
+from tests.unit.audit.test_database import live
+from tests.unit.build import order
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "scripts" / "install"
@@ -26,9 +31,9 @@ OFFLINE = {
 }
 
 
-def install(*options: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def install(*options: str | Path, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [INSTALL, *options], env=os.environ | environment, capture_output=True, text=True, check=False
+        [INSTALL, *options], env=os.environ | environment, input=said, capture_output=True, text=True, check=False
     )
 
 
@@ -84,15 +89,24 @@ def test_the_units_run_the_program_of_the_prefix(below: Path, name: str) -> None
     assert (below / "etc/systemd/system" / name).read_text() == (ROOT / "systemd" / name).read_text()
 
 
-def test_completion_is_there_for_three_shells(below: Path) -> None:
+def test_completion_and_man_pages_of_both_programs_are_there(below: Path) -> None:
     share = below / "usr/local/share"
-    completions = {
-        "bash": share / "bash-completion/completions/holdpay",
-        "zsh": share / "zsh/site-functions/_holdpay",
-        "fish": share / "fish/vendor_completions.d/holdpay.fish",
-    }
-    for shell, completion in completions.items():
-        assert f"_HOLDPAY_COMPLETE={shell}_complete" in completion.read_text()
+    for program in ("holdpay", "holdpayd"):
+        completions = {
+            "bash": share / "bash-completion/completions" / program,
+            "zsh": share / "zsh/site-functions" / f"_{program}",
+            "fish": share / "fish/vendor_completions.d" / f"{program}.fish",
+        }
+        for shell, completion in completions.items():
+            assert f"_{program.upper()}_COMPLETE={shell}_complete" in completion.read_text()
+    for page in ("man1/holdpay.1", "man5/holdpay.toml.5", "man8/holdpayd.8"):
+        assert (share / "man" / page).read_text().startswith('.TH "HOLDPAY')
+
+
+def test_user_and_rights_are_known_to_systemd(below: Path) -> None:
+    for name in ("sysusers", "tmpfiles"):
+        there = below / f"usr/local/lib/{name}.d/holdpay.conf"
+        assert there.read_text() == (ROOT / "systemd" / f"holdpay.{name}.conf").read_text()
 
 
 def test_an_upgrade_keeps_the_configuration_and_the_environment_that_may_still_run(below: Path) -> None:
@@ -176,12 +190,44 @@ def test_uninstalling_where_nothing_is_says_so(tmp_path: Path) -> None:
     assert "there is no holdpay at" in done.stderr
 
 
-def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(below: Path) -> None:
+def test_a_purge_with_an_order_open_is_refused_and_removes_nothing(below: Path) -> None:
     database = below / "var/lib/holdpay/holdpay.db"
-    database.write_text("orders")
+    with closing(SqliteStore(database)) as store:
+        live(store, order(), *HELD)
+    done = install("--root", below, "--purge", said="delete\n")
+    assert done.returncode == 1
+    assert f"1 orders are not over in {database}: money is out" in done.stderr
+    assert (below / "opt/holdpay/current/bin/holdpayd").exists()
+    assert database.exists()
+    for file in database.parent.glob("holdpay.db*"):
+        file.unlink()
+
+
+def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(below: Path) -> None:
+    with closing(SqliteStore(below / "var/lib/holdpay/holdpay.db")) as store:
+        live(store, order(), *FULFILLED)
     done = install("--root", below, "--uninstall")
     assert done.returncode == 0, done.stderr
-    left = {str(path.relative_to(below)) for path in below.rglob("*") if not path.is_dir()}
-    assert left == {"etc/holdpay/config.toml", "etc/holdpay/config.example.toml", "var/lib/holdpay/holdpay.db"}
+    data = {"var/lib/holdpay/holdpay.db", "var/lib/holdpay/holdpay.db.newest"}
+    assert files(below) == {"etc/holdpay/config.toml", "etc/holdpay/config.example.toml"} | data
     for kept in ("etc/holdpay", "var/lib/holdpay"):
         assert re.search(rf"^  {below / kept} ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("word", ["", "yes\n", "delete it\n"])
+def test_a_purge_without_the_word_keeps_the_data(below: Path, word: str) -> None:
+    done = install("--root", below, "--purge", said=word)
+    assert done.returncode == 0, done.stderr
+    assert "They are kept." in done.stdout
+    assert (below / "var/lib/holdpay/holdpay.db").exists()
+
+
+def test_a_purge_with_the_word_leaves_nothing(below: Path) -> None:
+    done = install("--root", below, "--purge", said="delete\n")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing of holdpay is left" in done.stdout
+    assert files(below) == set()
+
+
+def files(below: Path) -> set[str]:
+    return {str(path.relative_to(below)) for path in below.rglob("*") if not path.is_dir()}

@@ -1,4 +1,4 @@
-"""`holdpay completion`: the script that makes a shell complete this command."""
+"""`completion` of both programs: the script that makes a shell complete them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, *, shell: str) -> None:
-    """Print the completion script of SHELL, for example: holdpay completion bash > /etc/bash_completion.d/holdpay"""
-    from click.shell_completion import get_completion_class
+    """Print the script that completes this program in SHELL. For bash it goes into /etc/bash_completion.d/.
 
-    from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM
+    Packages and scripts/install have put it into its place already.
+    """
+    from click.shell_completion import get_completion_class
 
     shell_class = get_completion_class(shell)
     assert shell_class is not None
-    click.echo(shell_class(ctx.find_root().command, {}, PROGRAM, COMPLETE_VARIABLE).source())
+    root = ctx.find_root()
+    program = root.info_name or ""
+    click.echo(shell_class(root.command, {}, program, f"_{program.upper()}_COMPLETE").source())

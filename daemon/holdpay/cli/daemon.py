@@ -13,6 +13,7 @@ import click
 from holdpay import __version__
 from holdpay.cli.audit import check, recover
 from holdpay.cli.backup import backup, restore
+from holdpay.cli.completion import completion
 from holdpay.cli.configured import complain, load
 from holdpay.cli.doctor import bake_macaroon, doctor
 from holdpay.cli.payees import payees
@@ -63,6 +64,14 @@ Exit codes:
     help="The configuration. Default: /etc/holdpay/config.toml, then ~/.config/holdpay/config.toml.",
 )
 @click.option("--check-config", is_flag=True, help="Say what is wrong with the configuration, and stop.")
+@click.option(
+    "--print-config-example",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, is_wanted: _print_example(context) if is_wanted else None,
+    help="Print a configuration with every key, its default and its reason, and stop.",
+)
 @click.version_option(__version__, prog_name="holdpayd")
 @click.pass_context
 def cli(context: click.Context, config_path: Path | None, check_config: bool) -> None:
@@ -74,6 +83,7 @@ def cli(context: click.Context, config_path: Path | None, check_config: bool) ->
 cli.add_command(backup)
 cli.add_command(bake_macaroon)
 cli.add_command(check)
+cli.add_command(completion)
 cli.add_command(doctor)
 cli.add_command(payees)
 cli.add_command(recover)
@@ -85,6 +95,13 @@ cli.add_command(sandbox)
 def main() -> None:
     """The console script."""
     cli(prog_name="holdpayd")
+
+
+def _print_example(context: click.Context) -> None:
+    from importlib.resources import files
+
+    click.echo(files("holdpay").joinpath("data", "config.example.toml").read_text("utf-8"), nl=False)
+    context.exit()
 
 
 def _check(config_path: Path | None) -> int:

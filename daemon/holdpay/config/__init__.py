@@ -41,7 +41,9 @@ def find(path: Path | None) -> Path:
         if _is_there(candidate):
             return candidate
     names = " nor ".join(str(candidate) for candidate in candidates)
-    raise ConfigError([f"There is no configuration: neither {names} exists. Copy config.example.toml to one of them."])
+    raise ConfigError(
+        [f"There is no configuration: neither {names} exists. `holdpayd --print-config-example` prints one to fill in."]
+    )
 
 
 def _is_there(path: Path) -> bool:

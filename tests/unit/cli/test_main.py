@@ -38,7 +38,7 @@ def test_help_imports_nothing_slow() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_script_is_for_this_command(shell: str) -> None:
-    result = CliRunner().invoke(cli, ["completion", shell])
+    result = CliRunner().invoke(cli, ["completion", shell], prog_name=PROGRAM)
     assert result.exit_code == ExitCode.DONE
     assert f"{COMPLETE_VARIABLE}={shell}_complete" in result.stdout
 

@@ -1,0 +1,173 @@
+"""Wheel and sdist: whole, alone, the same whenever and by whomever they are built; their man pages and completions."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from holdpay.cli import daemon
+from holdpay.cli.root import cli
+from scripts import make_venv
+
+ROOT = Path(__file__).parents[2]
+BUILDER = ROOT / ".cache" / "build"
+EPOCH_S = 1_790_000_000  # 2026-09-21
+PROGRAMS = {"holdpay": cli, "holdpayd": daemon.cli}
+PAGES = {"holdpay": "man1/holdpay.1", "holdpayd": "man8/holdpayd.8"}
+
+
+@dataclass(frozen=True)
+class Built:
+    wheel: Path
+    sdist: Path
+
+    @classmethod
+    def of(cls, source: Path, target: Path, *, epoch_s: int = EPOCH_S) -> "Built":
+        """Made by the locked build tools."""
+        environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch_s)}
+        command = [
+            str(BUILDER / "bin/python"),
+            "-m",
+            "hatchling",
+            "build",
+            "-t",
+            "sdist",
+            "-t",
+            "wheel",
+            "-d",
+            str(target),
+        ]
+        done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+        return cls(wheel, sdist)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    try:
+        make_venv.ensure(BUILDER, "build", editable=False)
+    except make_venv.SetupError as error:
+        pytest.skip(f"needs the package index: {error}")
+    return Built.of(ROOT, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel. What it depends on is lent by the tests' own, holdpay itself is not."""
+    folder = tmp_path_factory.mktemp("machine") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    pip = [str(BUILDER / "bin/python"), "-m", "pip", "--quiet", "--python", str(folder / "bin/python")]
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", built.wheel], check=True)
+    (site,) = folder.glob("lib/python3.*/site-packages")
+    (lent,) = Path(sys.prefix).glob("lib/python3.*/site-packages")
+    (site / "lent.pth").write_text(f"{lent}\n")  # a .pth in there, as of an editable install, is not read
+    return folder
+
+
+def run(program: Path, *arguments: str | Path) -> str:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_runs_without_the_checkout(installed: Path) -> None:
+    code = "import holdpay; print(holdpay.__file__)"
+    assert Path(run(installed / "bin/python", "-Ic", code).strip()).is_relative_to(installed)
+    for program in PROGRAMS:
+        assert run(installed / "bin" / program, "--version").startswith(f"{program}, version ")
+
+
+def test_the_configuration_that_it_prints_is_one_that_it_takes(installed: Path, tmp_path: Path) -> None:
+    example = run(installed / "bin/holdpayd", "--print-config-example")
+    assert example == (ROOT / "config.example.toml").read_text()
+    (tmp_path / "macaroon").write_bytes(bytes.fromhex("0201036c6e64"))
+    (tmp_path / "macaroon").chmod(0o600)
+    mine = example.replace('tls_cert = "', '#tls_cert = "').replace('"credential:macaroon"', '"macaroon"', 1)
+    configuration = tmp_path / "config.toml"
+    configuration.write_text(mine)
+    assert "is fine." in run(installed / "bin/holdpayd", "--config", configuration, "--check-config")
+
+
+def test_what_an_operator_needs_is_in_the_wheel(installed: Path) -> None:
+    share = installed / "share"
+    for file in (ROOT / "systemd").rglob("*"):
+        if file.is_file():
+            assert (share / "holdpay/systemd" / file.relative_to(ROOT / "systemd")).read_text() == file.read_text()
+    for name in ("config.example.toml", "LICENSE", "README.md", "docs/operations.md"):
+        assert (share / "doc/holdpay" / name).read_text() == (ROOT / name).read_text()
+    assert list(installed.glob("lib/*/site-packages/holdpay-*.dist-info/licenses/LICENSE"))
+
+
+def test_the_same_files_come_out_of_the_sdist_at_another_time_and_with_another_umask(
+    built: Built, tmp_path: Path
+) -> None:
+    with tarfile.open(built.sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    for path in [source, *source.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    before = os.umask(0o077)
+    try:
+        again = Built.of(source, tmp_path / "again")
+    finally:
+        os.umask(before)
+    assert again.sdist.read_bytes() == built.sdist.read_bytes()
+    assert again.wheel.read_bytes() == built.wheel.read_bytes()
+
+
+# --- man pages ---
+
+
+@pytest.mark.parametrize("page", [*PAGES.values(), "man5/holdpay.toml.5"])
+def test_mandoc_finds_no_fault_in_a_page(installed: Path, page: str) -> None:
+    mandoc = shutil.which("mandoc")
+    if mandoc is None:
+        pytest.skip("needs mandoc (Debian's package of that name)")
+    command = [mandoc, "-T", "lint", "-W", "warning", str(installed / "share/man" / page)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_page_has_every_command_and_every_option(installed: Path, program: str) -> None:
+    page = (installed / "share/man" / PAGES[program]).read_text().replace("\\-", "-")
+    for words, command in commands(PROGRAMS[program], ()):
+        (_, _, part) = page.partition(f'.SS "{" ".join(words)}"\n') if words else ("", "", page)
+        part = part.partition("\n.SS ")[0]
+        assert part, f"{program} {' '.join(words)} is not in it"
+        for param in command.params:
+            if isinstance(param, click.Option) and not param.hidden:
+                assert all(name in part for name in param.opts), (words, param.opts)
+
+
+def commands(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that does something, with its words."""
+    if not isinstance(command, click.Group) or command.invoke_without_command or not words:
+        yield words, command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            if not below.hidden:
+                yield from commands(below, (*words, name))
+
+
+def test_the_page_of_the_configuration_has_every_key_of_the_example(installed: Path) -> None:
+    page = (installed / "share/man/man5/holdpay.toml.5").read_text()
+    keys = re.findall(r"^#?(\w+) = ", (ROOT / "config.example.toml").read_text(), re.MULTILINE)
+    assert len(keys) > 60
+    assert re.findall(r"^\\fB(\w+) = ", page, re.MULTILINE) == keys
+
+
+def test_the_date_of_a_page_is_that_of_the_release(installed: Path) -> None:
+    for page in PAGES.values():
+        assert '"2026-09-21"' in (installed / "share/man" / page).read_text().splitlines()[0]
