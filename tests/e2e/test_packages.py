@@ -6,21 +6,24 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 
-from holdpay.cli import daemon
+from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import daemon as holdpayd
 from holdpay.cli.root import cli
 from scripts import make_venv
+from tests.unit.cli.fake_daemon import FakeDaemon
 
 ROOT = Path(__file__).parents[2]
 BUILDER = ROOT / ".cache" / "build"
 EPOCH_S = 1_790_000_000  # 2026-09-21
-PROGRAMS = {"holdpay": cli, "holdpayd": daemon.cli}
+PROGRAMS = {"holdpay": cli, "holdpayd": holdpayd.cli}
 PAGES = {"holdpay": "man1/holdpay.1", "holdpayd": "man8/holdpayd.8"}
 
 
@@ -171,3 +174,80 @@ def test_the_page_of_the_configuration_has_every_key_of_the_example(installed: P
 def test_the_date_of_a_page_is_that_of_the_release(installed: Path) -> None:
     for page in PAGES.values():
         assert '"2026-09-21"' in (installed / "share/man" / page).read_text().splitlines()[0]
+
+
+# --- completion, in the shells themselves ---
+
+
+@pytest.fixture
+def services_known() -> Iterator[FakeDaemon]:
+    with tempfile.TemporaryDirectory(prefix="holdpay-") as folder:  # tmp_path is often too long for a socket
+        daemon = FakeDaemon(f"{folder}/holdpay.sock")
+        daemon.answers["ListServices"] = pb.ListServicesResponse(
+            services=[pb.Service(code="tg", name="Telegram"), pb.Service(code="oi", name="OpenAI")]
+        )
+        daemon.start()
+        yield daemon
+        daemon.stop()
+
+
+def in_bash(share: Path, line: str) -> str:
+    """What bash proposes for the last word."""
+    program = line.split()[0]
+    code = f"""
+        source {share}/bash-completion/completions/{program}
+        function=$(complete -p {program} | sed 's/.* -F //; s/ .*//')
+        COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        $function {program} "${{COMP_WORDS[-1]}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    return shell("bash", "--norc", "-c", code)
+
+
+def in_fish(share: Path, line: str) -> str:
+    """The same of fish, which finds the file by its name; a description follows after a tab."""
+    where = f"set -g fish_complete_path {share}/fish/vendor_completions.d"
+    said = shell("fish", "--no-config", "-c", f"{where}; complete -C '{line}'")
+    return "".join(f"{proposed.split()[0]}\n" for proposed in said.splitlines())
+
+
+def in_zsh(share: Path, line: str) -> str:
+    """The last word as it stands after the tab key was pressed in an interactive zsh."""
+    code = f"""
+        zmodload zsh/zpty
+        export folder=$(mktemp -d)
+        zpty inner zsh -f -i
+        zpty -w inner 'fpath=({share}/zsh/site-functions $fpath); autoload -Uz compinit; compinit -u -D'
+        zpty -w inner 'zstyle ":completion:*" insert-tab false'
+        zpty -w inner 'leave() {{ print -r -- $BUFFER >$folder/said; exit }}; zle -N leave; bindkey "^Xq" leave'
+        zpty -w inner ': >$folder/ready'
+        until [[ -e $folder/ready ]]; do zpty -r -t inner heard; sleep 0.02; done
+        zpty -w -n inner $'{line}\\t\\x18q'
+        until [[ -s $folder/said ]]; do zpty -r -t inner heard; sleep 0.02; done
+        <$folder/said
+        rm -r $folder
+    """
+    return f"{shell('zsh', '-f', '-c', code).split()[-1]}\n"
+
+
+def shell(program: str, *arguments: str, **environment: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"needs {program} (Debian's package of that name)")
+    done = subprocess.run(
+        [found, *arguments], env=os.environ | environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("asked", [in_bash, in_zsh, in_fish])
+def test_a_shell_completes_commands_options_and_services_of_both_programs(
+    installed: Path, services_known: FakeDaemon, monkeypatch: pytest.MonkeyPatch, asked: Callable[[Path, str], str]
+) -> None:
+    monkeypatch.setenv("PATH", f"{installed / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOLDPAY_SOCKET", services_known.path)
+    share = installed / "share"
+    assert asked(share, "holdpay acc") == "account\n"
+    assert asked(share, "holdpay code usa tele") == "telegram\n"
+    assert asked(share, "holdpayd bake") == "bake-macaroon\n"
+    assert asked(share, "holdpayd check --off") == "--offline\n"
