@@ -18,6 +18,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli import daemon as holdpayd
 from holdpay.cli.root import cli
 from scripts import make_venv
+from scripts.manpages import Page, command_page
 from tests.unit.cli.fake_daemon import FakeDaemon
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,17 @@ def run(program: Path, *arguments: str | Path) -> str:
     return done.stdout
 
 
+def shell(program: str, *arguments: str, **environment: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"needs {program} (Debian's package of that name)")
+    done = subprocess.run(
+        [found, *arguments], env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_the_wheel_runs_without_the_checkout(installed: Path) -> None:
     code = "import holdpay; print(holdpay.__file__)"
     assert Path(run(installed / "bin/python", "-Ic", code).strip()).is_relative_to(installed)
@@ -134,12 +146,16 @@ def test_the_same_files_come_out_of_the_sdist_at_another_time_and_with_another_u
 
 @pytest.mark.parametrize("page", [*PAGES.values(), "man5/holdpay.toml.5"])
 def test_mandoc_finds_no_fault_in_a_page(installed: Path, page: str) -> None:
-    mandoc = shutil.which("mandoc")
-    if mandoc is None:
-        pytest.skip("needs mandoc (Debian's package of that name)")
-    command = [mandoc, "-T", "lint", "-W", "warning", str(installed / "share/man" / page)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    assert shell("mandoc", "-T", "lint", "-W", "warning", str(installed / "share/man" / page)) == ""
+
+
+def test_what_means_something_to_roff_is_shown_as_it_is(tmp_path: Path) -> None:
+    text = '.so /etc/passwd\n\'tis `quoted` ^C ~/x\n\\fBno\\fR --dry-run "a b"'
+    page = Page("name", 1, "purpose", "1.0", "2026-09-21", ("other.5",))
+    file = tmp_path / page.file
+    file.write_text(command_page(page, click.Command("name", help=text), {}))
+    shown = shell("mandoc", "-T", "utf8", "-O", "width=200", str(file))
+    assert f"\n       {text.replace(chr(10), ' ')}\n" in shown
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -228,16 +244,6 @@ def in_zsh(share: Path, line: str) -> str:
         rm -r $folder
     """
     return f"{shell('zsh', '-f', '-c', code).split()[-1]}\n"
-
-
-def shell(program: str, *arguments: str, **environment: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"needs {program} (Debian's package of that name)")
-    done = subprocess.run(
-        [found, *arguments], env=os.environ | environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout
 
 
 @pytest.mark.parametrize("asked", [in_bash, in_zsh, in_fish])
