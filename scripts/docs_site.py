@@ -27,7 +27,7 @@ NAVIGATION = {
     "Start": ("README.md", "docs/install.md", "docs/first-order.md", "docs/faq.md", "docs/uninstall.md"),
     "Your money": ("docs/guarding.md", "docs/pair.md", "docs/figures.md", "docs/compared.md"),
     "Operations": ("docs/operations.md", "docs/backup.md", "docs/hooks.md", "docs/container.md"),
-    "Programs": ("docs/client.md", "docs/kinds.md"),
+    "Programs": ("docs/client.md", "contrib/examples/README.md", "docs/kinds.md"),
     "Reference": ("docs/commands.md", "docs/configuration.md", "docs/api.md"),
     "Project": ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
 }
@@ -72,9 +72,12 @@ def stage(target: Path) -> None:
 
 
 def site_pages() -> dict[Path, str]:
-    """Each page with its name in the site."""
-    names = {page: page.name.lower() for page in links.pages() if page.parent in (ROOT, ROOT / "docs")}
-    return {page: "index.md" if name == "readme.md" else name for page, name in names.items()}
+    """Each page with its name in the site; the README of a folder of contrib/ has the folder's."""
+    return {page: "index.md" if page == ROOT / "README.md" else name_of(page) for page in links.pages()}
+
+
+def name_of(page: Path) -> str:
+    return f"{page.parent.name}.md" if page.name == "README.md" else page.name.lower()
 
 
 def page_of_site(page: Path, pages: dict[Path, str], target: Path) -> str:

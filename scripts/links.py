@@ -31,8 +31,8 @@ class Link:
 
 
 def pages() -> list[Path]:
-    """All that people read: the pages beside the README, and those of docs/."""
-    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "contrib").rglob("*.md")])
+    """All that people read: the pages beside the README, and those of docs/ and of the folders of contrib/."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "contrib").glob("*/*.md")])
 
 
 def links(text: str) -> Iterator[Link]:
