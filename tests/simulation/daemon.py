@@ -15,7 +15,7 @@ from holdpay.core import machine
 from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.deadlines import next_deadline_ms
-from holdpay.core.duties import Dispatch, Duty, Track
+from holdpay.core.duties import Dispatch, Duty, Track, Vet
 from holdpay.core.guard import alarms
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.kinds.spec import KindName
@@ -218,7 +218,6 @@ class SimDaemon:
             return
         {
             Duty.PLACE: self._place,
-            Duty.DECODE: self._decode,
             Duty.PAY: self._pay,
             Duty.POLL: self._poll,
             Duty.BALANCE: self._prove_by_balance,
@@ -364,17 +363,18 @@ class SimDaemon:
 
         self.later(delay_ms, arrive)
 
-    def _decode(self, key: Key, order: Order) -> None:
-        assert order.payreq is not None
+    def _vet(self, key: Key, payreq: str) -> None:
         if self.lnd.is_down:
             self._back_off(key)
             return
-        invoice = self.lnd.truths[order.payreq].invoice
+        invoice = self.lnd.truths[payreq].invoice
         self._answer(key, ev.InvoiceDecoded(invoice, NODE, seen_before=False), 5)
 
     def _pay(self, key: Key, order: Order) -> None:
         action = core_duties.next_payment_action(order, self.policy, self.heap.now_ms)
-        if isinstance(action, Dispatch):
+        if isinstance(action, Vet):
+            self._vet(key, action.payreq)
+        elif isinstance(action, Dispatch):
             order = self.apply(order.id, ev.DispatchIntended(NODE))
             if self.faults.hits(self.heap.rng, "crash"):
                 raise Crash

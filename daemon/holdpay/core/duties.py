@@ -18,10 +18,9 @@ class Duty(StrEnum):
 
     PLACE = "place"
     """Create the order at the provider."""
-    DECODE = "decode"
-    """Have LND decode the hold invoice, for vetting."""
     PAY = "pay"
-    """Dispatch when it is licensed and due; follow the HTLC while money may be out."""
+    """Have LND decode the hold invoice, for vetting; dispatch when it is licensed and due; follow the HTLC while money
+    may be out."""
     POLL = "poll"
     """Ask the provider, again and again: see ``core.asking``."""
     BALANCE = "balance"
@@ -46,7 +45,7 @@ def duties(order: Order) -> frozenset[Duty]:
     if order.state is OrderState.REQUESTED and order.payment is None:
         return frozenset({Duty.PLACE})
     if order.payment is None:
-        return frozenset({Duty.DECODE})
+        return frozenset({Duty.PAY})
     wanted = set()
     if order.is_money_out or is_dispatch_planned(order):
         wanted.add(Duty.PAY)
@@ -88,6 +87,13 @@ def _is_untouched(order: Order, payment: Payment) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Vet:
+    """Have LND decode the hold invoice, and vet it."""
+
+    payreq: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dispatch:
     """Commit the intent, then call SendPaymentV2 once."""
 
@@ -106,10 +112,12 @@ class Wait:
     at_ms: int | None
 
 
-def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Dispatch | Track | Wait:
+def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Vet | Dispatch | Track | Wait:
     """What the PAY duty does next."""
     payment = order.payment
-    if payment is None or not (order.is_money_out or is_dispatch_planned(order)):
+    if payment is None:
+        return Wait(None) if order.payreq is None else Vet(order.payreq)
+    if not (order.is_money_out or is_dispatch_planned(order)):
         return Wait(None)
     if order.is_money_out:
         since_ms = payment.absent_since_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from random import Random
@@ -275,25 +275,33 @@ class Engine:
         """Has the event decided, committed and acted upon, together with whatever else is ready in this turn of the
         loop. Returns the order as it is on disk then. A caller that is canceled meanwhile takes nothing back.
         """
-        if order_id not in self._open:
-            return self.store.get(order_id)
-        result: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
-        task = asyncio.current_task()
-        self._turn.post(Posted(order_id=order_id, event=event, raw=raw, task=task, result=result))
-        return await result
+        return await self.post(order_id, event, raw)
 
-    async def intend(self, order: Order, event: Event, is_allowed: Callable[[], bool] = lambda: True) -> Order | None:
-        """As ``apply``, for what may only be done to the order as the caller has seen it: if it is another one when the
-        event is decided, or it is not allowed then, there is no event, and None is returned."""
+    def post(self, order_id: str, event: Event | Making, raw: str | None = None) -> asyncio.Future[Order]:
+        """As ``apply``, at once: what is posted without an await between comes in one step, in this order."""
+        result: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        if order_id in self._open:
+            task = asyncio.current_task()
+            self._turn.post(Posted(order_id=order_id, event=event, raw=raw, task=task, result=result))
+        else:
+            result.set_result(self.store.get(order_id))
+        return result
+
+    def intend(self, order_id: str, event: Event, is_allowed: Callable[[Order], bool]) -> Awaitable[Order | None]:
+        """As ``post``, for what may only be done to an order as the caller expects it: if ``is_allowed`` says no of the
+        order as it is when the event is decided, there is no event, and None is returned."""
         is_made = False
 
         def made(now: Order) -> Event | None:
             nonlocal is_made
-            is_made = now is order and is_allowed()
+            is_made = is_allowed(now)
             return event if is_made else None
 
-        after = await self.apply(order.id, made)
-        return after if is_made else None
+        async def intended(posted: asyncio.Future[Order]) -> Order | None:
+            after = await posted
+            return after if is_made else None
+
+        return intended(self.post(order_id, made))
 
     def _step(self, batch: Sequence[Posted]) -> None:
         """Decides, commits, and starts or stops what follows. Raises StoreError, and a contradiction about writing."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 
 ROUTE_LOOK_S = 3.0
 """An order waits no longer for lnd to find a way; without its word the order goes on."""
+LOOK_GOOD_FOR_S = 5
+"""A way that lnd has found is not looked for again: what became of it since, the payment itself finds out."""
 PEER_WAIT_S = 15
 """A new order waits so long for a peer that is away. lnd tries to reach one after 1, 2, 4 s (defaultMinBackoff)."""
 PEER_LOOK_EVERY_S = 1.0
@@ -109,6 +112,8 @@ class Objections:
         self._engine = engine
         self._quoter = quoter
         self._account = account
+        self._way_found: tuple[RouteQuery, RouteLook, int] | None = None
+        """The latest one that carries the dearest order, and when, in ms."""
 
     # --- the daemon and its node --------------------------------------------------------------------------------------
 
@@ -328,9 +333,9 @@ class Objections:
     @contextlib.asynccontextmanager
     async def _looking(
         self, asked: Asked, wanted: Wanted, *, is_begun: bool
-    ) -> AsyncGenerator[asyncio.Task[RouteLook] | None, None]:
+    ) -> AsyncGenerator[asyncio.Future[RouteLook] | None, None]:
         """A look for a way that could carry the dearest order of its kind, while the provider is asked for the price:
-        what carries that much carries less."""
+        what carries that much carries less. One that was just found stands for it."""
         payees, policy = self._payees(), self._engine.policy
         if asked.is_prepaid or not payees or not is_begun:
             yield None
@@ -339,12 +344,28 @@ class Objections:
         if isinstance(wanted, FundWanted):
             most_sat = wanted.amount_sat
         fee_sat = policy.fee_cap_sat(most_sat) if asked.max_fee_sat is None else asked.max_fee_sat
-        looking = self._look_begun(replace(way_query(payees[0], most_sat, fee_sat, policy), is_route_enough=True))
+        looking = self._found_or_begun(replace(way_query(payees[0], most_sat, fee_sat, policy), is_route_enough=True))
         try:
             yield looking
         finally:
             looking.cancel()
             await asyncio.wait({looking})
+
+    def _found_or_begun(self, query: RouteQuery) -> asyncio.Future[RouteLook]:
+        now_ms = self._engine.clock.now_ms()
+        if self._way_found is not None:
+            known, look, at_ms = self._way_found
+            if known == query and 0 <= now_ms - at_ms < LOOK_GOOD_FOR_S * 1000:
+                found: asyncio.Future[RouteLook] = asyncio.get_running_loop().create_future()
+                found.set_result(look)
+                return found
+        looking = self._look_begun(query)
+        looking.add_done_callback(partial(self._keep_way, query, now_ms))
+        return looking
+
+    def _keep_way(self, query: RouteQuery, at_ms: int, looking: asyncio.Task[RouteLook]) -> None:
+        if not looking.cancelled() and looking.exception() is None and _is_whole(looking.result()):
+            self._way_found = (query, looking.result(), at_ms)
 
     def _look_begun(self, query: RouteQuery) -> asyncio.Task[RouteLook]:
         return asyncio.create_task(self._look(query), name="look for a way")
@@ -368,7 +389,7 @@ class Objections:
                 looking.cancel()
                 await asyncio.wait({looking})
 
-    async def _way(self, asked: Asked, draft: Draft, looking: asyncio.Task[RouteLook] | None) -> Iterable[Finding]:
+    async def _way(self, asked: Asked, draft: Draft, looking: asyncio.Future[RouteLook] | None) -> Iterable[Finding]:
         """Whether lnd could pay it now. Only what is sure refuses."""
         quoted, policy, payees = draft.quoted, self._engine.policy, self._payees()
         if not payees or quoted is None or quoted.quote_sat is None:
@@ -377,8 +398,7 @@ class Objections:
         queries = [way_query(payee, quoted.quote_sat, draft.max_fee_sat, policy) for payee in payees]
         if looking is not None:
             dearest = await _seen(looking)
-            is_whole = dearest.route is not None and dearest.route.parts == 1
-            if is_whole and dearest.route is not None and dearest.route.fee_msat <= draft.max_fee_sat * 1000:
+            if _is_whole(dearest) and dearest.route is not None and dearest.route.fee_msat <= draft.max_fee_sat * 1000:
                 return self.way(queries[0], RouteLook(is_route_known=True, route=dearest.route))
             if dearest == RouteLook(is_route_known=False, unknown=dearest.unknown):
                 # It knows nothing now, and would not a second time.
@@ -401,9 +421,7 @@ class Objections:
         self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False, is_payee_known: bool = False
     ) -> Iterator[Finding]:
         """What a look makes of an order, or of an invoice. ``is_payee_known``: nobody else will be paid."""
-        # Parts are looked for one by one: whether they fit together, the channels say.
-        is_whole = look.route is not None and look.route.parts == 1
-        wrong = None if is_whole else in_the_way(query, look)
+        wrong = None if _is_whole(look) else in_the_way(query, look)
         if wrong is None and look.route is None:
             log.warning("lnd does not say whether it knows a way to pay", unknown="; ".join(look.unknown))
         is_payee_known = is_payee_known or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
@@ -443,6 +461,11 @@ def _worth(query: RouteQuery, look: RouteLook) -> int:
     return 2 if look.route is not None else int(in_the_way(query, look) is None)
 
 
+def _is_whole(look: RouteLook) -> bool:
+    """Parts are looked for one by one: whether they fit together, the channels say."""
+    return look.route is not None and look.route.parts == 1
+
+
 def _is_sure(cause: Cause, query: RouteQuery, *, is_payee_known: bool) -> bool:
     """Whether it keeps an order from being paid, for sure. Who may be paid besides the listed nodes may be reached
     otherwise; and what parts cost together is an estimate."""
@@ -451,7 +474,7 @@ def _is_sure(cause: Cause, query: RouteQuery, *, is_payee_known: bool) -> bool:
     return is_payee_known and not (cause is Cause.FEE_LIMIT and query.max_parts > 1)
 
 
-async def _seen(looking: asyncio.Task[RouteLook]) -> RouteLook:
+async def _seen(looking: asyncio.Future[RouteLook]) -> RouteLook:
     """An order that could be paid must never fail by the look, whatever becomes of it."""
     await asyncio.wait({looking})
     if looking.cancelled():

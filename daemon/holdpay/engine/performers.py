@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from holdpay.core.duties import (
     Dispatch,
     Duty,
     Track,
+    Vet,
     duties,
     next_payment_action,
     retrack_at_ms,
@@ -94,7 +95,6 @@ class Performers:
         """The coroutine that does a duty; it ends when the duty is over."""
         table = {
             Duty.PLACE: self._place,
-            Duty.DECODE: self._decode,
             Duty.PAY: self._pay,
             Duty.POLL: self._poll,
             Duty.BALANCE: self._prove_by_balance,
@@ -150,7 +150,7 @@ class Performers:
         assert payreq is not None
         await self._decoder.begin(payreq)
         await self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, payreq), raw=reply.raw)
-        if self._order(order.id, Duty.DECODE) is None:
+        if self._order(order.id, Duty.PAY) is None:
             self._decoder.forget(payreq)
 
     async def _place_prepaid(self, order: Order) -> None:
@@ -171,7 +171,9 @@ class Performers:
                 text = f"the balance of the account is not known: {failed.text}"
                 await self._engine.apply(order.id, replace(failed, text=text), raw=_raw(error))
                 return
-            intended = await self._engine.intend(order, ev.ChargeIntended(balance.balance_sat))
+            intended = await self._engine.intend(
+                order.id, ev.ChargeIntended(balance.balance_sat), lambda now: now is order
+            )
             if intended is None or intended.is_quarantined:
                 return
             if intended.charge is not None and intended.charge.state is ChargeState.INTENDED:
@@ -207,35 +209,6 @@ class Performers:
         is_alone = not self._engine.store.has_moved_balance_since(since_ms, besides=order.id)
         return ev.BalanceSeen(balance_sat, is_alone)
 
-    # --- DECODE -------------------------------------------------------------------------------------------------------
-
-    async def _decode(self, order_id: str) -> None:
-        backoff = Backoff(LND_RETRY_S)
-        while (order := self._order(order_id, Duty.DECODE)) is not None:
-            assert order.payreq is not None
-            try:
-                invoice, node = await self._decoder.decode(order.payreq)
-            except LndRefused as error:
-                await self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
-            except LndError as error:
-                log.warning("lnd cannot decode now", order_id=order_id, error=error.message)
-                await self._pause(backoff.next_s())
-            else:
-                if not self._engine.may_pay_from(node):
-                    log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
-                    await self._pause(backoff.next_s())
-                    continue
-                await self._engine.apply(order_id, partial(self._decoded, invoice, node))
-
-    def _decoded(self, invoice: Invoice, node: NodeIdentity, order: Order) -> ev.Event:
-        """Looked up when it is decided: of two orders at once the first one has it."""
-        store, theirs = self._engine.store, order.provider_order_id
-        seen = store.has_payment_hash(invoice.payment_hash) or (
-            theirs is not None and store.has_provider_order(theirs, besides=order.id)
-        )
-        standing = self._engine.standing_of(invoice.payee)
-        return ev.InvoiceDecoded(invoice, node, seen, self._engine.clock.wall_ahead_ms(), standing)
-
     # --- PAY ----------------------------------------------------------------------------------------------------------
 
     async def _pay(self, order_id: str) -> None:
@@ -247,12 +220,14 @@ class Performers:
     async def _pay_and_follow(self, order_id: str) -> None:
         backoff = Backoff(LND_RETRY_S)
         while (order := self._order(order_id, Duty.PAY)) is not None:
-            assert order.payment is not None
             began_ms = self._now_ms()
             action = next_payment_action(order, self._engine.policy, began_ms)
-            if isinstance(action, Dispatch):
-                followed = await self._dispatch(order, order.payment)
+            if isinstance(action, Vet):
+                followed = await self._vet(order_id, action.payreq)
+            elif isinstance(action, Dispatch):
+                followed = await self._dispatch(order)
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
+                assert order.payment is not None
                 stream = self._engine.node.track(order.payment.payment_hash, _payer(order.payment))
                 followed = await self._follow(order_id, stream)
                 await self._look_for_htlc(order_id, followed.last)
@@ -265,7 +240,43 @@ class Performers:
             if quiet_s or not followed.may_go_on:
                 await self._pause(quiet_s or backoff.next_s())
             if isinstance(followed.last, Lost):
-                await self._engine.node.until_back(_payer(order.payment))
+                await self._until_back(order_id)
+
+    async def _until_back(self, order_id: str) -> None:
+        """Waits for the node that pays it, which was lost."""
+        order = self._engine.order(order_id)
+        if order is not None and order.payment is not None:
+            await self._engine.node.until_back(_payer(order.payment))
+
+    async def _vet(self, order_id: str, payreq: str) -> Followed:
+        """Has LND decode the hold invoice. What vetting makes of it and the intent to pay are one commit, where it may
+        be sent at once; then it is."""
+        try:
+            invoice, node = await self._decoder.decode(payreq)
+        except LndRefused as error:
+            await self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
+            return Followed(may_go_on=True)
+        except LndError as error:
+            log.warning("lnd cannot decode now", order_id=order_id, error=error.message)
+            return Followed(may_go_on=False)
+        if not self._engine.may_pay_from(node):
+            log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
+            return Followed(may_go_on=False)
+        vetting = self._engine.post(order_id, partial(self._decoded, invoice, node))
+        if self._engine.ways.is_capped:
+            await vetting
+            return Followed(may_go_on=True)  # by which channels it may leave is asked first
+        _, intended = await asyncio.gather(vetting, self._intend(order_id, node))
+        return await self._send(intended, node)
+
+    def _decoded(self, invoice: Invoice, node: NodeIdentity, order: Order) -> ev.Event:
+        """Looked up when it is decided: of two orders at once the first one has it."""
+        store, theirs = self._engine.store, order.provider_order_id
+        seen = store.has_payment_hash(invoice.payment_hash) or (
+            theirs is not None and store.has_provider_order(theirs, besides=order.id)
+        )
+        standing = self._engine.standing_of(invoice.payee)
+        return ev.InvoiceDecoded(invoice, node, seen, self._engine.clock.wall_ahead_ms(), standing)
 
     def _quiet_s(self, order_id: str) -> float:
         """LND knows nothing of the payment: how long until asking again may prove something, or could tell more.
@@ -303,26 +314,40 @@ class Performers:
         no look."""
         return self._held_up.get(order_id, "")
 
-    async def _dispatch(self, order: Order, payment: Payment) -> Followed:
+    async def _dispatch(self, order: Order) -> Followed:
         """Commits the intent and sends, once; see ``_follow``."""
-        payer = _payer(payment)
-
-        def is_allowed() -> bool:
-            return self._engine.node.identity == payer and self._engine.may_pay_from(payer)
-
-        if not is_allowed():
+        assert order.payment is not None
+        payer = _payer(order.payment)
+        if not self._may_send_from(payer):
             return Followed(may_go_on=False)
         async with self._engine.ways.one_at_a_time if self._engine.ways.is_capped else contextlib.nullcontext():
             by_channels = await self._channels_with_room(order, payer)
             if by_channels is None:
                 return Followed(may_go_on=False)  # looked at again soon; its time to pay goes on
-            intended = await self._engine.intend(order, ev.DispatchIntended(payer), is_allowed)
+            intended = await self._intend(order.id, payer)
+        return await self._send(intended, payer, by_channels)
+
+    def _may_send_from(self, payer: NodeIdentity) -> bool:
+        return self._engine.node.identity == payer and self._engine.may_pay_from(payer)
+
+    def _intend(self, order_id: str, payer: NodeIdentity) -> Awaitable[Order | None]:
+        """The intent to pay, if it is still to be paid, from there, when that is decided. See ``Engine.intend``."""
+
+        def is_allowed(now: Order) -> bool:
+            if not self._may_send_from(payer):
+                return False
+            return isinstance(next_payment_action(now, self._engine.policy, self._now_ms()), Dispatch)
+
+        return self._engine.intend(order_id, ev.DispatchIntended(payer), is_allowed)
+
+    async def _send(self, intended: Order | None, payer: NodeIdentity, by_channels: tuple[int, ...] = ()) -> Followed:
+        """Sends what was intended; see ``_follow``."""
         if intended is None:
             return Followed(may_go_on=True)  # it has changed meanwhile, or the node has: it is looked at again
         if intended.htlc is not HtlcState.DISPATCHING or intended.is_quarantined:
             return Followed(may_go_on=False)  # its time is over, or more was said of it in the same step
         spec = replace(spec_of(intended, self._engine.policy, self._now_ms()), outgoing_chan_ids=by_channels)
-        return await self._follow(order.id, self._engine.node.send(spec, payer))
+        return await self._follow(intended.id, self._engine.node.send(spec, payer))
 
     async def _channels_with_room(self, order: Order, payer: NodeIdentity) -> tuple[int, ...] | None:
         """Where it may leave; see ``Ways.choose``. None: nowhere now, and why is told."""

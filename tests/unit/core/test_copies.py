@@ -130,7 +130,7 @@ def test_what_the_account_may_have_paid_after_the_copy_is_not_placed_again(charg
 
 def test_a_hold_invoice_that_came_before_the_copy_is_decoded_to_be_looked_up_and_judged_as_of_then() -> None:
     found = restored(after(order(), PLACED))
-    assert duties(found) == {Duty.DECODE}
+    assert duties(found) == {Duty.PAY}
     late_s = 48 * 3600  # it has expired long since
     decoded = ev.InvoiceDecoded(invoice(), ALICE, seen_before=False)
     found = after(found, decoded, late_s)

@@ -119,19 +119,23 @@ async def test_what_a_caller_gets_is_the_order_that_it_may_go_on_with(world: Wor
     (order_id,) = await _held(world, 1)
     after = await world.engine.apply(order_id, ProviderFailed("down"))
     assert after is world.engine.order(order_id)
-    assert await world.engine.intend(after, CancelRequested()) is world.engine.order(order_id)
-    assert await world.engine.intend(after, CancelRequested()) is None, "it is another one now"
+    assert await world.engine.intend(order_id, CancelRequested(), lambda now: now is after) is world.engine.order(
+        order_id
+    )
+    assert await world.engine.intend(order_id, CancelRequested(), lambda now: now is after) is None, (
+        "it is another one now"
+    )
 
 
 async def test_nothing_is_intended_with_an_order_that_is_closed_or_when_it_is_not_allowed(world: World) -> None:
     (held,) = await _held(world, 1)
     order = world.engine.order(held)
     assert order is not None
-    assert await world.engine.intend(order, CancelRequested(), lambda: False) is None
+    assert await world.engine.intend(held, CancelRequested(), lambda now: False) is None
     assert world.order(held).cancel_wanted_at_ms is None
     ended = await world.engine.cancel(await _placed(world))
     assert ended.is_closed
-    assert await world.engine.intend(ended, CancelRequested()) is None
+    assert await world.engine.intend(ended.id, CancelRequested(), lambda now: True) is None
 
 
 async def test_a_step_tells_whoever_waits_for_a_change_once(world: World) -> None:
@@ -371,30 +375,52 @@ async def test_an_lnd_that_cannot_decode_now_is_asked_again_after_1_2_4_8_and_15
     await world.until(lambda: world.order(order_id).is_money_out, within_s=16)
 
 
-async def test_an_order_that_changed_in_the_step_of_its_intent_is_looked_at_again_and_sent_at_once(
-    world: World,
-) -> None:
+async def test_what_is_told_of_an_order_in_the_step_of_its_intent_does_not_hold_up_its_payment(world: World) -> None:
     intend = world.engine.intend
-    intents = 0
 
-    async def with_news(order: Order, *args: object) -> Order | None:
-        nonlocal intents
-        intents += 1
-        if intents == 1:
-            telling = asyncio.create_task(world.engine.apply(order.id, ProviderFailed("HTTP 502")))
-            await asyncio.sleep(0)
-            assert await intend(order, *args) is None  # type: ignore[arg-type]
-            await telling
-            return None
-        return await intend(order, *args)  # type: ignore[arg-type]
+    async def with_news(order_id: str, *args: Any) -> Order | None:
+        told = world.engine.post(order_id, ProviderFailed("HTTP 502"))
+        intended = await intend(order_id, *args)
+        await told
+        return intended
 
     world.engine.intend = with_news  # type: ignore[method-assign, assignment]
     world.provider.story = NEVER
     order_id = world.request()
     with capture_logs() as logs:
         await world.until(lambda: world.order(order_id).htlc is HtlcState.IN_FLIGHT, within_s=1)
-    assert (intents, len(world.lnd.sends)) == (2, 1)
+    assert len(world.lnd.sends) == world.events(order_id).count("dispatch_intended") == 1
     assert "a task failed; it is started again" not in [entry["event"] for entry in logs]
+
+
+async def test_what_a_cancel_in_the_step_of_its_intent_came_before_is_not_paid(world: World) -> None:
+    intend = world.engine.intend
+
+    async def canceled(order_id: str, *args: Any) -> Order | None:
+        told = world.engine.post(order_id, CancelRequested())
+        intended = await intend(order_id, *args)
+        await told
+        return intended
+
+    world.engine.intend = canceled  # type: ignore[method-assign, assignment]
+    order = await world.until_closed(world.request())
+    assert (order.end, world.lnd.sends) == (End.CANCELED_UNPAID, [])
+    assert "dispatch_intended" not in world.events(order.id)
+
+
+async def test_vetting_and_the_intent_to_pay_are_one_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, commits = world.lnd.send, []
+
+    def counting(*args: Any) -> Any:
+        commits.append(world.store.commit_count)
+        return send(*args)
+
+    monkeypatch.setattr(world.lnd, "send", counting)
+    world.provider.story = NEVER
+    order_id = world.request()
+    await world.until(lambda: bool(commits), within_s=1)
+    assert commits == [3], "the request; the hold invoice; vetting and intent"
+    assert world.events(order_id)[:4] == ["order_requested", "order_placed", "invoice_decoded", "dispatch_intended"]
 
 
 async def test_an_order_that_is_quarantined_in_the_step_of_its_intent_is_no_defect(world: World) -> None:

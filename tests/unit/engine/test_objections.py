@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -228,6 +229,31 @@ async def test_a_way_that_carries_the_dearest_order_is_looked_for_while_the_prov
     (query,) = world.lnd.route_queries
     assert (query.payee, query.amount_msat, query.is_route_enough) == (PAYEE, 10_000_000, True)
     assert (query.cltv_limit - query.final_cltv_delta, query.max_parts) == (435, 1)
+
+
+async def test_a_way_that_was_just_found_is_not_looked_for_again_and_later_it_is(world: World) -> None:
+    world.lnd.route_look = WAY
+    desk = desk_of(world.engine)
+    for n in range(3):
+        await desk.submit(replace(ASKED, key=f"at once {n}"), WANTED)
+    assert len(world.lnd.route_queries) == 1
+    await desk.submit(replace(ASKED, key="dearer", max_price_sat=3_000), WANTED)
+    assert len(world.lnd.route_queries) == 2, "another amount is another question"
+    await asyncio.sleep(5)
+    await desk.submit(replace(ASKED, key="later", max_price_sat=3_000), WANTED)
+    assert len(world.lnd.route_queries) == 3
+
+
+@pytest.mark.parametrize("look", [NO_WAY, UNKNOWN, replace(WAY, route=replace(ROUTE, parts=2))])
+async def test_only_a_way_is_remembered(world: World, look: RouteLook) -> None:
+    world.lnd.route_look = look
+    desk = desk_of(world.engine)
+    with contextlib.suppress(NotPayable):
+        await desk.submit(replace(ASKED, key="first"), WANTED)
+    asked = len(world.lnd.route_queries)
+    world.lnd.route_look = WAY
+    await desk.submit(replace(ASKED, key="second"), WANTED)
+    assert len(world.lnd.route_queries) > asked
 
 
 async def test_where_the_dearest_would_cost_too_much_the_price_itself_is_asked_for(world: World) -> None:

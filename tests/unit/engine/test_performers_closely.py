@@ -153,14 +153,13 @@ async def test_a_charge_of_an_order_that_changed_in_the_step_of_its_intent_is_in
     intend = world.engine.intend
     intents = 0
 
-    async def with_news(order: Order, *args: object) -> Order | None:
+    async def with_news(order_id: str, *args: Any) -> Order | None:
         nonlocal intents
         intents += 1
         if intents > 1:
-            return await intend(order, *args)  # type: ignore[arg-type]
-        telling = asyncio.create_task(world.engine.apply(order.id, ev.ProviderFailed("HTTP 502")))
-        await asyncio.sleep(0)
-        intended = await intend(order, *args)  # type: ignore[arg-type]
+            return await intend(order_id, *args)
+        telling = world.engine.post(order_id, ev.ProviderFailed("HTTP 502"))
+        intended = await intend(order_id, *args)
         await telling
         return intended
 
@@ -430,9 +429,9 @@ async def test_a_quarantined_order_is_canceled_at_the_pace_of_any_other(
 async def test_an_order_that_is_to_be_paid_waits_for_the_node_that_decoded_its_invoice(world: World) -> None:
     intend = world.engine.intend
 
-    async def from_another_node(order: Order, event: ev.Event, *args: Any) -> Order | None:
+    async def from_another_node(order_id: str, *args: Any) -> Order | None:
         world.lnd.node = MALLORY
-        return await intend(order, event, *args)
+        return await intend(order_id, *args)
 
     world.engine.intend = from_another_node  # type: ignore[method-assign, assignment]
     world.provider.story = NEVER

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,8 @@ async def test_an_intent_to_pay_is_not_made_of_an_order_that_changed_in_the_same
     order = world.engine.order(order_id)
     assert order is not None
     canceled, intended = await asyncio.gather(
-        world.engine.cancel(order_id), world.engine.intend(order, ev.DispatchIntended(ALICE))
+        world.engine.post(order_id, ev.CancelRequested()),
+        world.engine.intend(order_id, ev.DispatchIntended(ALICE), lambda now: now is order),
     )
     assert canceled.cancel_wanted_at_ms is not None
     assert intended is None
@@ -200,10 +202,9 @@ async def test_an_intent_to_pay_is_not_made_of_an_order_that_changed_in_the_same
 async def test_an_order_that_is_quarantined_in_the_step_of_its_intent_is_not_sent(world: World) -> None:
     intend = world.engine.intend
 
-    async def at_once(order: Order, *args: object) -> Order | None:
-        intending = asyncio.create_task(intend(order, *args))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
-        world.engine.quarantine(order.id, ValueError())
+    async def at_once(order_id: str, *args: Any) -> Order | None:
+        intending = intend(order_id, *args)
+        world.engine.quarantine(order_id, ValueError())
         return await intending
 
     world.engine.intend = at_once  # type: ignore[method-assign, assignment]
