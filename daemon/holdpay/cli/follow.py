@@ -38,6 +38,8 @@ class TextView:
     def __init__(self, app: App) -> None:
         self._screen = progress.Screen(sys.stderr, app.clock)
         self._last: pb.Request | None = None
+        self._paid_at_ms: int | None = None
+        """Since when the money of the latest order is out."""
 
     def accepted(self, request: pb.Request) -> None:
         self._screen.line(f"Order {request.id}: {request.what}, {progress.limits(request)}.")
@@ -46,10 +48,21 @@ class TextView:
     def update(self, update: pb.RequestUpdate) -> None:
         request = update.request
         elapsed = render.span(update.at_ms - request.created_at_ms)
-        self._screen.live("" if request.terminal else order_of(request).phase, request.created_at_ms)
-        for text in progress.changes(self._last, request):
+        self._screen.live(self._live(update))
+        for text in progress.changes(self._last, request, with_phase=not self._screen.is_live):
             self._screen.line(f"{elapsed:>8}  {text}")
         self._last = request
+
+    def _live(self, update: pb.RequestUpdate) -> progress.Live | None:
+        request = update.request
+        if not order_of(request).locked_msat:
+            self._paid_at_ms = None
+        elif self._paid_at_ms is None:
+            self._paid_at_ms = update.at_ms
+        if request.terminal:
+            return None
+        end = progress.countdown(request, self._paid_at_ms)
+        return progress.Live(order_of(request).phase, request.created_at_ms, end)
 
     def answer(self, text: str, request: pb.Request) -> None:
         self._screen.live_off()

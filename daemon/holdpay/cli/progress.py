@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -42,11 +42,15 @@ def limits(request: pb.Request) -> str:
     return f"for up to {render.sat(order.max_price_sat)} and a fee of up to {render.sat(order.max_fee_sat)}"
 
 
-def changes(before: pb.Request | None, request: pb.Request) -> Iterator[str]:
-    """The lines for what is in `request` and was not in `before` (None: nothing was known)."""
+def changes(before: pb.Request | None, request: pb.Request, *, with_phase: bool = True) -> Iterator[str]:
+    """The lines for what is in `request` and was not in `before` (None: nothing was known).
+
+    ``with_phase`` False: where a live line shows the phase, it needs no line of its own.
+    """
     order_before = None if before is None or len(before.orders) < len(request.orders) else order_of(before)
     yield from _turn_changes(before, request)
-    yield from _phase_changes(before, request)
+    if with_phase:
+        yield from _phase_changes(before, request)
     yield from _item_changes(before, request)
     yield from _money_changes(order_before, order_of(request), is_prepaid=request.prepaid)
     yield from _wish_changes(before, request)
@@ -203,6 +207,69 @@ def cost(request: pb.Request) -> str:
     return "Cost: nothing so far."
 
 
+@dataclass(frozen=True, slots=True)
+class Countdown:
+    """What a wait goes on until at most, by ``name``."""
+
+    name: str
+    from_ms: int
+    until_ms: int
+
+
+def countdown(request: pb.Request, paid_at_ms: int | None) -> Countdown | None:
+    """The earliest end of the wait: the provider's promise, or what the request's strategy says.
+
+    ``paid_at_ms``: since when the money of its latest order is out, as far as it is known. None: there is no such end.
+    """
+    order, strategy = order_of(request), request.strategy
+    found = []
+    if strategy.HasField("within_s"):
+        end_ms = request.created_at_ms + strategy.within_s * 1000
+        found.append(Countdown("the end of --within", request.created_at_ms, end_ms))
+    if paid_at_ms is not None and order.locked_msat:
+        if order.HasField("promise_until_ms"):
+            found.append(Countdown("the promised end", paid_at_ms, order.promise_until_ms))
+        if strategy.HasField("number_within_s") and number_of(request) is None:
+            found.append(
+                Countdown("the end of --number-within", paid_at_ms, paid_at_ms + strategy.number_within_s * 1000)
+            )
+        if strategy.HasField("sms_within_s"):
+            found.append(Countdown("the end of --sms-within", paid_at_ms, paid_at_ms + strategy.sms_within_s * 1000))
+    return min(found, key=lambda end: end.until_ms, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the live line tells."""
+
+    phase: str
+    since_ms: int
+    end: Countdown | None = None
+
+    def words(self, now_ms: int, columns: int, bar: tuple[str, str]) -> str:
+        """In at most so many columns. ``bar``: the signs of its full and its empty part."""
+        text = f"{render.span(now_ms - self.since_ms):>8}  {render.plain(self.phase)} …"
+        if self.end is not None:
+            left_ms = self.end.until_ms - now_ms
+            late = f"{self.end.name} passed {render.span(-left_ms)} ago"
+            left = f"{render.span(left_ms)} to {self.end.name}" if left_ms > 0 else late
+            text += f"  {_bar(self.end, now_ms, columns - len(text) - len(left) - 3, bar)}{left}"
+        return text[:columns]
+
+
+_LONGEST_BAR, _SHORTEST_BAR = 24, 5
+
+
+def _bar(end: Countdown, now_ms: int, room: int, signs: tuple[str, str]) -> str:
+    """With a space behind it. Empty: there is no room for one."""
+    if room < _SHORTEST_BAR:
+        return ""
+    width = min(room, _LONGEST_BAR)
+    gone = (now_ms - end.from_ms) * width // max(end.until_ms - end.from_ms, 1)
+    full = min(max(gone, 0), width)
+    return f"{signs[0] * full}{signs[1] * (width - full)} "
+
+
 class Screen:
     """Lines on stderr; on a terminal the last line shows the present phase and the time since the order began."""
 
@@ -211,9 +278,8 @@ class Screen:
     def __init__(self, stream: TextIO, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        self._is_live = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._phase = ""
-        self._since_ms = clock.now_ms()
+        self.is_live = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown: Live | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -225,12 +291,12 @@ class Screen:
             click.echo(render.plain(text), file=self._stream)
             self._draw()
 
-    def live(self, phase: str, since_ms: int) -> None:
-        """Sets the live line; "" removes it. Nothing where stderr is no terminal."""
-        if not self._is_live:
+    def live(self, shown: Live | None) -> None:
+        """Sets the live line; None removes it. Nothing where stderr is no terminal."""
+        if not self.is_live:
             return
-        with self._lock:
-            self._phase, self._since_ms = render.plain(phase), since_ms
+        with self._lock, contextlib.suppress(OSError):
+            self._shown = shown
             self._erase()
             self._draw()
         if self._ticker is None:
@@ -245,24 +311,30 @@ class Screen:
 
     def live_off(self) -> None:
         """Before something is written to stdout, which is often the same terminal."""
-        with self._lock:
-            self._phase = ""
+        with self._lock, contextlib.suppress(OSError):
+            self._shown = None
             self._erase()
 
     def _tick(self) -> None:
         while not self._closed.wait(self.TICK_S):
-            with self._lock:
+            with self._lock, contextlib.suppress(OSError):
                 self._draw()
 
     def _erase(self) -> None:
-        if self._is_live:
+        if self.is_live:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
     def _draw(self) -> None:
-        if self._is_live and self._phase:
-            elapsed = render.span(self._clock.now_ms() - self._since_ms)
-            text = f"{elapsed:>8}  {self._phase} …"
+        if self.is_live and self._shown is not None:
             # A line that wraps could not be erased.
-            self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+            signs = ("█", "░") if render.is_utf8(self._stream) else ("#", ".")
+            words = self._shown.words(self._clock.now_ms(), self._columns() - 1, signs)
+            self._stream.write(f"\r\x1b[K{words}")
             self._stream.flush()
+
+    def _columns(self) -> int:
+        """Of this stream's terminal: stdout may be a pipe. 80 where nobody knows."""
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        return 80

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import click
 
@@ -28,6 +28,11 @@ def one_line(text: str) -> str:
     """A text of some size that came from outside, to be read: escape sequences and control characters taken out."""
     line = " ".join(click.unstyle(text).split())
     return "".join(char for char in line if char.isprintable())
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether it takes every character."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def sat(amount_sat: int) -> str:

@@ -21,6 +21,7 @@ from holdpay.cli.rent import rent
 from holdpay.cli.send import email, sms
 from holdpay.cli.stats import stats
 from holdpay.cli.status import status
+from holdpay.cli.top.command import top
 from holdpay.cli.vet import vet
 
 PROGRAM = "holdpay"
@@ -86,6 +87,7 @@ for command in (
     budget,
     stats,
     status,
+    top,
     completion,
 ):
     cli.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -10,29 +10,73 @@ from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.budget import budget_facts, line_name
 from holdpay.cli.exit_codes import ExitCode
+from holdpay.cli.failure import Unreachable
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
+WATCH_EVERY_S = 2
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@click.option(
+    "--watch",
+    "every_s",
+    type=click.IntRange(min=1, max=86_400),
+    is_flag=False,
+    flag_value=WATCH_EVERY_S,
+    metavar="[SECONDS]",
+    help=f"Show it again and again, every {WATCH_EVERY_S} s or so many, until ^C.",
+)
 @pass_app
 @click.pass_context
-def status(ctx: click.Context, app: App, *, as_json: bool) -> None:
+def status(ctx: click.Context, app: App, *, as_json: bool, every_s: int | None) -> None:
     """Show lnd, the provider, the money and the alarms.
 
     Exits 0 when lnd, the limits and the disk would let an order through now, else 8. Whether the provider would take it
-    is known only when it is asked; how it answered last is shown.
+    is known only when it is asked; how it answered last is shown. Full screen, and with keys: `holdpay top`.
     """
+    if every_s is not None:
+        _watch(app, every_s, as_json=as_json)
+    reply = _ask(app)
+    _show(reply, app.clock.now_ms(), as_json=as_json)
+    ctx.exit(ExitCode.DONE if reply.ready else ExitCode.REFUSED_NOW)
+
+
+def _ask(app: App) -> pb.GetStatusResponse:
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    reply = app.call(lambda client: client.ask(client.stub.GetStatus, pb.GetStatusRequest()))
+    return app.call(lambda client: client.ask(client.stub.GetStatus, pb.GetStatusRequest()))
+
+
+def _show(reply: pb.GetStatusResponse, now_ms: int, *, as_json: bool) -> None:
     if as_json:
         render.echo_json(reply)
     else:
-        render.out(render.facts(_status_facts(reply, app.clock.now_ms())))
-    ctx.exit(ExitCode.DONE if reply.ready else ExitCode.REFUSED_NOW)
+        render.out(render.facts(_status_facts(reply, now_ms)))
+
+
+def _watch(app: App, every_s: int, *, as_json: bool) -> NoReturn:
+    """Raises Unreachable if the daemon is not there at first; later it is waited for."""
+    is_first, is_away = True, False
+    while True:
+        try:
+            reply = _ask(app)
+        except Unreachable as away:
+            if is_first:
+                raise
+            if not is_away:
+                render.note(render.plain(f"{away} Asking again every {every_s} s …"))
+            is_away = True
+        else:
+            if is_away:
+                render.note("The daemon is back.")
+            if not as_json:
+                render.out(f"{'' if is_first else chr(10)}{render.date_time(app.clock.now_ms())}")
+            _show(reply, app.clock.now_ms(), as_json=as_json)
+            is_first, is_away = False, False
+        app.clock.sleep(every_s)
 
 
 def _status_facts(reply: pb.GetStatusResponse, now_ms: int) -> list[tuple[str, str]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
 import tempfile
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from holdpay.cli.root import cli
+from holdpay.cli.top.terminal import Terminal as Screen
 from tests.unit.cli.fake_daemon import FakeClock, FakeDaemon
 
 
@@ -40,3 +45,48 @@ def daemon() -> Iterator[FakeDaemon]:
 @pytest.fixture
 def terminal(daemon: FakeDaemon) -> Terminal:
     return Terminal(daemon.path, FakeClock())
+
+
+class Pty:
+    """A terminal in two ends; ``output`` is what it was sent."""
+
+    def __init__(self) -> None:
+        self.user, self.program = pty.openpty()
+        os.set_blocking(self.user, False)
+        self.stdin, self.stdout = os.fdopen(self.program, "r"), os.fdopen(os.dup(self.program), "w")
+
+    def terminal(self, encoding: str = "utf-8") -> Screen:
+        self.stdout.reconfigure(encoding=encoding)
+        return Screen(self.stdin, self.stdout)
+
+    def close(self) -> None:
+        for end in (self.stdin, self.stdout):
+            end.close()
+        os.close(self.user)
+
+    def output(self) -> str:
+        found = b""
+        while True:
+            try:
+                found += os.read(self.user, 65536)
+            except BlockingIOError:
+                return found.decode()
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.user, keys)
+
+    def attributes(self) -> list[object]:
+        return list(termios.tcgetattr(self.program))
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pty]:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("COLORTERM", raising=False)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTSTP, signal.SIGWINCH)}
+    device = Pty()
+    yield device
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    device.close()

@@ -10,9 +10,11 @@ import grpc
 import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import render
 from holdpay.cli.exit_codes import ExitCode
+from holdpay.cli.status import WATCH_EVERY_S
 from tests.unit.cli.conftest import Terminal
-from tests.unit.cli.fake_daemon import NOW_MS, FakeDaemon, Refuse
+from tests.unit.cli.fake_daemon import NOW_MS, FakeDaemon, Refuse, interrupt
 
 COUNTRIES = pb.ListCountriesResponse(
     countries=[
@@ -388,3 +390,46 @@ def test_status_json_has_the_names_of_the_interface(terminal: Terminal) -> None:
     found = json.loads(terminal.run("status", "--json").stdout)
     assert set(found) == set(pb.GetStatusResponse.DESCRIPTOR.fields_by_name)
     assert found["lnd"]["local_balance_sat"] == 1_000_000
+
+
+def test_status_watch_shows_it_again_and_again_until_an_interrupt(daemon: FakeDaemon, terminal: Terminal) -> None:
+    terminal.clock.on_sleep = [lambda: None, interrupt]
+    result = terminal.run("status", "--watch", "30")
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert terminal.clock.elapsed_s == 60
+    first, second = result.stdout.split("\n\n")
+    times = [text.splitlines()[0] for text in (first, second)]
+    assert times == [render.date_time(NOW_MS), render.date_time(NOW_MS + 30_000)]
+    assert all("Pending" in text for text in (first, second))
+    assert "\x1b" not in result.output
+
+
+def test_status_watch_has_a_pace_of_its_own(terminal: Terminal) -> None:
+    terminal.clock.on_sleep = [interrupt]
+    terminal.run("status", "--watch")
+    assert terminal.clock.elapsed_s == WATCH_EVERY_S
+
+
+def test_status_watch_as_json_is_an_object_a_line(terminal: Terminal) -> None:
+    terminal.clock.on_sleep = [lambda: None, interrupt]
+    result = terminal.run("status", "--watch", "1", "--json")
+    assert [json.loads(line)["version"] for line in result.stdout.splitlines()] == ["0.1.0", "0.1.0"]
+
+
+def test_status_watch_waits_for_a_daemon_that_restarts_and_says_so_once(daemon: FakeDaemon, terminal: Terminal) -> None:
+    terminal.clock.on_sleep = [daemon.stop, lambda: None, daemon.start, interrupt]
+    result = terminal.run("status", "--watch", "5")
+    assert result.stdout.count("Pending") == 2
+    assert result.stderr.count("Asking again every 5 s") == 1
+    assert result.stderr.endswith("The daemon is back.\n")
+
+
+def test_status_watch_without_a_daemon_ends_at_once(daemon: FakeDaemon, terminal: Terminal) -> None:
+    daemon.stop()
+    assert terminal.run("status", "--watch").exit_code == ExitCode.UNREACHABLE
+    daemon.start()
+
+
+def test_status_watch_wants_whole_seconds(daemon: FakeDaemon, terminal: Terminal) -> None:
+    assert terminal.run("status", "--watch", "0").exit_code == ExitCode.REFUSED_INPUT
+    assert daemon.received == []

@@ -9,7 +9,7 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli import exit_codes, render
 from holdpay.cli.params import parse_duration_s
-from holdpay.cli.progress import Screen, changes
+from holdpay.cli.progress import Live, Screen, changes
 from tests.unit.cli.fake_daemon import DELIVERED, HELD, NOW_MS, NUMBERED, SETTLED, FakeClock, a_request, ended
 
 
@@ -122,7 +122,7 @@ def test_a_terminal_gets_a_live_line_under_the_others(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "xterm")
     stream, clock = Tty(), FakeClock()
     screen = Screen(stream, clock)
-    screen.live("held, waiting for the SMS", NOW_MS - 5000)
+    screen.live(Live("held, waiting for the SMS", NOW_MS - 5000))
     screen.line("the number is +1555")
     screen.close()
     shown = stream.getvalue()
@@ -136,7 +136,7 @@ def test_a_file_and_a_dumb_terminal_get_plain_lines_only(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     screen = Screen(stream, FakeClock())
-    screen.live("held", NOW_MS)
+    screen.live(Live("held", NOW_MS))
     screen.line("the number is +1555")
     screen.close()
     assert stream.getvalue() == "the number is +1555\n"

@@ -1,0 +1,65 @@
+"""The loop of `holdpay top`: news and keys change the state, the state is drawn. Imports grpc: load it late."""
+
+from __future__ import annotations
+
+from queue import Empty, SimpleQueue
+
+from holdpay.cli.app import App
+from holdpay.cli.top import layout, text
+from holdpay.cli.top.source import Broke, Source, snapshot
+from holdpay.cli.top.state import News, Quit, State, pressed, told
+from holdpay.cli.top.terminal import Terminal
+
+TICK_S = 1.0
+"""Countdowns go on."""
+GATHER_S = 0.05
+"""News that come together are drawn together."""
+
+
+def watch(app: App, terminal: Terminal) -> None:
+    """Until the user leaves. Raises Failure if the daemon cannot be asked at first; later it is waited for."""
+    first = app.call(snapshot)
+    state = told(State(status=first.status), first, app.clock.now_ms())
+    inbox: SimpleQueue[News | Broke] = SimpleQueue()
+
+    def tell(news: News | Broke) -> None:
+        inbox.put(news)
+        terminal.wake()
+
+    source = Source(app, tell)
+    try:
+        terminal.enter()
+        source.start()
+        _show(app, terminal, source, inbox, state)
+    except EOFError:
+        return
+    finally:
+        source.stop()
+        terminal.leave()
+
+
+def _show(app: App, terminal: Terminal, source: Source, inbox: SimpleQueue[News | Broke], state: State) -> None:
+    while True:
+        glyphs = text.UNICODE if terminal.is_unicode else text.ASCII
+        state = layout.fitted(state, *terminal.size)
+        terminal.draw(layout.lines(state, *terminal.size, app.clock.now_ms(), glyphs))
+        for key in terminal.wait(TICK_S):
+            state, wish = pressed(state, key, app.clock.now_ms(), layout.page_lines(terminal.size[1]))
+            if isinstance(wish, Quit):
+                return
+            if wish is not None:
+                source.do(wish)
+        if not inbox.empty():
+            app.clock.sleep(GATHER_S)
+        state = _hear(app, inbox, state)
+
+
+def _hear(app: App, inbox: SimpleQueue[News | Broke], state: State) -> State:
+    while True:
+        try:
+            news = inbox.get_nowait()
+        except Empty:
+            return state
+        if isinstance(news, Broke):
+            raise news.error
+        state = told(state, news, app.clock.now_ms())
