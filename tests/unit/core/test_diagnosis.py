@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from holdpay._pb.lnd.lightning_pb2 import Failure
 from holdpay.core import events as ev
 from holdpay.core.diagnosis import Cause, Diagnosis, FailedHop, diagnose, in_the_way, without_look
 from holdpay.core.duties import Duty, duties
@@ -172,6 +173,25 @@ def test_a_large_payment_that_may_be_split_is_not_measured_by_one_channel() -> N
 )
 def test_a_hop_that_failed_is_named_with_its_channel_and_the_code(hop: FailedHop, words: str) -> None:
     assert hop.in_words.startswith(words)
+
+
+def test_what_a_hop_that_forwards_may_fail_with_is_named_as_lnd_names_it() -> None:
+    """Under lnd's number. Of what only a payee says, or nobody any more, the number has to do."""
+    said = {name: replace(HOP, code=code).in_words for name, code in Failure.FailureCode.items()}
+    by_number = {name for name, words in said.items() if words.endswith(f"(code {Failure.FailureCode.Value(name)})")}
+    assert [name for name in said if name not in by_number and not said[name].endswith(f"({name})")] == []
+    assert by_number == {
+        "RESERVED",
+        "INCORRECT_PAYMENT_AMOUNT",
+        "FINAL_INCORRECT_CLTV_EXPIRY",
+        "FINAL_INCORRECT_HTLC_AMOUNT",
+        "FINAL_EXPIRY_TOO_SOON",
+        "INVALID_REALM",
+        "INVALID_ONION_VERSION",
+        "INVALID_ONION_HMAC",
+        "INVALID_ONION_KEY",
+        "INVALID_ONION_BLINDING",
+    }
 
 
 @pytest.mark.parametrize(
