@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdpay.core.budget import (
-    CLOCK_AHEAD_MS,
     DAY_MS,
     HOUR_MS,
     MINUTE_MS,
@@ -104,9 +103,9 @@ def test_windows_of_the_calendar_leave_no_gap_and_do_not_overlap(period: Period,
 @pytest.mark.parametrize("period", Period)
 def test_what_was_spent_under_a_fast_clock_that_was_set_back_counts(period: Period, renewal: Renewal) -> None:
     """By however much it was fast: two hours are no less than a budget of an hour has to bear."""
-    for ahead_ms in (HOUR_MS, 2 * HOUR_MS, 2 * DAY_MS, CLOCK_AHEAD_MS - 1):
+    for ahead_ms in (HOUR_MS, 2 * HOUR_MS, 2 * DAY_MS, 31 * DAY_MS - 1):
         assert counts(period, renewal, NOW_MS + ahead_ms, NOW_MS)
-    assert not counts(period, renewal, NOW_MS + CLOCK_AHEAD_MS, NOW_MS), "a year ahead would count for a year"
+    assert not counts(period, renewal, NOW_MS + 31 * DAY_MS, NOW_MS), "a year ahead would count for a year"
 
 
 # --- which limit leaves no room -------------------------------------------------------------------------------------
@@ -191,8 +190,18 @@ def test_a_refusal_says_when_there_is_room_and_how_much_has_to_go() -> None:
 
 def test_only_a_client_that_may_fund_does() -> None:
     Budget(client="ann", may_fund=True).check_may_fund()
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowed, match=r"Ask the operator .*client\.ann\.may_fund"):
         Budget(client="ann").check_may_fund()
+
+
+def test_a_refusal_says_of_what_over_which_time_and_rounds_up() -> None:
+    spent = usage(Budget(client="ann", max_spend_per_week_sat=DAY_SAT), spent_msat=7_000_000)
+    over = reached(spent, 1)
+    assert over is not None
+    assert "ann's of this week would be up to 7,001 sat" in over.message
+    fees = reached(usage(Budget(client="ann", max_fee_per_day_sat=DAY_SAT), spent_msat=9_001), 0, fee_msat=1_000)
+    assert fees is not None
+    assert "ann's fees of this day would be up to 11 sat" in fees.message
 
 
 # --- warnings -------------------------------------------------------------------------------------------------------
@@ -204,6 +213,13 @@ def test_four_fifths_are_warned_of(used_msat: int, is_told: bool) -> None:
         Budget(client="ann", max_spend_per_day_sat=DAY_SAT), spent_msat=1_000, reserved_msat=used_msat - 1_000
     )
     assert bool(found.warnings()) == is_told
+
+
+def test_a_warning_says_how_much_of_which_limit_is_used() -> None:
+    found = usage(Budget(client="ann", max_spend_per_day_sat=7_000), spent_msat=6_000_001, reserved_msat=1_000)
+    assert found.warnings() == (
+        "client.ann.max_spend_per_day_sat: 6,002 of 7,000 sat are spent or reserved, 80 % or more.",
+    )
 
 
 def test_a_limit_of_no_fee_at_all_is_warned_of_without_a_division_by_it() -> None:

@@ -117,6 +117,10 @@ def test_the_number_of_dispatches_is_bounded() -> None:
     assert given_up.reason == "6 payments failed"
 
 
+def test_of_two_dispatches_the_first_takes_the_lowest_rung() -> None:
+    assert first_fee_limit_msat(GENEROUS, replace(POLICY, max_dispatches=2)) == 10_000
+
+
 # --- the whole limit is tried before it is given up -----------------------------------------------------------------
 
 

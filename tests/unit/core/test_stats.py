@@ -44,6 +44,24 @@ def test_a_line_sums_what_was_spent_and_locked_and_tells_medians_of_what_came() 
     assert line.locked_sat_hours == pytest.approx(2_000 * (0.5 + 0.5 + 1))
 
 
+@pytest.mark.parametrize(
+    ("codes_s", "median_s"), [((7,), 7.0), ((9, 1), 5.0), ((1, 5, 9), 5.0), ((9, 2, 4, 1), 3.0), ((1, 9, 3, 8, 4), 4.0)]
+)
+def test_the_median_is_in_the_middle_of_what_came(codes_s: tuple[int, ...], median_s: float) -> None:
+    (line,) = lines([replace(CAME, code_after_ms=each * 1000) for each in codes_s], StatsBy.KIND)
+    assert (line.name, line.median_code_s) == ("code", median_s)
+
+
+def test_a_day_is_the_one_of_utc_to_its_last_second() -> None:
+    midnight_ms = NOW_MS - NOW_MS % (24 * HOUR)
+    days = [replace(CAME, created_at_ms=midnight_ms + ms) for ms in (-1, 0, 24 * HOUR - 1, 24 * HOUR)]
+    assert [(line.name, line.orders) for line in lines(days, StatsBy.DAY)] == [
+        ("2027-01-14", 1),
+        ("2027-01-15", 2),
+        ("2027-01-16", 1),
+    ]
+
+
 def test_what_never_came_has_no_median() -> None:
     (line,) = lines([REFUNDED], StatsBy.SERVICE)
     assert (line.name, line.came, line.median_number_s, line.median_code_s) == ("OpenAI", 0, None, None)
@@ -76,6 +94,11 @@ def test_the_best_country_is_the_surest_and_of_equals_the_quickest() -> None:
 def test_one_order_that_went_well_is_less_than_many_that_nearly_all_did() -> None:
     known = [of("Once", 1), *[of("Often", 2)] * 19, of("Often", 2, end=End.REFUNDED)]
     assert best_first(known, [1, 2]) == (2, 1)
+
+
+def test_one_code_of_three_is_worse_than_a_country_of_which_nothing_is_known() -> None:
+    failed = of("Third", 1, end=End.REFUNDED, code_after_ms=None)
+    assert best_first([of("Third", 1), failed, failed], [1, 2]) == (2, 1)
 
 
 def test_where_nothing_is_known_the_order_stays() -> None:

@@ -16,7 +16,7 @@ from holdpay.core.lightning import FailureReason
 from holdpay.core.machine import decide, takes_cancel
 from holdpay.core.model import Order, PaymentFailure
 from holdpay.core.states import End, FailureClass, HtlcState, OrderState, Succession
-from holdpay.core.strategy import Country, Strategy, goes_on
+from holdpay.core.strategy import Country, Strategy, goes_on, times_ms
 from tests.unit.build import HOUR, NOW_MS, POLICY, S, order, pair, payment, refunded, request
 
 RUSSIA, ENGLAND, USA = Country(0, "Russia"), Country(16, "England"), Country(187, "United States")
@@ -73,6 +73,13 @@ def test_the_engine_looks_at_the_very_moment_at_which_it_gives_up() -> None:
     while (at_ms := next_deadline_ms(held, POLICY, at_ms or 0)) is not None:
         times.append((at_ms - NOW_MS) // S)
     assert {120, 200, 3600} <= set(times)
+
+
+def test_before_it_is_paid_only_the_time_of_the_whole_request_counts() -> None:
+    assert list(times_ms(_with(order()), POLICY)) == [NOW_MS + 3600 * S]
+    assert list(times_ms(_held(), POLICY)) == [NOW_MS + after_s * S for after_s in (3600, 120, 200)]
+    unbounded = replace(STRATEGY, within_s=None, number_within_s=None)
+    assert list(times_ms(replace(_held(), request=request(strategy=unbounded)), POLICY)) == [NOW_MS + 200 * S]
 
 
 def test_a_code_or_a_wish_that_is_there_is_not_given_up() -> None:
@@ -190,6 +197,7 @@ def test_another_order_follows_where_nothing_was_spent(closed: Order) -> None:
 def test_each_country_comes_once_and_then_the_first_again() -> None:
     assert STRATEGY.next_countries(_with(order())) == (RUSSIA, ENGLAND, USA)
     assert STRATEGY.next_countries(_with(order(), country=16, country_name="England")) == (USA, RUSSIA, ENGLAND)
+    assert STRATEGY.next_countries(_with(order(), country=33, country_name="France")) == STRATEGY.countries
 
 
 def test_an_order_in_another_country_asks_for_it() -> None:
@@ -230,6 +238,27 @@ def test_a_client_s_wish_between_two_orders_ends_the_request_at_once() -> None:
     assert duties(ended) == frozenset()
 
 
+def test_it_is_the_client_s_wish_also_where_the_daemon_had_asked_for_a_cancel_before() -> None:
+    going = replace(_refunded(), cancel_wanted_at_ms=NOW_MS, moved_on="no SMS came in 200 s")
+    ended = _at(going, 301, ev.CancelRequested())
+    assert (ended.moved_on, ended.is_cancel_wanted_by_client) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "event", [ev.NextOrdered(), ev.NoNextOrder("x"), ev.CancelRequested(), ev.CopyRestored(), ev.OrderQuarantined("x")]
+)
+def test_what_ends_the_waiting_is_written_down(event: ev.Event) -> None:
+    assert decide(_refunded(), event, POLICY, NOW_MS + 301 * S).is_change
+
+
+def test_why_no_order_follows_is_told_after_how_the_last_one_ended_in_one_sentence() -> None:
+    going = replace(_refunded(), reason="the provider gave up.")
+    assert _at(going, 301, ev.NoNextOrder("no country has numbers")).reason == (
+        "the provider gave up; no country has numbers"
+    )
+    assert _at(replace(going, reason=""), 301, ev.NoNextOrder("so it is")).reason == "so it is"
+
+
 def test_the_next_order_or_none_ends_the_waiting() -> None:
     going = _refunded()
     assert _at(going, 301, ev.NextOrdered()).succession is Succession.FOLLOWED
@@ -245,6 +274,7 @@ def test_a_request_that_is_restored_from_a_copy_between_two_orders_ends() -> Non
     restored = _at(_refunded(), 301, ev.CopyRestored())
     assert restored.ends_request
     assert "copy of the database" in restored.reason
+    assert restored.restored_at_ms == NOW_MS + 301 * S
     assert _at(_held(restored_at_ms=NOW_MS), 3600).moved_on is None
 
 
