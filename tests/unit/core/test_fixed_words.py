@@ -7,15 +7,20 @@ from enum import Enum
 import pytest
 
 from holdpay.core import hold, items, lightning, machine
+from holdpay.core.budget import Period, Renewal
 from holdpay.core.charge import ChargeState
+from holdpay.core.diagnosis import Cause
 from holdpay.core.events import PlacingFailed, ProviderReplied, ProviderStatus, Resolution, SendStatus
 from holdpay.core.explain import explain
 from holdpay.core.history import Moment, history_line
+from holdpay.core.holds import WhenFull
 from holdpay.core.items import ItemKind
 from holdpay.core.kinds.spec import KindName
 from holdpay.core.payees import PayeeCheck, Standing, Trust
 from holdpay.core.policy import Strictness
-from holdpay.core.states import End, FailureClass, HtlcState, OrderState
+from holdpay.core.states import End, FailureClass, HoldLevel, HtlcState, OrderState, Succession
+from holdpay.core.stats import StatsBy
+from holdpay.core.vetting import Verdict
 from tests.unit.build import HASH, NOW_MS, POLICY, pair
 
 
@@ -50,6 +55,14 @@ from tests.unit.build import HASH, NOW_MS, POLICY, pair
         (PayeeCheck, "pin first-use warn off"),
         (Trust, "list first-use by-hand"),
         (Standing, "trusted first stranger"),
+        (WhenFull, "queue refuse"),
+        (Period, "hour day week month"),
+        (Renewal, "rolling calendar"),
+        (StatsBy, "country service kind day"),
+        (Verdict, "pass fail warn unknown"),
+        (Cause, "fee_limit outbound peer_offline payee_unknown time_lock hop_failed no_route lnd"),
+        (HoldLevel, "ok late warning critical"),
+        (Succession, "going_on followed"),
     ],
 )
 def test_a_word_that_was_stored_or_configured_is_never_written_otherwise(words: type[Enum], values: str) -> None:

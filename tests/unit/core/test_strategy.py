@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from holdpay.core import events as ev
 from holdpay.core.deadlines import next_deadline_ms
@@ -198,6 +199,11 @@ def test_each_country_comes_once_and_then_the_first_again() -> None:
     assert STRATEGY.next_countries(_with(order())) == (RUSSIA, ENGLAND, USA)
     assert STRATEGY.next_countries(_with(order(), country=16, country_name="England")) == (USA, RUSSIA, ENGLAND)
     assert STRATEGY.next_countries(_with(order(), country=33, country_name="France")) == STRATEGY.countries
+
+
+def test_a_strategy_that_was_stored_without_a_word_of_it_is_not_forced() -> None:
+    """Force orders where the provider shows no stock."""
+    assert not TypeAdapter(Strategy).validate_json('{"countries":[],"attempts":3}').force
 
 
 def test_an_order_in_another_country_asks_for_it() -> None:
