@@ -254,6 +254,13 @@ def test_nothing_is_in_the_way_of_a_payment_that_has_a_route() -> None:
     assert in_the_way(QUERY, replace(NOTHING, route=route(3))) is None
 
 
+def test_what_is_not_said_of_a_look_is_as_a_payment_of_one_part_asks() -> None:
+    """In its way around what failed lately, and with all that is to be known where there is no route."""
+    assert (QUERY.max_parts, QUERY.avoids_failed, QUERY.is_route_enough) == (1, True, False)
+    assert route().parts == 1
+    assert PayeeNode(is_in_graph=False) == PayeeNode(is_in_graph=False, alias="", channel_count=0)
+
+
 # --- the order ------------------------------------------------------------------------------------------------------
 
 
