@@ -152,6 +152,74 @@ def test_a_large_payment_that_may_be_split_is_not_measured_by_one_channel() -> N
     assert no_route(look, QUERY).cause is Cause.OUTBOUND
 
 
+def test_a_peer_that_is_away_helps_with_one_channel_or_with_all_as_the_payment_may_be_split() -> None:
+    two_channels = OfflinePeer(pubkey=DAVE, alias="dave", largest_msat=1_500_000, total_msat=3_000_000)
+    look = replace(NOTHING, outbound=replace(ENOUGH, offline=(two_channels,)))
+    assert no_route(look, QUERY).cause is Cause.NO_ROUTE
+    assert no_route(look, IN_PARTS).cause is Cause.PEER_OFFLINE
+
+
+def test_of_several_peers_that_would_do_only_together_the_first_is_named_and_the_others_counted() -> None:
+    together = outbound(1_200, 1_200, away("dave", 400), away("bob", 300, BOB), away("carol", 200, ALICE.pubkey))
+    found = no_route(replace(NOTHING, outbound=together), IN_PARTS)
+    assert found.cause is Cause.PEER_OFFLINE
+    assert found.text.startswith(f"your peer dave ({DAVE[:10]}…) is offline (2 more are, too), whose channels could")
+
+
+@pytest.mark.parametrize(
+    ("fee_limit_msat", "over_msat", "cause"),
+    [
+        (15_000, 14_999, Cause.OUTBOUND),
+        (15_000, 15_000, Cause.NO_ROUTE),
+        (0, 0, Cause.OUTBOUND),
+        (0, 1, Cause.NO_ROUTE),
+    ],
+)
+def test_where_the_amount_alone_would_fit_the_fee_has_to_fit_too(
+    fee_limit_msat: int, over_msat: int, cause: Cause
+) -> None:
+    tight = replace(ENOUGH, largest_msat=QUERY.amount_msat + over_msat)
+    query = replace(QUERY, fee_limit_msat=fee_limit_msat)
+    assert no_route(replace(NOTHING, outbound=tight), query).cause is cause
+
+
+def test_a_channel_that_has_just_the_amount_is_not_in_the_way_of_a_route_that_is_known() -> None:
+    tight = replace(ENOUGH, largest_msat=QUERY.amount_msat)
+    assert in_the_way(QUERY, replace(NOTHING, outbound=tight, route=route(0))) is None
+
+
+def test_a_limit_of_no_fee_is_told_as_one() -> None:
+    found = no_route(replace(NOTHING, dearer=route(1)), replace(QUERY, fee_limit_msat=0))
+    assert found.text == "a route exists at 1 sat, your limit is 0 sat: allow a higher fee"
+
+
+def test_a_payee_of_which_the_graph_was_not_asked_is_named_by_its_key() -> None:
+    assert no_route(replace(NOTHING, payee=None)).text.startswith(f"lnd's graph has no way to {PAYEE[:10]}… that can")
+
+
+# --- a channel that may hold no more ----------------------------------------------------------------------------------
+
+
+def _by_full(look: RouteLook) -> Diagnosis:
+    return diagnose(FailureReason.NO_ROUTE, None, QUERY, look, is_by_full_channel=True)
+
+
+@pytest.mark.parametrize("which", ["route", "dearer", "longer", "avoided"])
+def test_a_route_by_a_channel_that_may_hold_no_more_is_why_none_was_found(which: str) -> None:
+    found = _by_full(replace(NOTHING, **{which: route(7)}))  # type: ignore[arg-type]
+    assert found.cause is Cause.OUTBOUND
+    assert found.text.startswith("a route exists at 7 sat, by your channel 812x1x0, which may hold no more; none was")
+
+
+def test_what_no_channel_would_help_with_is_told_also_where_a_channel_may_hold_no_more() -> None:
+    unknown = replace(NOTHING, payee=PayeeNode(is_in_graph=False))
+    assert _by_full(unknown).cause is Cause.PAYEE_UNKNOWN
+    assert _by_full(replace(NOTHING, outbound=outbound(0, 0, channels=0), route=route(7))).text.startswith(
+        "your node has no channel"
+    )
+    assert _by_full(NOTHING).cause is Cause.NO_ROUTE
+
+
 # --- a hop that failed ----------------------------------------------------------------------------------------------
 
 
@@ -169,6 +237,10 @@ def test_a_large_payment_that_may_be_split_is_not_measured_by_one_channel() -> N
             "our own node had too little on channel 1x2x3 (TEMPORARY_CHANNEL_FAILURE)",
         ),
         (FailedHop(place=1, pubkey=None, channel=None, code=999), "hop 1 or another hop failed it"),
+        (
+            FailedHop(place=2, pubkey=PAYEE, channel=None, code=23, is_payee=True),
+            "the payee waited in vain for the other parts (MPP_TIMEOUT)",
+        ),
     ],
 )
 def test_a_hop_that_failed_is_named_with_its_channel_and_the_code(hop: FailedHop, words: str) -> None:
@@ -236,6 +308,9 @@ def test_without_lnds_word_the_reason_has_to_do_and_why_is_told() -> None:
         " QueryRoutes)"
     )
     assert no_route(look, reason=FailureReason.INSUFFICIENT_BALANCE).cause is Cause.OUTBOUND
+    several = replace(look, unknown=("it is the first reason", "it is another"))
+    assert no_route(several).text.endswith("(why, is not known: it is the first reason)")
+    assert no_route(replace(look, unknown=())).text == FailureReason.NO_ROUTE.in_words
 
 
 def test_routes_that_were_not_asked_for_are_no_missing_routes() -> None:

@@ -111,6 +111,16 @@ def test_without_a_quote_the_amount_is_held_against_the_cap_alone_and_says_so() 
     assert _check(report, "amount").key == "payment.max_price_sat"
 
 
+def test_an_amount_over_the_quote_and_its_tolerance_is_told_with_both() -> None:
+    (reason,) = _vet(invoice(amount_msat=2_040_001)).reasons
+    assert reason.endswith("allowed (by the quote of 2,000 sat + 2 %, the request or payment.max_price_sat)")
+
+
+def test_a_millisatoshi_is_an_amount() -> None:
+    (reason,) = _vet(invoice(amount_msat=1), terms=Terms(max_price_sat=0, provider_order_id=HASH)).reasons
+    assert reason.startswith("it asks 1 sat, and at most 0 sat")
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     bad = Invoice(
         payment_hash="ff" * 32,
@@ -172,6 +182,18 @@ def test_on_first_use_the_record_decides_and_the_list_does_not(standing: Standin
     for payee in (PAYEE, STRANGER):
         report = _vet(invoice(payee=payee), payee_check=PayeeCheck.FIRST_USE, standing=standing)
         assert _check(report, "payee").verdict is verdict
+
+
+def test_the_first_payee_is_told_that_it_will_be_trusted() -> None:
+    limits = {
+        standing: _check(_vet(invoice(), payee_check=PayeeCheck.FIRST_USE, standing=standing), "payee").limit
+        for standing in Standing
+    }
+    assert limits == {
+        Standing.FIRST: "any: none is trusted yet, and this one will be",
+        Standing.TRUSTED: "one that is trusted since its first use",
+        Standing.STRANGER: "one that is trusted since its first use",
+    }
 
 
 def test_a_stranger_is_refused_with_the_command_that_trusts_it() -> None:
@@ -252,6 +274,23 @@ def test_what_lnd_did_not_say_is_not_known_and_says_why() -> None:
     rows = _rows(RouteLook(is_route_known=False, unknown=("the macaroon does not allow QueryRoutes",)))
     assert set(_verdicts(rows).values()) == {"unknown"}
     assert {check.why for check in rows.values()} == {"the macaroon does not allow QueryRoutes"}
+
+
+@pytest.mark.parametrize(("is_known", "why"), [(True, "there is no route"), (False, "it was not looked for")])
+def test_without_a_reason_a_missing_route_says_whether_anybody_looked(is_known: bool, why: str) -> None:
+    rows = _rows(RouteLook(is_route_known=is_known, outbound=ENOUGH))
+    assert [rows[rule].why for rule in ("routing_fee", "time_lock")] == [why, why]
+    assert [rows[rule].value for rule in ("routing_fee", "time_lock")] == ["not known", "not known"]
+    assert rows["route"].value == ("none" if is_known else "not known")
+
+
+def test_price_and_time_of_a_route_name_the_keys_that_bound_them() -> None:
+    rows = _rows(RouteLook(is_route_known=True, route=replace(ROUTE, hops=(PAYEE,)), outbound=ENOUGH))
+    assert (rows["routing_fee"].key, rows["routing_fee"].limit) == ("payment.fee_limit_percent", "at most 20 sat")
+    assert (rows["time_lock"].key, rows["time_lock"].limit) == ("payment.route_cltv_delta", "at most 475 blocks")
+    assert rows["route"].value == "1 hop, by channel 1x1x0"
+    free = route_checks(replace(QUERY, fee_limit_msat=None), RouteLook(is_route_known=True), None, is_sure=True)
+    assert [check.limit for check in free if check.rule == "routing_fee"] == ["at most 0 sat"]
 
 
 def test_a_sum_that_may_be_split_is_held_against_all_channels() -> None:
