@@ -18,22 +18,26 @@ import structlog
 from holdpay import __version__
 from holdpay.background import Background
 from holdpay.clock import SystemClock
-from holdpay.config import Settings, load, read_key
+from holdpay.config import Settings, load, read_hook_secret, read_key
 from holdpay.config.changes import changed_keys, is_at_once
+from holdpay.config.settings import HookSection
 from holdpay.core.model import OPERATOR
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.engine.hooks import Webhooks
+from holdpay.engine.notices import Notices
 from holdpay.engine.top_up import TopUp, TopUpRule
-from holdpay.errors import ConfigError, HoldpayError
+from holdpay.errors import ConfigError, HoldpayError, StoreError
+from holdpay.hooks.manager import Hooks
+from holdpay.hooks.settings import Command, Hook, Url
 from holdpay.listener import PROXY_SOCKET_MODE, Listener, Respond, hinting
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
 from holdpay.lock import SOCKET_MODE, SocketClaim, StateLock, check_apart
 from holdpay.log import configure
 from holdpay.notify import Notifier
-from holdpay.ports import NodeState
+from holdpay.ports import HookStore, NodeState
 from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.server import RpcServers
@@ -63,6 +67,8 @@ GUARD_EVERY_S = 1
 GUARD_SILENT_S = 300
 """A look at them may take a busy node a minute, and is tried three times."""
 LISTENER_EVERY_S = 10
+NOTICES_EVERY_S = 5
+NOTICES_SILENT_S = 60
 LOOP_SILENT_S = 60
 
 log = structlog.get_logger()
@@ -94,6 +100,7 @@ class _Parts:
     """What the daemon is made of."""
 
     engine: Engine
+    store: SqliteStore
     node: LndNode
     account: Account
     directory: KeptDirectory
@@ -103,6 +110,8 @@ class _Parts:
     listeners: Sequence[tuple[str, Listener]]
     """For webhooks and metrics, as far as they are wanted, with their names."""
     metrics: Metrics | None
+    hooks: Hooks
+    notices: Notices
 
 
 class _Daemon:
@@ -127,13 +136,14 @@ class _Daemon:
             with self._notifier.starting("starting; the database is read, or brought up to date"):
                 parts = await self._build(stack)
                 engine, node, servers = parts.engine, parts.node, parts.servers
+                self._configure_hooks(parts, self._settings)
                 engine.take_over()
                 servers.bind({client: claim.binding() for client, claim in self._claims.items()})
                 check_apart(self._claims.values())
                 await servers.start()
             self._notifier.ready(f"holdpayd {__version__} serves on {self._settings.daemon.socket}")
             log.info("serving", version=__version__, socket=str(self._settings.daemon.socket))
-            loop.add_signal_handler(signal.SIGHUP, self._reload, engine)
+            loop.add_signal_handler(signal.SIGHUP, self._reload, parts)
             running = asyncio.create_task(engine.run(), name="engine")
             tasks = [
                 Background("lnd state", lambda: self._tell_lnd_state(engine, servers), TELL_SILENT_S, self._clock),
@@ -145,6 +155,7 @@ class _Daemon:
                     every_s=ERASE_EVERY_S,
                 ),
                 Background("hold guard", engine.guard.look, GUARD_SILENT_S, self._clock, every_s=GUARD_EVERY_S),
+                Background("notices", lambda: _notice(parts), NOTICES_SILENT_S, self._clock, every_s=NOTICES_EVERY_S),
                 Background("countries", parts.directory.refresh, 3 * RETRY_S, self._clock, every_s=RETRY_S),
             ]
             if self._settings.provider.api_key_file and self._settings.provider.warn_balance_below_sat:
@@ -181,6 +192,13 @@ class _Daemon:
         store = SqliteStore(settings.daemon.state_dir / DATABASE)
         stack.callback(store.close)
         store.on_commit = self._feed.committed
+        hooks = Hooks(
+            lambda: _hook_store(settings.daemon.state_dir / DATABASE),
+            lambda: self._feed.next_commit(None),
+            self._clock,
+            rng,
+        )
+        stack.push_async_callback(hooks.stop)
         provider = Sms4Sats(provider_settings(settings), self._clock, rng)
         stack.push_async_callback(provider.aclose)
         webhooks = None if settings.webhook.public_url is None else Webhooks(settings.webhook.public_url)
@@ -207,6 +225,8 @@ class _Daemon:
             config_path=str(self._config_path),
         )
         account = Account(provider, settings.provider.warn_balance_below_sat)
+        notices = Notices(engine, account, hooks.tell, hooks.last_told)
+        engine.on_alarm, engine.budget_warnings.on_near = notices.alarm, notices.budget_is_near
         desk = Desk(engine, directory, account, settings.provider.ref)
         rule = _top_up_rule(settings)
         service = functools.partial(
@@ -217,6 +237,7 @@ class _Daemon:
             account=account,
             feed=self._feed,
             about=about,
+            hooks=hooks,
         )
         streams = shares(self._claims)
         servers = RpcServers({client: service(client=client, streams=streams[client]) for client in self._claims})
@@ -230,12 +251,32 @@ class _Daemon:
             listeners.append(("webhooks", heard))
         metrics = None
         if settings.metrics.listen is not None:
-            metrics = _metrics(engine, desk, account, provider)
+            metrics = _metrics(engine, desk, account, provider, hooks)
             scraped = await _listen(stack, settings.metrics.listen, metrics.respond, "metrics.listen", SOCKET_MODE)
             listeners.append(("metrics", scraped))
-        return _Parts(engine, node, account, directory, servers, top_up, listeners, metrics)
+        return _Parts(
+            engine=engine,
+            store=store,
+            node=node,
+            account=account,
+            directory=directory,
+            servers=servers,
+            top_up=top_up,
+            listeners=listeners,
+            metrics=metrics,
+            hooks=hooks,
+            notices=notices,
+        )
 
-    def _reload(self, engine: Engine) -> None:
+    def _configure_hooks(self, parts: _Parts, settings: Settings) -> None:
+        """Trouble with them is no reason to hold up orders."""
+        try:
+            parts.hooks.configure(_hooks(settings))
+            parts.store.keep_hooks(hook.name for hook in settings.hook)
+        except (StoreError, ValueError) as error:
+            log.error("hooks cannot be set up; reload or restart holdpayd to try again", error=str(error))
+
+    def _reload(self, parts: _Parts) -> None:
         """SIGHUP: what may change while it runs does; of the rest it is said that it needs a restart. A configuration
         that cannot be used changes nothing."""
         try:
@@ -244,10 +285,12 @@ class _Daemon:
             log.error("the configuration was not read again: nothing has changed", problems=list(error.problems))
             return
         configure(self._settings.daemon.log_format, settings.daemon.log_level)
+        engine = parts.engine
         limits, before = settings.order_limits(), engine.limits
         # One that is gone from the configuration still has its socket, and keeps its budget as long.
         budgets = {client: limits.budgets.get(client, budget) for client, budget in before.budgets.items()}
         engine.limits = replace(limits, budgets=budgets)
+        self._configure_hooks(parts, settings)
         built = self._settings
         taken = [key for key in changed_keys(self._read, settings) if is_at_once(key, built, settings)]
         log.info("the configuration was read again", in_effect=taken)
@@ -328,14 +371,27 @@ async def _listen(
     return listener
 
 
-def _metrics(engine: Engine, desk: Desk, account: Account, provider: Sms4Sats) -> Metrics:
+def _metrics(engine: Engine, desk: Desk, account: Account, provider: Sms4Sats, hooks: Hooks) -> Metrics:
     # Imported where it is wanted: its package takes 3 MB, and some tens of ms.
     from holdpay.metrics import Metrics
 
-    metrics = Metrics(engine, desk, account)
+    metrics = Metrics(engine, desk, account, hooks)
     engine.on_requested, engine.on_closed = metrics.requested, metrics.closed
     provider.on_answer = metrics.answered
     return metrics
+
+
+def _hook_store(path: Path) -> HookStore:
+    # Imported where it is wanted: most have no hooks.
+    from holdpay.store.hooks import SqliteHookStore
+
+    return SqliteHookStore(path)
+
+
+async def _notice(parts: _Parts) -> None:
+    """What lnd, limits and the like are, for hooks, if there are any."""
+    if parts.hooks.is_any:
+        parts.notices.look()
 
 
 async def _until_damaged(path: Path) -> None:
@@ -393,6 +449,31 @@ def provider_settings(settings: Settings) -> Sms4SatsSettings:
         api_key=None if key_file is None else read_key(key_file),
         timeout_s=PROVIDER_TIMEOUT_S,
         max_requests_per_s=settings.provider.max_requests_per_s,
+    )
+
+
+def _hooks(settings: Settings) -> list[Hook]:
+    """Reads their secrets."""
+    return [
+        Hook(
+            name=hook.name,
+            topics=hook.events,
+            include_secrets=hook.include_secrets,
+            target=_target(hook, settings.provider.proxy),
+        )
+        for hook in settings.hook
+    ]
+
+
+def _target(hook: HookSection, proxy: str | None) -> Url | Command:
+    if hook.url is None or hook.secret_file is None:
+        assert hook.command is not None
+        return Command(argv=hook.command, timeout_s=hook.timeout_s)
+    return Url(
+        url=hook.url,
+        secret=read_hook_secret(hook.secret_file),
+        proxy=proxy if hook.use_provider_proxy else None,
+        timeout_s=hook.timeout_s,
     )
 
 

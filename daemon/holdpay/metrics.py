@@ -23,7 +23,7 @@ from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.listener import Answer
-from holdpay.ports import NodeState, NodeStatus, ProviderHealth
+from holdpay.ports import HookDesk, HookSight, NodeState, NodeStatus, ProviderHealth
 
 PATH: Final = "/metrics"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,7 +37,7 @@ _ANSWERS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 class Metrics:
     """``respond`` answers a scrape; ``requested``, ``closed`` and ``answered`` are told of what is counted."""
 
-    def __init__(self, engine: Engine, desk: Desk, account: Account) -> None:
+    def __init__(self, engine: Engine, desk: Desk, account: Account, hooks: HookDesk) -> None:
         self._registry = registry = CollectorRegistry(auto_describe=False)
         self._requested = Counter(
             "holdpay_requests", "Requests that were recorded.", ["kind", "funding"], registry=registry
@@ -62,7 +62,7 @@ class Metrics:
             buckets=_STALLS_S,
             registry=registry,
         )
-        registry.register(_State(engine, desk, account))
+        registry.register(_State(engine, desk, account, hooks))
         ProcessCollector(registry=registry)
 
     def requested(self, order: Order) -> None:
@@ -99,22 +99,35 @@ class Metrics:
 class _State(Collector):
     """What is read when it is asked for."""
 
-    def __init__(self, engine: Engine, desk: Desk, account: Account) -> None:
+    def __init__(self, engine: Engine, desk: Desk, account: Account, hooks: HookDesk) -> None:
         self._engine = engine
+        self._hooks = hooks
         self._desk = desk
         self._account = account
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("holdpay_build", "The release.", {"version": __version__})
         yield _gauge("holdpay_ready", "1 while a new order would be taken.", not self._desk.reason_against_orders())
-        alarms = len(self._engine.alarms()) + len(self._account.alarms())
+        alarms = len(self._engine.alarms()) + len(self._account.alarms()) + len(self._hooks.alarms())
         yield _gauge("holdpay_alarms", "What an operator should look at.", alarms)
         yield from self._money()
         yield from _lnd(self._engine.node_status())
         yield from self._provider(self._engine.provider.health)
+        yield from self._of_hooks()
         yield CounterMetricFamily(
             "holdpay_database_commits", "Transactions that were made durable.", self._engine.store.commit_count
         )
+
+    def _of_hooks(self) -> Iterator[Metric]:
+        hooks, now_ms = self._hooks.sights(), self._engine.clock.now_ms()
+        waiting_s = [(now_ms - hook.waiting_since_ms) / 1000 for hook in hooks if hook.waiting_since_ms is not None]
+        yield _gauge("holdpay_hooks", "Hooks of the configuration.", len(hooks))
+        yield _gauge("holdpay_hooks_failing", "Those that are tried again.", sum(map(_is_failing, hooks)))
+        yield _gauge("holdpay_hooks_dead", "Those that are told nothing any more.", sum(map(_is_dead, hooks)))
+        oldest = "How old the oldest is of what they are to be told next; 0: they have all."
+        yield _gauge("holdpay_hook_delay_seconds", oldest, max(0.0, max(waiting_s, default=0.0)))
+        yield CounterMetricFamily("holdpay_hook_deliveries", "Acknowledged deliveries.", self._hooks.delivery_count)
+        yield CounterMetricFamily("holdpay_hook_failures", "Deliveries in vain.", self._hooks.failure_count)
 
     def _money(self) -> Iterator[Metric]:
         totals, tally, limits = self._engine.totals(), self._engine.tally, self._engine.limits
@@ -159,6 +172,14 @@ def _lnd(status: NodeStatus) -> Iterator[Metric]:
     yield _gauge("holdpay_lnd_answered_timestamp_seconds", "lnd's last answer; 0: none.", _s(status.answered_at_ms))
     if status.local_balance_sat is not None:
         yield _gauge("holdpay_lnd_local_balance_sat", "Spendable over active channels.", status.local_balance_sat)
+
+
+def _is_failing(hook: HookSight) -> bool:
+    return hook.state.failing_since_ms is not None and not _is_dead(hook)
+
+
+def _is_dead(hook: HookSight) -> bool:
+    return hook.state.dead_at_ms is not None
 
 
 def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:

@@ -11,6 +11,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from holdpay.core.budget import Budget, Usage
 from holdpay.core.dispatches import Dispatched
 from holdpay.core.events import Event, ProviderStatus
+from holdpay.core.hooks import HookState, News, Notice, Position, Topic
 from holdpay.core.kinds.spec import KindName, Placing
 from holdpay.core.lightning import DispatchSpec, HtlcLook, Invoice, LndMessage, NodeIdentity, OpenChannel
 from holdpay.core.model import OPERATOR, Order
@@ -640,4 +641,89 @@ class OrderStore(Protocol):
 
     def spent_day_msat(self, now_ms: int) -> int:
         """See MoneyTotals. By index."""
+        ...
+
+
+# --- hooks ----------------------------------------------------------------------------------------------------------
+
+
+class HookStore(Protocol):
+    """How far each hook is, and what there is to tell. What fails raises StoreError, and is tried again."""
+
+    def close(self) -> None: ...
+
+    def begin(self, name: str) -> None:
+        """A hook that is not known yet begins with what comes from now on."""
+        ...
+
+    def state(self, name: str) -> HookState: ...
+
+    def change(self, before: HookState, after: HookState) -> bool:
+        """False: it stands elsewhere by now, and stays there."""
+        ...
+
+    def position_at(self, cursor: int) -> Position:
+        """That of a hook to which all rows up to this one were told, and the notices from before the last of them."""
+        ...
+
+    def cursor_before(self, at_ms: int) -> int:
+        """The last row of the journal that is older."""
+        ...
+
+    def last_cursor(self) -> int: ...
+
+    def news(self, after_cursor: int, limit: int) -> tuple[News | None, int]:
+        """Of at most ``limit`` rows the first that tells something, and the last before it, or of all, with none."""
+        ...
+
+    def add_notices(self, notices: Sequence[Notice]) -> None:
+        """They are on disk then; the oldest give way."""
+        ...
+
+    def next_notice(self, after: int) -> Notice | None: ...
+
+    def last_notice(self, topics: Iterable[Topic]) -> Notice | None:
+        """The latest of one of these topics."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookSight:
+    """A hook for people. ``target``: where it leads, without what may be secret. ``waiting_since_ms``: of when what it
+    is to be told next is; None: nothing that is known."""
+
+    state: HookState
+    target: str
+    topics: tuple[Topic, ...]
+    has_secrets: bool
+    waiting_since_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookTrial:
+    """What became of a test. ``trouble``: the end of a sentence; empty: it was acknowledged."""
+
+    trouble: str
+    took_ms: int
+
+
+class HookDesk(Protocol):
+    """The hooks of the configuration, for who asks on the operator's socket. Raises InvalidRequest for a name that is
+    not among them, and StoreError."""
+
+    delivery_count: int
+    """Deliveries to this process's hooks that were acknowledged."""
+    failure_count: int
+    """Those in vain."""
+
+    def sights(self) -> list[HookSight]: ...
+
+    def alarms(self) -> list[str]: ...
+
+    async def test(self, name: str) -> HookTrial:
+        """Sends a test, whatever the state of the hook."""
+        ...
+
+    def replay(self, name: str, after_cursor: int | None, since_ms: int | None) -> HookSight:
+        """Goes on at once: from where it is, after a row of the journal, or with what happened since then."""
         ...

@@ -19,7 +19,8 @@ from pydantic_core import PydanticUndefined
 import holdpay.config.certificates
 from holdpay.app import provider_settings
 from holdpay.clock import SystemClock
-from holdpay.config import Settings, find, load, load_lnd_place
+from holdpay.config import Settings, find, load, load_lnd_place, read_hook_secret
+from holdpay.config.changes import changed_keys, is_at_once
 from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
 from holdpay.config.trust import distrust
@@ -49,6 +50,11 @@ WITHOUT_DEFAULT = {
     "lnd.tls_server_name",
     "lnd.macaroon",
     "lnd.network",
+    "hook.command",
+    "hook.events",
+    "hook.name",
+    "hook.secret_file",
+    "hook.url",
     "holds.max_channel_locked_sat",
     "holds.max_channel_orders",
     "holds.max_locked_sat",
@@ -903,6 +909,76 @@ def test_all_that_is_wrong_with_several_clients_is_told_behind_an_unknown_key_of
     assert [text.split()[0] for text in found] == ["client[1].sokcet", "client[2].name"]
 
 
+# --- hooks ---
+
+HOOK = '[[hook]]\nname = "shop"\nevents = ["closed"]\n'
+URL_HOOK = HOOK + 'url = "https://shop.example.org/in?key=hidden"\nsecret_file = "secret"\n'
+COMMAND_HOOK = HOOK.replace("shop", "pager") + 'command = ["/bin/true", "-x"]\n'
+
+
+def write_secret(path: Path, content: str = "whsec_" + "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3") -> None:
+    path.write_text(content + "\n")
+    path.chmod(0o600)
+
+
+def test_hooks_lead_to_a_url_or_to_a_program_and_nothing_of_a_url_is_shown(read: Load, folder: Path) -> None:
+    write_secret(folder / "secret")
+    url, command = read(URL_HOOK + COMMAND_HOOK).hook
+    assert (url.secret_file, url.include_secrets, url.timeout_s) == (folder / "secret", False, 15)
+    assert read_hook_secret(folder / "secret") == b"0123456789abcdef01234567"
+    assert command.command == ("/bin/true", "-x")
+    assert "hidden" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (HOOK, "hook[1].url or command: give one of them."),
+        (URL_HOOK + 'command = ["/bin/true"]', "hook[1].url or command: give one of them."),
+        (URL_HOOK.replace("secret_file", "#"), "hook[1].secret_file is missing: name the file of the secret"),
+        (COMMAND_HOOK + 'secret_file = "secret"', "hook[1].command needs neither secret_file nor use_provider_proxy"),
+        (URL_HOOK + URL_HOOK, "hook[2].name is that of hook[1] too: rename one."),
+        (URL_HOOK + "use_provider_proxy = true", "hook[1].use_provider_proxy is set, and there is no provider.proxy"),
+        (URL_HOOK.replace("https", "http"), "hook[1].url must begin with https://"),
+        (URL_HOOK.replace("https://", "https://me:pw@"), "hook[1].url must have no user and no fragment"),
+        (URL_HOOK.replace('"secret"', '"whsec_abc"'), "hook[1].secret_file holds the secret itself"),
+        (URL_HOOK.replace('"secret"', '"weak"'), "and that does not hold whsec_ and base64 of 24 to 64 random bytes"),
+        (URL_HOOK.replace('"secret"', '"open"'), "which everybody on this machine may use: run `chmod o="),
+        (URL_HOOK.replace('"secret"', '"gone"'), "and there is no such file"),
+        (COMMAND_HOOK.replace("/bin/true", "true"), "hook[1].command must begin with the whole path of a program"),
+        (COMMAND_HOOK.replace("/bin/true", "/bin/gone"), "hook[1].command names /bin/gone, and there is no such file"),
+        (COMMAND_HOOK.replace("/bin/true", "/etc/passwd"), "which holdpayd cannot start: run `chmod +x"),
+        (COMMAND_HOOK.replace('["/bin/true", "-x"]', "[]"), "hook[1].command must be a list in brackets: a program,"),
+        (URL_HOOK.replace('"closed"', '"opened"'), """hook[1].events may not have 'opened': known are "number","""),
+        (URL_HOOK.replace('"closed"', ""), "hook[1].events must be a list in brackets of at least one of"),
+        (URL_HOOK.replace('"closed"', "1"), "hook[1].events must be a list in brackets of at least one of"),
+        (URL_HOOK + "timeout_s = 0", "hook[1].timeout_s must be a whole number from 1 to 300 (seconds), not 0"),
+    ],
+)
+def test_a_hook_that_makes_no_sense_is_told_with_its_place(read: Load, folder: Path, text: str, wanted: str) -> None:
+    write_secret(folder / "secret")
+    write_secret(folder / "weak", "whsec_dG9vIHNob3J0")
+    write_secret(folder / "open")
+    (folder / "open").chmod(0o604)
+    assert wanted in problem(read, text)
+
+
+def test_a_program_that_everybody_may_change_is_no_hook(read: Load, folder: Path) -> None:
+    (folder / "program").write_text("#!/bin/sh\n")
+    (folder / "program").chmod(0o757)
+    text = COMMAND_HOOK.replace("/bin/true", str(folder / "program"))
+    assert "which everybody on this machine may change: run `chmod o-w" in problem(read, text)
+
+
+def test_of_hooks_everything_comes_into_effect_at_once(read: Load, folder: Path) -> None:
+    write_secret(folder / "secret")
+    before, after = read(URL_HOOK), read(URL_HOOK + "timeout_s = 3\n" + COMMAND_HOOK)
+    changed = changed_keys(before, after)
+    assert "hook.shop.timeout_s" in changed
+    assert "hook.pager.command" in changed
+    assert all(is_at_once(key, before, after) for key in changed)
+
+
 # --- warnings ---
 
 
@@ -975,8 +1051,13 @@ def is_number(value: object) -> bool:
 def shown_in_example() -> dict[str, Any]:
     """Every key of the example, those too that are commented out to show a default."""
     found = tomllib.loads(uncommented(EXAMPLE.read_text()))
-    sections = {name: keys[0] if isinstance(keys, list) else keys for name, keys in found.items()}
+    sections = {name: _first_of_each(keys) if isinstance(keys, list) else keys for name, keys in found.items()}
     return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+
+
+def _first_of_each(sections: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several sections of a list, which show different keys."""
+    return {key: value for section in reversed(sections) for key, value in section.items()}
 
 
 def uncommented(text: str) -> str:
@@ -1012,6 +1093,9 @@ def test_the_example_loads_once_its_files_are_there(
     (folder / "a.macaroon").rename(folder / "macaroon")
     (folder / "api-key").write_text("key-of-the-account\n")
     (folder / "api-key").chmod(0o640)
+    write_secret(folder / "hook-shop")
+    text = path.read_text()
+    path.write_text(text.replace("/usr/local/bin/page-me", "/bin/true"))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     loaded = load(path)
     assert loaded.lnd.macaroon == folder / "macaroon"
@@ -1023,8 +1107,8 @@ def test_the_example_loads_once_its_files_are_there(
 @pytest.mark.parametrize("key", keys_of(Settings))
 def test_the_example_explains_every_key_with_its_unit_and_says_where_there_is_no_default(key: str) -> None:
     section, _, name = key.partition(".")
-    of_section = re.split(rf"^#?\[+{section}\]+$", EXAMPLE.read_text(), flags=re.MULTILINE)[1]
-    of_section = re.split(r"^#?\[+\w+\]+$", of_section, flags=re.MULTILINE)[0]
+    parts = re.split(rf"^#?\[+{section}\]+$", EXAMPLE.read_text(), flags=re.MULTILINE)[1:]
+    of_section = "".join(re.split(r"^#?\[+\w+\]+$", part, flags=re.MULTILINE)[0] for part in parts)
     found = re.findall(rf"((?:^# .*\n)+)#?{name} = ", of_section, re.MULTILINE)
     assert len(found) == 1
     comment = found[0].lower()

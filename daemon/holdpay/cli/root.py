@@ -16,6 +16,7 @@ from holdpay.cli.code import code
 from holdpay.cli.completion import completion
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.failure import Failure
+from holdpay.cli.hooks import hooks
 from holdpay.cli.orders import orders
 from holdpay.cli.rent import rent
 from holdpay.cli.send import email, sms
@@ -86,6 +87,7 @@ for command in (
     vet,
     budget,
     stats,
+    hooks,
     status,
     top,
     completion,

@@ -15,13 +15,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from holdpay.config.fields import read_bounded, read_key
+from holdpay.config.fields import read_bounded, read_hook_secret, read_key
 from holdpay.config.problems import sentences
 from holdpay.config.settings import LndOnly, LndPlace, Settings
 from holdpay.config.trust import distrust
 from holdpay.errors import ConfigError
 
-__all__ = ["SYSTEM_PATH", "USER_PATH", "LndPlace", "Settings", "find", "load", "load_lnd_place", "read_key"]
+__all__ = [
+    "SYSTEM_PATH",
+    "USER_PATH",
+    "LndPlace",
+    "Settings",
+    "find",
+    "load",
+    "load_lnd_place",
+    "read_hook_secret",
+    "read_key",
+]
 
 SYSTEM_PATH = Path("/etc/holdpay/config.toml")
 USER_PATH = Path("~/.config/holdpay/config.toml")

@@ -5,6 +5,7 @@ Each check raises ValueError with the end of a sentence that begins with the key
 
 from __future__ import annotations
 
+import base64
 import errno
 import grp
 import ipaddress
@@ -17,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from holdpay.core.hooks import Topic
 from holdpay.errors import InvalidRequest
 from holdpay.recipients import lightning_address
 
@@ -25,6 +27,7 @@ MAX_SOCKET_PATH_BYTES = 107
 MAX_PUBLIC_URL_CHARS = 1024
 MAX_FILE_BYTES = 64 * 1024
 CREDENTIAL = "credential:"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how every one begins
 KEY_CREDENTIAL = "api-key"
 """The name of the API key among systemd's credentials, as in the unit."""
 MAX_KEY_FILE_BYTES = 4096
@@ -39,6 +42,8 @@ _HEX_TEXT = re.compile(rb"[0-9A-Fa-f]{64,}")
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]{64,}={0,2}")
 _KEY = re.compile(rb"[!-~]{8,512}")
 _CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_SECRET_BYTES = range(24, 65)
+"""Of a hook, as Standard Webhooks has it."""
 _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -206,6 +211,76 @@ def read_key(path: Path) -> str:
     return key.decode("ascii")
 
 
+def _resolve_hook_secret(text: object, info: ValidationInfo) -> object:
+    if isinstance(text, str) and text.startswith(SECRET_PREFIX):
+        raise ValueError("holds the secret itself: save it in a file (chmod 600) and name the file")
+    return text if text is None else _resolve_secret(text, info, "hook-NAME")
+
+
+def _check_hook_secret(path: Path | None) -> Path | None:
+    if path is not None:
+        read_hook_secret(path)
+    return path
+
+
+def read_hook_secret(path: Path) -> bytes:
+    """The key with which a hook is signed, which only the daemon may read. Raises ValueError."""
+    try:
+        content, info = read_bounded(path, MAX_KEY_FILE_BYTES)
+    except ValueError as error:
+        raise ValueError(f"names {path}, {error}") from None
+    _check_rights(path, info)
+    wanted = f"{SECRET_PREFIX} and base64 of 24 to 64 random bytes, in one line"
+    make = f"`printf {SECRET_PREFIX}; head -c 32 /dev/urandom | base64` makes one"
+    try:
+        text = content.strip().decode("ascii")
+        secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        raise ValueError(f"names {path}, and that does not hold {wanted}: {make}") from None
+    if not text.startswith(SECRET_PREFIX) or len(secret) not in _SECRET_BYTES:
+        raise ValueError(f"names {path}, and that does not hold {wanted}: {make}")
+    return secret
+
+
+def _check_command(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """A program that can be started, and that only those can change who may do more than holdpayd."""
+    if not argv:
+        raise ValueError("must be a list in brackets: a program, and its arguments")
+    program = Path(argv[0])
+    if not program.is_absolute():
+        raise ValueError("must begin with the whole path of a program, since no shell looks for it")
+    if any("\0" in argument for argument in argv):
+        raise ValueError("has a character that no argument may have: type it again")
+    try:
+        info = program.stat()
+    except OSError as error:
+        raise ValueError(f"names {program}, {_why_unreadable(error)}") from None
+    if not stat.S_ISREG(info.st_mode) or not os.access(program, os.X_OK):
+        raise ValueError(f"names {program}, which holdpayd cannot start: run `chmod +x {program}`, or correct the path")
+    if info.st_mode & 0o002:
+        raise ValueError(f"names {program}, which everybody on this machine may change: run `chmod o-w {program}`")
+    return argv
+
+
+def _read_topics(given: object) -> object:
+    known = ", ".join(f'"{topic}"' for topic in Topic)
+    if not isinstance(given, list) or not given or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"must be a list in brackets of at least one of {known}")
+    unknown = [name for name in given if name not in list(Topic)]
+    if unknown:
+        raise ValueError(f"may not have {unknown[0]!r}: known are {known}")
+    return tuple(Topic(name) for name in dict.fromkeys(given))
+
+
+def _check_hook_url(text: str) -> str:
+    url = _split_url(text, ("https", "http"))
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        raise ValueError("must begin with https://; plain http:// is for a server on this machine only")
+    if url.username is not None or url.fragment:
+        raise ValueError("must have no user and no fragment: leave them out; the signature says who sends it")
+    return text
+
+
 def _check_ref(text: str) -> str:
     try:
         return lightning_address(text)
@@ -315,6 +390,10 @@ AnyPath = Annotated[Path, BeforeValidator(resolve)]
 SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(check_socket)]
 MacaroonFile = Annotated[Path, BeforeValidator(_resolve_macaroon), AfterValidator(_check_macaroon)]
 KeyFile = Annotated[Path | None, BeforeValidator(_resolve_key), AfterValidator(_check_key)]
+HookSecretFile = Annotated[Path | None, BeforeValidator(_resolve_hook_secret), AfterValidator(_check_hook_secret)]
+HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
+HookCommand = Annotated[tuple[str, ...], AfterValidator(_check_command)]
+HookEvents = Annotated[tuple[Topic, ...], BeforeValidator(_read_topics)]
 Ref = Annotated[str, AfterValidator(_check_ref)]
 Address = Annotated[str, AfterValidator(_check_address)]
 HostName = Annotated[str, AfterValidator(_check_host)]

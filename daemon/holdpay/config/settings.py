@@ -13,6 +13,10 @@ from holdpay.config.fields import (
     AnyPath,
     BaseUrl,
     ClientName,
+    HookCommand,
+    HookEvents,
+    HookSecretFile,
+    HookUrl,
     HostName,
     KeyFile,
     Listen,
@@ -285,6 +289,29 @@ class ClientSection(_Section):
         )
 
 
+class HookSection(_Section):
+    """A URL or a program that is told what happens."""
+
+    name: ClientName = Field(description="give it a short name")
+    events: HookEvents = Field(description="list what it is to be told")
+    url: HookUrl | None = Field(default=None, repr=False)
+    secret_file: HookSecretFile = None
+    use_provider_proxy: bool = False
+    command: HookCommand | None = Field(default=None, strict=False, max_length=64)
+    timeout_s: int = Field(default=15, ge=1, le=300)
+    include_secrets: bool = False
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> HookSection:
+        if (self.url is None) == (self.command is None):
+            raise ValueError("url or command: give one of them")
+        if self.url is not None and self.secret_file is None:
+            raise ValueError("secret_file is missing: name the file of the secret that signs what is sent")
+        if self.command is not None and (self.secret_file is not None or self.use_provider_proxy):
+            raise ValueError("command needs neither secret_file nor use_provider_proxy: leave them out")
+        return self
+
+
 class Settings(_Section):
     """The whole configuration. Made by ``load``."""
 
@@ -300,6 +327,18 @@ class Settings(_Section):
     limits: LimitsSection = Field(default_factory=LimitsSection)
     requests: RequestsSection = Field(default_factory=RequestsSection)
     client: tuple[ClientSection, ...] = Field(default=(), strict=False, max_length=1_000)
+    hook: tuple[HookSection, ...] = Field(default=(), strict=False, max_length=16)
+
+    @model_validator(mode="after")
+    def _tells_hooks_apart(self) -> Settings:
+        names: dict[str, int] = {}
+        for number, hook in enumerate(self.hook, start=1):
+            if hook.name in names:
+                raise ValueError(f"hook[{number}].name is that of hook[{names[hook.name]}] too: rename one")
+            names[hook.name] = number
+            if hook.use_provider_proxy and self.provider.proxy is None:
+                raise ValueError(f"hook[{number}].use_provider_proxy is set, and there is no provider.proxy: name one")
+        return self
 
     @model_validator(mode="after")
     def _tells_clients_apart(self) -> Settings:

@@ -1,10 +1,12 @@
-"""Says in the log that a budget is nearly used up: once per window. What is to hear of it besides belongs here."""
+"""Says that a budget is nearly used up: once per window, in the log and to who else is to hear of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
-from holdpay.core.budget import WARN_PERCENT, Usage
+from holdpay.core.budget import WARN_PERCENT, Usage, Used
 
 log = structlog.get_logger(__name__)
 
@@ -15,6 +17,7 @@ class BudgetWarnings:
     def __init__(self) -> None:
         self._told: dict[str, tuple[int, int]] = {}
         """By limit: when it was told, and until when that holds."""
+        self.on_near: Callable[[Used], None] = lambda used: None
 
     def look(self, usage: Usage, now_ms: int) -> None:
         """To be called when something new counts in the budget."""
@@ -34,3 +37,4 @@ class BudgetWarnings:
                 reserved_msat=used.reserved_msat,
                 percent=WARN_PERCENT,
             )
+            self.on_near(used)

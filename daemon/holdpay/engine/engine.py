@@ -122,6 +122,9 @@ class Engine:
         """A new request is on disk, with its first order."""
         self.on_closed: Callable[[Order], None] = lambda order: None
         """An order's end is."""
+        self.on_alarm: Callable[[str | None, HoldLevel, str], None] = lambda request_id, level, text: None
+        """Something that an operator should look at began, or is more or less urgent now; None: it is about no
+        request."""
         self.trouble: Callable[[], str] = lambda: ""
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
         self.next_orders: NextOrders | None = None
@@ -138,7 +141,7 @@ class Engine:
         self.tally = Tally()
         self.places = Places(caps, self.tally)
         self.ways = Ways(self.places)
-        self._budget_warnings = BudgetWarnings()
+        self.budget_warnings = BudgetWarnings()
         self._uncounted: MoneyTotals | None = None
         """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
@@ -172,6 +175,7 @@ class Engine:
             log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
         for text in self.alarms_of_unreadable():
             log.warning("alarm", text=text)
+            self.on_alarm(None, HoldLevel.WARNING, text)
         for order in reversed(self.store.list_orders(OrderFilter(kind="code", closed_only=True, limit=LEARNED_FROM))):
             self.asker.learned.number_came(order)
         orders = self.store.open_orders()
@@ -252,6 +256,7 @@ class Engine:
         for finding in found:
             if (finding.key, finding.level) not in known:
                 log.warning("alarm", level=finding.level.value, text=finding.text)
+                self.on_alarm(order.request.id, finding.level, finding.text)
         if found:
             self._findings[order.id] = found
         else:
@@ -576,7 +581,7 @@ class Engine:
         """Whether a new order has nearly used it up."""
         budget, now_ms = self.limits.budgets.get(client), self.clock.now_ms()
         if budget is not None:
-            self._budget_warnings.look(self.store.budget_usage(budget, now_ms), now_ms)
+            self.budget_warnings.look(self.store.budget_usage(budget, now_ms), now_ms)
 
     def _entering(self, order: Order) -> Order:
         """The same, or as one that waits for a place. Raises LimitExceeded where it may not."""

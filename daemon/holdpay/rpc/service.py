@@ -23,13 +23,14 @@ from holdpay.core.stats import lines
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
-from holdpay.errors import InvalidRequest, OrderNotFound
-from holdpay.ports import MOST_OUTCOMES, MoneyTotals, NodeState, OrderFilter
+from holdpay.errors import InvalidRequest, NotAllowed, OrderNotFound
+from holdpay.ports import MOST_OUTCOMES, HookDesk, MoneyTotals, NodeState, OrderFilter
 from holdpay.rpc import convert
 from holdpay.rpc.budget import budget_to_pb
 from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.checks import answer_to_pb
 from holdpay.rpc.feed import Feed
+from holdpay.rpc.hooks import hook_to_pb
 from holdpay.rpc.kinds import asked_from_pb, kind_from_pb, wanted_from_pb
 from holdpay.rpc.stats import stats_by_from_pb, stats_to_pb
 from holdpay.rpc.status import Context, stream, unary
@@ -68,6 +69,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         feed: Feed,
         streams: Streams,
         about: About,
+        hooks: HookDesk,
         client: str = OPERATOR,
     ) -> None:
         """``client``: who asks on this service's socket."""
@@ -81,6 +83,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         self._feed = feed
         self._streams = streams
         self._about = about
+        self._hooks = hooks
         self._one_at_a_time = asyncio.Lock()
         """Of what takes seconds in another thread."""
 
@@ -299,6 +302,31 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             outcomes = await asyncio.to_thread(self._engine.store.outcomes, request.since_ms, self._sees)
         return stats_to_pb(lines(outcomes, by), is_more=len(outcomes) >= MOST_OUTCOMES)
 
+    # --- hooks --------------------------------------------------------------------------------------------------------
+
+    @unary
+    async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
+        self._check_operator()
+        return pb.ListHooksResponse(hooks=[hook_to_pb(hook) for hook in self._hooks.sights()])
+
+    @unary
+    async def TestHook(self, request: pb.TestHookRequest, context: Context) -> pb.TestHookResponse:
+        self._check_operator()
+        trial = await self._hooks.test(request.name)
+        return pb.TestHookResponse(trouble=trial.trouble, took_ms=trial.took_ms)
+
+    @unary
+    async def ReplayHook(self, request: pb.ReplayHookRequest, context: Context) -> pb.Hook:
+        self._check_operator()
+        after_cursor = request.after_cursor if request.HasField("after_cursor") else None
+        since_ms = request.since_ms if request.HasField("since_ms") else None
+        return hook_to_pb(self._hooks.replay(request.name, after_cursor, since_ms))
+
+    def _check_operator(self) -> None:
+        """Raises NotAllowed."""
+        if self._sees is not None:
+            raise NotAllowed("Hooks are the operator's. Ask on the daemon's own socket.", client=self._sees)
+
     # --- the daemon ---------------------------------------------------------------------------------------------------
 
     @unary
@@ -353,6 +381,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             alarms=[
                 *self._engine.alarms(),
                 *self._account.alarms(),
+                *self._hooks.alarms(),
             ],
             state_dir=self._about.state_dir,
             config_path=self._about.config_path,

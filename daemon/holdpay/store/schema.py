@@ -12,6 +12,7 @@ from holdpay.store import fingerprints, strategies
 from holdpay.store.clients import give_to_clients
 from holdpay.store.compacting import compact
 from holdpay.store.dispatching import make_dispatches
+from holdpay.store.hook_tables import TABLES as HOOKS
 from holdpay.store.moving import move
 from holdpay.store.note import NOTE_TABLE
 from holdpay.store.payees import TABLES as PAYEES
@@ -138,6 +139,12 @@ def _strategies(db: Database) -> None:
 @migrations(name="0020_fingerprints")
 def _fingerprints(db: Database) -> None:
     fingerprints.seal_all(db)
+
+
+@migrations(name="0021_hooks")
+def _hooks(db: Database) -> None:
+    for statement in HOOKS:
+        db.execute(statement)
 
 
 _FIRST = (

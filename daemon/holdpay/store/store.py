@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ from holdpay.store.database import (
 )
 from holdpay.store.dispatching import dispatches_of, note_dispatch
 from holdpay.store.erasing import ERASED_AT_ONCE, erase, erase_in_copies, to_erase
+from holdpay.store.hook_tables import FORGET
 from holdpay.store.journal import REQUESTED, Entry, Journal, entry_of
 from holdpay.store.ledger import entries
 from holdpay.store.listing import where
@@ -407,6 +409,11 @@ class SqliteStore:
             return last is not None and bool(self._journal.updates(last - 1, order_id, 1))
         except OrderUnreadable:
             return False
+
+    def keep_hooks(self, names: Iterable[str]) -> None:
+        """Where other hooks were is forgotten: one that has such a name later begins anew."""
+        with transaction(self._conn):
+            self._conn.execute(FORGET, (json.dumps(list(names)),))
 
     def checkpoint(self) -> None:
         """See OrderStore."""

@@ -316,6 +316,15 @@ class FakeDaemon(rpc.HoldpayServicer):
     def GetStats(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("GetStats", request, context)
 
+    def ListHooks(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ListHooks", request, context)
+
+    def TestHook(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("TestHook", request, context)
+
+    def ReplayHook(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return self._answer("ReplayHook", request, context)
+
     def ListRentals(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return self._answer("ListRentals", request, context)
 

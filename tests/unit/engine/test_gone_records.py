@@ -59,6 +59,7 @@ async def told(world: World, order_id: str) -> str:
         feed=unused,
         streams=unused,
         about=unused,
+        hooks=unused,
     )
     return (await service.ExplainRequest(pb.ExplainRequestRequest(request_id=order_id), unused)).next
 

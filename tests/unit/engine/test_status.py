@@ -10,6 +10,7 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
+from holdpay.hooks.manager import Hooks
 from holdpay.rpc.service import About, HoldpayService
 from tests.unit.engine.world import World
 
@@ -26,6 +27,7 @@ def _service(world: World) -> HoldpayService:
         feed=UNUSED,
         streams=UNUSED,
         about=About(started_at_ms=0, state_dir="", config_path=""),
+        hooks=Hooks(UNUSED, UNUSED, world.clock, UNUSED),
     )
 
 

@@ -73,6 +73,7 @@ class _Serving:
         settings = SimpleNamespace(
             daemon=SimpleNamespace(state_dir=path.parent, socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0),
             provider=SimpleNamespace(api_key_file=None),
+            hook=(),
         )
         claims = {"": SimpleNamespace(binding=lambda: None)}
         daemon: Any = app._Daemon(settings, path, claims)  # type: ignore[arg-type]
@@ -100,6 +101,9 @@ class _Serving:
                 top_up=None,
                 listeners=(),
                 metrics=None,
+                store=self.engine.store,
+                hooks=SimpleNamespace(is_any=False, configure=lambda hooks: None),
+                notices=None,
             )
 
         monkeypatch.setattr(daemon, "_build", build_it)

@@ -2449,6 +2449,204 @@ class BudgetOrder(_message.Message):
 Global___BudgetOrder: _TypeAlias = BudgetOrder  # noqa: Y015
 
 @_typing.final
+class ListHooksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHooksRequest: _TypeAlias = ListHooksRequest  # noqa: Y015
+
+@_typing.final
+class ListHooksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOOKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hook]:
+        """In the order of the configuration."""
+
+    def __init__(
+        self,
+        *,
+        hooks: _abc.Iterable[Global___Hook] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hooks", b"hooks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHooksResponse: _TypeAlias = ListHooksResponse  # noqa: Y015
+
+@_typing.final
+class Hook(_message.Message):
+    """A URL or a program that is told what happens: docs/hooks.md."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    INCLUDE_SECRETS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    DELIVERED_AT_MS_FIELD_NUMBER: _builtins.int
+    WAITING_SINCE_MS_FIELD_NUMBER: _builtins.int
+    FAILING_SINCE_MS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_TRY_AT_MS_FIELD_NUMBER: _builtins.int
+    DEAD_AT_MS_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of the configuration."""
+    target: _builtins.str
+    """Scheme and host of the URL, or the program: what may be secret is left out."""
+    include_secrets: _builtins.bool
+    """Whether it gets numbers, codes and messages."""
+    cursor: _builtins.int
+    """All rows of the journal up to this one are done."""
+    delivered_at_ms: _builtins.int
+    """The latest delivery that was acknowledged. Absent: none yet."""
+    waiting_since_ms: _builtins.int
+    """Of when what it is to be told next is. Absent: nothing that is known."""
+    failing_since_ms: _builtins.int
+    """When that was first tried in vain. Absent: it was not."""
+    attempts: _builtins.int
+    """So often since."""
+    next_try_at_ms: _builtins.int
+    """When it is tried again."""
+    dead_at_ms: _builtins.int
+    """Since when nothing is tried any more. Absent: it lives."""
+    trouble: _builtins.str
+    """Why the latest try was in vain: the end of a sentence that begins with the hook. Empty: it was not."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is told."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        events: _abc.Iterable[_builtins.str] | None = ...,
+        include_secrets: _builtins.bool = ...,
+        cursor: _builtins.int = ...,
+        delivered_at_ms: _builtins.int | None = ...,
+        waiting_since_ms: _builtins.int | None = ...,
+        failing_since_ms: _builtins.int | None = ...,
+        attempts: _builtins.int = ...,
+        next_try_at_ms: _builtins.int | None = ...,
+        dead_at_ms: _builtins.int | None = ...,
+        trouble: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms", "_delivered_at_ms", b"_delivered_at_ms", "_failing_since_ms", b"_failing_since_ms", "_next_try_at_ms", b"_next_try_at_ms", "_waiting_since_ms", b"_waiting_since_ms", "dead_at_ms", b"dead_at_ms", "delivered_at_ms", b"delivered_at_ms", "failing_since_ms", b"failing_since_ms", "next_try_at_ms", b"next_try_at_ms", "waiting_since_ms", b"waiting_since_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms", "_delivered_at_ms", b"_delivered_at_ms", "_failing_since_ms", b"_failing_since_ms", "_next_try_at_ms", b"_next_try_at_ms", "_waiting_since_ms", b"_waiting_since_ms", "attempts", b"attempts", "cursor", b"cursor", "dead_at_ms", b"dead_at_ms", "delivered_at_ms", b"delivered_at_ms", "events", b"events", "failing_since_ms", b"failing_since_ms", "include_secrets", b"include_secrets", "name", b"name", "next_try_at_ms", b"next_try_at_ms", "target", b"target", "trouble", b"trouble", "waiting_since_ms", b"waiting_since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dead_at_ms: _TypeAlias = _typing.Literal["dead_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__dead_at_ms: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__delivered_at_ms: _TypeAlias = _typing.Literal["delivered_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__delivered_at_ms: _TypeAlias = _typing.Literal["_delivered_at_ms", b"_delivered_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__failing_since_ms: _TypeAlias = _typing.Literal["failing_since_ms"]  # noqa: Y015
+    _WhichOneofArgType__failing_since_ms: _TypeAlias = _typing.Literal["_failing_since_ms", b"_failing_since_ms"]  # noqa: Y015
+    _WhichOneofReturnType__next_try_at_ms: _TypeAlias = _typing.Literal["next_try_at_ms"]  # noqa: Y015
+    _WhichOneofArgType__next_try_at_ms: _TypeAlias = _typing.Literal["_next_try_at_ms", b"_next_try_at_ms"]  # noqa: Y015
+    _WhichOneofReturnType__waiting_since_ms: _TypeAlias = _typing.Literal["waiting_since_ms"]  # noqa: Y015
+    _WhichOneofArgType__waiting_since_ms: _TypeAlias = _typing.Literal["_waiting_since_ms", b"_waiting_since_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_at_ms) -> _WhichOneofReturnType__dead_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delivered_at_ms) -> _WhichOneofReturnType__delivered_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failing_since_ms) -> _WhichOneofReturnType__failing_since_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_try_at_ms) -> _WhichOneofReturnType__next_try_at_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting_since_ms) -> _WhichOneofReturnType__waiting_since_ms | None: ...
+
+Global___Hook: _TypeAlias = Hook  # noqa: Y015
+
+@_typing.final
+class TestHookRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of the hook."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestHookRequest: _TypeAlias = TestHookRequest  # noqa: Y015
+
+@_typing.final
+class TestHookResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    TOOK_MS_FIELD_NUMBER: _builtins.int
+    trouble: _builtins.str
+    """Why it was not acknowledged: the end of a sentence that begins with the hook. Empty: it was."""
+    took_ms: _builtins.int
+    """How long that took."""
+    def __init__(
+        self,
+        *,
+        trouble: _builtins.str = ...,
+        took_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["took_ms", b"took_ms", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestHookResponse: _TypeAlias = TestHookResponse  # noqa: Y015
+
+@_typing.final
+class ReplayHookRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AFTER_CURSOR_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of the hook."""
+    after_cursor: _builtins.int
+    """Behind this row of the journal; 0 is before the first."""
+    since_ms: _builtins.int
+    """With what happened at this time, and later."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        after_cursor: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "from", b"from", "since_ms", b"since_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "from", b"from", "name", b"name", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["after_cursor", "since_ms"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+
+Global___ReplayHookRequest: _TypeAlias = ReplayHookRequest  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

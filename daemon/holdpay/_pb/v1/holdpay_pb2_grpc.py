@@ -124,6 +124,21 @@ class HoldpayStub:
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingRequest.SerializeToString,
                 response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingResponse.FromString,
                 _registered_method=True)
+        self.ListHooks = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ListHooks',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListHooksRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListHooksResponse.FromString,
+                _registered_method=True)
+        self.TestHook = channel.unary_unary(
+                '/holdpay.v1.Holdpay/TestHook',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.TestHookRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.TestHookResponse.FromString,
+                _registered_method=True)
+        self.ReplayHook = channel.unary_unary(
+                '/holdpay.v1.Holdpay/ReplayHook',
+                request_serializer=holdpay_dot_v1_dot_holdpay__pb2.ReplayHookRequest.SerializeToString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.Hook.FromString,
+                _registered_method=True)
 
 
 class HoldpayServicer:
@@ -269,6 +284,28 @@ class HoldpayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHooks(self, request, context):
+        """The hooks of the configuration. PERMISSION_DENIED: of this and the two below, for clients.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestHook(self, request, context):
+        """Sends a test to a hook, and waits for what becomes of it. INVALID_ARGUMENT: no such hook.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayHook(self, request, context):
+        """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
+        hook, or a cursor that is not in the journal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HoldpayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -361,6 +398,21 @@ def add_HoldpayServicer_to_server(servicer, server):
                     servicer.ListFunding,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingRequest.FromString,
                     response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListFundingResponse.SerializeToString,
+            ),
+            'ListHooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHooks,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ListHooksRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.ListHooksResponse.SerializeToString,
+            ),
+            'TestHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestHook,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.TestHookRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.TestHookResponse.SerializeToString,
+            ),
+            'ReplayHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayHook,
+                    request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.ReplayHookRequest.FromString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.Hook.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -849,6 +901,87 @@ class Holdpay:
             '/holdpay.v1.Holdpay/ListFunding',
             holdpay_dot_v1_dot_holdpay__pb2.ListFundingRequest.SerializeToString,
             holdpay_dot_v1_dot_holdpay__pb2.ListFundingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/ListHooks',
+            holdpay_dot_v1_dot_holdpay__pb2.ListHooksRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.ListHooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/TestHook',
+            holdpay_dot_v1_dot_holdpay__pb2.TestHookRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.TestHookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayHook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdpay.v1.Holdpay/ReplayHook',
+            holdpay_dot_v1_dot_holdpay__pb2.ReplayHookRequest.SerializeToString,
+            holdpay_dot_v1_dot_holdpay__pb2.Hook.FromString,
             options,
             channel_credentials,
             insecure,

@@ -131,6 +131,14 @@ class HoldpayStub:
     """
     ListFunding: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListFundingRequest, _holdpay_pb2.ListFundingResponse]
     """What was paid into the account, newest first. Errors as of GetAccount."""
+    ListHooks: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListHooksRequest, _holdpay_pb2.ListHooksResponse]
+    """The hooks of the configuration. PERMISSION_DENIED: of this and the two below, for clients."""
+    TestHook: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.TestHookRequest, _holdpay_pb2.TestHookResponse]
+    """Sends a test to a hook, and waits for what becomes of it. INVALID_ARGUMENT: no such hook."""
+    ReplayHook: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ReplayHookRequest, _holdpay_pb2.Hook]
+    """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
+    hook, or a cursor that is not in the journal.
+    """
 
 @_typing.type_check_only
 class HoldpayAsyncStub(HoldpayStub):
@@ -192,6 +200,14 @@ class HoldpayAsyncStub(HoldpayStub):
     """
     ListFunding: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListFundingRequest, _holdpay_pb2.ListFundingResponse]  # type: ignore[assignment]
     """What was paid into the account, newest first. Errors as of GetAccount."""
+    ListHooks: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListHooksRequest, _holdpay_pb2.ListHooksResponse]  # type: ignore[assignment]
+    """The hooks of the configuration. PERMISSION_DENIED: of this and the two below, for clients."""
+    TestHook: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.TestHookRequest, _holdpay_pb2.TestHookResponse]  # type: ignore[assignment]
+    """Sends a test to a hook, and waits for what becomes of it. INVALID_ARGUMENT: no such hook."""
+    ReplayHook: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ReplayHookRequest, _holdpay_pb2.Hook]  # type: ignore[assignment]
+    """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
+    hook, or a cursor that is not in the journal.
+    """
 
 class HoldpayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -358,5 +374,31 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.ListFundingResponse, _abc.Awaitable[_holdpay_pb2.ListFundingResponse]]:
         """What was paid into the account, newest first. Errors as of GetAccount."""
+
+    @_abc_1.abstractmethod
+    def ListHooks(
+        self,
+        request: _holdpay_pb2.ListHooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.ListHooksResponse, _abc.Awaitable[_holdpay_pb2.ListHooksResponse]]:
+        """The hooks of the configuration. PERMISSION_DENIED: of this and the two below, for clients."""
+
+    @_abc_1.abstractmethod
+    def TestHook(
+        self,
+        request: _holdpay_pb2.TestHookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.TestHookResponse, _abc.Awaitable[_holdpay_pb2.TestHookResponse]]:
+        """Sends a test to a hook, and waits for what becomes of it. INVALID_ARGUMENT: no such hook."""
+
+    @_abc_1.abstractmethod
+    def ReplayHook(
+        self,
+        request: _holdpay_pb2.ReplayHookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_holdpay_pb2.Hook, _abc.Awaitable[_holdpay_pb2.Hook]]:
+        """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
+        hook, or a cursor that is not in the journal.
+        """
 
 def add_HoldpayServicer_to_server(servicer: HoldpayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

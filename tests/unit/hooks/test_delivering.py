@@ -1,0 +1,224 @@
+"""One hook: in order, at least once, for a day, and never more than it may know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from holdpay.core.hooks import DEAD_AFTER_S, MAX_DELAY_S, HookState, Notice, Topic
+from holdpay.core.items import ItemKind
+from holdpay.core.states import End
+from holdpay.hooks import delivering as module
+from holdpay.hooks.delivering import Delivering
+from holdpay.hooks.sending import Trouble
+from tests.fakes import FakeClock
+from tests.unit.hooks.sink import CODE, NUMBER, Shop, Sink
+
+DOWN = Trouble("cannot be reached (ConnectError)")
+
+
+@pytest_asyncio.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    opened = Shop(tmp_path, FakeClock())
+    yield opened
+    opened.close()
+
+
+async def until_idle(delivering: Delivering) -> float | None:
+    """All that is due; returns how long it waits then."""
+    while (wait_s := await delivering.turn()) == 0:
+        pass
+    return wait_s
+
+
+async def test_what_happens_to_an_order_is_told_in_order_and_once(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    sold = shop.sell()
+    assert await until_idle(delivering) is None
+    assert sink.types == ["number", "code", "closed"]
+    assert len({message.id for message in sink.got}) == 3
+    facts = sink.told[-1]["data"]
+    assert (facts["request_id"], facts["end"], facts["request_is_over"]) == (sold.request.id, "fulfilled", True)
+    assert sink.told[-1]["timestamp"] == "2027-01-15T08:00:00.000Z"
+    assert await until_idle(shop.delivering(sink)) is None, "after a restart"
+    assert len(sink.got) == 3
+
+
+async def test_several_things_of_one_row_are_told_one_after_the_other_also_over_a_restart(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    made = shop.make()
+    shop.bring(made, shop.item(ItemKind.NUMBER, NUMBER), shop.item(ItemKind.CODE, CODE))
+    assert await delivering.turn() == 0
+    assert sink.types == ["number"]
+    await until_idle(shop.delivering(sink))
+    assert sink.types == ["number", "code"]
+
+
+async def test_a_hook_begins_with_what_comes_after_it_was_first_seen(shop: Shop) -> None:
+    shop.sell()
+    shop.hooks.add_notices([Notice(topic=Topic.ALARM, at_ms=1, data={"text": "old"})])
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    await until_idle(delivering)
+    assert sink.got == []
+    shop.sell()
+    await until_idle(delivering)
+    assert sink.types == ["number", "code", "closed"]
+
+
+async def test_a_crash_before_the_acknowledgement_is_on_disk_has_it_told_again_with_the_same_id(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    shop.sell()
+    sink.may_answer.clear()
+    dying = asyncio.create_task(delivering.turn())
+    await asyncio.sleep(1)
+    dying.cancel()
+    await asyncio.wait([dying])
+    sink.may_answer.set()
+    await until_idle(shop.delivering(sink))
+    assert sink.types == ["number", "number", "code", "closed"]
+    assert sink.got[0].id == sink.got[1].id
+    assert sink.got[0].body == sink.got[1].body
+
+
+async def test_what_fails_is_tried_again_later_and_later_and_what_follows_waits_for_it(shop: Shop) -> None:
+    sink = Sink(troubles=[DOWN, DOWN, DOWN, None])
+    delivering = shop.delivering(sink)
+    shop.sell()
+    waits = []
+    while (wait_s := await delivering.turn()) is not None:
+        waits.append(wait_s)
+        await asyncio.sleep(wait_s)
+    assert sink.types == ["number"] * 4 + ["code", "closed"]
+    assert len({message.id for message in sink.got[:4]}) == 1
+    assert sink.got[3].at_s > sink.got[0].at_s, "each try has its own time"
+    delays = [wait for wait in waits if wait]
+    for delay_s, plain_s in zip(delays, (5, 10, 20), strict=True):
+        assert 0.8 * plain_s <= delay_s <= 1.2 * plain_s
+    state = shop.hooks.state("shop")
+    assert (state.attempt_count, state.failing_since_ms, state.trouble) == (0, None, "")
+
+
+async def test_after_a_day_in_vain_the_hook_is_dead_where_it_stands_and_a_replay_has_it_go_on(shop: Shop) -> None:
+    sink = Sink(troubles=[DOWN])
+    delivering = shop.delivering(sink)
+    died: list[HookState] = []
+    delivering.on_dead = died.append
+    shop.sell()
+    began_ms = shop.clock.now_ms()
+    while shop.hooks.state("shop").dead_at_ms is None:
+        wait_s = await delivering.turn()
+        assert wait_s is not None
+        assert wait_s <= 1.2 * MAX_DELAY_S
+        await asyncio.sleep(wait_s)
+    state = shop.hooks.state("shop")
+    assert state.dead_at_ms is not None
+    assert 0 <= state.dead_at_ms - began_ms - DEAD_AFTER_S * 1000 <= 1.2 * MAX_DELAY_S * 1000
+    assert 24 <= len(sink.got) <= 50
+    assert set(sink.types) == {"number"}
+    assert died == [state]
+    shop.sell()
+    assert await shop.delivering(sink).turn(), "also after a restart"
+    assert len(sink.got) == state.attempt_count
+    sink.troubles, sink.got = [None], []
+    assert shop.hooks.change(state, state.replayed(state.position))
+    await until_idle(delivering)
+    assert sink.types == ["number", "code", "closed"] * 2
+
+
+async def test_one_that_wants_no_more_is_dead_at_once(shop: Shop) -> None:
+    delivering = shop.delivering(Sink(troubles=[Trouble("is gone", is_final=True)]))
+    shop.sell()
+    await delivering.turn()
+    assert shop.hooks.state("shop").dead_at_ms == shop.clock.now_ms()
+
+
+async def test_without_include_secrets_neither_number_nor_code_nor_recipient_is_sent(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    shop.sell()
+    made = shop.make()
+    shop.end(made, End.CHARGED_UNFULFILLED, provider_text=f"sent {CODE}")
+    await until_idle(delivering)
+    assert sink.types == ["number", "code", "closed", "closed", "charged_without_code"]
+    for message in sink.got:
+        assert NUMBER not in message.body.decode()
+        assert CODE not in message.body.decode()
+
+
+async def test_with_include_secrets_they_are(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink, include_secrets=True)
+    shop.sell()
+    await until_idle(delivering)
+    number, code, _ = sink.told
+    assert number["data"]["number"] == f"+{NUMBER}"
+    assert (code["data"]["code"], code["data"]["may_lack_zeros"]) == (CODE, True)
+
+
+async def test_only_what_was_chosen_is_told_and_what_was_not_is_not_read_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PASSED_UNSAVED", 10)
+    sink = Sink()
+    delivering = shop.delivering(sink, Topic.CHARGED_WITHOUT_CODE)
+    for _ in range(5):
+        shop.sell()
+    await until_idle(delivering)
+    assert sink.got == []
+    assert shop.hooks.state("shop").position.cursor == shop.store.last_cursor()
+
+
+async def test_notices_stand_between_the_rows_where_they_came(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink, Topic.CLOSED, Topic.LND_NOT_READY, Topic.ALARM)
+    shop.end(shop.make(), End.REFUNDED)
+    shop.hooks.add_notices(
+        [
+            Notice(topic=Topic.LND_NOT_READY, at_ms=2, data={"state": "locked", "detail": "Unlock it."}),
+            Notice(topic=Topic.LIMIT_NEAR, at_ms=2, data={}),
+            Notice(topic=Topic.ALARM, at_ms=3, data={"text": "order x: call +18826202473"}),
+        ]
+    )
+    shop.end(shop.make(), End.NO_PLACE)
+    await until_idle(delivering)
+    assert sink.types == ["closed", "lnd_not_ready", "alarm", "closed"]
+    assert sink.told[1]["data"] == {"state": "locked", "detail": "Unlock it."}
+    assert "8826202473" not in sink.got[2].body.decode(), "it is cut as the log is"
+    assert [told["data"].get("end") for told in sink.told] == ["refunded", None, None, "no_place"]
+
+
+async def test_an_acknowledgement_that_comes_after_a_replay_does_not_undo_it(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink, Topic.CLOSED)
+    shop.sell()
+    shop.sell()
+    await delivering.turn()
+    sink.may_answer.clear()
+    late = asyncio.create_task(delivering.turn())
+    await asyncio.sleep(1)
+    state = shop.hooks.state("shop")
+    assert shop.hooks.change(state, state.replayed(shop.hooks.position_at(0)))
+    sink.may_answer.set()
+    await late
+    await until_idle(delivering)
+    assert len(sink.got) == 4
+    assert [message.id for message in sink.got[:2]] == [message.id for message in sink.got[2:]]
+
+
+async def test_a_clock_that_was_set_back_does_not_keep_a_hook_waiting(shop: Shop) -> None:
+    sink = Sink(troubles=[DOWN, None])
+    delivering = shop.delivering(sink, Topic.CLOSED)
+    shop.sell()
+    await delivering.turn()
+    assert isinstance(shop.clock, FakeClock)
+    shop.clock.offset_ms -= 10 * 24 * 3600 * 1000
+    assert await until_idle(delivering) is None
+    assert len(sink.got) == 2
