@@ -340,8 +340,8 @@ def test_every_table_of_ours_is_strict(db: SqliteStore) -> None:
     ours = {row["name"]: row["strict"] for row in rows if not row["name"].startswith(("sqlite_", "_sqlite"))}
     assert set(ours.values()) == {1}
     names = (
-        "charges copy_note dispatches hooks htlc_attempts items journal keys ledger notices orders payees payments replies"
-        " secrets"
+        "charges copy_note dispatches hooks htlc_attempts items journal keys ledger notices orders payees payments"
+        " replies requests secrets"
     )
     assert sorted(ours) == names.split()
 
