@@ -17,7 +17,7 @@ class Duty(StrEnum):
     """One task each, at most, per order."""
 
     PLACE = "place"
-    """Create the order at the provider."""
+    """Create the order at the provider, and hear what became of that."""
     PAY = "pay"
     """Have LND decode the hold invoice, for vetting; dispatch when it is licensed and due; follow the HTLC while money
     may be out."""
@@ -61,7 +61,8 @@ def duties(order: Order) -> frozenset[Duty]:
 def _prepaid_duties(order: Order) -> frozenset[Duty]:
     state = None if order.charge is None else order.charge.state
     if order.state is OrderState.REQUESTED and state is not ChargeState.UNKNOWN:
-        # INTENDED too: the task that placed it is at it, or it was lost on the way and has to say so.
+        # INTENDED too, also in quarantine: the task that placed it waits for the answer, or it was lost on the way and
+        # the next one has to say so. Nothing is placed for it again.
         return frozenset() if order.is_quarantined and state is not ChargeState.INTENDED else frozenset({Duty.PLACE})
     if order.state is OrderState.REQUESTED:
         return frozenset({Duty.BALANCE})

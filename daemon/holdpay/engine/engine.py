@@ -565,7 +565,8 @@ class Engine:
 
     def request(self, order: Order) -> Order:
         """Records a new order and begins it, or has it wait for its place; or returns the first one of its key. Raises
-        KeyTaken, LimitExceeded."""
+        KeyTaken, and LimitExceeded: where it cannot have a place, and may not wait for one, also if its key is known,
+        which the caller looks up."""
         order = self._entering(order)
         with self._ending_the_process():
             recorded = self.store.create(order, self.limits, self.clock.now_ms())
@@ -588,9 +589,7 @@ class Engine:
         full = None if order.request.is_prepaid else self.places.entering(order)
         if full is None:
             return order
-        request = order.request
-        is_first_of_its_key = order.nth > 1 or self.store.find_key(request.key, request.client) is None
-        if self.places.is_refused(order) and is_first_of_its_key:
+        if self.places.is_refused(order):
             raise full
         return replace(order, waiting_since_ms=order.created_at_ms)
 

@@ -149,6 +149,27 @@ async def test_a_charge_of_an_order_that_was_quarantined_in_the_step_of_its_inte
     assert TASK_FAILED not in [entry["event"] for entry in logs]
 
 
+async def test_the_answer_to_a_charge_is_kept_of_an_order_that_was_quarantined_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.provider.place
+
+    async def slow(placing: Placing) -> Reply[Placed]:
+        reply = await place(placing)
+        await asyncio.sleep(5)
+        return reply
+
+    monkeypatch.setattr(world.provider, "place", slow)
+    order_id = await _prepaid(world)
+    await world.until(lambda: bool(world.provider.placings))
+    world.engine.quarantine(order_id, InvariantViolation("Two truths."))
+    await asyncio.sleep(60)
+    kept = world.order(order_id)
+    assert (kept.is_quarantined, _charge_state(world, order_id)) == (True, ChargeState.CHARGED)
+    assert kept.provider_order_id is not None
+    assert len(world.provider.placings) == 1
+
+
 async def test_a_charge_of_an_order_that_changed_in_the_step_of_its_intent_is_intended_anew(world: World) -> None:
     intend = world.engine.intend
     intents = 0

@@ -11,6 +11,7 @@ from holdpay.audit.check import read_stored
 from holdpay.audit.findings import Severity
 from holdpay.core.holds import HoldCaps, WhenFull, takes_place
 from holdpay.core.states import End, HtlcState, OrderState
+from holdpay.engine.wanted import Asked, CodeWanted
 from holdpay.errors import LimitExceeded
 from tests.fakes import Story
 from tests.unit import build
@@ -193,10 +194,19 @@ async def test_where_it_may_not_wait_it_is_refused_and_nothing_is_recorded(cappe
     with pytest.raises(LimitExceeded, match=r"1 of 1 holds are out or about to be \(holds\.max_orders\)"):
         capped.request(2)
     assert [order.id for order in capped.store.open_orders()] == [first]
-    assert capped.request(1) == first, "the same key again is the same order"
     with pytest.raises(LimitExceeded):
         capped.request(1, client="shop")
     assert len(capped.store.open_orders()) == 1, "another client's key is another request"
+
+
+async def test_a_key_that_is_used_twice_at_once_is_one_order_where_none_may_wait(capped: World) -> None:
+    set_caps(capped, HoldCaps(max_orders=1, when_full=WhenFull.REFUSE))
+    desk, wanted = desk_of(capped.engine), CodeWanted(countries=("0",), service="OpenAI")
+    first, second = await asyncio.gather(*(desk.submit(Asked(key="k"), wanted) for _ in range(2)))
+    assert first.id == second.id
+    assert (await desk.submit(Asked(key="k"), wanted)).id == first.id
+    with pytest.raises(LimitExceeded):
+        await desk.submit(Asked(key="another"), wanted)
 
 
 async def test_a_prepaid_order_needs_no_place(capped: World) -> None:
