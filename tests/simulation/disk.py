@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +17,13 @@ from holdpay.core.step import Step
 from holdpay.errors import StoreError
 from holdpay.ports import Change, Limits
 from holdpay.store.store import SqliteStore
+from tests.databases import NAME, empty_database
 from tests.simulation.auditor import Violation
 from tests.simulation.story import short
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-NAME = "holdpay.db"
 FAST_FOLDER = Path("/dev/shm")
 """A file system in memory, where there is one: fsync costs nothing there."""
 
@@ -36,7 +35,7 @@ class Disk:
         self._root = root
         self._number = 0
         self.path = self._folder() / NAME
-        self.path.write_bytes(_empty_database())
+        self.path.write_bytes(empty_database())
         self._image: Path | None = None
 
     def _folder(self) -> Path:
@@ -67,15 +66,6 @@ def temporary_disk() -> Iterator[Disk]:
     folder = FAST_FOLDER if FAST_FOLDER.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="holdpay-simulation-", dir=folder) as root:
         yield Disk(Path(root))
-
-
-@cache
-def _empty_database() -> bytes:
-    """A migrated database, made once: making it takes longer than opening it."""
-    with tempfile.TemporaryDirectory(prefix="holdpay-simulation-") as folder:
-        path = Path(folder) / NAME
-        SqliteStore(path).close()
-        return path.read_bytes()
 
 
 def _noted(changes: Iterable[Change], written: list[Change]) -> Iterator[Change]:

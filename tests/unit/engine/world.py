@@ -19,6 +19,7 @@ from holdpay.errors import InvariantViolation, StoreError
 from holdpay.ports import Change, Limits
 from holdpay.store.store import SqliteStore
 from tests import fakes
+from tests.databases import empty_database
 from tests.fakes import FakeClock, FakeLnd, FakeProvider, ProviderOrder, Story
 from tests.unit import build
 
@@ -80,6 +81,8 @@ class World:
 
     def start(self, crash_at: int | None = None, *, is_durable: bool = False) -> None:
         """A new process. With ``crash_at`` it dies at that commit."""
+        if not self.path.exists():
+            self.path.write_bytes(empty_database())
         self.store = CrashingStore(self.path)
         self.store.crash_at, self.store.is_durable = crash_at, is_durable
         self.store.on_commit = lambda cursor, order: self._committed.set()
