@@ -175,6 +175,7 @@ class SimDaemon:
             is_changed = machine.decide(order, ev.TimePassed(), self.policy, now_ms).is_change
             if is_changed or found != known.alarms:
                 raise Violation(f"order {order.id} has a deadline that nobody looks at: {found} after {known.alarms}")
+            return
         memory.looked_at[order.id] = Looked(order, next_deadline_ms(order, self.policy, now_ms), found)
         self.apply(order.id, ev.TimePassed())
 

@@ -91,7 +91,8 @@ def _decide(order: Order, event: ev.Event, policy: Policy, now_ms: int) -> Step:
 def _step(order: Order, after: Order, ctx: Context) -> Step:
     if ctx.notes and after.anomaly_count < MAX_ANOMALIES:
         after = replace(after, anomaly_count=after.anomaly_count + len(ctx.notes))
-    return Step(after, is_change=after != order, notes=tuple(ctx.notes), attempts=ctx.attempts, trust=ctx.trust)
+    is_change = after is not order and after != order
+    return Step(after, is_change=is_change, notes=tuple(ctx.notes), attempts=ctx.attempts, trust=ctx.trust)
 
 
 def _may_close(order: Order, event: ev.Event) -> bool:
