@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdpay.core.budget import Budget, Renewal
 from holdpay.core.model import Order
-from holdpay.engine.wanted import CodeWanted, EmailWanted, SmsWanted, Wanted
+from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, SmsWanted, Wanted
 from tests.simulation.auditor import Violation
 from tests.simulation.parties import MINUTE_MS
 
@@ -42,6 +42,7 @@ def draw_budgets(seed: int) -> tuple[dict[str, Budget], Random]:
             renewal=rng.choice(tuple(Renewal)),
             max_spend_per_day_sat=rng.choice(LIMITS_SAT),
             max_spend_per_week_sat=rng.choice((None, 20_000)),
+            may_fund=rng.random() < 0.5,
         )
         for client in CLIENTS
     }
@@ -62,6 +63,8 @@ class BudgetBook:
         Violation."""
         for client, budget in self.budgets.items():
             own = [order for order in orders if order.request.client == client]
+            if not budget.may_fund and any(order.spec.kind.value == "fund" for order in own):
+                raise Violation(f"{client} puts money into the account, and may not")
             for limit_sat, length_ms in _lines(budget):
                 window_ms = 0 if budget.renewal is Renewal.CALENDAR else length_ms - self.clock_off_ms
                 since_ms = self.world.heap.now_ms - window_ms
@@ -76,6 +79,12 @@ class BudgetBook:
         most_sat = sum(order.max_price_sat + order.max_fee_sat for order in own) + DEAREST_SAT
         if most_sat <= limit_sat:
             raise Violation(f"{client} was refused, and with the order at most {most_sat} of {limit_sat} sat are used")
+
+    def not_allowed(self, client: str, wanted: Wanted) -> None:
+        """Called when the daemon has told a client that it may not have that, whatever it waits for. Raises Violation
+        if it may."""
+        if client not in self.budgets or self.budgets[client].may_fund or not isinstance(wanted, FundWanted):
+            raise Violation(f"{client} was told that it may not have {wanted}")
 
     def _counts(self, order: Order, since_ms: int) -> int:
         """At least so much, in msat: what was really spent since then, and what may still be."""

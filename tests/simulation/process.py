@@ -78,6 +78,8 @@ class Process:
         self.streams: set[str] = set()
         """Payment hashes that a stream of this process is open for."""
         self._asked_ms: dict[str, deque[int]] = {}
+        self._open: tuple[int, list[Order]] = (-1, [])
+        """The open orders as they were on disk after so many changes of the database."""
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._outsiders = asyncio.all_tasks()
         self._running: asyncio.Task[None] | None = None
@@ -134,13 +136,20 @@ class Process:
             self.engine._supervisor.check()
         except StoreError:
             return
-        out = [order for order in self.store.open_orders() if order.is_money_out]
-        engine = self.engine
-        placed = sum(has_place(order) for order in self.store.open_orders())
+        engine, open_orders = self.engine, self._open_on_disk()
+        out = [order for order in open_orders if order.is_money_out]
+        placed = sum(has_place(order) for order in open_orders)
         on_disk = (len(out), sum(order.locked_msat for order in out), placed, self.store.totals(engine.clock.now_ms()))
         counted = (engine.tally.out, engine.tally.locked_msat, engine.tally.placed, engine.totals())
         if counted != on_disk:
             raise Violation(f"{on_disk} is on disk, and {counted} is counted")
+
+    def _open_on_disk(self) -> list[Order]:
+        """Read anew whenever this process, which alone may write, has written anything."""
+        changes = self.store._conn.total_changes
+        if self._open[0] != changes:
+            self._open = changes, self.store.open_orders()
+        return self._open[1]
 
     def die(self, where: str, *, has_image: bool = False) -> NoReturn:
         self.kill(where, has_image=has_image)

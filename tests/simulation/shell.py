@@ -19,11 +19,12 @@ import structlog
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.kinds import rental
+from holdpay.core.kinds.spec import KindName
 from holdpay.core.model import OPERATOR, Order
 from holdpay.engine import desk as desk_module
 from holdpay.engine import engine as engine_module
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
-from holdpay.errors import LimitExceeded
+from holdpay.errors import LimitExceeded, NotAllowed
 from tests.simulation.auditor import Violation
 from tests.simulation.books import audit_database
 from tests.simulation.budgets import PATIENCE_MS, is_no_dearer_than_a_code
@@ -69,8 +70,10 @@ class ShellSimulation:
         """Order id by the client's key."""
         self._over_budget: set[str] = set()
         """Keys of buyers to whom the latest answer was that their client has used up its budget."""
+        self._not_allowed: set[str] = set()
+        """Keys of buyers who were told that their client may not have that, ever."""
         self._gave_up = 0
-        """Buyers who have left after that."""
+        """Buyers who have left after either."""
         self._offset_ms = 0
         self._prepaid_share = self.world.rng.choice(PREPAID_SHARES)
 
@@ -220,10 +223,19 @@ class ShellSimulation:
         await process.call(order_id, process.resolve_order(order_id, said))
 
     def _restart_now_and_then(self) -> None:
-        """A number is rented for weeks, in which machines are started anew."""
+        """A number is rented for weeks, in which machines are started anew. Without one nobody does that: what only a
+        new start takes up again never ends then."""
         rng, heap = self.world.rng, self.world.heap
-        heap.after(rng.randrange(WEEK_MS), lambda: self._on_process(Process.stop))
-        heap.after(rng.randrange(WEEK_MS), lambda: self._on_process(lambda process: process.kill("at some moment")))
+        heap.after(rng.randrange(WEEK_MS), self._while_rented(Process.stop))
+        heap.after(rng.randrange(WEEK_MS), self._while_rented(lambda process: process.kill("at some moment")))
+
+    def _while_rented(self, trouble: Callable[[Process], None]) -> Callable[[], None]:
+        def make() -> None:
+            open_orders = (order for order in self.world.on_disk.values() if not order.is_closed)
+            if any(order.spec.kind is KindName.RENTAL for order in open_orders):
+                self._on_process(trouble)
+
+        return make
 
     def _judge_clients(self) -> None:
         if set(self._accepted.values()) != {order.request.id for order in self.world.on_disk.values()}:
@@ -259,7 +271,8 @@ class ShellSimulation:
         await asyncio.sleep(world.rng.randrange(MINUTE_MS) / 1000)
         key = asked.key
         while key not in self._accepted or world.hits("lost_reply"):
-            if key in self._over_budget and world.heap.now_ms > patient_until_ms:
+            is_over_budget = key in self._over_budget and world.heap.now_ms > patient_until_ms
+            if is_over_budget or key in self._not_allowed:
                 self._gave_up += 1
                 world.changed.set()
                 return
@@ -284,6 +297,11 @@ class ShellSimulation:
     async def _submit(self, process: Process, asked: Asked, wanted: Wanted) -> Order:
         try:
             return await process.desk.submit(asked, wanted)
+        except NotAllowed:
+            self._not_allowed.add(asked.key)
+            with self.world.judged():
+                self.world.budget_book.not_allowed(asked.client, wanted)
+            raise
         except LimitExceeded as error:
             if error.metadata["limit"].startswith(f"client.{asked.client}."):
                 self._over_budget.add(asked.key)
