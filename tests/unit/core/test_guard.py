@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from holdpay.core import events as ev
+from holdpay.core.charge import ChargeState
 from holdpay.core.guard import HtlcSight, Sight, alarms, findings, hours, level_of, where, worst
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.states import HoldLevel, HtlcState, OrderState
-from tests.unit.build import ALICE, NOW_MS, POLICY, S, order, pair, payment, quarantined
+from tests.unit.build import ALICE, NOW_MS, POLICY, SMS, S, order, pair, payment, prepaid, quarantined, request
 
 OK, LATE, WARNING, CRITICAL = HoldLevel
 EXPIRY = 800_163
@@ -142,6 +143,111 @@ def test_a_hold_is_late_once_the_promise_and_the_time_for_a_refund_have_passed()
     bound_s = POLICY.promise_s + POLICY.guard_refund_s
     assert level(HELD, sight(), bound_s) is OK
     assert level(HELD, sight(), bound_s + 0.001) is LATE
+
+
+PROMISED_S = POLICY.promise_s + POLICY.guard_refund_s
+OWN_MEASURE = f"{POLICY.promise_s // 60} min have passed since it was paid (our own measure)"
+LATE_FINDINGS: dict[str, tuple[Order, float, HoldLevel, str]] = {
+    "charged_in_vain": (
+        pair(OrderState.PAID, HtlcState.SETTLED),
+        POLICY.guard_refund_s,
+        LATE,
+        "charged, and the code did not come; the preimage is the proof for the provider's support",
+    ),
+    "charge_unknown": (
+        prepaid(OrderState.REQUESTED, ChargeState.UNKNOWN),
+        POLICY.guard_refund_s,
+        WARNING,
+        f"nobody can say whether the account was charged; see `holdpayd resolve {order().id}`",
+    ),
+    "promise_passed": (HELD, PROMISED_S, LATE, "the provider's promise has passed and the money is still out"),
+    "promise_passed of what is charged": (
+        prepaid(OrderState.PAID, ChargeState.CHARGED),
+        PROMISED_S,
+        LATE,
+        "the provider's promise has passed and the code did not come",
+    ),
+    "promise_passed where none was given": (
+        replace(HELD, request=request(spec=SMS)),
+        PROMISED_S,
+        LATE,
+        f"{OWN_MEASURE} and the money is still out",
+    ),
+    "promise_passed although it came": (
+        pair(OrderState.DELIVERED, HtlcState.IN_FLIGHT),
+        PROMISED_S,
+        LATE,
+        "code received and the money is still out",
+    ),
+    "in_transit": (
+        pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT),
+        POLICY.guard_in_transit_s,
+        LATE,
+        "the payment is in flight and the provider still does not call it paid",
+    ),
+    "refund": (
+        pair(OrderState.CANCELED, HtlcState.IN_FLIGHT),
+        POLICY.guard_refund_s,
+        LATE,
+        "canceled, and the money is still not back",
+    ),
+    "unknown": (
+        pair(OrderState.AWAITING_PAYMENT, HtlcState.UNKNOWN),
+        POLICY.guard_refund_s,
+        LATE,
+        "lnd still does not say what became of its payment",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE_FINDINGS)
+def test_what_is_late_is_told_from_right_after_its_bound_on(name: str) -> None:
+    of, bound_s, how_bad, words = LATE_FINDINGS[name]
+    key = name.split()[0]
+    bound_ms = NOW_MS + int(bound_s * S)
+    assert key not in {found.key for found in findings(of, POLICY, bound_ms)}
+    (found,) = [found for found in findings(of, POLICY, bound_ms + 1) if found.key == key]
+    assert (found.level, found.text) == (how_bad, f"order {of.id}: {words}")
+
+
+@pytest.mark.parametrize("charged", [ChargeState.CHARGED, ChargeState.RETURNED])
+def test_of_a_charge_that_is_known_and_of_what_was_delivered_nobody_says_that_it_is_not_known(
+    charged: ChargeState,
+) -> None:
+    assert findings(prepaid(OrderState.DELIVERED, charged), POLICY, NOW_MS + 10 * PROMISED_S * S) == ()
+
+
+def test_a_record_that_lnd_lost_is_told_at_once() -> None:
+    (found,) = findings(pair(OrderState.PAID, HtlcState.IN_FLIGHT, gone_since_ms=NOW_MS), POLICY, NOW_MS)
+    assert (found.key, found.level) == ("gone", LATE)
+    assert found.text.endswith("lnd has no record of its payment any more")
+
+
+@pytest.mark.parametrize(
+    ("blocks_left", "key"), [(0, "expired"), (1, "expires_soon"), (POLICY.guard_warning_blocks - 1, "expires")]
+)
+def test_each_level_of_the_blocks_has_a_key_of_its_own_so_that_each_is_told(blocks_left: int, key: str) -> None:
+    (found,) = findings(HELD, POLICY, NOW_MS, sight(blocks_left))
+    assert found.key == key
+
+
+def test_peers_that_are_away_and_an_htlc_on_no_channel_are_told_by_keys_of_their_own() -> None:
+    away = [htlc(channel=f"812000x{n}x1", is_online=False, offline_since_ms=NOW_MS) for n in (1, 2)]
+    seen = sight(163, *away, missing_since_ms=NOW_MS)
+    found = findings(HELD, POLICY, NOW_MS + (POLICY.guard_peer_offline_s + 1) * S, seen)
+    assert [each.key for each in found] == ["peer_offline 812000x1x1", "peer_offline 812000x2x1", "on_no_channel"]
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        (quarantined(HELD), "quarantined, since holdpayd contradicted itself: It broke a law"),
+        (replace(quarantined(order()), restored_at_ms=NOW_MS), "quarantined, since It broke a law"),
+    ],
+)
+def test_a_quarantine_says_why_and_whether_it_is_our_own_fault(of: Order, words: str) -> None:
+    (found,) = findings(of, POLICY, NOW_MS, sight())
+    assert (found.key, found.text) == ("quarantined", f"order {of.id}: {words}")
 
 
 def test_the_worst_counts_and_is_told_first() -> None:
