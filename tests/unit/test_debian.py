@@ -1,0 +1,102 @@
+"""The parts of the Debian package that can be tried without one; scripts/test-deb tries the whole of it."""
+
+import shutil
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from holdpay.config import load
+from holdpay.core.events import Event
+from holdpay.store.store import SqliteStore
+from tests.unit.audit.books import FULFILLED, HELD
+from tests.unit.audit.test_database import live
+from tests.unit.build import order
+from tests.unit.certificates import dated_certificate
+
+ROOT = Path(__file__).parents[2]
+DEBIAN = ROOT / "packaging" / "debian"
+SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """With configuration and data in etc and state, and a postrm that means these."""
+    for name in ("etc", "state"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "etc/holdpay.macaroon").write_text("macaroon")
+    script = (DEBIAN / "postrm").read_text()
+    for there, here in {
+        "\n@open_orders@\n": f"\n{(ROOT / 'scripts/open_orders.py').read_text()}\n",
+        "/var/lib/holdpay": str(tmp_path / "state"),
+        "/etc/holdpay": str(tmp_path / "etc"),
+        "/usr/bin/deb-systemd-helper": "/nowhere",
+    }.items():
+        assert there in script
+        script = script.replace(there, here)
+    (tmp_path / "postrm").write_text(script)
+    return tmp_path
+
+
+def purged(machine: Path) -> tuple[set[str], str]:
+    """What is left, and what was said."""
+    done = subprocess.run(["sh", machine / "postrm", "purge"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {path.name for path in machine.iterdir()} - {"postrm"}, done.stderr
+
+
+def filled(machine: Path, *story: tuple[int, Event]) -> None:
+    with closing(SqliteStore(machine / "state/holdpay.db")) as store:
+        live(store, order(), *story)
+
+
+def test_a_purge_deletes_what_is_over(machine: Path) -> None:
+    filled(machine, *FULFILLED)
+    assert purged(machine) == (set(), "")
+
+
+def test_a_purge_deletes_what_never_began(machine: Path) -> None:
+    assert purged(machine) == (set(), "")
+
+
+def test_a_purge_keeps_database_and_macaroon_while_an_order_is_open(machine: Path) -> None:
+    filled(machine, *HELD)
+    left, said = purged(machine)
+    assert left == {"etc", "state"}
+    assert f"NOT deleted: {machine / 'state'}" in said
+    assert "not over: 1;" in said
+    assert (machine / "etc/holdpay.macaroon").exists()
+
+
+@pytest.mark.parametrize("lacks", ["database", "python"])
+def test_a_purge_keeps_all_where_nobody_can_tell(machine: Path, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    (machine / "state/holdpay.db").write_text("no database" * 100)
+    if lacks == "python":
+        (machine / "state/holdpay.db").unlink()
+        (machine / "bin").mkdir()
+        for name in ("sh", "cat", "rm"):
+            (machine / "bin" / name).symlink_to(shutil.which(name) or name)
+        monkeypatch.setenv("PATH", str(machine / "bin"))
+    left, said = purged(machine)
+    assert {"etc", "state"} <= left
+    assert "not over: unknown;" in said
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_maintainer_script_is_one_that_every_shell_reads(name: str) -> None:
+    assert (DEBIAN / name).read_text().startswith("#!/bin/sh\n")
+    subprocess.run(["sh", "-n", DEBIAN / name], check=True)
+
+
+def test_the_configuration_of_the_package_is_taken_once_its_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (DEBIAN / "config.toml").read_text()
+    assert text.count("/etc/holdpay/tls.cert") == 1
+    (tmp_path / "tls.cert").write_bytes(dated_certificate(-1, 100)[1])
+    (tmp_path / "macaroon").write_bytes(bytes.fromhex("0201036c6e64"))
+    (tmp_path / "macaroon").chmod(0o600)
+    (tmp_path / "config.toml").write_text(text.replace("/etc/holdpay/tls.cert", str(tmp_path / "tls.cert")))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load(tmp_path / "config.toml").warnings() == []
