@@ -155,7 +155,6 @@ class _Daemon:
                     every_s=ERASE_EVERY_S,
                 ),
                 Background("hold guard", engine.guard.look, GUARD_SILENT_S, self._clock, every_s=GUARD_EVERY_S),
-                Background("notices", lambda: _notice(parts), NOTICES_SILENT_S, self._clock, every_s=NOTICES_EVERY_S),
                 Background("countries", parts.directory.refresh, 3 * RETRY_S, self._clock, every_s=RETRY_S),
             ]
             if self._settings.provider.api_key_file and self._settings.provider.warn_balance_below_sat:
@@ -178,6 +177,10 @@ class _Daemon:
                     "database log", lambda: _shorten_log(path), 60 * LOG_EVERY_S, self._clock, every_s=LOG_EVERY_S
                 )
             )
+            # None of these: what hooks are told is no reason to refuse orders, nor to end the daemon.
+            beside = Background(
+                "notices", lambda: _notice(parts), NOTICES_SILENT_S, self._clock, every_s=NOTICES_EVERY_S
+            )
             failing = (running, asyncio.create_task(_until_damaged(path), name="database check"))
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
@@ -185,7 +188,7 @@ class _Daemon:
                 await asyncio.wait({*failing, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
                 return self._verdict(failing)
             finally:
-                await self._leave(servers, failing, tasks)
+                await self._leave(servers, failing, [*tasks, beside])
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> _Parts:
         settings, rng = self._settings, Random()  # noqa: S311 - jitter

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import os
+import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
+from holdpay.hooks.sending import Message
+from holdpay.hooks.signing import signature
 from holdpay.sandbox.files import write_private
 from tests.e2e.receivers import Receiver, receiving
 from tests.e2e.shop import QUICK, Shop, open_shop
+from tests.harness import run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,9 +43,29 @@ url = "{receiver.url}"
 secret_file = "secret"
 events = ["number", "code", "closed"]
 include_secrets = true
+
+[[hook]]
+name = "pager"
+command = ["/bin/sh", "-c", "cat >> {folder}/told; echo >> {folder}/told", "hidden-argument"]
+events = ["number", "code", "closed"]
+
+[metrics]
+listen = "{folder}/m.sock"
 """
     async with open_shop(folder, extra_config=config) as opened:
         yield opened
+
+
+def told_to_pager(shop: Shop) -> list[dict[str, Any]]:
+    path = shop.daemon.config.with_name("told")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def until_pager(shop: Shop, count: int) -> list[dict[str, Any]]:
+    async with asyncio.timeout(20):
+        while len(found := told_to_pager(shop)) < count:
+            await asyncio.sleep(0.05)
+    return found
 
 
 async def test_an_order_is_told_in_order_and_again_after_a_kill_before_the_acknowledgement(
@@ -49,6 +78,9 @@ async def test_an_order_is_told_in_order_and_again_after_a_kill_before_the_ackno
     assert number.told["data"]["number"] == f"+{order.number}"
     assert code.told["data"]["code"] == order.code
     assert closed.told["data"]["end"] == "fulfilled"
+    for got in (number, code, closed):
+        message = Message(got.id, got.type, int(got.headers["webhook-timestamp"]), got.body)
+        assert got.headers["webhook-signature"] == signature(message, SECRET)
 
     receiver.may_answer.clear()
     second = await shop.buy()
@@ -62,3 +94,74 @@ async def test_an_order_is_told_in_order_and_again_after_a_kill_before_the_ackno
     assert again[3].body == again[4].body
     assert len({got.id for got in again}) == 6
     assert again[-1].told["data"]["request_id"] == second.id
+
+
+async def test_a_program_is_told_too_and_without_include_secrets_nothing_secret(shop: Shop) -> None:
+    before = len(told_to_pager(shop))
+    order = await shop.buy()
+    found = (await until_pager(shop, before + 3))[before:]
+    assert [told["type"] for told in found] == ["number", "code", "closed"]
+    assert {told["data"]["request_id"] for told in found} == {order.id}
+    for secret in (order.number, order.code, order.payment_hash, order.preimage, order.provider_order_id):
+        assert secret
+        assert secret not in json.dumps(found)
+
+
+async def test_a_failing_hook_is_seen_everywhere_holds_up_no_order_and_a_replay_makes_up_for_it(
+    shop: Shop, receiver: Receiver
+) -> None:
+    receiver.got.clear()
+    receiver.status = 500
+    order = await shop.buy()
+    await receiver.until(1)
+    code, out, _ = await run_cli(shop.daemon.socket, "hooks", "list")
+    assert code == 0
+    shown, pager = out.split("\n\n")
+    assert "failing for" in shown
+    assert "it answered with HTTP 500" in shown
+    assert "well" in pager
+    assert "hidden-argument" not in out
+    code, _, said = await run_cli(shop.daemon.socket, "hooks", "test", "shop")
+    assert (code, "The hook shop answered with HTTP 500" in said) == (8, True)
+    transport = httpx.AsyncHTTPTransport(uds=str(shop.daemon.config.with_name("m.sock")))
+    async with httpx.AsyncClient(transport=transport) as http:
+        metrics = (await http.get("http://holdpay/metrics")).text
+    assert "holdpay_hooks 2.0" in metrics
+    assert "holdpay_hooks_failing 1.0" in metrics
+    assert "holdpay_hooks_dead 0.0" in metrics
+
+    receiver.status = 204
+    assert (await run_cli(shop.daemon.socket, "hooks", "test", "shop"))[0] == 0
+    receiver.got.clear()
+    assert (await run_cli(shop.daemon.socket, "hooks", "replay", "shop"))[0] == 0
+    await receiver.until(3)
+    assert {got.told["data"]["request_id"] for got in receiver.got} == {order.id}
+    code, _, said = await run_cli(shop.daemon.socket, "hooks", "replay", "shop", "--after", "999999")
+    assert (code, "There is no row 999999 in the journal" in said) == (2, True)
+
+
+async def test_a_reload_brings_hooks_into_effect(shop: Shop, receiver: Receiver) -> None:
+    path = shop.daemon.config
+    text = path.read_text()
+    path.unlink()
+    only_ends = text.replace('events = ["number", "code", "closed"]\ninclude', 'events = ["closed"]\ninclude')
+    assert only_ends != text
+    write_private(path, only_ends.encode())
+    before = len(shop.daemon.log())
+    os.kill(shop.daemon.pid, signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while 'in_effect=["hook.shop.events"]' not in shop.daemon.log()[before:]:
+            await asyncio.sleep(0.05)
+    receiver.got.clear()
+    await shop.buy()
+    await receiver.until(1)
+    assert [got.type for got in receiver.got] == ["closed"]
+
+
+async def test_nothing_of_a_hook_that_is_secret_is_in_the_log(shop: Shop, receiver: Receiver) -> None:
+    log = shop.daemon.log()
+    for secret in ("from-holdpay", "hidden-argument", "whsec_", base64.b64encode(SECRET).decode()):
+        assert secret not in log
+    for order in await shop.daemon.every():
+        assert order.number not in log
+        assert order.code not in log

@@ -35,6 +35,8 @@ class Notices:
         self._account = account
         self._tell = tell
         self._last_told = last_told
+        self._is_lnd_told: bool | None = None
+        """Whether hooks think that lnd cannot pay. None: the disk says it, and was not asked yet."""
         self._not_ready_since_ms: int | None = None
         self._alarms: set[str] = set()
         self._limits_told_at_ms: dict[str, int] = {}
@@ -57,12 +59,15 @@ class Notices:
             self._not_ready_since_ms = None
         elif self._not_ready_since_ms is None:
             self._not_ready_since_ms = now_ms
-        is_told = self._last_told((Topic.LND_NOT_READY, Topic.LND_READY)) is Topic.LND_NOT_READY
+        if self._is_lnd_told is None:
+            self._is_lnd_told = self._last_told((Topic.LND_NOT_READY, Topic.LND_READY)) is Topic.LND_NOT_READY
         facts = {"state": status.state.value, "detail": status.detail}
-        if is_ready and is_told:
-            self._tell(Topic.LND_READY, facts)
         since_ms = self._not_ready_since_ms
-        if since_ms is not None and not is_told and now_ms - since_ms >= LND_GRACE_S * 1000:
+        if is_ready and self._is_lnd_told:
+            self._is_lnd_told = False
+            self._tell(Topic.LND_READY, facts)
+        elif since_ms is not None and not self._is_lnd_told and now_ms - since_ms >= LND_GRACE_S * 1000:
+            self._is_lnd_told = True
             self._tell(Topic.LND_NOT_READY, facts)
 
     def _look_at_alarms(self) -> None:

@@ -24,6 +24,8 @@ NOTICES_KEPT: Final = 10_000
 BUSY_TIMEOUT_S: Final = 0.1
 """Who waits for another program here holds up the engine, too; what could not be written is done again."""
 CACHE_KIB: Final = 256
+STATES_KEPT: Final = 100
+"""Of orders, so that the next row of one need not be folded from its first: some 5 KB each."""
 
 _SELECT_HOOK: Final = "SELECT * FROM hooks WHERE name = ?"
 _COLUMNS: Final = (
@@ -67,7 +69,7 @@ class SqliteHookStore:
             self._sync("NORMAL")
         except sqlite3.Error as error:
             raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
-        self._journal = Journal(conn)
+        self._journal = Journal(conn, STATES_KEPT)
 
     def close(self) -> None:
         self._conn.close()

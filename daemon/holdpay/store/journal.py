@@ -152,8 +152,9 @@ class _Known:
 class Journal:
     """Appends within the caller's transaction."""
 
-    def __init__(self, conn: sqlite3.Connection) -> None:
+    def __init__(self, conn: sqlite3.Connection, states_kept: int = STATES_KEPT) -> None:
         self._conn = conn
+        self._states_kept = states_kept
         self._states: OrderedDict[int, Row] = OrderedDict()
         """Cursor → the columns of its order right after it, of the latest that were asked for."""
 
@@ -228,5 +229,5 @@ class Journal:
     def _keep(self, cursor: int, columns: Row) -> None:
         self._states[cursor] = columns
         self._states.move_to_end(cursor)
-        while len(self._states) > STATES_KEPT:
+        while len(self._states) > self._states_kept:
             self._states.popitem(last=False)

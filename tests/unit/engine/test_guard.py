@@ -65,6 +65,8 @@ async def test_a_look_tells_channel_peer_and_expiry_of_a_hold(guarded: World) ->
 
 async def test_blocks_raise_the_level_and_each_change_is_one_row_and_one_line_of_the_log(guarded: World) -> None:
     (order_id,) = await hold(guarded)
+    heard: list[tuple[str | None, HoldLevel]] = []
+    guarded.engine.on_alarm = lambda request_id, level, text: heard.append((request_id, level))
     with capture_logs() as logs:
         for left in (23, 22, 21, 11, 10, 9):
             guarded.lnd.block_height = EXPIRY - left
@@ -73,6 +75,7 @@ async def test_blocks_raise_the_level_and_each_change_is_one_row_and_one_line_of
     assert guarded.events(order_id).count("hold_level_changed") == 2
     told = [entry["level"] for entry in logs if entry["event"] == "alarm"]
     assert told == ["warning", "critical"]
+    assert heard == [(order_id, HoldLevel.WARNING), (order_id, HoldLevel.CRITICAL)]
     assert +guarded.engine.tally.levels == {HoldLevel.CRITICAL: 1}
     guarded.lnd.settle(guarded.theirs.payment_hash, guarded.theirs.preimage)
     await guarded.until(lambda: guarded.order(order_id).htlc is HtlcState.SETTLED)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import grpc
 import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.core.model import OPERATOR
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.hooks.manager import Hooks
@@ -17,7 +19,7 @@ from tests.unit.engine.world import World
 UNUSED = cast(Any, None)
 
 
-def _service(world: World) -> HoldpayService:
+def _service(world: World, client: str = OPERATOR) -> HoldpayService:
     account = Account(cast(Any, world.provider), warn_below_sat=None)
     return HoldpayService(
         engine=world.engine,
@@ -28,6 +30,7 @@ def _service(world: World) -> HoldpayService:
         streams=UNUSED,
         about=About(started_at_ms=0, state_dir="", config_path=""),
         hooks=Hooks(UNUSED, UNUSED, world.clock, UNUSED),
+        client=client,
     )
 
 
@@ -45,3 +48,27 @@ async def test_the_status_reads_no_order_from_the_database(world: World, monkeyp
 
 def _never(*given: object) -> None:
     raise AssertionError("the database was asked")
+
+
+class _Refused(Exception):
+    """What a context does with a status."""
+
+
+class _Context:
+    async def abort(self, code: grpc.StatusCode, *rest: object) -> None:
+        raise _Refused(code)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("ListHooks", pb.ListHooksRequest()),
+        ("TestHook", pb.TestHookRequest(name="shop")),
+        ("ReplayHook", pb.ReplayHookRequest(name="shop")),
+    ],
+)
+async def test_hooks_are_the_operators_alone(world: World, method: str, request_: Any) -> None:
+    with pytest.raises(_Refused) as refused:
+        await getattr(_service(world, client="ann"), method)(request_, cast(Any, _Context()))
+    assert refused.value.args == (grpc.StatusCode.PERMISSION_DENIED,)
+    assert (await _service(world).ListHooks(pb.ListHooksRequest(), UNUSED)).hooks == []

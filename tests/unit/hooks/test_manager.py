@@ -1,0 +1,227 @@
+"""All hooks together: none waits for another, and what the configuration says is what runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import pytest
+import pytest_asyncio
+
+from holdpay.core.hooks import Topic
+from holdpay.core.states import End
+from holdpay.errors import InvalidRequest
+from holdpay.hooks import manager as module
+from holdpay.hooks.manager import GATHER_S, LOOK_EVERY_S, Hooks
+from holdpay.hooks.sending import Trouble
+from holdpay.hooks.settings import Hook
+from holdpay.rpc.feed import Feed
+from tests.fakes import FakeClock
+from tests.unit.hooks.sink import Shop, Sink, hook
+
+DOWN = Trouble("answered with HTTP 500")
+SOON_S = 2 * GATHER_S
+
+
+class World:
+    """A shop whose commits wake its hooks, each of which ends in a sink of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = FakeClock()
+        self.shop = Shop(folder, self.clock)
+        self.shop.hooks.close()
+        feed = Feed()
+        self.shop.store.on_commit = feed.committed
+        self.sinks: dict[str, Sink] = {}
+        self.store = self.shop.hooks.__class__(self.shop.path)
+        self.hooks = Hooks(lambda: self.store, lambda: feed.next_commit(None), self.clock, Random(1))
+        monkeypatch.setattr(module, "_sender", self._sink_of)
+
+    def _sink_of(self, wanted: Hook) -> Sink:
+        return self.sinks.setdefault(wanted.name, Sink())
+
+    async def close(self) -> None:
+        await self.hooks.stop()
+        self.shop.store.close()
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    opened = World(tmp_path, monkeypatch)
+    yield opened
+    await opened.close()
+
+
+async def test_hooks_are_told_soon_after_the_commit(world: World) -> None:
+    world.hooks.configure([hook()])
+    await asyncio.sleep(1)
+    world.shop.sell()
+    await asyncio.sleep(SOON_S)
+    assert world.sinks["shop"].types == ["number", "code", "closed"]
+    assert world.hooks.delivery_count == 3
+
+
+async def test_a_hook_that_does_not_answer_holds_up_no_other(world: World) -> None:
+    world.sinks["slow"] = Sink()
+    world.sinks["slow"].may_answer.clear()
+    world.sinks["bad"] = Sink(troubles=[DOWN])
+    world.hooks.configure([hook(name="slow"), hook(name="bad"), hook(name="good")])
+    for _ in range(3):
+        world.shop.sell()
+        await asyncio.sleep(SOON_S)
+    assert len(world.sinks["good"].got) == 9
+    assert len(world.sinks["slow"].got) == 1
+    assert set(world.sinks["bad"].types) == {"number"}
+
+
+async def test_a_busy_journal_is_looked_at_some_times_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.hooks.configure([hook(Topic.CHARGED_WITHOUT_CODE)])
+    looks = 0
+    news = world.store.news
+
+    def counted(after: int, limit: int):  # type: ignore[no-untyped-def]
+        nonlocal looks
+        looks += 1
+        return news(after, limit)
+
+    monkeypatch.setattr(world.store, "news", counted)
+    for _ in range(100):
+        world.shop.make()
+        await asyncio.sleep(0.01)
+    assert looks <= 3 * 1.0 / GATHER_S
+
+
+async def test_what_another_program_wrote_is_found_without_a_commit_of_ours(world: World) -> None:
+    world.hooks.configure([hook()])
+    world.shop.store.on_commit = lambda cursor, order: None
+    world.shop.sell()
+    await asyncio.sleep(LOOK_EVERY_S + 1)
+    assert world.sinks["shop"].types == ["number", "code", "closed"]
+
+
+async def test_what_is_told_beside_the_journal_is_on_disk_before_it_is_sent(world: World) -> None:
+    world.hooks.tell(Topic.ALARM, {"text": "nobody listens yet"})
+    world.hooks.configure([hook(Topic.ALARM)])
+    world.hooks.tell(Topic.ALARM, {"text": "one"})
+    assert world.hooks.last_told((Topic.ALARM, Topic.LND_READY)) is Topic.ALARM
+    await asyncio.sleep(SOON_S)
+    assert [told["data"]["text"] for told in world.sinks["shop"].told] == ["one"]
+    notice = world.store.last_notice((Topic.ALARM,))
+    assert notice is not None
+    assert notice.data == {"text": "one"}
+    assert world.hooks.last_told((Topic.LND_READY,)) is None
+
+
+async def test_what_was_told_right_before_the_end_is_told_after_the_next_start(world: World) -> None:
+    world.hooks.configure([hook(Topic.ALARM)])
+    world.hooks.tell(Topic.ALARM, {"text": "late"})
+    await world.hooks.stop()
+    again = world.store.__class__(world.shop.path)
+    state, notice = again.state("shop"), again.last_notice((Topic.ALARM,))
+    assert notice is not None
+    assert state.position.notice < notice.number
+    again.close()
+
+
+async def test_a_change_of_a_hook_has_it_go_on_where_it_was_and_a_removed_one_begins_anew(world: World) -> None:
+    world.sinks["shop"] = first = Sink(troubles=[DOWN])
+    world.hooks.configure([hook(Topic.CLOSED)])
+    world.shop.sell()
+    await asyncio.sleep(SOON_S)
+    world.sinks["shop"] = second = Sink()
+    world.hooks.configure([hook(Topic.CLOSED, include_secrets=True)])
+    await asyncio.sleep(10)
+    assert first.is_closed
+    assert second.types == ["closed"]
+
+    world.hooks.configure([])
+    world.shop.store.keep_hooks([])
+    await asyncio.sleep(1)
+    assert second.is_closed
+    assert not world.hooks.is_any
+    world.shop.sell()
+    world.hooks.configure([hook(Topic.CLOSED, include_secrets=True)])
+    await asyncio.sleep(SOON_S)
+    assert len(second.got) == 1
+    world.shop.sell()
+    await asyncio.sleep(SOON_S)
+    assert len(second.got) == 2
+
+
+async def test_a_hook_that_dies_is_an_alarm_that_the_others_are_told(world: World) -> None:
+    world.sinks["shop"] = Sink(troubles=[Trouble("is gone", is_final=True)])
+    world.hooks.configure([hook(Topic.CLOSED), hook(Topic.ALARM, name="pager")])
+    assert world.hooks.alarms() == []
+    world.shop.sell()
+    await asyncio.sleep(SOON_S)
+    (alarm,) = world.hooks.alarms()
+    assert alarm.startswith("hook shop is dead, since it is gone")
+    (told,) = world.sinks["pager"].told
+    assert told["data"]["text"] == alarm
+    world.sinks["shop"].troubles = [None]
+    assert world.hooks.replay("shop", None, None).state.dead_at_ms is None
+    await asyncio.sleep(SOON_S)
+    assert world.hooks.alarms() == []
+    assert world.sinks["shop"].types == ["closed", "closed"]
+
+
+async def test_one_that_fails_for_a_quarter_of_an_hour_is_an_alarm(world: World) -> None:
+    world.sinks["shop"] = Sink(troubles=[DOWN])
+    world.hooks.configure([hook(Topic.CLOSED)])
+    world.shop.sell()
+    await asyncio.sleep(14 * 60)
+    assert world.hooks.alarms() == []
+    await asyncio.sleep(2 * 60)
+    (alarm,) = world.hooks.alarms()
+    assert alarm.startswith("hook shop has failed ")
+    assert "since it answered with HTTP 500" in alarm
+    (sight,) = world.hooks.sights()
+    assert sight.waiting_since_ms == sight.state.failing_since_ms
+
+
+async def test_a_replay_begins_behind_a_row_or_at_a_time(world: World) -> None:
+    world.hooks.configure([hook(Topic.CLOSED)])
+    sink = world.sinks["shop"]
+    for end in (End.REFUNDED, End.NO_PLACE, End.PAYMENT_FAILED):
+        world.shop.end(world.shop.make(), end)
+        await asyncio.sleep(60)
+    second_ms = world.clock.now_ms() - 120_000
+    ends = [told["data"]["end"] for told in sink.told]
+    cursors = [told["data"]["cursor"] for told in sink.told]
+    assert ends == ["refunded", "no_place", "payment_failed"]
+    for place, wanted in (
+        ((cursors[1], None), ends[2:]),
+        ((0, None), ends),
+        ((None, second_ms), ends[1:]),
+        ((None, 0), ends),
+        ((None, world.clock.now_ms()), []),
+    ):
+        sink.got.clear()
+        world.hooks.replay("shop", *place)
+        await asyncio.sleep(SOON_S)
+        assert [told["data"]["end"] for told in sink.told] == wanted, place
+
+
+@pytest.mark.parametrize("cursor", [-1, 99])
+async def test_a_place_that_is_not_there_and_a_hook_that_is_not_are_refused(world: World, cursor: int) -> None:
+    world.hooks.configure([hook()])
+    with pytest.raises(InvalidRequest, match="There is no row"):
+        world.hooks.replay("shop", cursor, None)
+    with pytest.raises(InvalidRequest, match=r"There is no hook 'pager' in the configuration\. Known: shop"):
+        await world.hooks.test("pager")
+
+
+async def test_a_test_goes_out_whatever_the_state_of_the_hook_and_changes_nothing(world: World) -> None:
+    world.sinks["shop"] = sink = Sink(troubles=[Trouble("is gone", is_final=True)])
+    world.hooks.configure([hook(Topic.CLOSED)])
+    world.shop.sell()
+    await asyncio.sleep(SOON_S)
+    before = world.store.state("shop")
+    assert (await world.hooks.test("shop")).trouble == "is gone"
+    sink.troubles = [None]
+    assert (await world.hooks.test("shop")).trouble == ""
+    assert sink.types == ["closed", "test", "test"]
+    assert sink.got[1].id != sink.got[2].id
+    assert world.store.state("shop") == before
