@@ -38,7 +38,7 @@ IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give sockets to other groups, and be somebody else")
 
 
-def _group(name: str) -> str:
+def group_of(name: str) -> str:
     """Or another one to which this process may give a socket, beside its own."""
     others = [name] if IS_ROOT else [grp.getgrgid(gid).gr_name for gid in os.getgroups() if gid != os.getegid()]
     if len(others) < 2 and not IS_ROOT:
@@ -54,12 +54,12 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
         clients = f"""
 [[client]]
 name = "ann"
-group = "{_group(ANN_GROUP)}"
+group = "{group_of(ANN_GROUP)}"
 socket = "{folder}/ann.sock"
 max_spend_per_day_sat = {LEFT_SAT}
 [[client]]
 name = "bob"
-group = "{_group(BOB_GROUP)}"
+group = "{group_of(BOB_GROUP)}"
 socket = "{folder}/bob.sock"
 may_fund = true
 """
@@ -332,7 +332,7 @@ async def test_a_client_that_is_gone_keeps_its_orders_and_the_operator_has_them(
 async def test_it_does_not_start_where_a_clients_group_is_the_daemons_own(shop: Shop) -> None:
     """Who is in it could open the operator's socket as well."""
     own = grp.getgrgid(shop.world.socket.stat().st_gid).gr_name
-    shop.world.config.write_text(shop.world.config.read_text().replace(f'"{_group(ANN_GROUP)}"', f'"{own}"'))
+    shop.world.config.write_text(shop.world.config.read_text().replace(f'"{group_of(ANN_GROUP)}"', f'"{own}"'))
     await shop.daemon.stop()
     await shop.daemon.launch()
     async with asyncio.timeout(30):

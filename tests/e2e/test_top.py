@@ -16,6 +16,7 @@ import pytest
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.sms4sats_knobs import Scenario
 from holdpay.sandbox.world import SandboxWorld
+from tests.e2e.test_clients import ANN_GROUP, group_of
 from tests.harness import Daemon
 from tests.unit.cli.fake_daemon import NUMBERED, FakeDaemon, Hang, a_request, updates
 
@@ -221,6 +222,33 @@ async def test_a_daemon_that_is_killed_and_comes_back_is_told_and_the_orders_are
     await tmux.see("THE DAEMON IS AWAY")
     await daemon.start()
     await tmux.until(lambda screen: "orders are taken" in screen and f"▸ {order.id}" in screen)
+
+
+async def test_a_client_with_a_budget_of_its_own_sees_its_own_alone(folder: Path) -> None:
+    anns = folder / "ann.sock"
+    budget = f'''
+[[client]]
+name = "ann"
+group = "{group_of(ANN_GROUP)}"
+socket = "{anns}"
+max_spend_per_day_sat = 20000
+'''
+    async with SandboxWorld(folder, pace=20, extra_config=budget) as world:
+        world.provider.knobs.scenario = HELD
+        daemon, ann = Daemon(world.config, world.socket), Daemon(world.config, anns)
+        await daemon.start_ready()
+        ann.connect()
+        others, own = await daemon.order(), await ann.order()
+        async with a_terminal(folder, anns) as tmux:
+            await tmux.run("holdpay top")
+            shown = await tmux.until(lambda screen: f"▸ {own.id}" in screen and "the number is +" in screen)
+        assert shown.startswith("holdpay · ann  orders are taken")
+        assert "Day" in shown
+        assert "of 20,000 sat" in shown
+        assert others.id not in shown
+        assert "synced" not in shown
+        await ann.channel.close()
+        await daemon.stop()
 
 
 async def test_texts_of_the_provider_cannot_play_with_the_terminal(fake: FakeDaemon, folder: Path) -> None:

@@ -206,10 +206,12 @@ def test_an_explanation_begins_with_where_the_money_is() -> None:
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 10, 24, 60])
 def test_it_fits_every_screen(columns: int, height: int) -> None:
     views = [BUSY, told(BUSY, Lost("No."), NOW_MS), replace(BUSY, page=Page(LONG)), replace(BUSY, said="word " * 50)]
-    for view in [*views, state(), replace(BUSY, canceling="ord-held")]:
+    alarmed = state(*BUSY.requests.values(), alarms=["something is wrong"] * 50)
+    for view in [*views, state(), alarmed, replace(BUSY, canceling="ord-held")]:
         shown = lines(view, columns, height, NOW_MS, UNICODE)
         assert len(shown) == height
         assert max(line.columns for line in shown) <= columns
+        assert height == 1 or columns < 6 or shown[-1].plain.startswith(("↑↓ ", "Cancel"))
 
 
 def test_on_80_by_24_all_parts_are_there() -> None:
@@ -237,6 +239,13 @@ def test_the_selected_one_is_in_sight_however_far_down() -> None:
     many = state(*(a_request(id=f"ord-{n:04}", created_at_ms=NOW_MS + n) for n in range(60)))
     for n in (0, 30, 59):
         assert any(line.startswith(f"▸ ord-{n:04}") for line in screen(replace(many, selected=f"ord-{n:04}")))
+
+
+def test_requests_that_have_no_room_are_counted() -> None:
+    many = state(*(a_request(id=f"ord-{n:04}", created_at_ms=NOW_MS + n) for n in range(60)))
+    assert any(line.startswith("  1-12 of 60 ") for line in screen(many))
+    assert any(line.startswith("  49-60 of 60 ") for line in screen(replace(many, selected="ord-0059")))
+    assert any(line.startswith("  ORDER ") for line in screen(BUSY))
 
 
 def test_a_request_that_ended_stays_for_a_minute() -> None:

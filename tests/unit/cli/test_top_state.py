@@ -9,6 +9,7 @@ import pytest
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.top.state import (
+    KEPT_EVENTS,
     Cancel,
     Connected,
     Explain,
@@ -107,6 +108,16 @@ def test_away_counts_from_the_first_loss_and_ends_with_the_next_connection() -> 
 def test_a_status_replaces_the_one_before() -> None:
     fresh = pb.GetStatusResponse(open_orders=5)
     assert told(connected(), StatusSeen(fresh), NOW_MS).status.open_orders == 5
+
+
+def test_a_view_that_stays_open_does_not_grow() -> None:
+    state, at_ms = connected(), NOW_MS
+    for n in range(1000):
+        at_ms += 120_000
+        request = a_request(id=f"r{n}", **ended(pb.END_REFUNDED, closed_at_ms=at_ms))
+        state = told(state, Updated(pb.RequestUpdate(cursor=200 + n, at_ms=at_ms, request=request)), at_ms)
+    assert list(state.requests) == ["r999"]
+    assert len(state.events) == KEPT_EVENTS
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def told(state: State, news: News, now_ms: int) -> State:
     if isinstance(news, StatusSeen):
         return replace(state, status=news.status)
     if isinstance(news, Updated):
-        return _updated(state, news.update)
+        return _updated(state, news.update, now_ms)
     if isinstance(news, Lost):
         return replace(state, gone=Gone(news.why, now_ms if state.gone is None else state.gone.since_ms))
     if isinstance(news, Explained):
@@ -207,7 +207,7 @@ def _connected(state: State, news: Connected, now_ms: int) -> State:
     )
 
 
-def _updated(state: State, update: pb.RequestUpdate) -> State:
+def _updated(state: State, update: pb.RequestUpdate, now_ms: int) -> State:
     """Updates from before a connection come again: each is told of once, and none takes a request back."""
     if state.events and update.cursor <= state.events[-1].cursor:
         return state
@@ -220,7 +220,9 @@ def _updated(state: State, update: pb.RequestUpdate) -> State:
     events = (*state.events, event)[-KEPT_EVENTS:]
     if not is_new and not request.terminal:
         return replace(state, events=events)
-    return replace(state, events=events, requests={**state.requests, request.id: request})
+    # A view may stay open for weeks.
+    kept = {name: other for name, other in state.requests.items() if not _is_past(other, now_ms)}
+    return replace(state, events=events, requests={**kept, request.id: request})
 
 
 def _words(before: pb.Request | None, update: pb.RequestUpdate) -> str:

@@ -35,16 +35,16 @@ class Table:
     glyphs: Glyphs
 
     def lines(self, rows: Sequence[Row], chosen: int, height: int) -> list[Line]:
-        """Exactly ``height`` lines, the heading first; of the rows those around the chosen one."""
-        parts = self._columns(rows)
-        names = " ".join(cell(it.heading, it.width, self.glyphs, to_right=it.to_right) for it in parts)
-        heading = text((f"  {names}", HEADING))
-        if not rows:
-            return filled([heading, text(("  nothing is open", FAINT))], height)
+        """Exactly ``height`` lines, the heading first. Where there are more rows it says which ones are shown."""
         room = max(height - 1, 0)
         first = min(max(chosen - room // 2, 0), max(len(rows) - room, 0))
-        shown = [self._row(row, parts, is_chosen=row is rows[chosen]) for row in rows[first : first + room]]
-        return filled([heading, *shown], height)
+        shown = rows[first : first + room]
+        name = "ORDER" if len(shown) == len(rows) else f"{first + 1}-{first + len(shown)} of {len(rows)}"
+        columns = self._columns(rows, name)
+        names = " ".join(cell(it.heading, it.width, self.glyphs, to_right=it.to_right) for it in columns)
+        lines = [self._row(row, columns, is_chosen=row is rows[chosen]) for row in shown]
+        nothing = [] if rows else [text(("  nothing is open", FAINT))]
+        return filled([text((f"  {names}", HEADING)), *lines, *nothing], height)
 
     def _row(self, row: Row, columns: Sequence[_Column], *, is_chosen: bool) -> Line:
         sign = self.glyphs.chosen if is_chosen else " "
@@ -52,12 +52,12 @@ class Table:
         style = FAINT if row.request.terminal else LEVEL_STYLES.get(row.level, PLAIN)
         return text((f"{sign} {' '.join(cells)}", style + REVERSE if is_chosen else style))
 
-    def _columns(self, rows: Sequence[Row]) -> list[_Column]:
+    def _columns(self, rows: Sequence[Row], name: str) -> list[_Column]:
         is_narrow = self.columns < NARROW
         has_clients = self.columns >= WIDE and any(row.request.client for row in rows)
-        id_width = min(max((len(row.request.id) for row in rows), default=10), 13)
+        id_width = max(min(max((len(row.request.id) for row in rows), default=10), 13), len(name))
         wanted = (
-            (True, _Column("ORDER", lambda row: row.request.id, id_width)),
+            (True, _Column(name, lambda row: row.request.id, id_width)),
             (has_clients, _Column("CLIENT", lambda row: row.request.client or "-", 10)),
             (not is_narrow, _Column("WHAT", lambda row: brief(row.request), share=3)),
             (True, _Column("PHASE", _phase, share=5)),

@@ -152,7 +152,10 @@ class Terminal:
     def _write(self, text: str) -> None:
         data = text.encode(self._encoding, errors="replace")
         while data:
-            data = data[os.write(self._out, data) :]
+            try:
+                data = data[os.write(self._out, data) :]
+            except BlockingIOError:  # another program made it so, for all that share the terminal
+                select.select([], [self._out], [])
 
     def _stop_later(self, number: int, frame: FrameType | None) -> None:
         self._is_stop_wanted = True
