@@ -148,7 +148,7 @@ async def test_an_order_is_watched_explained_and_canceled_in_80_by_24_and_in_40_
     order = await daemon.order()
     shown = await tmux.see("held, waiting for the SMS; the number is +")
     lines = shown.splitlines()
-    (row,) = [line for line in lines if line.startswith(f"▸ {order.id}")]
+    (row,) = [line for line in lines if line.startswith(f"► {order.id}")]
     assert row.split()[-1] == "ok"
     assert lines[0].startswith("holdpay  orders are taken")
     assert any(line.startswith("lnd      ready · block 500, synced") for line in lines)
@@ -217,11 +217,11 @@ async def test_a_daemon_that_is_killed_and_comes_back_is_told_and_the_orders_are
 ) -> None:
     order = await daemon.order()
     await tmux.run("holdpay top")
-    await tmux.see(f"▸ {order.id}")
+    await tmux.see(f"► {order.id}")
     await daemon.kill()
     await tmux.see("THE DAEMON IS AWAY")
     await daemon.start()
-    await tmux.until(lambda screen: "orders are taken" in screen and f"▸ {order.id}" in screen)
+    await tmux.until(lambda screen: "orders are taken" in screen and f"► {order.id}" in screen)
 
 
 async def test_a_client_with_a_budget_of_its_own_sees_its_own_alone(folder: Path) -> None:
@@ -241,7 +241,7 @@ max_spend_per_day_sat = 20000
         others, own = await daemon.order(), await ann.order()
         async with a_terminal(folder, anns) as tmux:
             await tmux.run("holdpay top")
-            shown = await tmux.until(lambda screen: f"▸ {own.id}" in screen and "the number is +" in screen)
+            shown = await tmux.until(lambda screen: f"► {own.id}" in screen and "the number is +" in screen)
         assert shown.startswith("holdpay · ann  orders are taken")
         assert "Day" in shown
         assert "of 20,000 sat" in shown

@@ -56,7 +56,7 @@ def line_with(shown: list[str], words: str) -> str:
 
 
 def row_of(shown: list[str], request_id: str) -> str:
-    (found,) = [line for line in shown if line[2:].startswith(f"{request_id} ") and line[0] in " ▸"]
+    (found,) = [line for line in shown if line[2:].startswith(f"{request_id} ") and line[0] in " ►"]
     return found
 
 
@@ -230,7 +230,7 @@ def test_a_larger_screen_shows_more_requests_and_events() -> None:
     many = state(*(a_request(id=f"ord-{n:04}", **HELD) for n in range(60)))
 
     def count(height: int) -> int:
-        return sum("  ord-" in line or "▸ ord-" in line for line in screen(many, height=height))
+        return sum("  ord-" in line or "► ord-" in line for line in screen(many, height=height))
 
     assert (count(24), count(80)) == (12, 60)
 
@@ -238,7 +238,7 @@ def test_a_larger_screen_shows_more_requests_and_events() -> None:
 def test_the_selected_one_is_in_sight_however_far_down() -> None:
     many = state(*(a_request(id=f"ord-{n:04}", created_at_ms=NOW_MS + n) for n in range(60)))
     for n in (0, 30, 59):
-        assert any(line.startswith(f"▸ ord-{n:04}") for line in screen(replace(many, selected=f"ord-{n:04}")))
+        assert any(line.startswith(f"► ord-{n:04}") for line in screen(replace(many, selected=f"ord-{n:04}")))
 
 
 def test_requests_that_have_no_room_are_counted() -> None:
@@ -317,6 +317,6 @@ def test_a_bar_shows_whatever_is_more_than_nothing_and_never_more_than_all() -> 
     assert bar(4, (("█", 0), ("▒", 0)), 0, "░") == "████"
 
 
-@pytest.mark.parametrize(("words", "columns"), [("abc", 3), ("数字", 4), ("e\u0301", 1), ("▸█", 2), ("ｱ", 1), ("", 0)])
+@pytest.mark.parametrize(("words", "columns"), [("abc", 3), ("数字", 4), ("e\u0301", 1), ("►█", 2), ("ｱ", 1), ("", 0)])
 def test_characters_are_counted_by_the_columns_that_they_take(words: str, columns: int) -> None:
     assert columns_of(words) == columns

@@ -141,6 +141,18 @@ def test_c_and_y_cancel_and_the_answer_is_shown(session: Session) -> None:
     session.end()
 
 
+def test_a_text_that_is_pasted_by_mistake_cancels_nothing(session: Session) -> None:
+    session.start()
+    session.see("q quit")
+    session.press(b"policy")
+    session.see("y: yes")
+    session.press(b"n")
+    session.see("was not canceled")
+    assert session.daemon.received_of(pb.CancelRequestRequest) == []
+    session.press(b"q")
+    session.end()
+
+
 def test_a_refusal_is_shown_and_the_view_goes_on(session: Session) -> None:
     session.daemon.answers["ExplainRequest"] = Refuse(grpc.StatusCode.NOT_FOUND, "There is no such order.")
     session.start()

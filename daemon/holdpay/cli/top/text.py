@@ -26,7 +26,7 @@ class Glyphs:
     arrows: str
 
 
-UNICODE = Glyphs("█", "▒", "░", "▸", "…", "·", "↑↓")
+UNICODE = Glyphs("█", "▒", "░", "►", "…", "·", "↑↓")
 ASCII = Glyphs("#", "=", ".", ">", "~", "-", "up/down")
 
 Style: TypeAlias = tuple[int, ...]

@@ -39,16 +39,19 @@ def watch(app: App, terminal: Terminal) -> None:
 
 
 def _show(app: App, terminal: Terminal, source: Source, inbox: SimpleQueue[News | Broke], state: State) -> None:
+    glyphs = text.UNICODE if terminal.is_unicode else text.ASCII
     while True:
-        glyphs = text.UNICODE if terminal.is_unicode else text.ASCII
         state = layout.fitted(state, *terminal.size)
         terminal.draw(layout.lines(state, *terminal.size, app.clock.now_ms(), glyphs))
         for key in terminal.wait(TICK_S):
+            was_asking = bool(state.canceling)
             state, wish = pressed(state, key, app.clock.now_ms(), layout.page_lines(terminal.size[1]))
             if isinstance(wish, Quit):
                 return
             if wish is not None:
                 source.do(wish)
+            if state.canceling and not was_asking:
+                break  # a question is answered by who has seen it: "policy", pasted by mistake, cancels nothing
         if not inbox.empty():
             app.clock.sleep(GATHER_S)
         state = _hear(app, inbox, state)
