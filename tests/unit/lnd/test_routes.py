@@ -123,6 +123,7 @@ async def test_where_a_route_is_enough_nothing_else_is_asked(node: LndNode, lnd:
     missed = await node.look_for_route(query, ALICE)
     assert (missed.is_route_known, missed.route) == (True, None)
     assert missed.outbound is not None
+    assert len(lnd.queries) == 2 + 4, "within the limits, and then all that there is to ask"
 
 
 async def test_parts_are_never_enough_since_nobody_knows_whether_they_fit_together(node: LndNode, lnd: FakeLnd) -> None:
@@ -155,6 +156,21 @@ async def test_what_lnd_does_not_answer_is_not_known_and_the_rest_is(
     assert look.unknown[0].startswith(why)
     assert look.payee == PayeeNode(is_in_graph=True, alias="sms", channel_count=3)
     assert look.outbound == Outbound(largest_msat=0, total_msat=0, channel_count=0)
+
+
+async def test_why_lnd_refused_reads_on_within_a_sentence(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.errors["QueryRoutes"] = (grpc.StatusCode.UNKNOWN, "the amount is too large.")
+    assert (await node.look_for_route(QUERY, ALICE)).unknown == ("lnd refused QueryRoutes (the amount is too large)",)
+
+
+async def test_an_lnd_that_is_locked_meanwhile_ends_the_look_and_says_so(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.errors["QueryRoutes"] = (grpc.StatusCode.UNKNOWN, "wallet locked, unlock it to enable full RPC access")
+    lnd.channels = [channel(BOB, 9_000)]
+    look = await node.look_for_route(QUERY, ALICE)
+    assert (look.is_route_known, len(look.unknown)) == (False, 1)
+    assert "locked" in look.unknown[0]
+    assert not look.unknown[0].endswith(".")
+    assert look.outbound is not None, "what was said before counts"
 
 
 async def test_an_lnd_that_is_short_of_balance_has_no_route(node: LndNode, lnd: FakeLnd) -> None:
