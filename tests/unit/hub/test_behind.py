@@ -133,6 +133,32 @@ async def test_a_stream_that_is_behind_and_flows_is_not_broken(monkeypatch: pyte
         assert lnd.opened == 1
 
 
+class FarBehind(Call):
+    def put(self, p: lnrpc.Payment) -> None:
+        asyncio.get_running_loop().call_later(4 * OWED_S, Call.put, self, p)
+
+
+async def test_an_end_that_a_look_up_tells_long_before_a_stream_that_flows_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.unit.hub.router.Call", FarBehind)
+    lnd = quick()
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        mine = await sent(hub, lnd)
+        for number in range(100):
+            lnd.begin(hash_of(100 + number))
+            if number == 30:
+                assert mine.follower.is_heard, "the stream owes its end now"
+                hub.leave(mine.follower)
+                lnd.attempt(HASH)
+                lnd.resolve(HASH, is_settled=True)
+                again = Reading(await hub.follow(HASH, ALICE))
+            await asyncio.sleep(1)
+        assert again.told[-1][0] is SUCCEEDED
+        assert lnd.opened == 1
+
+
 class EndsAtOnce(Call):
     def put(self, p: lnrpc.Payment) -> None:
         self.cut()

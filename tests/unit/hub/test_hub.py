@@ -15,9 +15,9 @@ from holdpay.errors import LndUnavailable, LndWrongNode
 from holdpay.lnd import hub as hub_module
 from holdpay.lnd.convert import to_update
 from holdpay.lnd.follower import Follower
-from holdpay.lnd.gate import RELEASED_AT_ONCE, Gate
-from holdpay.lnd.hub import BEGIN_S, ENDED_AT_ONCE, LOOK_UPS_AT_ONCE, OPENING_S, OWED_S, Hub
-from tests.unit.hub.router import ALICE, ScriptedLnd, hash_of
+from holdpay.lnd.gate import RELEASE_EVERY_S, RELEASED_AT_ONCE, Gate
+from holdpay.lnd.hub import BEGIN_S, ENDED_AT_ONCE, LOOK_UPS_AT_ONCE, OPENING_S, OWED_S, REOPEN_S, RESTART_AFTER_S, Hub
+from tests.unit.hub.router import ALICE, Call, ScriptedLnd, hash_of
 
 HASH, OTHER = hash_of(1), hash_of(2)
 MALLORY = NodeIdentity("03" + "bb" * 32, "simnet")
@@ -199,6 +199,33 @@ async def test_what_a_new_stream_says_is_forgotten_after_a_while() -> None:
         assert hub._stream.opening == {}
 
 
+async def test_while_the_stream_says_nothing_a_payment_is_looked_up_again_ever_less_often() -> None:
+    lnd = quick(register_after_s=10_000.0)
+    lnd.begin(HASH)
+    async with running(lnd) as hub:
+        await hub.follow(HASH, ALICE)
+        asked = []
+        for seconds in (1, 2, 4, 8, 16):  # a second after each look: 0, 2, 6, 14, 30 s
+            await asyncio.sleep(seconds)
+            asked.append(len(lnd.asked))
+        assert asked == [1, 2, 3, 4, 5]
+
+
+async def test_what_the_stream_says_of_a_send_before_lnds_word_to_it_is_told_live() -> None:
+    lnd = quick()
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        reading = Reading(await hub.follow(HASH, ALICE, is_sending=True))
+        said = await lnd.send(HASH)
+        lnd.attempt(HASH)
+        lnd.resolve(HASH, is_settled=True)
+        await asyncio.sleep(0.1)
+        assert reading.told == []
+        hub.sent(reading.follower, said)
+        await asyncio.sleep(0.1)
+        assert reading.told == [(IN_FLIGHT, True), (IN_FLIGHT, True), (SUCCEEDED, True)]
+
+
 # --- a stream that hangs --------------------------------------------------------------------------------------------
 
 
@@ -364,6 +391,31 @@ async def test_several_may_follow_the_same_payment() -> None:
         assert second.told[-1] == (SUCCEEDED, True)
 
 
+async def test_a_defect_of_ours_ends_neither_the_stream_nor_the_look_ups_and_is_not_repeated_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lnd = quick()
+    lnd.begin(HASH)
+    right, tries = lnd.open, 0
+
+    async def defect() -> Call:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ValueError("a defect")
+        return await right()
+
+    monkeypatch.setattr(lnd, "open", defect)
+    async with running(lnd) as hub:
+        await asyncio.sleep(RESTART_AFTER_S - 1)
+        assert tries == 1
+        await asyncio.sleep(2 * RESTART_AFTER_S)
+        assert tries == 3
+        reading = Reading(await hub.follow(HASH, ALICE))
+        await asyncio.sleep(1)
+        assert reading.told == [(IN_FLIGHT, False)]
+
+
 # --- away -----------------------------------------------------------------------------------------------------------
 
 
@@ -403,8 +455,59 @@ async def test_closing_tells_whoever_follows() -> None:
         await hub.close()
         await asyncio.sleep(0.1)
         assert isinstance(reading.messages[-1], Lost)
-        with pytest.raises(LndUnavailable):
+        with pytest.raises(LndUnavailable, match="holdpayd ends"):
             await hub.follow(HASH, ALICE)
+        assert hub.node is None
+
+
+async def test_closing_leaves_nothing_behind_also_where_nothing_was_started() -> None:
+    await Hub(quick()).close()
+    async with running(lnd := quick(answer_after_s=1_000.0)) as hub:
+        lnd.begin(HASH)
+        await asyncio.sleep(OPENING_S + 1)
+        await hub.follow(HASH, ALICE)
+        await asyncio.sleep(1)
+        await hub.close()
+        assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("lnd ")] == []
+
+
+async def test_before_the_first_look_at_lnd_following_says_that_it_was_not_asked_yet() -> None:
+    hub = Hub(lnd := quick())
+    hub.start()
+    with pytest.raises(LndUnavailable, match="lnd was not asked yet"):
+        await hub.follow(HASH, ALICE)
+    assert lnd.opened == 0
+    hub.looked(answers=True, why_not="")
+    assert (await hub.follow(HASH, ALICE)).payment_hash == HASH
+    await hub.close()
+    await lnd.close()
+
+
+class At(random.Random):
+    """Draws one of the bounds, always."""
+
+    def __init__(self, bound: int) -> None:
+        super().__init__(1)
+        self._bound = bound
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a, b)[self._bound]
+
+
+@pytest.mark.parametrize(("bound", "part"), [(0, 0.75), (1, 1.25)])
+async def test_after_a_break_the_stream_is_opened_anew_a_little_sooner_or_later(bound: int, part: float) -> None:
+    lnd = quick()
+    hub = Hub(lnd, At(bound))
+    hub.start()
+    hub.looked(answers=True, why_not="")
+    await asyncio.sleep(1)
+    lnd.cut()
+    await asyncio.sleep(REOPEN_S[0] * part - 0.001)
+    assert (lnd.opened, hub.node) == (1, None)
+    await asyncio.sleep(0.01)
+    assert (lnd.opened, hub.node) == (2, ALICE)
+    await hub.close()
+    await lnd.close()
 
 
 async def test_the_gate_lets_those_of_the_node_that_answers_through_in_turn_and_a_few_at_a_time() -> None:
@@ -442,3 +545,32 @@ async def test_the_gate_lets_those_of_the_node_that_answers_through_in_turn_and_
     await asyncio.sleep(0.1)
     assert stranger.done()
     await gate.stop()
+
+
+@pytest.mark.parametrize(("bound", "part"), [(0, 0.5), (1, 1.5)])
+async def test_the_gate_lets_the_next_ones_through_a_little_sooner_or_later(bound: int, part: float) -> None:
+    gate = Gate(At(bound))
+    waiting = [asyncio.create_task(gate.passed(ALICE)) for _ in range(3 * RELEASED_AT_ONCE)]
+    await asyncio.sleep(0)
+    gate.open(ALICE)
+    await asyncio.sleep(RELEASE_EVERY_S * part - 0.001)
+    assert sum(task.done() for task in waiting) == RELEASED_AT_ONCE
+    await asyncio.sleep(0.002)
+    assert sum(task.done() for task in waiting) == 2 * RELEASED_AT_ONCE
+    await asyncio.sleep(RELEASE_EVERY_S * part)
+    await gate.stop()
+
+
+async def test_nobody_passes_a_gate_that_was_stopped_and_it_does_nothing_more() -> None:
+    gate = Gate(random.Random(1))
+    many = [asyncio.create_task(gate.passed(ALICE)) for _ in range(2 * RELEASED_AT_ONCE)]
+    await asyncio.sleep(0)
+    gate.open(ALICE)
+    await asyncio.sleep(0)
+    await gate.stop()
+    assert not any(task.get_name() == "lnd gate" for task in asyncio.all_tasks())
+    late = asyncio.create_task(gate.passed(ALICE))
+    await asyncio.sleep(10)
+    assert (sum(task.done() for task in many), late.done()) == (RELEASED_AT_ONCE, False)
+    for task in (*many, late):
+        task.cancel()
