@@ -9,9 +9,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.sms4sats_knobs import Scenario
@@ -24,7 +26,10 @@ BIN = Path(sys.executable).parent
 PATIENCE_S = 30
 HELD = Scenario(code_after_s=1e9)
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
 class Tmux:
@@ -108,28 +113,42 @@ async def a_terminal(folder: Path, socket: Path) -> AsyncIterator[Tmux]:
         await tmux.stop()
 
 
-@pytest.fixture
-async def world(folder: Path) -> AsyncIterator[SandboxWorld]:
-    async with SandboxWorld(folder, pace=20) as world:
-        world.provider.knobs.scenario = HELD
-        yield world
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The real daemon, for the operator and for a client of his."""
+
+    world: SandboxWorld
+    daemon: Daemon
+    ann: Daemon
 
 
-@pytest.fixture
-async def daemon(world: SandboxWorld) -> AsyncIterator[Daemon]:
-    daemon = Daemon(world.config, world.socket)
-    await daemon.start_ready()
-    yield daemon
-    await daemon.stop()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop() -> AsyncIterator[Shop]:
+    with tempfile.TemporaryDirectory(prefix="holdpay-top-") as name:
+        client = f'''
+[[client]]
+name = "ann"
+group = "{group_of(ANN_GROUP)}"
+socket = "{name}/ann.sock"
+max_spend_per_day_sat = 20000
+'''
+        async with SandboxWorld(Path(name), pace=20, extra_config=client) as world:
+            world.provider.knobs.scenario = HELD
+            daemon, ann = Daemon(world.config, world.socket), Daemon(world.config, Path(name) / "ann.sock")
+            await daemon.start_ready()
+            ann.connect()
+            yield Shop(world, daemon, ann)
+            await ann.channel.close()
+            await daemon.stop()
 
 
-@pytest.fixture
-async def tmux(folder: Path, world: SandboxWorld, daemon: Daemon) -> AsyncIterator[Tmux]:
-    async with a_terminal(folder, world.socket) as tmux:
+@pytest_asyncio.fixture(loop_scope="module")
+async def tmux(folder: Path, shop: Shop) -> AsyncIterator[Tmux]:
+    async with a_terminal(folder, shop.world.socket) as tmux:
         yield tmux
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def fake(folder: Path) -> AsyncIterator[FakeDaemon]:
     fake = FakeDaemon(str(folder / "holdpay.sock"), is_from_now=True)
     fake.answers["GetStatus"] = pb.GetStatusResponse(ready=True, version="0.1.0")
@@ -140,9 +159,8 @@ async def fake(folder: Path) -> AsyncIterator[FakeDaemon]:
     fake.stop()
 
 
-async def test_an_order_is_watched_explained_and_canceled_in_80_by_24_and_in_40_by_10(
-    tmux: Tmux, daemon: Daemon
-) -> None:
+async def test_an_order_is_watched_explained_and_canceled_in_80_by_24_and_in_40_by_10(tmux: Tmux, shop: Shop) -> None:
+    daemon = shop.daemon
     await tmux.run("holdpay top")
     await tmux.see("nothing is open")
     order = await daemon.order()
@@ -213,42 +231,28 @@ async def test_a_sigterm_leaves_the_terminal_as_it_was(fake: FakeDaemon, folder:
 
 
 async def test_a_daemon_that_is_killed_and_comes_back_is_told_and_the_orders_are_there_again(
-    tmux: Tmux, daemon: Daemon
+    tmux: Tmux, shop: Shop
 ) -> None:
-    order = await daemon.order()
+    order = await shop.daemon.order()
     await tmux.run("holdpay top")
-    await tmux.see(f"► {order.id}")
-    await daemon.kill()
+    await tmux.see(order.id)
+    await shop.daemon.kill()
     await tmux.see("THE DAEMON IS AWAY")
-    await daemon.start()
-    await tmux.until(lambda screen: "orders are taken" in screen and f"► {order.id}" in screen)
+    await shop.daemon.start()
+    await tmux.until(lambda screen: "orders are taken" in screen and order.id in screen)
 
 
-async def test_a_client_with_a_budget_of_its_own_sees_its_own_alone(folder: Path) -> None:
-    anns = folder / "ann.sock"
-    budget = f'''
-[[client]]
-name = "ann"
-group = "{group_of(ANN_GROUP)}"
-socket = "{anns}"
-max_spend_per_day_sat = 20000
-'''
-    async with SandboxWorld(folder, pace=20, extra_config=budget) as world:
-        world.provider.knobs.scenario = HELD
-        daemon, ann = Daemon(world.config, world.socket), Daemon(world.config, anns)
-        await daemon.start_ready()
-        ann.connect()
-        others, own = await daemon.order(), await ann.order()
-        async with a_terminal(folder, anns) as tmux:
-            await tmux.run("holdpay top")
-            shown = await tmux.until(lambda screen: f"► {own.id}" in screen and "the number is +" in screen)
-        assert shown.startswith("holdpay · ann  orders are taken")
-        assert "Day" in shown
-        assert "of 20,000 sat" in shown
-        assert others.id not in shown
-        assert "synced" not in shown
-        await ann.channel.close()
-        await daemon.stop()
+async def test_a_client_with_a_budget_of_its_own_sees_its_own_alone(shop: Shop, folder: Path) -> None:
+    await shop.daemon.until_ready()
+    others, own = await shop.daemon.order(), await shop.ann.order()
+    async with a_terminal(folder, shop.ann.socket) as tmux:
+        await tmux.run("holdpay top")
+        shown = await tmux.until(lambda screen: f"► {own.id}" in screen and "the number is +" in screen)
+    assert shown.startswith("holdpay · ann  orders are taken")
+    assert "Day" in shown
+    assert "of 20,000 sat" in shown
+    assert others.id not in shown
+    assert "synced" not in shown
 
 
 async def test_texts_of_the_provider_cannot_play_with_the_terminal(fake: FakeDaemon, folder: Path) -> None:
@@ -283,18 +287,17 @@ async def test_where_it_cannot_be_it_names_what_can(fake: FakeDaemon, folder: Pa
         assert "holdpay status --watch" in (await tmux.screen()).replace("\n", " ")
 
 
-async def test_a_wait_for_a_code_has_one_live_line_and_only_the_code_on_stdout(
-    world: SandboxWorld, tmux: Tmux, daemon: Daemon, folder: Path
-) -> None:
+async def test_a_wait_for_a_code_has_one_live_line_and_only_the_code_on_stdout(tmux: Tmux, shop: Shop) -> None:
+    await shop.daemon.until_ready()
     await tmux.resize(120, 24)
     await tmux.run("code=$(holdpay code usa openai); echo got $code")
     shown = await tmux.see("held, waiting for the SMS …")
     (live,) = [line for line in shown.splitlines() if "held, waiting for the SMS" in line]
     assert live.endswith(" to the promised end")
     assert "░" in live
-    (order,) = world.provider.orders.values()
+    order = list(shop.world.provider.orders.values())[-1]
     order.code = "246810"
-    await world.payee.settle(order.preimage)
+    await shop.world.payee.settle(order.preimage)
     shown = await tmux.see("got 246810")
     assert "…" not in shown
     assert "the number is +" in shown

@@ -44,11 +44,15 @@ class Hang:
     """Nothing more comes."""
 
 
+class Wait:
+    """What follows comes once the test says ``go_on``."""
+
+
 class Die:
     """The daemon goes away, its socket with it."""
 
 
-Step = pb.RequestUpdate | Refuse | Break | Hang | Die
+Step = pb.RequestUpdate | Refuse | Break | Hang | Wait | Die
 Script = Sequence[Step]
 
 
@@ -198,6 +202,7 @@ class FakeDaemon(rpc.HoldpayServicer):
     received: list[Any] = field(default_factory=list)
     is_from_now: bool = False
     """Orders are created when they are asked for, for clients with a real clock."""
+    go_on: threading.Event = field(default_factory=threading.Event)
     _called: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _server: grpc.Server | None = None
     _stopped: threading.Event | None = None
@@ -252,6 +257,8 @@ class FakeDaemon(rpc.HoldpayServicer):
                 refuse(context, step)
             elif isinstance(step, Break):
                 context.abort(step.code, "Socket closed")
+            elif isinstance(step, Wait):
+                self.go_on.wait()
             elif isinstance(step, Die):
                 self.stop()
             else:

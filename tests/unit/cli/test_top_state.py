@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,21 +188,45 @@ def test_an_answer_stands_until_the_next_key() -> None:
     assert press(state, "down")[0].said == ""
 
 
+def explained(request_id: str, **parts: Any) -> Explained:
+    return Explained(pb.ExplainRequestResponse(request=a_request(id=request_id), **parts))
+
+
+def reading() -> State:
+    asked, _ = press(THREE, "down", "enter")
+    return told(asked, explained("b"), NOW_MS)
+
+
 def test_an_explanation_is_turned_and_left() -> None:
-    state = told(THREE, Explained(pb.ExplainRequestResponse(request=a_request())), NOW_MS)
+    state = reading()
     turned, _ = press(state, "down", "down", "up")
     assert turned.page is not None
     assert turned.page.first_line == 1
     assert press(state, "up")[0].page == state.page
     assert press(state, "escape")[0].page is None
-    assert press(state, "c") == (replace(state, page=None), None)
+    state, wish = press(state, "c")
+    assert (state.page, state.canceling, wish) == (None, "", None)
+
+
+def test_an_explanation_that_comes_anew_is_read_on_where_it_was() -> None:
+    turned, _ = press(reading(), "down")
+    page = told(turned, explained("b", summary="It is over."), NOW_MS).page
+    assert page is not None
+    assert (page.reply.summary, page.first_line) == ("It is over.", 1)
+
+
+@pytest.mark.parametrize("key", ["down", "c"])
+def test_an_explanation_that_comes_after_another_key_is_not_shown(key: str) -> None:
+    asked, _ = press(THREE, "enter", key)
+    assert told(asked, explained("a"), NOW_MS).page is None
+    left, _ = press(reading(), "escape")
+    assert told(left, explained("b"), NOW_MS).page is None
 
 
 def test_q_leaves() -> None:
     assert isinstance(press(THREE, "q")[1], Quit)
     assert isinstance(press(connected(), "q")[1], Quit)
-    state = told(THREE, Explained(pb.ExplainRequestResponse(request=a_request())), NOW_MS)
-    assert isinstance(press(state, "q")[1], Quit)
+    assert isinstance(press(reading(), "q")[1], Quit)
 
 
 def test_keys_do_nothing_where_nothing_is_open() -> None:

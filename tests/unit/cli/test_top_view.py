@@ -20,7 +20,7 @@ from holdpay.cli.root import cli
 from holdpay.cli.top import source as sources
 from holdpay.cli.top.view import watch
 from tests.unit.cli.conftest import Pty
-from tests.unit.cli.fake_daemon import HELD, NOW_MS, NUMBERED, FakeDaemon, Hang, Refuse, a_request, updates
+from tests.unit.cli.fake_daemon import HELD, NOW_MS, NUMBERED, FakeDaemon, Hang, Refuse, Wait, a_request, updates
 
 PATIENCE_S = 20
 
@@ -123,6 +123,21 @@ def test_enter_explains(session: Session) -> None:
     session.see("It is locked.")
     session.press(b"\x1b")
     session.see("LAST EVENTS")
+    session.press(b"q")
+    session.end()
+
+
+def test_an_explanation_is_asked_for_anew_when_something_happens(session: Session) -> None:
+    answer = pb.ExplainRequestResponse(request=a_request(**HELD), summary="It is held.")
+    session.daemon.answers["ExplainRequest"] = answer
+    session.daemon.watch_scripts = [[*updates(HELD), Wait(), *updates(NUMBERED, first_cursor=2), Hang()]]
+    session.start()
+    session.see("q quit")
+    session.press(b"\r")
+    session.see("It is held.")
+    answer.summary = "It has a number."
+    session.daemon.go_on.set()
+    session.see("It has a number.")
     session.press(b"q")
     session.end()
 

@@ -134,7 +134,8 @@ LEVELS = ("", "ok", "late", "warning", "critical")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """``cursor``: what happened up to it is in ``requests``. ``selected``: a request's id. ``canceling``: the one about
-    whose cancel the user is being asked. ``said``: until the next key."""
+    whose cancel the user is being asked. ``explaining``: the one whose explanation is wanted. ``said``: until the next
+    key."""
 
     status: pb.GetStatusResponse
     requests: Mapping[str, pb.Request] = field(default_factory=dict)
@@ -142,6 +143,7 @@ class State:
     events: tuple[Event, ...] = ()
     gone: Gone | None = None
     selected: str = ""
+    explaining: str = ""
     page: Page | None = None
     canceling: str = ""
     said: str = ""
@@ -188,8 +190,16 @@ def told(state: State, news: News, now_ms: int) -> State:
     if isinstance(news, Lost):
         return replace(state, gone=Gone(news.why, now_ms if state.gone is None else state.gone.since_ms))
     if isinstance(news, Explained):
-        return replace(state, page=Page(news.reply), said="")
+        return _explained(state, news.reply)
     return replace(state, said=news.text)
+
+
+def _explained(state: State, reply: pb.ExplainRequestResponse) -> State:
+    """One that comes too late is not wanted any more; one that comes anew is read on where it was."""
+    if reply.request.id != state.explaining:
+        return state
+    first_line = 0 if state.page is None else state.page.first_line
+    return replace(state, page=Page(reply, first_line))
 
 
 def _connected(state: State, news: Connected, now_ms: int) -> State:
@@ -238,7 +248,7 @@ def _words(before: pb.Request | None, update: pb.RequestUpdate) -> str:
 
 def pressed(state: State, key: str, now_ms: int, page_lines: int) -> tuple[State, Wish | None]:
     """The state after a key (see ``terminal.decode``), and what is to be done. ``page_lines``: how many a page has."""
-    state = replace(state, said="")
+    state = replace(state, said="", explaining=state.explaining if state.page is not None else "")
     if state.canceling:
         return _answered(state, key)
     if key == "q":
@@ -255,7 +265,7 @@ def pressed(state: State, key: str, now_ms: int, page_lines: int) -> tuple[State
     request = rows[at].request
     state = replace(state, selected=request.id)
     if key in {"enter", "e"}:
-        return state, Explain(request.id)
+        return replace(state, explaining=request.id), Explain(request.id)
     if key == "c":
         return _asked_to_cancel(state, request), None
     return state, None
@@ -286,4 +296,4 @@ def _turned(state: State, page: Page, key: str, page_lines: int) -> State:
     if key in _STEPS:
         step = _STEPS[key] * (page_lines if key.startswith("page") else 1)
         return replace(state, page=replace(page, first_line=max(page.first_line + step, 0)))
-    return replace(state, page=None)
+    return replace(state, page=None, explaining="")

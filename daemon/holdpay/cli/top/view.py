@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 from holdpay.cli.app import App
 from holdpay.cli.top import layout, text
 from holdpay.cli.top.source import Broke, Source, snapshot
-from holdpay.cli.top.state import News, Quit, State, pressed, told
+from holdpay.cli.top.state import Explain, News, Quit, State, Updated, pressed, told
 from holdpay.cli.top.terminal import Terminal
 
 TICK_S = 1.0
@@ -54,15 +54,25 @@ def _show(app: App, terminal: Terminal, source: Source, inbox: SimpleQueue[News 
                 break  # a question is answered by who has seen it: "policy", pasted by mistake, cancels nothing
         if not inbox.empty():
             app.clock.sleep(GATHER_S)
-        state = _hear(app, inbox, state)
+        news = _heard(inbox)
+        for one in news:
+            state = told(state, one, app.clock.now_ms())
+        if state.page is not None and any(_is_of(one, state.explaining) for one in news):
+            source.do(Explain(state.explaining))
 
 
-def _hear(app: App, inbox: SimpleQueue[News | Broke], state: State) -> State:
+def _heard(inbox: SimpleQueue[News | Broke]) -> list[News]:
+    """All that came by now."""
+    found: list[News] = []
     while True:
         try:
             news = inbox.get_nowait()
         except Empty:
-            return state
+            return found
         if isinstance(news, Broke):
             raise news.error
-        state = told(state, news, app.clock.now_ms())
+        found.append(news)
+
+
+def _is_of(news: News, request_id: str) -> bool:
+    return isinstance(news, Updated) and news.update.request.id == request_id
