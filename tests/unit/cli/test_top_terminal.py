@@ -125,6 +125,20 @@ def test_keys_come_through_and_half_a_key_is_waited_for(device: Pty) -> None:
     terminal.leave()
 
 
+def test_what_was_typed_before_it_was_put_aside_is_not_waited_for(device: Pty, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: stopped.append(device.output()[-6:]))
+    os.set_blocking(device.program, False)
+    terminal = device.terminal()
+    terminal.enter()
+    device.press(b"x")
+    terminal._stop_later(signal.SIGTSTP, None)
+    assert terminal.wait(5) == []
+    assert stopped == ["?1049l"]
+    assert device.output().endswith("\x1b[2J")
+    terminal.leave()
+
+
 def test_another_thread_ends_the_wait(device: Pty) -> None:
     terminal = device.terminal()
     terminal.enter()

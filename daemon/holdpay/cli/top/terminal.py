@@ -120,6 +120,7 @@ class Terminal:
                 os.read(self._news, 4096)
         if self._is_stop_wanted:
             self._stop()
+            return []  # what was typed before is gone
         return self._keys() if self._in in ready else []
 
     def draw(self, lines: Sequence[Line]) -> None:
