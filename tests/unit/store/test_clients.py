@@ -251,6 +251,14 @@ def test_a_refusal_names_the_moment_at_which_enough_has_left_a_rolling_window(db
     assert "renews_at_ms" not in error.value.metadata, "the order alone is over it"
 
 
+def test_a_spend_that_leaves_a_millisatoshi_too_much_is_not_the_one_that_makes_room(db: SqliteStore) -> None:
+    for number, fee_msat in enumerate((1_001, 1)):
+        settle(db, make(db, number, "ann"), NOW_MS + number * HOUR_MS, fee_msat=fee_msat)
+    with pytest.raises(LimitExceeded) as error:
+        make(db, 9, "ann", NOW_MS + 2 * HOUR_MS, replace(ANN, max_spend_per_day_sat=4_060))
+    assert error.value.metadata["renews_at_ms"] == str(NOW_MS + HOUR_MS + DAY_MS)
+
+
 def test_a_client_hears_of_its_own_limit_before_the_one_of_all(db: SqliteStore) -> None:
     both = replace(limits(Budget(client="ann", max_open_orders=1)), max_open_orders=1)
     db.create(order(id="order00001", client="ann"), both, NOW_MS)
@@ -284,6 +292,9 @@ def test_the_orders_behind_the_sums_add_up_to_them(db: SqliteStore) -> None:
     assert used.spent_msat == sum(entry.spent_msat for entry in found)
     assert used.reserved_msat == sum(entry.reserved_msat for entry in found)
     assert db.budget_entries(week, NOW_MS, 2) == found[:2]
+    assert db.budget_entries(Budget(client="ann", max_open_orders=3), NOW_MS, 10) == found[:1], (
+        "nothing counts as spent"
+    )
 
 
 # --- by index -------------------------------------------------------------------------------------------------------

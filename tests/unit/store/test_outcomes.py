@@ -87,6 +87,27 @@ def test_what_is_of_no_country_and_no_service_has_none(db: SqliteStore) -> None:
     assert (found.kind, found.country_code, found.country, found.service) == ("email", None, "", "")
 
 
+def test_an_order_in_another_country_than_its_request_is_told_of_its_own(db: SqliteStore) -> None:
+    run(db, named(1, country=16, country_name="England"), (1, ev.CancelRequested()))
+    (found,) = db.outcomes(0, None)
+    assert (found.country_code, found.country) == (16, "England")
+
+
+def test_a_number_that_came_before_its_order_by_a_clock_that_was_set_back_came_at_once(db: SqliteStore) -> None:
+    made = named(1)
+    early = replied(NOW_MS - 60 * S, paid=True, number="+1882650")
+    bought_at = (
+        (1, ev.OrderPlaced(HASH, "lnsb1")),
+        (2, ev.InvoiceDecoded(invoice(), ALICE, seen_before=False)),
+        (3, ev.DispatchIntended(ALICE)),
+        (4, in_flight()),
+    )
+    run(db, made, *bought_at, (-60, early), (63, settled()), (2_000, ev.CancelRequested()))
+    db._conn.execute("UPDATE orders SET closed_at_ms = 1, end = 'refunded'")
+    (found,) = db.outcomes(0, None)
+    assert found.number_after_ms == 0
+
+
 def test_older_requests_and_other_clients_are_left_out(db: SqliteStore) -> None:
     run(db, named(1, created_at_ms=NOW_MS), (1, ev.CancelRequested()))
     run(db, named(2, client="ann", created_at_ms=NOW_MS + 9), (1, ev.CancelRequested()))
