@@ -21,8 +21,8 @@ ONE = CodeWanted(countries=("usa",), service="openai")
 ANY = CodeWanted(countries=("any",), service="openai")
 
 
-def check(asked: Asked = ASKED, wanted: CodeWanted = SEVERAL, **said: int) -> None:
-    check_strategy(asked, replace(wanted, strategy=StrategyWanted(**said)), POLICY)
+def check(**said: int) -> None:
+    check_strategy(ASKED, replace(SEVERAL, strategy=StrategyWanted(**said)), POLICY)
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------
