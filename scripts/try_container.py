@@ -2,10 +2,9 @@
 
 scripts/try-container runs it.
 
-Needs root, and of Debian's packages buildah, podman, runc and mmdebstrap. No image registry: the base image is made of
-Debian's packages. The simulated lnd and provider run here; daemon and client run in containers, each with what
-compose.yaml says of it, as this script reads it: whether compose itself takes the file is not tried. It leaves nothing
-behind.
+Needs root, and of Debian's packages buildah, podman, runc, mmdebstrap and docker-compose. No image registry: the base
+image is made of Debian's packages. No Docker: docker-compose only says whether it takes compose.yaml; daemon and client
+run by podman, each with what compose.yaml says of it, beside the simulated lnd and provider. It leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 CONTAINER = ROOT / "contrib" / "container"
 SUITE = "bookworm"
-TOOLS = ("buildah", "podman", "runc", "mmdebstrap")
+TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "docker-compose")
 ENVIRONMENT = {**os.environ, "STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
 DAEMON_UID = 10001
 LIMITS = {"nofile": "4096:4096", "nproc": "4096:4096"}
@@ -67,7 +66,8 @@ class Trial:
         self._sandbox: subprocess.Popen[bytes] | None = None
 
     def build(self) -> None:
-        """The base image, and ours on it."""
+        """The base image, and ours on it; and whether compose takes its file."""
+        output("docker-compose", "-f", str(CONTAINER / "compose.yaml"), "--profile", "client", "config", "--quiet")
         step("a base image of Debian's packages")
         packages = self._work / "base.tar"
         include = "--include=ca-certificates,python3,python3-venv"

@@ -101,6 +101,14 @@ def test_the_wheel_runs_without_the_checkout(installed: Path) -> None:
         assert run(installed / "bin" / program, "--version").startswith(f"{program}, version ")
 
 
+def test_a_message_names_a_page_of_the_docs_where_the_wheel_has_it(installed: Path) -> None:
+    page = run(
+        installed / "bin/python", "-Ic", "from holdpay import manual; print(manual.page('operations.md'))"
+    ).strip()
+    assert page == str(installed / "share/doc/holdpay/docs/operations.md")
+    assert Path(page).is_file()
+
+
 def test_the_configuration_that_it_prints_is_one_that_it_takes(installed: Path, tmp_path: Path) -> None:
     example = run(installed / "bin/holdpayd", "--print-config-example")
     assert example == (ROOT / "config.example.toml").read_text()
