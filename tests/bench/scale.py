@@ -191,7 +191,7 @@ async def _calls(daemon: MeasuredDaemon, ids: list[str], times: int) -> tuple[Ca
         "GetStatus": lambda _: stub.GetStatus(pb.GetStatusRequest(), timeout=30),
         "ListRequests, open": lambda _: stub.ListRequests(pb.ListRequestsRequest(open_only=True), timeout=30),
         "ListRequests, the largest page": lambda _: stub.ListRequests(
-            pb.ListRequestsRequest(page_size=100), timeout=30
+            pb.ListRequestsRequest(page_size=2**32 - 1), timeout=30
         ),
         "GetRequest": lambda id_: stub.GetRequest(pb.GetRequestRequest(request_id=id_), timeout=30),
         "GetRequest by the beginning of its id": lambda id_: stub.GetRequest(

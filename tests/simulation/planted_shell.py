@@ -30,7 +30,7 @@ from holdpay.engine.tally import Tally
 from holdpay.engine.turn import Making, Posted
 from holdpay.engine.wanted import Asked, Wanted
 from holdpay.errors import ProviderError, ProviderUnavailable, StoreError
-from holdpay.ports import Change, Limits, Slot
+from holdpay.ports import Change, Limits, Slot, Update
 from holdpay.store import budgets
 from holdpay.store import store as store_module
 from holdpay.store.changes import change
@@ -236,7 +236,7 @@ def attempts_are_not_stored() -> AbstractContextManager[Any]:
     """LND has them."""
     write = SqliteStore._write_change
 
-    def frugal(self: SqliteStore, made: Change, now_ms: int) -> int:
+    def frugal(self: SqliteStore, made: Change, now_ms: int) -> Update:
         return write(self, replace(made, step=replace(made.step, attempts=())), now_ms)
 
     return patch.object(SqliteStore, "_write_change", frugal)

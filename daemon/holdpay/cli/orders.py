@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
     from holdpay.cli.client import Client
 
-LARGEST_PAGE = 100
+LARGEST_PAGE = 64
 
 _order = click.argument("order", shell_complete=complete_order)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")

@@ -38,7 +38,8 @@ from holdpay.rpc.streams import Streams
 
 BATCH = 100
 DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 64
+"""It holds up the event loop, and whoever waits for it, for some 15 ms."""
 MAX_PAGE_BYTES = 2 * 1024 * 1024
 MAX_HISTORY = 500
 MAX_OUT = 20

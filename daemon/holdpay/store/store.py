@@ -65,6 +65,7 @@ from holdpay.store.reading import (
     rows,
     to_order,
 )
+from holdpay.store.recent import Recent
 from holdpay.store.rows import Row, column_names, to_row
 from holdpay.store.sealing import NO_KEY, new_key, seal
 
@@ -194,6 +195,7 @@ class SqliteStore:
         # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
         self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
         self._journal = Journal(self._conn)
+        self._recent = Recent()
         self._row_of: dict[str, _Row] = {}
         """Of open orders, as far as they were written to."""
         self._erased_in_copies_before_ms = 0
@@ -224,6 +226,7 @@ class SqliteStore:
             cursor = self._record(order, now_ms)
         self.commit_count += 1
         self._newest.keep(cursor)
+        self._recent.began(Update(cursor=cursor, at_ms=now_ms, event=REQUESTED.event, order=order, notes=()))
         self.on_commit(cursor, order)
         return order
 
@@ -231,12 +234,13 @@ class SqliteStore:
         """See OrderStore."""
         with transaction(self._conn):
             self._check_limits(order, limits, now_ms)
-            followed_at = self._write_change(before, now_ms)
+            followed = self._write_change(before, now_ms)
             cursor = self._record(order, now_ms)
         self.commit_count += 1
         self._newest.keep(cursor)
         self._row_of.pop(before.before.id, None)
-        self.on_commit(followed_at, before.step.order)
+        self._recent.forget(order.request.id)
+        self.on_commit(followed.cursor, followed.order)
         self.on_commit(cursor, order)
 
     def _check_limits(self, order: Order, limits: Limits, now_ms: int) -> None:
@@ -268,16 +272,18 @@ class SqliteStore:
         if first is None:
             return []
         with transaction(self._conn):
-            done = [(self._write_change(each, now_ms), each.step.order) for each in chain((first,), changes)]
-        self._newest.keep(done[-1][0])
+            done = [self._write_change(each, now_ms) for each in chain((first,), changes)]
+        self._newest.keep(done[-1].cursor)
         self.commit_count += 1
-        for cursor, order in done:
+        for update in done:
+            order = update.order
             if order.is_closed and not order.is_going_on:
                 self._row_of.pop(order.id, None)
-            self.on_commit(cursor, order)
-        return [cursor for cursor, _ in done]
+            self._recent.came(update)
+            self.on_commit(update.cursor, order)
+        return [update.cursor for update in done]
 
-    def _write_change(self, made: Change, now_ms: int) -> int:
+    def _write_change(self, made: Change, now_ms: int) -> Update:
         before, step = made.before, made.step
         entry = entry_of(made.event, step.notes, made.raw)
         changed = change(before, step.order)
@@ -285,7 +291,8 @@ class SqliteStore:
         self._update(row, before, step.order, changed)
         if step.order.ends_request:
             self._conn.execute(_END_REQUEST, _end_of(step.order))
-        return self._write(row, before, step.order, entry, changed, step.attempts, now_ms, step.trust)
+        cursor = self._write(row, before, step.order, entry, changed, step.attempts, now_ms, step.trust)
+        return Update(cursor=cursor, at_ms=now_ms, event=entry.event, order=step.order, notes=step.notes)
 
     def _insert(self, order: Order) -> _Row:
         request = order.request
@@ -430,6 +437,7 @@ class SqliteStore:
             # The copies first: the database says what is still to do after a crash.
             self.erase_in_copies(closed_before_ms, now_ms)
         while ids := to_erase(self._conn, closed_before_ms, ERASED_AT_ONCE):
+            self._recent.forget_all()
             erase(self._conn, ids, now_ms)
             yield len(ids)
         yield 0
@@ -543,6 +551,9 @@ class SqliteStore:
 
     def request_updates(self, after_cursor: int, request_id: str, limit: int) -> list[Update]:
         """See OrderStore."""
+        recent = self._recent.after(after_cursor, request_id)
+        if recent is not None:
+            return recent[:limit]
         found: list[Update] = []
         for row in self._rows(ORDERS_OF_REQUEST, request_id):
             # Nothing is told of an order any more once there is a next one.

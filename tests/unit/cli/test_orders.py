@@ -93,7 +93,7 @@ def test_list_fetches_as_many_pages_as_the_limit_asks_for(daemon: FakeDaemon, te
     found = json.loads(result.stdout)
     assert len(found["requests"]) == 1100
     assert found["next_page_token"] == "1100"
-    assert [request.page_size for request in daemon.received] == [100] * 11
+    assert [request.page_size for request in daemon.received] == [64] * 17 + [12]
 
 
 def test_a_list_that_was_cut_off_says_how_to_go_on(daemon: FakeDaemon, terminal: Terminal) -> None:

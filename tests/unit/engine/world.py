@@ -85,7 +85,7 @@ class World:
             self.path.write_bytes(empty_database())
         self.store = CrashingStore(self.path)
         self.store.crash_at, self.store.is_durable = crash_at, is_durable
-        self.store.on_commit = lambda cursor, order: self._committed.set()
+        self.store.on_commit = self._noted
         self.engine = Engine(
             store=self.store,
             node=self.lnd,
@@ -99,6 +99,13 @@ class World:
         )
         self.engine.take_over()
         self.running = asyncio.create_task(self.engine.run(), name="engine")
+
+    def _noted(self, cursor: int, order: Order) -> None:
+        """What is told without the database is what the journal says, at every commit of every test."""
+        told, *_ = self.store.request_updates(cursor - 1, order.request.id, 100)
+        written, *_ = self.store.updates(cursor - 1, order.id, 100)
+        assert told == written
+        self._committed.set()
 
     async def crash(self) -> None:
         """The process is gone, wherever it was."""

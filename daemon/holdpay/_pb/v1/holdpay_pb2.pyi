@@ -1745,7 +1745,7 @@ class ListRequestsRequest(_message.Message):
     created_before_ms: _builtins.int
     """Created before; absent: no bound. INVALID_ARGUMENT unless it is later than `created_from_ms`."""
     page_size: _builtins.int
-    """1 to 100; 0 means 50, and more than 100 means 100. A page has fewer if they are large."""
+    """1 to 64; 0 means 50, and more than 64 means 64. A page has fewer if they are large."""
     page_token: _builtins.str
     """From the previous page; empty: the first."""
     end: Global___End.ValueType

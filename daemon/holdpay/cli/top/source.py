@@ -25,7 +25,7 @@ EVENTS_BACK = 40
 """Journal rows from before the connection that are told of, too."""
 MOST_OPEN = 300
 """Open requests that are read at a connection."""
-_PAGE = 100
+_PAGE = 64
 
 
 @dataclass(frozen=True, slots=True)
