@@ -94,6 +94,23 @@ async def test_a_reply_without_end_is_not_waited_for() -> None:
     server.close()
 
 
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_a_reply_whose_text_does_not_come_acknowledges_all_the_same(is_cut: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nok")
+        await writer.drain()
+        if is_cut:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    began_s = time.monotonic()
+    async with sent(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout_s=3) as trouble:
+        assert trouble is None
+    assert time.monotonic() - began_s < 2
+    server.close()
+
+
 async def test_nobody_there_is_told_without_the_url_whose_path_may_be_secret() -> None:
     async with receiving() as receiver:
         url = receiver.url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from holdpay.hooks.signing import headers
 
 MAX_REPLY_BYTES: Final = 16 * 1024
 """More of a reply is not read, and its connection is given up."""
+MAX_REPLY_S: Final = 1.0
 KEEP_ALIVE_S: Final = 30
 
 
@@ -41,20 +43,20 @@ class HttpSender:
             self._http = _client(self._proxy)
         try:
             async with asyncio.timeout(self._timeout_s):
-                status = await self._post(self._http, message)
+                reply = await self._post(self._http, message)
         except TimeoutError:
             return Trouble(f"did not answer within {self._timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
             # The words of these may name the whole URL.
             return Trouble(f"cannot be reached ({type(error).__name__})")
-        return _trouble(status)
+        await _skip(reply)
+        return _trouble(reply.status_code)
 
-    async def _post(self, http: httpx.AsyncClient, message: Message) -> int:
+    async def _post(self, http: httpx.AsyncClient, message: Message) -> httpx.Response:
+        """Its status has come; its text has not."""
         signed = {"content-type": "application/json", **headers(message, self._secret)}
-        async with http.stream("POST", self._url, content=message.body, headers=signed) as reply:
-            if reply.is_success:
-                await _skip(reply)
-            return reply.status_code
+        request = http.build_request("POST", self._url, content=message.body, headers=signed)
+        return await http.send(request, stream=True)
 
     async def close(self) -> None:
         if self._http is not None:
@@ -62,12 +64,14 @@ class HttpSender:
 
 
 async def _skip(reply: httpx.Response) -> None:
-    """Read to its end, a connection can be used again."""
-    read = 0
-    async for chunk in reply.aiter_raw():
-        read += len(chunk)
-        if read > MAX_REPLY_BYTES:
-            return
+    """Read to its end, a connection can be used again. The status counts, whatever becomes of the rest."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError, httpx.StreamError, OSError):
+        async with contextlib.aclosing(reply), asyncio.timeout(MAX_REPLY_S):
+            read = 0
+            async for chunk in reply.aiter_raw():
+                read += len(chunk)
+                if read > MAX_REPLY_BYTES:
+                    return
 
 
 def _client(proxy: str | None) -> httpx.AsyncClient:
