@@ -21,6 +21,8 @@ from holdpay.core.states import End
 FIRST_DELAY_S: Final = 5
 MAX_DELAY_S: Final = 3600
 DEAD_AFTER_S: Final = 24 * 3600
+DEAD_AFTER_TRIES: Final = 20
+"""At least: a day of trying has more. Time in which nobody tried, as holdpayd was off or the clock was set, is none."""
 
 
 class Topic(StrEnum):
@@ -54,12 +56,13 @@ TEST: Final = "test"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
     """One thing that hooks are told. ``secret``: what only a hook with include_secrets gets. ``key``: what tells it
-    from all others, now and after a restart."""
+    from all others, now and after a restart. ``part``: its place in its row, from 1 on, whatever was erased of that."""
 
     type: str
     at_ms: int
     key: str
     data: Mapping[str, Any]
+    part: int = 1
     secret: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -79,13 +82,19 @@ def body(data: Mapping[str, Any], happening: Happening) -> bytes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
     """A row of the journal that hooks may be told of. ``order``: as it was right after it. ``brought``: what it
-    delivered. ``is_end``: it closed the order."""
+    delivered, by its place among the order's items. ``is_end``: it closed the order. ``is_end_after_all``: the order
+    was closed, another one was to follow, and none does."""
 
     cursor: int
     at_ms: int
     order: Order
-    brought: tuple[Item, ...]
+    brought: Mapping[int, Item]
     is_end: bool
+    is_end_after_all: bool
+
+
+_PART_OF_END: Final = 1_000_000
+"""Behind all items."""
 
 
 def happenings(news: News) -> tuple[Happening, ...]:
@@ -94,19 +103,20 @@ def happenings(news: News) -> tuple[Happening, ...]:
 
 
 def _of_items(news: News) -> Iterator[Happening]:
-    told = (item for item in news.brought if item.kind in OF_ITEMS)
-    for nth, item in enumerate(told):
-        topic = OF_ITEMS[item.kind]
+    for place, item in sorted(news.brought.items()):
+        topic = OF_ITEMS.get(item.kind)
+        if topic is None:
+            continue
         text = f"+{item.text}" if item.kind is ItemKind.NUMBER else item.text
         secret: dict[str, Any] = {topic.value: text}
         if item.may_lack_zeros:
             secret["may_lack_zeros"] = True
-        yield _of_order(news, topic, str(nth), {}, secret)
+        yield _of_order(news, topic, place + 1, {}, secret)
 
 
 def _of_end(news: News) -> Iterator[Happening]:
     order = news.order
-    if not news.is_end or order.end is None:
+    if not (news.is_end or news.is_end_after_all) or order.end is None:
         return
     facts = {
         "end": order.end.value,
@@ -115,19 +125,20 @@ def _of_end(news: News) -> Iterator[Happening]:
         "fee_msat": order.spent_fee_msat,
         "request_is_over": order.ends_request,
     }
-    yield _of_order(news, Topic.CLOSED, "", facts)
-    if order.end is End.CHARGED_UNFULFILLED:
-        yield _of_order(news, Topic.CHARGED_WITHOUT_CODE, "", facts)
+    yield _of_order(news, Topic.CLOSED, _PART_OF_END, facts)
+    if news.is_end and order.end is End.CHARGED_UNFULFILLED:
+        yield _of_order(news, Topic.CHARGED_WITHOUT_CODE, _PART_OF_END + 1, facts)
 
 
 def _of_order(
-    news: News, topic: Topic, nth: str, facts: Mapping[str, Any], secret: Mapping[str, Any] | None = None
+    news: News, topic: Topic, part: int, facts: Mapping[str, Any], secret: Mapping[str, Any] | None = None
 ) -> Happening:
     request = news.order.request
     return Happening(
         type=topic.value,
         at_ms=news.at_ms,
-        key=f"row {news.cursor} {nth}",
+        key=f"row {news.cursor} {part}",
+        part=part,
         data={
             "cursor": news.cursor,
             "request_id": request.id,
@@ -160,7 +171,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """All rows up to ``cursor`` are done, and of the row after it the first ``part`` happenings; all notices up to
+    """All rows up to ``cursor`` are done, and of the row after it the happenings up to ``part``; all notices up to
     ``notice``."""
 
     cursor: int
@@ -168,7 +179,7 @@ class Position:
     notice: int = 0
 
     def after_part(self, cursor: int, part: int) -> Position:
-        """That of this row so many are done."""
+        """That of this row those up to ``part`` are done."""
         return replace(self, cursor=cursor - 1, part=part)
 
     def after_rows(self, cursor: int) -> Position:
@@ -209,11 +220,13 @@ class HookState:
         """A try was in vain. ``jitter``: from 0.8 to 1.2. ``is_final``: another one would be, too."""
         since_ms = now_ms if self.failing_since_ms is None else self.failing_since_ms
         delay_s = min(FIRST_DELAY_S * 2.0**self.attempt_count, MAX_DELAY_S) * jitter
-        is_dead = is_final or now_ms - since_ms >= DEAD_AFTER_S * 1000
+        attempt_count = self.attempt_count + 1
+        is_given_up = attempt_count >= DEAD_AFTER_TRIES and now_ms - since_ms >= DEAD_AFTER_S * 1000
+        is_dead = is_final or is_given_up
         return replace(
             self,
             failing_since_ms=since_ms,
-            attempt_count=self.attempt_count + 1,
+            attempt_count=attempt_count,
             next_try_at_ms=None if is_dead else now_ms + int(delay_s * 1000),
             dead_at_ms=now_ms if is_dead else None,
             trouble=trouble,
@@ -234,7 +247,7 @@ class HookState:
 def first_wanted(news: News, position: Position, topics: Collection[str]) -> tuple[Happening, Position] | None:
     """What a hook at ``position`` is to be told next of a row behind it, and where it is then. None: nothing of it."""
     done = position.part if news.cursor == position.cursor + 1 else 0
-    for part, happening in enumerate(happenings(news)[done:], start=done + 1):
-        if happening.type in topics:
-            return happening, position.after_part(news.cursor, part)
+    for happening in happenings(news):
+        if happening.part > done and happening.type in topics:
+            return happening, position.after_part(news.cursor, happening.part)
     return None

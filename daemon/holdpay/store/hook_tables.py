@@ -9,7 +9,7 @@ TABLES: Final = (
     CREATE TABLE hooks (
       name TEXT PRIMARY KEY,
       cursor INTEGER NOT NULL,             -- of the journal: all up to this one are done
-      part INTEGER NOT NULL,               -- of what the next row tells, so much is done, too
+      part INTEGER NOT NULL,               -- of what the next row tells, all up to this one is done, too
       notice INTEGER NOT NULL,             -- all up to this one are done
       delivered_at_ms INTEGER,
       failing_since_ms INTEGER,

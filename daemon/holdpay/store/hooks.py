@@ -134,16 +134,25 @@ class SqliteHookStore:
         """None: it is none, or makes no sense. Of that others tell, and the hook goes on."""
         cursor = row["cursor"]
         try:
-            is_end = written(row).change.get("closed_at_ms") is not None
+            change = written(row).change
+            is_end = change.get("closed_at_ms") is not None
+            # A request goes on when an order closes: that it does no more is a later row.
+            is_end_after_all = not is_end and change.get("succession", "") is None
             seqs = [found["seq"] for found in rows(self._conn, BROUGHT, row["order_no"], cursor)]
-            if not is_end and not seqs:
+            if not is_end and not is_end_after_all and not seqs:
                 return None
             (update,) = self._journal.updates(cursor - 1, row["id"], 1)
         except (*BAD_ROW, OrderUnreadable):
             return None
         items = update.order.items
-        brought = tuple(items[seq] for seq in seqs if seq < len(items))
-        return News(cursor=cursor, at_ms=row["at_ms"], order=update.order, brought=brought, is_end=is_end)
+        return News(
+            cursor=cursor,
+            at_ms=row["at_ms"],
+            order=update.order,
+            brought={seq: items[seq] for seq in seqs if seq < len(items)},
+            is_end=is_end,
+            is_end_after_all=is_end_after_all,
+        )
 
     def add_notices(self, notices: Sequence[Notice]) -> None:
         """See HookStore."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from holdpay.core.hooks import DEAD_AFTER_S, MAX_DELAY_S, HookState, Notice, Topic
+from holdpay.core.hooks import DEAD_AFTER_S, MAX_DELAY_S, HookState, Notice, Position, Topic
 from holdpay.core.items import ItemKind
-from holdpay.core.states import End
+from holdpay.core.states import End, Succession
 from holdpay.hooks import delivering as module
 from holdpay.hooks.delivering import Delivering
 from holdpay.hooks.sending import Trouble
 from tests.fakes import FakeClock
+from tests.unit.build import changed
 from tests.unit.hooks.sink import CODE, NUMBER, Shop, Sink
 
 DOWN = Trouble("cannot be reached (ConnectError)")
@@ -222,3 +224,75 @@ async def test_a_clock_that_was_set_back_does_not_keep_a_hook_waiting(shop: Shop
     shop.clock.offset_ms -= 10 * 24 * 3600 * 1000
     assert await until_idle(delivering) is None
     assert len(sink.got) == 2
+
+
+async def test_a_day_in_which_nothing_was_tried_kills_no_hook(shop: Shop) -> None:
+    """holdpayd was off, the machine slept, or a clock without a battery was set right."""
+    delivering = shop.delivering(Sink(troubles=[DOWN]))
+    shop.sell()
+    await delivering.turn()
+    await asyncio.sleep(3 * DEAD_AFTER_S)
+    await delivering.turn()
+    state = shop.hooks.state("shop")
+    assert (state.attempt_count, state.dead_at_ms) == (2, None)
+
+
+async def test_that_a_request_ends_after_all_where_an_order_was_to_follow_is_told(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    closed = shop.end(shop.make(), succession=Succession.GOING_ON)
+    shop.commit(closed, replace(closed, succession=None, reason="the money is back; no number is left"))
+    await until_idle(delivering)
+    assert sink.types == ["closed", "closed"]
+    assert [told["data"]["request_is_over"] for told in sink.told] == [False, True]
+    assert sink.told[-1]["data"]["reason"] == "the money is back; no number is left"
+    assert sink.got[0].id != sink.got[1].id
+
+
+async def test_an_order_that_another_one_follows_is_told_closed_once(shop: Shop) -> None:
+    sink = Sink()
+    closed = shop.end(shop.make(), succession=Succession.GOING_ON)
+    delivering = shop.delivering(sink)
+    shop.hooks.change(delivering.state, delivering.state.replayed(Position(cursor=0)))
+    shop.commit(closed, replace(closed, succession=Succession.FOLLOWED))
+    await until_idle(delivering)
+    assert sink.types == ["closed"]
+
+
+async def test_what_stands_behind_something_that_was_told_and_erased_is_told(shop: Shop) -> None:
+    sink = Sink(troubles=[None, DOWN])
+    delivering = shop.delivering(sink)
+    made = shop.make()
+    shop.commit(
+        made,
+        changed(
+            made,
+            items=(shop.item(ItemKind.CODE, CODE),),
+            closed_at_ms=shop.clock.now_ms(),
+            end=End.FULFILLED,
+        ),
+    )
+    assert await delivering.turn() == 0
+    await delivering.turn()
+    assert sink.types == ["code", "closed"]
+    list(shop.store.erase_codes(shop.clock.now_ms() + 1, shop.clock.now_ms() + 2))
+    sink.troubles, sink.got = [None], []
+    await asyncio.sleep(10)
+    await until_idle(shop.delivering(sink))
+    assert sink.types == ["closed"]
+
+
+async def test_an_event_has_the_same_id_whatever_became_of_what_came_with_it(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    made = shop.make()
+    short, other = shop.item(ItemKind.MESSAGE, CODE), shop.item(ItemKind.MESSAGE, "hello")
+    shop.bring(made, short, other)
+    await until_idle(delivering)
+    before = shop.store.get(made.id)
+    shop.commit(before, replace(before, items=(replace(short, text=f"your code: {CODE}"), other)))
+    await until_idle(delivering)
+    assert shop.hooks.change(delivering.state, delivering.state.replayed(Position(cursor=0)))
+    await until_idle(delivering)
+    assert sink.types == ["message"] * 5
+    assert sink.got[1].id == sink.got[3].id, "the message that stayed what it is"

@@ -53,7 +53,7 @@ def test_news_are_rows_that_brought_something_or_ended_an_order(shop: Shop) -> N
             break
         cursor = read_to if news is None else news.cursor
         found += [] if news is None else [news]
-    assert [[item.text for item in news.brought] for news in found] == [[NUMBER], [CODE], []]
+    assert [[item.text for item in news.brought.values()] for news in found] == [[NUMBER], [CODE], []]
     assert [news.is_end for news in found] == [False, False, True]
     assert [len(news.order.items) for news in found] == [1, 2, 2]
     assert found[-1].order == sold
@@ -74,7 +74,7 @@ def test_what_was_erased_is_no_news_any_more(shop: Shop) -> None:
     list(shop.store.erase_codes(NOW_MS + 1, NOW_MS + 2))
     news, _ = shop.hooks.news(0, 50)
     assert news is not None
-    assert (news.is_end, news.brought) == (True, ())
+    assert (news.is_end, news.brought) == (True, {})
 
 
 def test_a_position_moves_only_from_where_it_is(shop: Shop) -> None:
