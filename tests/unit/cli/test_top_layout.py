@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import render
 from holdpay.cli.top.layout import fitted, lines
 from holdpay.cli.top.state import Connected, Lost, Page, State, Updated, told
 from holdpay.cli.top.text import ASCII, BAD, GOOD, ODD, UNICODE, Style, bar, columns_of, wrapped
@@ -171,6 +172,16 @@ def test_the_last_events_are_told_the_latest_first() -> None:
     assert "event 11: held, a number is being found" in lines_[first + 1]
 
 
+def test_an_event_of_another_day_has_its_date() -> None:
+    (update,) = updates(HELD, first_cursor=11)
+    assert isinstance(update, pb.RequestUpdate)
+    shown = told(BUSY, Updated(update), NOW_MS)
+    at = [line_with(screen(shown, now_ms=NOW_MS + days * 86_400_000 + 20_000), "event 11") for days in (0, 2)]
+    date = render.date_time(update.at_ms)
+    assert at[0].startswith(f"{date[11:]} ")
+    assert at[1].startswith(f"{date[5:16]} ord")
+
+
 def test_a_daemon_that_is_away_is_told_with_what_it_means() -> None:
     shown = screen(told(BUSY, Lost("Nobody answers."), NOW_MS), now_ms=NOW_MS + 5000)
     assert "THE DAEMON IS AWAY for 5s" in shown[0]
@@ -304,8 +315,6 @@ def test_no_text_of_others_breaks_the_screen(words: str, columns: int, height: i
 
 @given(st.text(), st.integers(2, 60))
 def test_wrapped_words_are_all_there(words: str, columns: int) -> None:
-    from holdpay.cli import render
-
     joined = "".join("".join(wrapped(words, columns)).split())
     assert joined == "".join(render.plain(words).split())
 

@@ -40,6 +40,7 @@ _LONGEST_NAME = 11
 _USUAL_WORDS = 21
 """Columns behind a bar that are kept for "9,091 of 100,000 sat", so that bars are of one length."""
 _ALARM = LEVEL_STYLES["warning"]
+_DAY_MS = 86_400_000
 _FEW = 3
 """Lines that a part may have before the next ones get theirs."""
 
@@ -234,8 +235,13 @@ class _Page:
         found = []
         for event in reversed(state.events):
             words = (event.text, LEVEL_STYLES.get(event.level, PLAIN))
-            found.append(text((f"{render.clock_time(event.at_ms)} ", FAINT), f"{event.request.id} ", words))
+            found.append(text((f"{self._when(event.at_ms)} ", FAINT), f"{event.request.id} ", words))
         return found
+
+    def _when(self, at_ms: int) -> str:
+        """The time of day; of what is more than a day ago the date and the minute."""
+        is_old = self.now_ms - at_ms >= _DAY_MS
+        return render.date_time(at_ms)[5:16] if is_old else render.clock_time(at_ms)
 
     def explanation(self, state: State, height: int) -> list[Line]:
         assert state.page is not None
