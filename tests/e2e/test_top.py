@@ -188,6 +188,7 @@ async def test_an_order_is_watched_explained_and_canceled_in_80_by_24_and_in_40_
     await tmux.resize(120, 40)
     await tmux.until(lambda screen: "LAST EVENTS" in screen and "was not canceled" in screen)
     await tmux.press("c")
+    await tmux.see(f"Cancel {order.id}?")
     await tmux.press("y")
     await tmux.see("you asked to cancel")
     assert (await daemon.get(order.id)).has("cancel_wanted_at_ms")
