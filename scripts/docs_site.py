@@ -99,7 +99,21 @@ def page_of_site(page: Path, pages: dict[Path, str], target: Path) -> str:
         shutil.copyfile(path, target / name)
         return f"{mark}[{link.label}]({name})"
 
-    return links.replaced(page.read_text(), turned)
+    return lists_apart(links.replaced(page.read_text(), turned))
+
+
+def lists_apart(text: str) -> str:
+    """In the repository a list may follow a paragraph without a blank line; here it may not."""
+    lines, is_in_list = list[str](), False
+    for line, shown in zip(text.split("\n"), links.without_fences(text).split("\n"), strict=True):
+        if not shown.strip():
+            is_in_list = False
+        elif re.match(r"(?:[-*]|\d+\.) ", shown):
+            if not is_in_list and lines and lines[-1].strip():
+                lines.append("")
+            is_in_list = True
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def configuration(pages: dict[Path, str]) -> str:

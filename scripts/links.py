@@ -17,6 +17,7 @@ LINK = re.compile(r"(?P<image>!?)\[(?P<label>[^\[\]]*)\]\((?P<target>[^()\s]+)\)
 CODE = re.compile(
     r"^(?P<fence>```|~~~).*?^(?P=fence)[ \t]*$|(?P<ticks>`+)[^`].*?(?<!`)(?P=ticks)(?!`)", re.MULTILINE | re.DOTALL
 )
+FENCE = re.compile(r"(?ms)^(?P<fence>```|~~~).*?^(?P=fence)[ \t]*$")
 HEADING = re.compile(r"^ {0,3}#{1,6} +(.+?)(?: +#+)?$", re.MULTILINE)
 
 
@@ -60,14 +61,22 @@ def replaced(text: str, other: Callable[[Link], str]) -> str:
 
 def without_code(text: str) -> str:
     """The same length and lines; what stands in code is blank."""
-    return CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    return blanked(CODE, text)
+
+
+def without_fences(text: str) -> str:
+    """The same of code that stands in lines of its own."""
+    return blanked(FENCE, text)
+
+
+def blanked(what: re.Pattern[str], text: str) -> str:
+    return what.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
 def anchors(text: str) -> set[str]:
     """What `#...` may name: of each heading its words, and a number from the second one of the same words on."""
     slugs, seen = set[str](), Counter[str]()
-    fenced = re.sub(r"^(```|~~~).*?^\1[ \t]*$", "", text, flags=re.MULTILINE | re.DOTALL)
-    for heading in HEADING.findall(fenced):
+    for heading in HEADING.findall(without_fences(text)):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
         slug = re.sub(r"[^\w\- ]", "", words.lower()).strip().replace(" ", "-")
         slugs.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)

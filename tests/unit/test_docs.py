@@ -80,6 +80,23 @@ def test_links_of_a_page_lead_where_they_lead_in_the_site(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        (
+            "A paragraph\n   of two lines.\n3. A list\n4. of two.",
+            "A paragraph\n   of two lines.\n\n3. A list\n4. of two.",
+        ),
+        ("- A list\n  of long\n- items.\n", "- A list\n  of long\n- items.\n"),
+        ("- A list of\n`code`\n- and more.", "- A list of\n`code`\n- and more."),
+        ("See:\n\n- a list.", "See:\n\n- a list."),
+        ("```\nx\n- no list\n```", "```\nx\n- no list\n```"),
+    ],
+)
+def test_a_list_is_one_in_the_site_too_where_no_blank_line_is_before_it(text: str, apart: str) -> None:
+    assert docs_site.lists_apart(text) == apart
+
+
+@pytest.mark.parametrize(
     ("html", "is_remote"),
     [
         ('<script src="https://cdn.example.org/x.js"></script>', True),
