@@ -136,6 +136,22 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(tmp_path: Path
     assert receiver.got == []
 
 
+async def test_a_certificate_for_which_the_system_vouches_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an operator's own authority does: OpenSSL's store of the system, in place of which it takes this file."""
+    write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.cert"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.cert", tmp_path / "tls.key")
+    receiver = Receiver()
+    receiver.may_answer.set()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=context)
+    async with sent(f"https://localhost:{server.sockets[0].getsockname()[1]}/") as trouble:
+        assert trouble is None
+    server.close()
+
+
 async def test_no_proxy_of_the_environment_is_used_and_the_one_that_was_asked_for_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

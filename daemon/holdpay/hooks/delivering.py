@@ -101,7 +101,7 @@ class Delivering:
             await asyncio.sleep(0)
 
     async def _send(self, happening: Happening) -> Trouble | None:
-        message = message_of(happening, self._clock.now_ms(), include_secrets=self.hook.include_secrets)
+        message = message_of(happening, self._clock, include_secrets=self.hook.include_secrets)
         return await self.sender.send(message)
 
     def _record(self, state: HookState, position: Position, trouble: Trouble | None) -> None:

@@ -22,7 +22,8 @@ KEEP_ALIVE_S: Final = 30
 
 
 class HttpSender:
-    """No redirect is followed, no proxy of the environment used; a certificate is checked as the provider's is."""
+    """No redirect is followed, no proxy of the environment used; for a certificate one of the authorities of browsers
+    must vouch, or one of the system's, where an operator enters an own one."""
 
     def __init__(self, target: Url) -> None:
         self._url = target.url
@@ -75,8 +76,10 @@ async def _skip(reply: httpx.Response) -> None:
 
 
 def _client(proxy: str | None) -> httpx.AsyncClient:
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
     return httpx.AsyncClient(
-        verify=httpx.create_ssl_context(trust_env=False),
+        verify=context,
         proxy=proxy,
         trust_env=False,
         follow_redirects=False,

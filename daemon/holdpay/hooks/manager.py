@@ -204,11 +204,11 @@ class Hooks:
 
     async def test(self, name: str) -> HookTrial:
         """See HookDesk."""
-        delivering, now_ms = self._named(name).delivering, self._clock.now_ms()
+        delivering = self._named(name).delivering
         data = {"hook": name, "text": "a test of `holdpay hooks test`"}
-        happening = Happening(type=TEST, at_ms=now_ms, key=secrets.token_hex(8), data=data)
+        happening = Happening(type=TEST, at_ms=self._clock.now_ms(), key=secrets.token_hex(8), data=data)
         began_s = time.monotonic()
-        trouble = await delivering.sender.send(message_of(happening, now_ms, include_secrets=False))
+        trouble = await delivering.sender.send(message_of(happening, self._clock, include_secrets=False))
         took_ms = int((time.monotonic() - began_s) * 1000)
         return HookTrial(trouble="" if trouble is None else trouble.text, took_ms=took_ms)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from holdpay.core.hooks import Happening, body
+from holdpay.ports import Clock
 from holdpay.redact import redact_mapping
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One delivery. ``at_s``: of this try, Unix time."""
+    """One delivery. ``at_s``: of this try, Unix time of the wall clock as it is now, since a receiver compares it."""
 
     id: str
     type: str
@@ -43,8 +44,9 @@ class Sender(Protocol):
     async def close(self) -> None: ...
 
 
-def message_of(happening: Happening, now_ms: int, *, include_secrets: bool) -> Message:
-    """Without ``include_secrets`` it is as clean as a line of the log."""
+def message_of(happening: Happening, clock: Clock, *, include_secrets: bool) -> Message:
+    """To be sent now. Without ``include_secrets`` it is as clean as a line of the log."""
     data: Mapping[str, Any]
     data = {**happening.data, **happening.secret} if include_secrets else redact_mapping(happening.data)
-    return Message(happening.id, happening.type, now_ms // 1000, body(data, happening))
+    at_s = (clock.now_ms() + clock.wall_ahead_ms()) // 1000
+    return Message(happening.id, happening.type, at_s, body(data, happening))

@@ -237,6 +237,17 @@ async def test_a_day_in_which_nothing_was_tried_kills_no_hook(shop: Shop) -> Non
     assert (state.attempt_count, state.dead_at_ms) == (2, None)
 
 
+async def test_a_try_has_the_time_of_the_wall_clock_also_if_that_was_set_meanwhile(shop: Shop) -> None:
+    """A receiver refuses what is older than some minutes; a machine without a clock of its own starts in the past."""
+    assert isinstance(shop.clock, FakeClock)
+    shop.clock.set_by_ms = 5 * 365 * DEAD_AFTER_S * 1000
+    sink = Sink()
+    delivering = shop.delivering(sink)
+    shop.sell()
+    await delivering.turn()
+    assert sink.got[0].at_s == (shop.clock.now_ms() + shop.clock.set_by_ms) // 1000
+
+
 async def test_that_a_request_ends_after_all_where_an_order_was_to_follow_is_told(shop: Shop) -> None:
     sink = Sink()
     delivering = shop.delivering(sink)
