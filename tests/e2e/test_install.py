@@ -175,6 +175,19 @@ def test_a_folder_with_something_else_in_it_is_not_taken_as_prefix(tmp_path: Pat
     assert (tmp_path / "opt/holdpay/letter.txt").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("action", [(), ("--purge",)])
+def test_beside_the_debian_package_it_is_refused(tmp_path: Path, action: tuple[str, ...]) -> None:
+    unit = tmp_path / "usr/lib/systemd/system/holdpayd.service"
+    data = tmp_path / "var/lib/holdpay/letter.txt"
+    for file in (unit, data):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    done = install("--root", tmp_path, *action, said="delete\n")
+    assert done.returncode == 1
+    assert "Debian package is installed here" in done.stderr
+    assert files(tmp_path) == {str(path.relative_to(tmp_path)) for path in (unit, data)}
+
+
 def test_without_root_the_machine_itself_is_refused(tmp_path: Path) -> None:
     somebody = tmp_path / "id"
     somebody.write_text("#!/bin/sh\necho 1000\n")
