@@ -1,4 +1,5 @@
-"""The log: structured records on stderr, from structlog and from libraries alike, redacted at the last step.
+"""The log: structured records on stderr, from structlog and from libraries alike, redacted at the last step; where
+stderr is systemd's journal, records with fields (``journald``).
 
 log = log.get(__name__)
 with log.order_context(order_id, payment_hash):
@@ -14,12 +15,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from holdpay import journald
 from holdpay.redact import hash8, redact_mapping
 
 __all__ = ["Format", "Level", "configure", "get", "hash8", "order_context"]
@@ -59,13 +62,14 @@ def order_context(order_id: str, payment_hash: str | None = None) -> Iterator[No
         yield
 
 
-def configure(format: Format, level: Level) -> None:  # noqa: A002  (the key's name)
-    """Sets up the log of the whole process; the last call counts. Uncaught errors go through it too."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(format))
+def configure(format: Format, level: Level, journal: Path = journald.SOCKET) -> None:  # noqa: A002  (the key's name)
+    """Sets up the log of the whole process; the last call counts. Uncaught errors go through it too. ``journal``: the
+    socket of systemd's journal, if that is where stderr leads."""
+    handler = _handler(format, journal)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     number = logging.getLevelNamesMapping()[level.name]
     root.setLevel(number)
@@ -91,8 +95,23 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(form: Format) -> logging.Formatter:
-    render: Processor = structlog.processors.JSONRenderer(ensure_ascii=False) if form is Format.JSON else _as_text
+def _handler(form: Format, journal: Path) -> logging.Handler:
+    as_json: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if not journald.is_journal():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_formatter(as_json if form is Format.JSON else _as_text))
+        return handler
+    sending = journald.JournalHandler(journal)
+    render = as_json if form is Format.JSON else _as_words
+
+    def described(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        return sending.describe(event, str(render(logger, method, dict(event))))
+
+    sending.setFormatter(_formatter(described))
+    return sending
+
+
+def _formatter(render: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),
         processors=[
@@ -109,12 +128,19 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     return redact_mapping(event)
 
 
-def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    time, level = event.pop("timestamp", ""), event.pop("level", "")
+def _as_text(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    time, level = event.get("timestamp", ""), event.get("level", "")
+    return f"{time} {level:<7} {_as_words(logger, method, event)}"
+
+
+def _as_words(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Without what the journal has itself."""
+    for name in ("timestamp", "level"):
+        event.pop(name, None)
     logger, exception = event.pop("logger", ""), event.pop("exception", None)
     message = _one_line(str(event.pop("event", "")))
     words = [f"{key}={_quoted(value)}" for key, value in event.items()]
-    line = "  ".join([f"{time} {level:<7} {message}", *([" ".join(words)] if words else []), f"[{logger}]"])
+    line = "  ".join([message, *([" ".join(words)] if words else []), f"[{logger}]"])
     if exception is None:
         return line
     # Indented, so that no line of a message from outside looks like a record of its own.

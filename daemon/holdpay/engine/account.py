@@ -26,8 +26,8 @@ class Account:
         was_low = bool(self.alarms())
         self._seen = await self._provider.balance()
         self._failing = ""
-        if self.alarms() and not was_low:
-            log.warning("the prepaid balance is low", balance_sat=self._seen.balance_sat)
+        if (alarms := self.alarms()) and not was_low:
+            log.warning("alarm", text=alarms[0])
         return self._seen
 
     async def funding(self) -> Funding:

@@ -172,10 +172,9 @@ class Engine:
         with self._ending_the_process():
             self._unreadable = self.store.quarantine_unreadable(self.clock.now_ms())
         for order_id in self._unreadable:
-            log.error("an order cannot be read and is quarantined; see `holdpayd check`", order_id=order_id)
-        for text in self.alarms_of_unreadable():
-            log.warning("alarm", text=text)
-            self.on_alarm(None, HoldLevel.WARNING, text)
+            text = _unreadable(order_id)
+            log.error("alarm", order_id=order_id, urgency=HoldLevel.WARNING.value, text=text)
+            self.on_alarm(self.store.request_id(order_id), HoldLevel.WARNING, text)
         for order in reversed(self.store.list_orders(OrderFilter(kind="code", closed_only=True, limit=LEARNED_FROM))):
             self.asker.learned.number_came(order)
         orders = self.store.open_orders()
@@ -255,7 +254,7 @@ class Engine:
         known = _keys(self._findings.get(order.id, ()))
         for finding in found:
             if (finding.key, finding.level) not in known:
-                log.warning("alarm", level=finding.level.value, text=finding.text)
+                log.warning("alarm", order_id=order.id, urgency=finding.level.value, text=finding.text)
                 self.on_alarm(order.request.id, finding.level, finding.text)
         if found:
             self._findings[order.id] = found
@@ -632,10 +631,7 @@ class Engine:
 
     def alarms_of_unreadable(self) -> list[str]:
         """As ``guard.alarms``, of the open orders that cannot even be read."""
-        return [
-            f"order {order_id}: quarantined, since its row in the database makes no sense; see `holdpayd check`"
-            for order_id in self._unreadable
-        ]
+        return [_unreadable(order_id) for order_id in self._unreadable]
 
     async def cancel(self, request_id: str, client: str | None = None) -> Order:
         """Records the wish to cancel, of anybody or of a client that can have its own only. Raises OrderNotFound."""
@@ -690,6 +686,10 @@ class Engine:
         return self.tally.payer_besides(identity) or ahead.payer_besides(identity)
 
 
+def _unreadable(order_id: str) -> str:
+    return f"order {order_id}: quarantined, since its row in the database makes no sense; see `holdpayd check`"
+
+
 def _besides(totals: MoneyTotals, tally: Tally) -> MoneyTotals:
     return replace(
         totals,
@@ -719,21 +719,21 @@ def _contradiction(order_id: str, error: Exception) -> OrderQuarantined:
 def _log_step(before: Order, event: Event, step: Step) -> None:
     order = step.order
     has_moved = (before.state, before.htlc, before.is_closed) != (order.state, order.htlc, order.is_closed)
-    if not has_moved and not step.notes and not isinstance(event, HoldLevelChanged):
+    # What makes it worse is an alarm.
+    is_well_again = isinstance(event, HoldLevelChanged) and event.level is HoldLevel.OK
+    if not has_moved and not step.notes and not is_well_again:
         return
     bound = log.bind(order_id=order.id)
     if order.payment is not None:
         bound = bound.bind(payment_hash=order.payment.payment_hash[:8])
     for note in step.notes:
         bound.warning("anomaly", note=note)
-    if isinstance(event, HoldLevelChanged):
-        bound.info("hold level changed", level=event.level.value)
-    if has_moved:
-        bound.info(
-            "order closed" if order.is_closed else "order moved",
-            event_type=type(event).__name__,
-            state=order.state.value,
-            htlc=order.htlc.value,
-            phase=phase(order),
-            end=order.end and order.end.value,
-        )
+    if is_well_again:
+        bound.info("the hold is in time again")
+    if not has_moved:
+        return
+    facts = {"event_type": type(event).__name__, "state": order.state.value, "htlc": order.htlc.value}
+    if order.end is None:
+        bound.info("order moved", **facts, phase=phase(order))
+    else:
+        bound.info("order closed", **facts, phase=phase(order), end=order.end.value, spent_msat=order.spent_msat)

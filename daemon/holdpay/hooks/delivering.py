@@ -116,7 +116,6 @@ class Delivering:
         if not self._store.change(state, after):
             return
         if after.dead_at_ms is not None:
-            log.error("a hook is dead; `holdpay hooks replay` has it go on", hook=state.name, trouble=trouble.text)
             self.on_dead(after)
         elif not state.attempt_count:
             log.warning("a hook fails; it is tried again", hook=state.name, trouble=trouble.text)

@@ -178,6 +178,7 @@ class Hooks:
             running.wake()
 
     def _dead(self, state: HookState) -> None:
+        log.error("alarm", hook=state.name, text=_alarm(state))
         self.tell(Topic.ALARM, {"level": "warning", "text": _alarm(state), "request_id": None})
 
     # --- what people ask ----------------------------------------------------------------------------------------------

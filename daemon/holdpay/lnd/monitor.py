@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-import structlog
-
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay._pb.lnd import stateservice_pb2 as staterpc
 from holdpay.lnd.connection import Connection
@@ -37,8 +35,6 @@ _FAILURE_OF_WALLET: Final = {
     int(staterpc.UNLOCKED): Failure(FailureKind.STARTING, "its calls are about to start"),
     int(staterpc.WAITING_TO_START): Failure(FailureKind.STARTING, "it waits for its turn to start"),
 }
-
-_log = structlog.get_logger(__name__)
 
 
 class Monitor:
@@ -71,7 +67,7 @@ class Monitor:
         """A call that paying needs was denied. The macaroon is read at the start only, so no look takes this back."""
         self._denied = failure
         if self._seen.state is NodeState.READY:
-            self._see(replace(self._seen, state=NodeState.DENIED, detail=explain(failure, self._settings.address)))
+            self._seen = replace(self._seen, state=NodeState.DENIED, detail=explain(failure, self._settings.address))
 
     async def turn(self, link: Link) -> None:
         """Looks, and waits until the next look is due."""
@@ -93,11 +89,6 @@ class Monitor:
             self._on_look(False, seen.detail)
         else:
             self._on_look(True, "")
-        self._see(seen)
-
-    def _see(self, seen: NodeStatus) -> None:
-        if (seen.state, seen.detail) != (self._seen.state, self._seen.detail):
-            _log.info("lnd state", state=seen.state.value, detail=seen.detail, version=seen.version)
         self._seen = seen
 
     async def _ask(self, link: Link) -> NodeStatus:

@@ -73,5 +73,5 @@ async def test_a_balance_that_is_low_is_logged_once_and_again_only_after_it_was_
     for balance_sat in (LEAST_SAT, 1, 1, LEAST_SAT, 1):
         theirs.balance_sat = balance_sat
         await account.look()
-        logged.append(capsys.readouterr().out.count("the prepaid balance is low"))
+        logged.append(capsys.readouterr().out.count("The prepaid account has"))
     assert logged == [0, 1, 0, 0, 1]

@@ -73,8 +73,9 @@ async def test_blocks_raise_the_level_and_each_change_is_one_row_and_one_line_of
             await asyncio.sleep(120)
     assert level(guarded, order_id) is HoldLevel.CRITICAL
     assert guarded.events(order_id).count("hold_level_changed") == 2
-    told = [entry["level"] for entry in logs if entry["event"] == "alarm"]
-    assert told == ["warning", "critical"]
+    told = [(entry["urgency"], entry["order_id"]) for entry in logs if entry["event"] == "alarm"]
+    assert told == [("warning", order_id), ("critical", order_id)]
+    assert len(logs) == 2, "one line for each"
     assert heard == [(order_id, HoldLevel.WARNING), (order_id, HoldLevel.CRITICAL)]
     assert +guarded.engine.tally.levels == {HoldLevel.CRITICAL: 1}
     guarded.lnd.settle(guarded.theirs.payment_hash, guarded.theirs.preimage)
@@ -91,8 +92,10 @@ async def test_a_peer_that_is_offline_for_long_is_a_warning_until_it_is_back(gua
     assert level(guarded, order_id) is HoldLevel.WARNING
     assert "is offline for" in guarded.engine.alarms()[0]
     guarded.lnd.is_peer_online = True
-    await asyncio.sleep(120)
+    with capture_logs() as logs:
+        await asyncio.sleep(120)
     assert level(guarded, order_id) is HoldLevel.OK
+    assert [(entry["event"], entry["order_id"]) for entry in logs] == [("the hold is in time again", order_id)]
 
 
 async def test_a_level_outlives_the_process_and_is_not_told_again(guarded: World) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from holdpay import app
 from holdpay.background import RESTART_AFTER_S
@@ -158,6 +159,17 @@ async def test_a_task_beside_the_orders_that_fails_takes_no_new_order_and_one_th
         assert not await serving.is_fed()
     await asyncio.sleep(RESTART_AFTER_S + 2)
     assert await serving.is_fed()
+
+
+async def test_a_changed_state_of_lnd_is_one_line_of_the_log(serving: _Serving) -> None:
+    await asyncio.sleep(3)
+    with capture_logs() as logs:
+        serving.engine.node.is_down = True  # type: ignore[attr-defined]
+        await asyncio.sleep(5)
+        serving.engine.node.is_down = False  # type: ignore[attr-defined]
+        await asyncio.sleep(5)
+    told = [(entry["event"], entry["state"]) for entry in logs if "state" in entry]
+    assert told == [("lnd", "unreachable"), ("lnd", "ready")]
 
 
 async def test_damage_that_is_found_beside_the_work_ends_the_daemon(
