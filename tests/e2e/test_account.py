@@ -60,7 +60,7 @@ async def test_a_low_balance_is_told_without_a_question_and_the_key_is_in_no_log
         assert (code, words) == (ExitCode.DONE, "")
         assert "Nothing was paid into the account yet." in notes
         log = shop.daemon.log()
-    assert "the prepaid balance is low" in log
+    assert "The prepaid account has" in log
     assert KEY not in log
 
 

@@ -76,7 +76,8 @@ def body(data: Mapping[str, Any], happening: Happening) -> bytes:
     """JSON in the form of Standard Webhooks. ``data``: what of the happening's the hook may have."""
     at = datetime.fromtimestamp(happening.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     told = {"type": happening.type, "timestamp": at.replace("+00:00", "Z"), "data": data}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    # Text that is none (a flipped bit on the disk) must not keep a hook from all that comes after it.
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

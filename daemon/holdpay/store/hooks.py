@@ -161,7 +161,7 @@ class SqliteHookStore:
             with transaction(self._conn):
                 after = self.last_cursor()
                 for notice in notices:
-                    data = json.dumps(dict(notice.data), ensure_ascii=False)
+                    data = json.dumps(dict(notice.data))
                     self._conn.execute(_INSERT_NOTICE, (after, notice.at_ms, notice.topic.value, data))
                 self._conn.execute(_PRUNE, (NOTICES_KEPT,))
         finally:

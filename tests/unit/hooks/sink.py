@@ -21,6 +21,7 @@ from holdpay.hooks.settings import Command, Hook
 from holdpay.ports import Clock, Limits
 from holdpay.store.hooks import SqliteHookStore
 from holdpay.store.store import SqliteStore
+from tests.databases import empty_database
 from tests.unit.build import changed, order
 
 NUMBER, CODE = "18826202473", "246810"
@@ -68,6 +69,7 @@ class Shop:
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.path = folder / "holdpay.db"
+        self.path.write_bytes(empty_database())
         self.store = SqliteStore(self.path)
         self.hooks = SqliteHookStore(self.path)
         self.clock = clock

@@ -197,6 +197,16 @@ async def test_notices_stand_between_the_rows_where_they_came(shop: Shop) -> Non
     assert [told["data"].get("end") for told in sink.told] == ["refunded", None, None, "no_place"]
 
 
+async def test_text_that_is_none_holds_up_nothing(shop: Shop) -> None:
+    sink = Sink()
+    delivering = shop.delivering(sink, Topic.ALARM, Topic.CLOSED)
+    shop.hooks.add_notices([Notice(topic=Topic.ALARM, at_ms=2, data={"text": "order \udcff: ünreadable"})])
+    shop.sell()
+    await until_idle(delivering)
+    assert sink.types == ["alarm", "closed"]
+    assert sink.told[0]["data"]["text"] == "order ?: ünreadable"
+
+
 async def test_an_acknowledgement_that_comes_after_a_replay_does_not_undo_it(shop: Shop) -> None:
     sink = Sink()
     delivering = shop.delivering(sink, Topic.CLOSED)
