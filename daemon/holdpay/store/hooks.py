@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from holdpay.core.hooks import HookState, News, Notice, Position, Topic
 from holdpay.errors import OrderUnreadable, StoreError
+from holdpay.store import database
 from holdpay.store.database import remedy, transaction
 from holdpay.store.journal import SELECT_ALL, Journal, written
 from holdpay.store.reading import BAD_ROW, rows
@@ -74,6 +75,9 @@ class SqliteHookStore:
     def close(self) -> None:
         self._conn.close()
 
+    def _wait_for_others(self, timeout_s: float) -> None:
+        self._conn.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
+
     def _sync(self, level: str) -> None:
         self._conn.execute(f"PRAGMA synchronous = {level}")
 
@@ -82,8 +86,13 @@ class SqliteHookStore:
     def begin(self, name: str) -> None:
         """See HookStore."""
         state = HookState(name=name, position=Position(cursor=self.last_cursor(), notice=self._one(LAST_NOTICE)))
-        with transaction(self._conn):
-            self._conn.execute(_INSERT_HOOK, _row_of(state))
+        # Nothing tries it again, and meanwhile no order can be written down either.
+        self._wait_for_others(database.BUSY_TIMEOUT_S)
+        try:
+            with transaction(self._conn):
+                self._conn.execute(_INSERT_HOOK, _row_of(state))
+        finally:
+            self._wait_for_others(BUSY_TIMEOUT_S)
 
     def state(self, name: str) -> HookState:
         """See HookStore."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,3 +163,22 @@ def test_what_a_hook_asks_at_each_turn_is_found_by_an_index(shop: Shop, sql: str
     details = plan(shop.store._conn, sql, values)
     assert not any("TEMP B-TREE" in detail for detail in details), details
     assert all(detail.startswith("SEARCH") for detail in details), details
+
+
+def test_a_new_hook_waits_for_another_program_that_writes_as_orders_do(shop: Shop) -> None:
+    """A replication that copies the log, say: otherwise the daemon would run without its hooks until a reload."""
+    other = sqlite3.connect(shop.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    ending = threading.Timer(4 * module.BUSY_TIMEOUT_S, other.execute, ["COMMIT"])
+    ending.start()
+    try:
+        shop.hooks.begin("shop")
+        assert shop.hooks.state("shop").attempt_count == 0
+        other.execute("BEGIN IMMEDIATE")
+        state = shop.hooks.state("shop")
+        with pytest.raises(StoreError, match="locked"):
+            shop.hooks.change(state, state.passed(Position(cursor=1)))
+        other.execute("COMMIT")
+    finally:
+        ending.join()
+        other.close()
