@@ -25,6 +25,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from holdpay.cli.daemon import cli as holdpayd
+from holdpay.cli.rent import MESSAGES, Rent, messages
 from holdpay.cli.root import cli as holdpay
 from holdpay.config.problems import wanted
 from holdpay.config.settings import Settings
@@ -61,6 +62,8 @@ def walk(command: click.Command, context: click.Context) -> Iterator[click.Conte
             below = command.get_command(context, name)
             if below is not None and not below.hidden:
                 yield from walk(below, context_of(below, name, context))
+    if isinstance(command, Rent):  # no group, since countries stand where its commands would
+        yield context_of(messages, f"{context.info_name} {MESSAGES}", context.parent)
 
 
 def context_of(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:

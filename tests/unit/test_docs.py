@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from holdpay import manual
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli.daemon import cli as holdpayd
+from holdpay.cli.root import cli as holdpay
 from holdpay.config import Settings
 from holdpay.config.problems import keys_of
 from scripts import docs_site, links
 
 DOCS = links.ROOT / "docs"
+PROGRAMS: dict[str, click.Command] = {"holdpay": holdpay, "holdpayd": holdpayd}
 PAGE = DOCS / "page.md"
 
 
@@ -118,6 +123,20 @@ def test_the_reference_has_every_key_with_what_it_must_be(key: str) -> None:
     assert f"\n{key.partition('.')[2]} = " in part
 
 
+def test_the_reference_has_every_command() -> None:
+    page = (DOCS / "commands.md").read_text()
+    for path in (
+        "holdpay",
+        "holdpay code",
+        "holdpay orders explain",
+        "holdpay rent messages",
+        "holdpayd",
+        "holdpayd payees add",
+    ):
+        part = page.partition(f" {path}\n")[2].partition("\n#")[0]
+        assert f"Usage: {path} " in part
+
+
 def test_the_reference_has_every_call_with_a_word_about_it() -> None:
     page = (DOCS / "api.md").read_text()
     for method in pb.DESCRIPTOR.services_by_name["Holdpay"].methods:
@@ -153,3 +172,42 @@ def test_every_message_that_names_a_page_says_where_it_lies_and_the_page_has_wha
                 assert not heading or links.anchors(f"# {heading[0]}") <= there, (module, heading)
                 named += 1
     assert named > 8
+
+
+CALL = re.compile(r"^(?:`+|\$ )?(holdpayd?) ((?=\S)[^`#|;&)>\n·]*)", re.MULTILINE)
+"""What a line or a span of code begins with."""
+
+
+@pytest.mark.parametrize("page", links.pages(), ids=lambda page: str(page.relative_to(links.ROOT)))
+def test_each_command_of_a_page_exists_with_the_options_that_it_shows(page: Path) -> None:
+    code = "\n".join(span[0] for span in links.CODE.finditer(page.read_text()))
+    for program, words in CALL.findall(code):
+        unknown = list(unknown_words(PROGRAMS[program], words.split()))
+        assert not unknown, f"{program} {words}: {unknown}"
+
+
+def test_a_command_or_an_option_that_is_unknown_is_found() -> None:
+    assert list(unknown_words(PROGRAMS["holdpay"], ["orders", "shwo", "ORDER"])) == ["shwo"]
+    assert list(unknown_words(PROGRAMS["holdpay"], ["orders", "show", "ORDER", "[--jsn]"])) == ["--jsn"]
+    assert list(unknown_words(PROGRAMS["holdpay"], ["--socket", "X", "code", "usa", "openai", "--max-price=1"])) == []
+
+
+def unknown_words(command: click.Command, words: list[str]) -> Iterator[str]:
+    """Of a command line as pages show it: options and commands that are none. What an argument is nobody can tell."""
+    known = options_of(command)
+    for word in (word.strip("[],.:…\"'") for word in words):
+        if word.startswith("--") and word != "--":
+            if word.partition("=")[0] not in known:
+                yield word
+        elif isinstance(command, click.Group) and re.fullmatch(r"[a-z-]+", word):
+            if word not in command.commands:
+                yield word
+                return
+            command = command.commands[word]
+            known |= options_of(command)
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help"
+    }
