@@ -33,10 +33,12 @@ class Deadlock(RuntimeError):
 
 
 class _VirtualSelector(selectors.SelectSelector):
-    def __init__(self) -> None:
+    def __init__(self, most_turns: float) -> None:
         super().__init__()
         self.now_ns = 0
         self._turns = 0
+        self._all_turns = 0
+        self._most_turns = most_turns
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
@@ -45,6 +47,10 @@ class _VirtualSelector(selectors.SelectSelector):
             self.now_ns += math.ceil(timeout * _NS)
             self._turns = 0
         self._turns += 1
+        self._all_turns += 1
+        if self._all_turns > self._most_turns:
+            self._most_turns = math.inf
+            raise HotLoop(f"{self._all_turns} turns of the loop up to {self.now_ns / _NS:.3f} s")
         if self._turns > MAX_TURNS:
             self._turns = 0
             raise HotLoop(f"{MAX_TURNS} turns of the loop at {self.now_ns / _NS:.3f} s")
@@ -53,10 +59,10 @@ class _VirtualSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Begins at 0 s."""
+    """Begins at 0 s. ``most_turns``: that it may make in all. What is done again and again for days is hot, too."""
 
-    def __init__(self) -> None:
-        self._virtual = _VirtualSelector()
+    def __init__(self, most_turns: float = math.inf) -> None:
+        self._virtual = _VirtualSelector(most_turns)
         super().__init__(self._virtual)
         # Less than a tick, so that no timer is early; and not 0, or a timer due at this very instant would never fire.
         self._clock_resolution = 0.5 / _NS

@@ -110,6 +110,8 @@ class Auditor:
             self._dispatch(book, after)
         if name == "ChargeIntended":
             self._charge(book, after)
+        if name == "PaymentNotFound":
+            self._not_found(after)
         self._learn(book, event, before)
         self._words_fit_the_truth(after)
         self._charge_fits_the_truth(book, after)
@@ -237,6 +239,11 @@ class Auditor:
             raise Violation(f"order {order.id} was dispatched again before the provider said that it is unpaid")
         book.sends += 1
         book.has_unpaid_word_since_send = False
+
+    def _not_found(self, order: Order) -> None:
+        assert order.payment is not None
+        if not self.truths[order.payment.payment_hash].is_called_unknown:
+            raise Violation(f"order {order.id}: its payment is written down as not found, and lnd never said that")
 
     def _is_live(self, payment_hash: str) -> bool:
         truth = self.truths[payment_hash]

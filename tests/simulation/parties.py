@@ -55,6 +55,8 @@ class Truth:
     settle_count: int = 0
     sends_on_the_way: int = 0
     is_record_lost: bool = False
+    is_called_unknown: bool = False
+    """lnd has said that it has no record of it."""
     settled_at_ms: int | None = None
 
 
@@ -142,6 +144,7 @@ class SimLnd:
         if self.is_down:
             say(Lost("server shutting down"))
         elif payment is None:
+            self.truths[payment_hash].is_called_unknown = True
             say(NotKnown())
         else:
             self._subscribe(payment, say, live=False)

@@ -18,7 +18,7 @@ from holdpay.core.charge import ChargeState
 from holdpay.core.duties import Duty, spec_of
 from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
-from holdpay.core.model import Order, Payment
+from holdpay.core.model import Order
 from holdpay.core.states import End, OrderState
 from holdpay.engine import asking, performers, ways
 from holdpay.engine.asking import Asker
@@ -85,8 +85,12 @@ def hunt(name: str, seeds: range) -> Outcome | None:
 def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
     """What is sent is written down afterwards."""
 
-    async def hasty(self: Performers, order: Order, payment: Payment) -> Followed:
-        payer = NodeIdentity(payment.node_pubkey, payment.node_network)
+    async def not_yet(self: Performers, order_id: str, payer: NodeIdentity) -> None:
+        return None
+
+    async def hasty(self: Performers, order: Order) -> Followed:
+        assert order.payment is not None
+        payer = NodeIdentity(order.payment.node_pubkey, order.payment.node_network)
         if self._engine.node.identity != payer:
             return Followed(may_go_on=False)
         spec = spec_of(order, self._engine.policy, self._engine.clock.now_ms())
@@ -96,7 +100,7 @@ def a_payment_is_sent_before_the_commit() -> AbstractContextManager[Any]:
         await self._engine.apply(order.id, performers._event_of(first))
         return await self._follow(order.id, stream)
 
-    return patch.object(Performers, "_dispatch", hasty)
+    return patch.multiple(Performers, _intend=not_yet, _dispatch=hasty)
 
 
 @bug("store_error", 0.1)
@@ -447,7 +451,7 @@ def a_lost_reply_of_a_prepaid_order_is_taken_for_a_no() -> AbstractContextManage
     return patch.object(performers, "_charging_failed", lambda error: replace(failed(error), is_sure=True))
 
 
-@bug("error_after", 0.1)
+@bug("error_after", 0.3)
 def a_failure_that_names_a_pause_is_taken_for_a_no() -> AbstractContextManager[Any]:
     """It says when to come back, so it has done nothing."""
     failed = performers._charging_failed
@@ -459,7 +463,7 @@ def a_failure_that_names_a_pause_is_taken_for_a_no() -> AbstractContextManager[A
     return patch.object(performers, "_charging_failed", hasty)
 
 
-@bug("task_cancel")
+@bug("defect", 0.1)
 def a_prepaid_order_is_placed_again_by_the_next_task() -> AbstractContextManager[Any]:
     """The intent is on disk, so it may be placed."""
     place = Performers._place_prepaid

@@ -245,6 +245,8 @@ class ProviderPort:
         sale = await self._taken(placing, world.provider.announce(placing, owner))
         await self._travel()
         process.may_die("before it reads the provider's answer (place)")
+        if world.hits("defect"):
+            raise RuntimeError(DEFECT)
         if world.hits("garbage"):
             raise ProviderProtocolError("the provider's answer makes no sense", raw="<html>")
         if sale is None:
@@ -267,7 +269,7 @@ class ProviderPort:
         sale = provider.place_prepaid(placing, spend)
         self._process.may_die("before the provider's answer (place)")
         if world.hits("error_after"):
-            raise ProviderUnavailable("HTTP 503", world.rng.choice((None, 5)), "oops")
+            raise ProviderUnavailable("HTTP 503", world.rng.choice((None, 5, 60)), "oops")
         if world.hits("lost_reply"):
             await self._time_out()
         return sale
@@ -319,7 +321,7 @@ class ProviderPort:
         await world.lag(LATENCY_MS)
         process.enter()
         if world.hits("defect"):
-            raise RuntimeError("a defect of the adapter")
+            raise RuntimeError(DEFECT)
         if world.is_provider_down or world.hits("provider_error"):
             raise ProviderUnavailable("HTTP 503", retry_after_s=world.rng.choice((None, None, 5, 60)), raw="oops")
         answer = answering()

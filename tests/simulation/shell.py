@@ -28,7 +28,7 @@ from holdpay.errors import LimitExceeded, NotAllowed
 from tests.simulation.auditor import Violation
 from tests.simulation.books import audit_database
 from tests.simulation.budgets import PATIENCE_MS, is_no_dearer_than_a_code
-from tests.simulation.core import AFTERMATH_MS, PHASE_ONE_MS, PHASE_TWO_MS, PREPAID_SHARES, Outcome
+from tests.simulation.core import AFTERMATH_MS, PHASE_ONE_MS, PHASE_TWO_MS, Outcome
 from tests.simulation.daemon import NODE
 from tests.simulation.disk import Disk, temporary_disk
 from tests.simulation.heap import START_MS
@@ -43,12 +43,16 @@ from tests.virtual_loop import Deadlock, HotLoop, VirtualLoop
 
 RESTART_DELAYS_MS = (0, 500, 5_000, 120_000)
 CLOCK_STEPS_MS = (-3_600_000, -30_000, 30_000, 600_000, 3_600_000)
+PREPAID_SHARES = (0.0, 0.3, 0.9)
+"""Of the orders of a seed that may be paid so."""
 OPERATOR_MS = 15 * MINUTE_MS
 PASS_S = 5.0
 CALM_PASS_S = 900.0
 """Days pass in phase two; deadlines may be seen later there."""
 CALM_POLL_S = 45 * 60.0
 """And a number that is rented for weeks is asked for less often."""
+MOST_TURNS = 100_000
+"""Of the loop. A seed takes some thousand."""
 UNKNOWN_MS = 2 * HOUR_MS
 """So long the operator leaves it to the balance to tell what became of a charge."""
 
@@ -58,7 +62,7 @@ class ShellSimulation:
 
     def __init__(self, seed: int, *, trace: bool = False) -> None:
         self.seed = seed
-        self._loop = VirtualLoop()
+        self._loop = VirtualLoop(MOST_TURNS)
         self._loop.set_exception_handler(self._unhandled)
         self.world = World(seed, self._loop, is_traced=trace)
         self.process: Process | None = None
