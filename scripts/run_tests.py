@@ -1,7 +1,7 @@
 """What scripts/test runs inside the environment: a pytest for each suite, then what ran, what did not, and why.
 
-The suites on a real lnd, which mostly wait for blocks, run one after another beside the one that needs only Python;
-what they print comes as each of them ends.
+The suites on a real lnd, which mostly wait for blocks, run all at once, beside the one that needs only Python; what
+they print comes as each of them ends.
 
 HOLDPAY_LND_VERSION chooses the lnd of the real suite (default: the newest supported; in CI also the oldest one tested).
 A test says by `pytest.skip("needs …")` that the machine lacks something: shown at the end, and a failure where CI=true.
@@ -115,13 +115,13 @@ def real_suite(version: str, environment: dict[str, str], *, asked: bool) -> Sui
 
 
 def run_all(suites: list[Suite], chosen: list[str]) -> list[Outcome]:
-    """What is measured alone; then the other suites, those on a real lnd in a lane of their own."""
+    """What is measured alone; then the other suites, each on a real lnd in a lane of its own."""
     alone = [suite for suite in suites if suite.paths == (FIGURES,)]
     on_lnd = [suite for suite in suites if suite.marker == "real"]
     here = [suite for suite in suites if suite not in alone and suite not in on_lnd]
     outcomes = [run(suite, chosen) for suite in alone]
-    with ThreadPoolExecutor(max_workers=1) as lane:
-        beside = [lane.submit(run, suite, chosen, is_beside=bool(here)) for suite in on_lnd]
+    with ThreadPoolExecutor(max_workers=max(1, len(on_lnd))) as lanes:
+        beside = [lanes.submit(run, suite, chosen, is_beside=bool(here)) for suite in on_lnd]
         outcomes += [run(suite, chosen) for suite in here]
     return [*outcomes, *(ran.result() for ran in beside)]
 

@@ -1,6 +1,8 @@
 """What scripts/test says at its end, and when it fails."""
 
+import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,17 +98,20 @@ def test_an_lnd_that_can_neither_be_found_nor_built_is_a_reason(monkeypatch: pyt
     assert (suite.missing, suite.refusal) == ("There is no lnd 0.18.5 here and no Go to build it.", True)
 
 
-def test_what_is_measured_runs_alone_and_real_suites_run_beside_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_measured_runs_alone_and_all_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[str, bool]] = []
+    all_at_once = threading.Barrier(3, timeout=30)
 
     def record(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
         ran.append((suite.name, is_beside))
+        if suite.name != "Figures":
+            all_at_once.wait()
         return outcome(suite)
 
     monkeypatch.setattr(run_tests, "run", record)
-    suites = [*run_tests.python_suites({}, []), REAL]
+    suites = [*run_tests.python_suites({}, []), REAL, replace(REAL, name="real lnd 0.18.5")]
     outcomes = run_tests.run_all(suites, [])
-    assert [each.suite.name for each in outcomes] == ["Figures", "Python alone", "real lnd 0.21.0"]
+    assert [each.suite.name for each in outcomes] == ["Figures", "Python alone", "real lnd 0.21.0", "real lnd 0.18.5"]
     assert ran[0] == ("Figures", False)
-    assert set(ran[1:]) == {("Python alone", False), ("real lnd 0.21.0", True)}
+    assert set(ran[1:]) == {("Python alone", False), ("real lnd 0.21.0", True), ("real lnd 0.18.5", True)}
     assert [suite.paths for suite in run_tests.python_suites({}, ["-k", "lock"])] == [()]

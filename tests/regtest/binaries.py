@@ -2,6 +2,9 @@
 
 In order: `lnd` and `btcd` on PATH when that lnd is of the wanted release; the cache (`HOLDPAY_REGTEST_CACHE`, default
 `.cache/regtest` of the checkout), one folder for each release; a build into that cache (two to six minutes).
+
+What is built takes the wallet's password lightly (lnd's build tag `lowscrypt`): else each start of a node would take
+seconds of a core for it, and a new wallet's twice as many. Nothing of what a node does is another for it.
 """
 
 import contextlib
@@ -33,6 +36,7 @@ PACKAGES: Final = (
 # The first Go whose go.mod has `tool` lines. A module that asks for more says so itself, and the build hands that on.
 OLDEST_GO: Final = (1, 24)
 STAMP: Final = "built-from"
+LIGHT: Final = "lowscrypt"
 
 
 class Unavailable(Exception):
@@ -62,10 +66,10 @@ def ensure(version: str = DEFAULT_VERSION) -> Binaries:
     cache = Path(os.environ.get("HOLDPAY_REGTEST_CACHE") or DEFAULT_CACHE).absolute()
     module = HERE / "go" / f"lnd-{version}"
     fingerprint = _fingerprint(module)
-    folder = cache / version
+    folder = cache / f"{version}-{LIGHT}"
     with _locked(cache, version):
         if not _is_built_from(folder, fingerprint):
-            _build(module, folder, fingerprint)
+            _build(version, module, folder, fingerprint)
     return Binaries(folder / "lnd", folder / "btcd", folder / "lncli")
 
 
@@ -106,8 +110,7 @@ def _locked(cache: Path, version: str) -> Iterator[None]:
         yield
 
 
-def _build(module: Path, folder: Path, fingerprint: str) -> None:
-    version = folder.name
+def _build(version: str, module: Path, folder: Path, fingerprint: str) -> None:
     go = _usable_go(version)
     print(
         f"Building lnd {version} and btcd in {folder} (two to six minutes the first time).", file=sys.stderr, flush=True
@@ -115,7 +118,8 @@ def _build(module: Path, folder: Path, fingerprint: str) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=folder.parent) as scratch:
         fresh = Path(scratch) / version
         fresh.mkdir()
-        command = [go, "build", "-p", "2", "-trimpath", "-buildvcs=false", "-mod=readonly", "-tags", "invoicesrpc"]
+        command = [go, "build", "-p", "2", "-trimpath", "-buildvcs=false", "-mod=readonly"]
+        command += ["-tags", f"invoicesrpc,{LIGHT}"]
         # -o with a trailing slash: every package's program goes into that folder.
         done = subprocess.run(
             [*command, "-o", f"{fresh}/", *PACKAGES], cwd=module, stderr=subprocess.PIPE, text=True, check=False
