@@ -103,6 +103,7 @@ async def test_an_order_to_a_node_that_the_graph_does_not_have_is_refused_before
         unknown = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
         market.daemon.config.write_text(config.replace(market.net["carol"].pubkey, unknown))
         await market.daemon.restart()
+        await market.daemon.until_ready()
         assert "is not in lnd's graph" in await _refusal(market)
 
 
