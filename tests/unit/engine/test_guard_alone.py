@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 from structlog.testing import capture_logs
@@ -11,7 +13,7 @@ from holdpay.core.lightning import Attempt, NodeIdentity, OfferedHtlc, OpenChann
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState
 from holdpay.engine.engine import Engine
-from holdpay.engine.guard import STALE_S, HoldGuard
+from holdpay.engine.guard import JUDGED_AT_ONCE, STALE_S, HoldGuard
 from holdpay.engine.tally import Tally
 from holdpay.errors import LndDenied, LndUnavailable
 from holdpay.ports import NodeState, NodeStatus
@@ -163,6 +165,23 @@ async def test_an_order_is_looked_at_again_where_its_level_changed_and_only_ther
     assert around.told == []
     await around.at(1, status=around.height(800_163 - 5))
     assert around.told == [HELD.id]
+
+
+async def test_of_very_many_holds_a_hundred_are_judged_in_a_turn() -> None:
+    around = Around(*(replace(HELD, id=f"order{n:05d}") for n in range(250)))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    await around.at(0)
+    counting.cancel()
+    assert turns == 250 // JUDGED_AT_ONCE
 
 
 async def test_why_channels_cannot_be_looked_at_is_logged_once_until_it_is_another_reason() -> None:

@@ -143,3 +143,11 @@ def test_of_a_payment_in_parts_a_channel_counts_one_order() -> None:
     ways.changed(replace(order, id="another"), tuple(parts))
     assert ways.is_full("1x1x0", 1)
     assert not ways.is_full("1x2x0", 1)
+
+
+def test_a_part_counts_with_its_fee_to_the_millisatoshi() -> None:
+    ways = Ways(Places(HoldCaps(max_channel_locked_sat=3_000), Tally()))
+    ways.changed(pair(OrderState.PAID, HtlcState.IN_FLIGHT), (attempt(fee_msat=1_002, first_channel="1x1x0"),))
+    room_msat = 3_000_000 - 2_001_002
+    assert not ways.is_full("1x1x0", room_msat)
+    assert ways.is_full("1x1x0", room_msat + 1)
