@@ -154,7 +154,7 @@ class Objections:
         longer. Raises InvalidRequest and its children."""
         for finding in self.readiness(is_prepaid=asked.is_prepaid):
             yield finding
-        balance_sat = 0
+        balance_sat, is_refused = 0, False
         if asked.is_prepaid or isinstance(wanted, FundWanted):
             # Without a key nothing of it can be ordered.
             try:
@@ -164,6 +164,7 @@ class Objections:
                 return
         async with self._looking(asked, wanted, is_begun=not is_all_told) as looking:
             async for finding in self._quoted(asked, wanted, draft):
+                is_refused = is_refused or finding.error is not None
                 yield finding
             if draft.quoted is None:
                 return
@@ -171,7 +172,7 @@ class Objections:
                 yield self._balance(balance_sat, draft.quoted, asked.client)
                 return
             yield self._fee_limit(asked, draft)
-            for finding in await self._way(asked, draft, looking):
+            for finding in await self._way(asked, draft, looking, is_patient=not (asked.force or is_refused)):
                 yield finding
 
     async def _quoted(self, asked: Asked, wanted: Wanted, draft: Draft) -> AsyncGenerator[Finding, None]:
@@ -389,8 +390,10 @@ class Objections:
                 looking.cancel()
                 await asyncio.wait({looking})
 
-    async def _way(self, asked: Asked, draft: Draft, looking: asyncio.Future[RouteLook] | None) -> Iterable[Finding]:
-        """Whether lnd could pay it now. Only what is sure refuses."""
+    async def _way(
+        self, asked: Asked, draft: Draft, looking: asyncio.Future[RouteLook] | None, *, is_patient: bool
+    ) -> Iterable[Finding]:
+        """Whether lnd could pay it now. Only what is sure refuses. ``is_patient``: waiting for a peer could help."""
         quoted, policy, payees = draft.quoted, self._engine.policy, self._payees()
         if not payees or quoted is None or quoted.quote_sat is None:
             why = "no price is known" if payees else "nobody knows yet which node will be paid"
@@ -403,7 +406,7 @@ class Objections:
             if dearest == RouteLook(is_route_known=False, unknown=dearest.unknown):
                 # It knows nothing now, and would not a second time.
                 return self.way(queries[0], dearest)
-        return self.way(*await self._best_way(queries, is_patient=not asked.force), is_forced=asked.force)
+        return self.way(*await self._best_way(queries, is_patient=is_patient), is_forced=asked.force)
 
     async def _best_way(self, queries: Sequence[RouteQuery], *, is_patient: bool) -> tuple[RouteQuery, RouteLook]:
         """To one of the nodes that may be paid: one that will do is enough. Where only a peer is away, it is waited

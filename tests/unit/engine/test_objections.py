@@ -141,6 +141,15 @@ async def test_a_peer_that_stays_away_is_not_waited_for_by_one_who_insists_nor_l
     assert 15_000 <= world.clock.now_ms() - began_ms < 18_000
 
 
+async def test_a_dry_run_waits_for_no_peer_where_something_else_is_in_the_way(world: World) -> None:
+    """It would be as long again for each country of a request, and end behind the deadline of who asks."""
+    began_ms = world.clock.now_ms()
+    world.lnd.route_look = IN_THE_WAY["peer_offline"][0]
+    answer = await _check(world, max_price_sat=1)
+    assert answer.error is not None
+    assert world.clock.now_ms() - began_ms < 1_000
+
+
 @pytest.mark.parametrize("cause", IN_THE_WAY)
 async def test_one_who_insists_orders_all_the_same(world: World, cause: str) -> None:
     world.lnd.route_look = IN_THE_WAY[cause][0]
