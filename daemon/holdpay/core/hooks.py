@@ -219,7 +219,8 @@ class HookState:
 
     def failed(self, trouble: str, now_ms: int, jitter: float, *, is_final: bool = False) -> HookState:
         """A try was in vain. ``jitter``: from 0.8 to 1.2. ``is_final``: another one would be, too."""
-        since_ms = now_ms if self.failing_since_ms is None else self.failing_since_ms
+        # One that lies ahead is of a clock that was set back since.
+        since_ms = now_ms if self.failing_since_ms is None else min(self.failing_since_ms, now_ms)
         delay_s = min(FIRST_DELAY_S * 2.0**self.attempt_count, MAX_DELAY_S) * jitter
         attempt_count = self.attempt_count + 1
         is_given_up = attempt_count >= DEAD_AFTER_TRIES and now_ms - since_ms >= DEAD_AFTER_S * 1000

@@ -181,6 +181,18 @@ async def test_one_that_fails_for_a_quarter_of_an_hour_is_an_alarm(world: World)
     assert sight.waiting_since_ms == sight.state.failing_since_ms
 
 
+async def test_it_is_one_as_soon_after_the_clock_was_set_back(world: World) -> None:
+    world.sinks["shop"] = Sink(troubles=[DOWN])
+    world.hooks.configure([hook(Topic.CLOSED)])
+    world.shop.sell()
+    await asyncio.sleep(60)
+    world.clock.offset_ms -= 365 * 24 * 3600 * 1000
+    await asyncio.sleep(14 * 60)
+    assert world.hooks.alarms() == []
+    await asyncio.sleep(10 * 60)
+    assert len(world.hooks.alarms()) == 1
+
+
 async def test_a_replay_begins_behind_a_row_or_at_a_time(world: World) -> None:
     world.hooks.configure([hook(Topic.CLOSED)])
     sink = world.sinks["shop"]
