@@ -14,7 +14,7 @@ import structlog
 
 from holdpay.background import Background
 from holdpay.core.hooks import TEST, Happening, HookState, Notice, Position, Topic
-from holdpay.errors import InvalidRequest
+from holdpay.errors import InvalidRequest, StoreError
 from holdpay.hooks.command import CommandSender
 from holdpay.hooks.delivering import Delivering
 from holdpay.hooks.http import HttpSender
@@ -127,7 +127,10 @@ class Hooks:
         await asyncio.gather(*self._leaving)
         if self._writer is not None:
             await self._writer.stop()
-            self._write_gathered()
+            try:
+                self._write_gathered()
+            except StoreError as error:
+                log.warning("hooks miss what was to be told last", notices=len(self._gathered), error=error.message)
         if self._store is not None:
             self._store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -12,7 +13,7 @@ import pytest_asyncio
 
 from holdpay.core.hooks import Topic
 from holdpay.core.states import End
-from holdpay.errors import InvalidRequest
+from holdpay.errors import InvalidRequest, StoreError
 from holdpay.hooks import manager as module
 from holdpay.hooks.manager import GATHER_S, LOOK_EVERY_S, Hooks
 from holdpay.hooks.sending import Trouble
@@ -237,3 +238,15 @@ async def test_a_test_goes_out_whatever_the_state_of_the_hook_and_changes_nothin
     assert sink.types == ["closed", "test", "test"]
     assert sink.got[1].id != sink.got[2].id
     assert world.store.state("shop") == before
+
+
+async def test_a_database_that_another_program_holds_is_no_reason_to_end_in_an_error(world: World) -> None:
+    world.hooks.configure([hook(Topic.ALARM)])
+    world.hooks.tell(Topic.ALARM, {"text": "x"})
+    other = sqlite3.connect(world.shop.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    await world.hooks.stop()
+    other.close()
+    with pytest.raises(StoreError, match="closed"):
+        world.store.last_cursor()
+    world.hooks._gathered.clear()  # the fixture stops them once more
