@@ -271,6 +271,24 @@ async def test_an_order_that_could_not_be_paid_in_time_lapses_and_says_what_was_
     assert order.reason == "it was not paid in time: lnd is unreachable"
 
 
+async def test_an_order_that_the_provider_never_took_is_not_blamed_on_lnd(world: World) -> None:
+    world.lnd.is_down = True
+    world.provider.next_place_errors += [ProviderUnavailable("HTTP 429", 700.0, raw="Too Many Requests")] * 9
+    order = await world.until_closed(world.request())
+    assert world.lnd.sends == []
+    assert "lnd" not in order.reason
+
+
+async def test_an_lnd_that_is_only_behind_the_chain_is_not_what_kept_an_order_from_being_paid(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing = replace(world.lnd.status, state=NodeState.SYNCING, detail="lnd is behind.")
+    monkeypatch.setattr(type(world.lnd), "status", property(lambda lnd: syncing))
+    world.lnd.is_down = True
+    order = await world.until_closed(world.request())
+    assert order.reason == "it was not paid in time"
+
+
 async def test_a_provider_that_asks_for_a_pause_gets_its_next_request_after_it(world: World) -> None:
     world.provider.next_place_errors += [ProviderUnavailable("HTTP 429", 90.0, raw="Too Many Requests")] * 2
     order = await world.until_closed(world.request())

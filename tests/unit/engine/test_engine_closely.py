@@ -267,6 +267,26 @@ async def test_the_oldest_of_those_whose_money_is_out_are_named_and_no_more_than
         assert [order.id for order in world.engine.orders_out(most)] == ids[:most]
 
 
+async def test_what_the_limits_look_at_is_what_is_on_disk(world: World) -> None:
+    await _held(world, 3)
+    theirs = next(iter(world.provider.orders.values()))
+    world.lnd.settle(theirs.payment_hash, theirs.preimage)
+    await world.until(lambda: world.engine.totals().settled_orders == 1)
+    assert world.engine.totals() == world.store.totals(world.clock.now_ms())
+
+
+async def test_a_client_hears_of_alarms_about_its_own_orders_only(world: World) -> None:
+    for n, client in enumerate(("ann", "bob", "ann"), start=1):
+        world.engine.quarantine(world.request(n, client=client), InvariantViolation(f"It is no. {n}."))
+    await asyncio.sleep(3)
+    assert [text.split()[1].rstrip(":") for text in world.engine.alarms_of_orders("ann")] == [
+        "order00001",
+        "order00003",
+    ]
+    assert [text.split()[1].rstrip(":") for text in world.engine.alarms_of_orders("bob")] == ["order00002"]
+    assert len(world.engine.alarms_of_orders()) == 3
+
+
 async def test_alarms_are_those_of_the_oldest_order_first(world: World) -> None:
     await _held(world, 1, first=5)
     await asyncio.sleep(1)
