@@ -504,3 +504,12 @@ async def test_a_stream_that_breaks_with_an_error_of_lnd_is_told_and_asked_for_a
     lost = [event for event, _ in posted if isinstance(event, ev.TrackingLost)]
     assert len(lost) == len(began_s) + 1
     assert lost[-1] == ev.TrackingLost(LndWrongNode().message)
+
+
+async def test_of_an_account_whose_balance_is_not_known_nothing_is_ordered_and_why_is_told(world: World) -> None:
+    """The desk saw it; whoever places the order does not."""
+    order_id = await _prepaid(world)
+    world.provider.balance_sat = ProviderRefused("no such key")
+    order = await world.until_closed(order_id)
+    assert order.reason.endswith("the balance of the account is not known: no such key")
+    assert world.provider.placings == []
