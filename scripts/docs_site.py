@@ -39,6 +39,9 @@ REMOTE = re.compile(
     r"""|<link\b(?![^>]*\bcanonical\b)[^>]*\bhref=["']?(?:https?:)?//"""
 )
 
+ARROW = re.compile(r"^  (\w+) (-->|-\.->)\|([^|]*)\| (\w+)$", re.MULTILINE)
+NOTE = {"-->": "", "-.->": "a contradiction"}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the docs site.")
@@ -99,7 +102,18 @@ def page_of_site(page: Path, pages: dict[Path, str], target: Path) -> str:
         shutil.copyfile(path, target / name)
         return f"{mark}[{link.label}]({name})"
 
-    return lists_apart(links.replaced(page.read_text(), turned))
+    return lists_apart(diagrams_as_tables(links.replaced(page.read_text(), turned)))
+
+
+def diagrams_as_tables(text: str) -> str:
+    """The state diagrams, which a site could only draw with a program from elsewhere: each arrow is a row."""
+
+    def table(diagram: re.Match[str]) -> str:
+        arrows = ARROW.findall(diagram[0])
+        rows = [f"| {source} | {says} | {target} | {NOTE[arrow]} |" for source, arrow, says, target in arrows]
+        return "\n".join(["| from | on | to | |", "|---|---|---|---|", *rows])
+
+    return re.sub(r"^```mermaid\nflowchart LR\n.*?^```$", table, text, flags=re.MULTILINE | re.DOTALL)
 
 
 def lists_apart(text: str) -> str:

@@ -101,6 +101,16 @@ def test_a_list_is_one_in_the_site_too_where_no_blank_line_is_before_it(text: st
     assert docs_site.lists_apart(text) == apart
 
 
+def test_each_arrow_of_a_state_diagram_is_a_row_in_the_site() -> None:
+    page = (DOCS / "pair.md").read_text()
+    shown = docs_site.diagrams_as_tables(page)
+    assert "mermaid" not in shown
+    drawn = [line for line in page.splitlines() if re.match(r"  \w+ -", line)]
+    dashed = [line for line in drawn if " -.->|" in line]
+    assert shown.count(" | a contradiction |") == len(dashed) > 0
+    assert len(shown.splitlines()) == len(page.splitlines()) - page.count("```mermaid")
+
+
 @pytest.mark.parametrize(
     ("html", "is_remote"),
     [
