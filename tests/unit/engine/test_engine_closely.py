@@ -115,6 +115,16 @@ async def test_a_defect_at_an_event_is_told_to_its_caller_and_loses_no_other_one
     assert canceled.cancel_wanted_at_ms is not None
 
 
+async def test_why_an_order_was_put_aside_is_told_in_our_words_and_never_in_those_of_a_defect(world: World) -> None:
+    """They may hold what is secret."""
+    ours, other = await _held(world, 2)
+    world.engine.quarantine(ours, InvariantViolation("Two truths."))
+    world.engine.quarantine(other, KeyError("preimage 012345"))
+    await world.until(lambda: all(world.order(order_id).is_quarantined for order_id in (ours, other)))
+    assert world.order(ours).quarantine_reason == "Two truths."
+    assert world.order(other).quarantine_reason == "a defect of holdpay (KeyError)"
+
+
 async def test_what_a_caller_gets_is_the_order_that_it_may_go_on_with(world: World) -> None:
     (order_id,) = await _held(world, 1)
     after = await world.engine.apply(order_id, ProviderFailed("down"))
@@ -265,6 +275,18 @@ async def test_the_oldest_of_those_whose_money_is_out_are_named_and_no_more_than
     await _placed(world)
     for most in range(5):
         assert [order.id for order in world.engine.orders_out(most)] == ids[:most]
+
+
+async def test_of_orders_that_are_paid_for_and_open_one_that_cannot_be_read_counts_as_one(world: World) -> None:
+    ids = await _held(world, 2)
+    for theirs in world.provider.orders.values():
+        world.lnd.settle(theirs.payment_hash, theirs.preimage)
+    await world.until(lambda: all(world.order(order_id).htlc is HtlcState.SETTLED for order_id in ids))
+    world.store._conn.execute("UPDATE orders SET state = 'nonsense' WHERE id = ?", (ids[0],))
+    await world.crash()
+    world.start()
+    assert world.engine.totals() == world.store.totals(world.clock.now_ms())
+    assert world.engine.totals().settled_orders == 2
 
 
 async def test_what_the_limits_look_at_is_what_is_on_disk(world: World) -> None:
