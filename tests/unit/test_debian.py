@@ -83,6 +83,55 @@ def test_a_purge_keeps_all_where_nobody_can_tell(machine: Path, monkeypatch: pyt
     assert "not over: unknown;" in said
 
 
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str, state: str) -> list[str]:
+    """The services that a script stopped or started, on a machine where systemd says that holdpayd is in ``state``.
+    deb-systemd-invoke starts nothing, as for a unit that is disabled."""
+    for folder in ("booted", "program", "bin"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    said, script = tmp_path / "said", (DEBIAN / name).read_text()
+    fake = f"""#!/bin/sh
+case "${{0##*/}} $1" in
+  "systemctl show") echo {state} ;;
+  "systemctl --quiet") [ {state} = active ] ;;
+  *" start" | *" stop") echo "${{0##*/}} $*" >>{said} ;;
+esac
+"""
+    for command in ("systemctl", "deb-systemd-invoke", "deb-systemd-helper", "systemd-sysusers", "systemd-tmpfiles"):
+        (tmp_path / "bin" / command).write_text(fake)
+        (tmp_path / "bin" / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    for there, here in {
+        "/run/systemd/system": "booted",
+        "/run/holdpayd.stopped-by-upgrade": "stopped",
+        "/usr/lib/holdpay": "program",
+        "/etc/holdpay": "etc",
+    }.items():
+        script = script.replace(there, str(tmp_path / here))
+    (tmp_path / name).write_text(script)
+    said.write_text("")
+    subprocess.run(["sh", tmp_path / name, *arguments], capture_output=True, check=True)
+    return said.read_text().splitlines()
+
+
+@pytest.mark.parametrize("state", ["active", "activating", "reloading", "deactivating"])
+def test_an_upgrade_stops_and_starts_a_daemon_that_runs_or_is_about_to_and_a_disabled_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    stops = ran(tmp_path, monkeypatch, "prerm", "upgrade", "0.2", state=state)
+    assert stops == ["deb-systemd-invoke stop holdpayd.service"]
+    assert ran(tmp_path, monkeypatch, "postinst", "configure", "0.1", state="inactive") == [
+        "systemctl start holdpayd.service"
+    ]
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_an_upgrade_starts_no_daemon_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    assert ran(tmp_path, monkeypatch, "prerm", "upgrade", "0.2", state=state) == []
+    assert ran(tmp_path, monkeypatch, "postinst", "configure", "0.1", state="inactive") == []
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_maintainer_script_is_one_that_every_shell_reads(name: str) -> None:
     assert (DEBIAN / name).read_text().startswith("#!/bin/sh\n")
