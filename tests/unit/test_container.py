@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def test_the_image_is_built_with_all_that_the_wheel_is_made_of() -> None:
     }
     assert wanted <= copied
     assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize(("exit_code", "is_healthy"), [(0, True), (8, True), (1, False), (6, False)])
+def test_a_daemon_that_answers_is_healthy_also_while_it_takes_no_order(
+    tmp_path: Path, exit_code: int, is_healthy: bool
+) -> None:
+    (command,) = re.findall(r"^HEALTHCHECK .* CMD (.*)$", CONTAINERFILE, re.MULTILINE)
+    (tmp_path / "holdpay").write_text(f"#!/bin/sh\nexit {exit_code}\n")
+    (tmp_path / "holdpay").chmod(0o755)
+    done = subprocess.run(["/bin/sh", "-c", command], env={"PATH": str(tmp_path)}, check=False)
+    assert (done.returncode == 0) is is_healthy
 
 
 @pytest.mark.parametrize("name", SERVICES)
