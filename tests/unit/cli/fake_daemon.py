@@ -188,6 +188,14 @@ def updates(*stages: dict[str, Any], first_cursor: int = 1) -> list[Step]:
     ]
 
 
+def _end_of(context: grpc.ServicerContext) -> threading.Event:
+    """Set once the call is over, also one that is over already."""
+    over = threading.Event()
+    if not context.add_callback(over.set):
+        over.set()
+    return over
+
+
 @dataclass(slots=True)
 class FakeDaemon(rpc.HoldpayServicer):
     """`answers` are by method name: a message, a Refuse or a Hang. `requests`: those that there are."""
@@ -246,8 +254,7 @@ class FakeDaemon(rpc.HoldpayServicer):
         yield from self._play(self.watch_scripts.pop(0), context)
 
     def _play(self, script: Script, context: grpc.ServicerContext) -> Iterator[pb.RequestUpdate]:
-        over = threading.Event()
-        context.add_callback(over.set)
+        over = _end_of(context)
         for step in script:
             if isinstance(step, pb.RequestUpdate):
                 if self.is_from_now:
@@ -271,9 +278,7 @@ class FakeDaemon(rpc.HoldpayServicer):
         if isinstance(answer, Refuse):
             refuse(context, answer)
         if isinstance(answer, Hang):
-            over = threading.Event()
-            context.add_callback(over.set)
-            over.wait()
+            _end_of(context).wait()
         return answer
 
     def GetRequest(self, request: pb.GetRequestRequest, context: grpc.ServicerContext) -> pb.Request:  # noqa: N802

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import termios
+import threading
 
 import pytest
 
@@ -60,17 +62,22 @@ def test_leaving_twice_or_what_was_not_entered_changes_nothing(device: Pty) -> N
 
 
 def test_an_interrupt_while_it_is_left_comes_after_it_is_left(device: Pty, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over = threading.Event()
+    other = threading.Thread(target=is_over.wait, daemon=True)  # as those that ask the daemon: it may take the signal
+    other.start()
     before, terminal = device.attributes(), device.terminal()
     terminal.enter()
     write = terminal._write
 
     def interrupted(words: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        select.select([terminal._news], [], [], 5)  # until some thread has taken it
         write(words)
 
     monkeypatch.setattr(terminal, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         terminal.leave()
+    is_over.set()
     assert device.attributes() == before
     assert device.output().endswith("\x1b[?1049l")
 
@@ -153,6 +160,19 @@ def test_a_terminal_that_is_gone_ends_the_view(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(os, "read", lambda fd, size: b"")
     terminal.wake()
     device.press(b"x")
+    with pytest.raises(EOFError):
+        terminal.wait(5)
+    terminal.leave()
+
+
+def test_a_terminal_that_goes_in_the_middle_of_a_key_ends_the_view(
+    monkeypatch: pytest.MonkeyPatch, device: Pty
+) -> None:
+    terminal = device.terminal()
+    terminal.enter()
+    device.press(b"xx")
+    sent = iter([b"\x1b", b""])
+    monkeypatch.setattr(os, "read", lambda fd, size: next(sent))
     with pytest.raises(EOFError):
         terminal.wait(5)
     terminal.leave()

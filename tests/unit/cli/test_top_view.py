@@ -168,6 +168,18 @@ def test_a_text_that_is_pasted_by_mistake_cancels_nothing(session: Session) -> N
     session.end()
 
 
+def test_the_rest_of_a_long_text_that_is_pasted_by_mistake_answers_no_question(session: Session) -> None:
+    session.start()
+    session.see("q quit")
+    session.press(b"c")
+    session.see("y: yes")
+    session.press(b"you")
+    session.see("was not canceled")
+    assert session.daemon.received_of(pb.CancelRequestRequest) == []
+    session.press(b"q")
+    session.end()
+
+
 def test_a_refusal_is_shown_and_the_view_goes_on(session: Session) -> None:
     session.daemon.answers["ExplainRequest"] = Refuse(grpc.StatusCode.NOT_FOUND, "There is no such order.")
     session.start()

@@ -135,10 +135,7 @@ class Terminal:
         self._shown = fresh
 
     def _keys(self) -> list[str]:
-        data = os.read(self._in, 1024)
-        if not data:
-            raise EOFError
-        keys, self._rest = decode(self._rest + data)
+        keys, self._rest = decode(self._rest + self._read())
         if "redraw" in keys:  # ^L, after another program wrote on the screen
             self._shown_size = (0, 0)
         while self._rest:
@@ -146,9 +143,16 @@ class Terminal:
                 keys += ["escape"] if self._rest == b"\x1b" else []
                 self._rest = b""
                 break
-            more, self._rest = decode(self._rest + os.read(self._in, 1024))
+            more, self._rest = decode(self._rest + self._read())
             keys += more
         return keys
+
+    def _read(self) -> bytes:
+        """Never nothing. Raises EOFError."""
+        data = os.read(self._in, 4096)  # as much as Linux keeps of what was typed
+        if not data:
+            raise EOFError
+        return data
 
     def _write(self, text: str) -> None:
         data = text.encode(self._encoding, errors="replace")
@@ -175,9 +179,17 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No ^C and no SIGTERM in between: they come right after."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """No ^C and no SIGTERM in between: they come right after. By handlers, as what one thread blocks another takes."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)

@@ -43,7 +43,10 @@ def _show(app: App, terminal: Terminal, source: Source, inbox: SimpleQueue[News 
     while True:
         state = layout.fitted(state, *terminal.size)
         terminal.draw(layout.lines(state, *terminal.size, app.clock.now_ms(), glyphs))
-        for key in terminal.wait(TICK_S):
+        keys = terminal.wait(TICK_S)
+        if state.canceling and len(keys) > 1:
+            keys = ["escape"]  # the rest of a long text that is being pasted is no answer
+        for key in keys:
             was_asking = bool(state.canceling)
             state, wish = pressed(state, key, app.clock.now_ms(), layout.page_lines(terminal.size[1]))
             if isinstance(wish, Quit):
