@@ -126,6 +126,8 @@ class ShellSimulation:
             self.world.fail(f"unhandled: {context['message']}: {error!r}")
 
     def _close_loop(self) -> None:
+        # What is cut off here tells nothing of the daemon, whenever Python finds it.
+        self._loop.set_exception_handler(lambda loop, context: None)
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         with contextlib.suppress(HotLoop, Deadlock):
