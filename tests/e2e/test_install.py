@@ -203,15 +203,21 @@ def test_uninstalling_where_nothing_is_says_so(tmp_path: Path) -> None:
     assert "there is no holdpay at" in done.stderr
 
 
-def test_a_purge_with_an_order_open_is_refused_and_removes_nothing(below: Path) -> None:
-    database = below / "var/lib/holdpay/holdpay.db"
+@pytest.mark.parametrize("place", ["var/lib/holdpay", "srv"])
+def test_a_purge_with_an_order_open_is_refused_and_removes_nothing(below: Path, place: str) -> None:
+    configuration, database = below / "etc/holdpay/config.toml", below / place / "holdpay.db"
+    before = configuration.read_text()
+    database.parent.mkdir(exist_ok=True)
+    if place == "srv":
+        configuration.write_text(f'[daemon]\nstate_dir = "{database.parent}"\n')
     with closing(SqliteStore(database)) as store:
         live(store, order(), *HELD)
     done = install("--root", below, "--purge", said="delete\n")
     assert done.returncode == 1
-    assert f"1 orders are not over in {database}: money is out" in done.stderr
+    assert "1 orders are not over: money is out" in done.stderr
     assert (below / "opt/holdpay/current/bin/holdpayd").exists()
     assert database.exists()
+    configuration.write_text(before)
     for file in database.parent.glob("holdpay.db*"):
         file.unlink()
 

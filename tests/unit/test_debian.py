@@ -69,6 +69,16 @@ def test_a_purge_keeps_database_and_macaroon_while_an_order_is_open(machine: Pat
     assert (machine / "etc/holdpay.macaroon").exists()
 
 
+def test_a_purge_keeps_the_macaroon_while_an_order_is_open_in_a_folder_of_ones_own(machine: Path) -> None:
+    (machine / "own").mkdir()
+    with closing(SqliteStore(machine / "own/holdpay.db")) as store:
+        live(store, order(), *HELD)
+    (machine / "state/config.toml.kept").write_text(f'[daemon]\nstate_dir = "{machine / "own"}"\n')
+    left, said = purged(machine)
+    assert left == {"etc", "state", "own"}
+    assert "not over: 1;" in said
+
+
 @pytest.mark.parametrize("lacks", ["database", "python"])
 def test_a_purge_keeps_all_where_nobody_can_tell(machine: Path, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
     (machine / "state/holdpay.db").write_text("no database" * 100)

@@ -19,8 +19,8 @@ Story = tuple[tuple[int, Event], ...]
 FIRST = ROOT / "tests" / "fixtures" / "database-0002.sql"
 
 
-def asked(database: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-I", str(ROOT / "scripts" / "open_orders.py"), str(database)]
+def asked(*paths: Path) -> tuple[int, str, str]:
+    command = [sys.executable, "-I", str(ROOT / "scripts" / "open_orders.py"), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -59,3 +59,24 @@ def test_a_lost_database_is_not_taken_for_none(tmp_path: Path) -> None:
     code, count, said = asked(tmp_path / "holdpay.db")
     assert (code, count) == (1, "")
     assert "is lost, and orders were in it" in said
+
+
+@pytest.mark.parametrize("names", ["", "[daemon]\n", '[daemon]\nstate_dir = "{}"\n', '[daemon]\nstate_dir = "own"\n'])
+def test_orders_count_once_also_in_a_folder_of_ones_own(tmp_path: Path, names: str) -> None:
+    where = tmp_path / ("own" if "state_dir" in names else "usual")
+    where.mkdir()
+    with closing(SqliteStore(where / "holdpay.db")) as store:
+        live(store, order(), *HELD)
+    config = tmp_path / "config.toml"
+    config.write_text(names.format(where))
+    assert asked(tmp_path / "usual" / "holdpay.db", config) == (0, "1\n", "")
+    config.unlink()
+    assert asked(where / "holdpay.db", config) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("text", ["no TOML", "daemon = 1", "[daemon]\nstate_dir = 1"])
+def test_a_configuration_that_nobody_can_read_may_name_another_database(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    code, count, said = asked(tmp_path / "holdpay.db", tmp_path / "config.toml")
+    assert (code, count) == (1, "")
+    assert "it may name another database" in said
