@@ -34,20 +34,32 @@ WAIT_S = 60
 CONFINED = '[ "$(id -u)" = 10001 ] && ! touch /made 2>/dev/null && grep -q "^CapEff:.0*$" /proc/1/status'
 
 
+NO_GROUND = 75
+"""Exit code (EX_TEMPFAIL): this machine has no builder, or may not run a container of Debian's own files."""
+
+
 class Wrong(Exception):
     """What is not as it should be."""
+
+
+class NoGround(Exception):
+    """Nothing of ours was tried."""
 
 
 def main() -> int:
     lacking = [tool for tool in TOOLS if shutil.which(tool) is None]
     if lacking:
         print(f"try-container: needs {', '.join(lacking)} (Debian: apt install {' '.join(lacking)}).", file=sys.stderr)
-        return 1
+        return NO_GROUND
     with tempfile.TemporaryDirectory(prefix="hp-") as scratch:  # podman takes no long runroot
         trial = Trial(Path(scratch))
         try:
+            trial.lay_ground()
             trial.build()
             trial.run()
+        except NoGround as error:
+            print(f"try-container: NOT TRIED, since this machine cannot run a container: {error}", file=sys.stderr)
+            return NO_GROUND
         except (Wrong, subprocess.CalledProcessError) as error:
             print(f"try-container: {error}\n{getattr(error, 'stderr', '')}", file=sys.stderr)
             return 1
@@ -65,10 +77,16 @@ class Trial:
         self._services: dict[str, Any] = yaml.safe_load((CONTAINER / "compose.yaml").read_text())["services"]
         self._sandbox: subprocess.Popen[bytes] | None = None
 
-    def build(self) -> None:
-        """The base image, and ours on it; and whether compose takes its file."""
-        output("docker-compose", "-f", str(CONTAINER / "compose.yaml"), "--profile", "client", "config", "--quiet")
+    def lay_ground(self) -> None:
+        """The base image, and that it runs. Raises NoGround."""
         step("a base image of Debian's packages")
+        try:
+            self._make_base()
+            self._podman("run", "--rm", *limits({}), "localhost/base", "true")
+        except subprocess.CalledProcessError as error:
+            raise NoGround(f"{error}\n{error.stderr}") from error
+
+    def _make_base(self) -> None:
         packages = self._work / "base.tar"
         include = "--include=ca-certificates,python3,python3-venv"
         output("mmdebstrap", "--quiet", "--variant=minbase", include, SUITE, str(packages))
@@ -79,6 +97,10 @@ class Trial:
             self._buildah("copy", "--quiet", base, os.environ["PIP_CERT"], "/etc/ssl/of-this-machine.pem")
             self._buildah("config", "--env", "PIP_CERT=/etc/ssl/of-this-machine.pem", base)
         self._buildah("commit", "--quiet", "--rm", base, "localhost/base")
+
+    def build(self) -> None:
+        """Our image on it; and whether compose takes its file."""
+        output("docker-compose", "-f", str(CONTAINER / "compose.yaml"), "--profile", "client", "config", "--quiet")
         step("the image")
         arguments = {"BASE": "localhost/base"}
         if "PIP_INDEX_URL" in os.environ:
@@ -185,9 +207,14 @@ FLAGS: dict[str, Callable[[Any], Iterable[str]]] = {
 def run_flags(service: dict[str, Any], folder: Path) -> list[str]:
     """What compose.yaml says of a service; `folder` has what lies beside it. KeyError: it has a key unknown here."""
     flags = [flag for key, value in service.items() for flag in FLAGS[key](value)]
-    flags += [f"--ulimit={name}={limit}" for name, limit in LIMITS.items() if name not in service.get("ulimits", {})]
+    flags += limits(service)
     flags += [f"--volume={volume(each, folder)}" for each in service.get("volumes", ())]
     return flags + [f"--volume={folder}/holdpay/{each}:/run/secrets/{each}:ro" for each in service.get("secrets", ())]
+
+
+def limits(service: dict[str, Any]) -> list[str]:
+    """Those that the service does not set itself."""
+    return [f"--ulimit={name}={limit}" for name, limit in LIMITS.items() if name not in service.get("ulimits", {})]
 
 
 def volume(written: str, folder: Path) -> str:
