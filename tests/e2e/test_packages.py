@@ -125,7 +125,13 @@ def test_what_an_operator_needs_is_in_the_wheel(installed: Path) -> None:
     for file in (ROOT / "systemd").rglob("*"):
         if file.is_file():
             assert (share / "holdpay/systemd" / file.relative_to(ROOT / "systemd")).read_text() == file.read_text()
-    for name in ("config.example.toml", "LICENSE", "README.md", "docs/operations.md"):
+    for name in (
+        "config.example.toml",
+        "LICENSE",
+        "README.md",
+        "docs/operations.md",
+        "protos/holdpay/v1/holdpay.proto",
+    ):
         assert (share / "doc/holdpay" / name).read_text() == (ROOT / name).read_text()
     assert list(installed.glob("lib/*/site-packages/holdpay-*.dist-info/licenses/LICENSE"))
 
