@@ -278,7 +278,7 @@ class Screen:
     def __init__(self, stream: TextIO, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        self.is_live = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.is_live = stream.isatty() and render.obeys_escapes()
         self._shown: Live | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()

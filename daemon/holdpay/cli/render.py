@@ -35,6 +35,11 @@ def is_utf8(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
+def obeys_escapes() -> bool:
+    """Whether the terminal takes more than lines of text, by its own word."""
+    return os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
+
+
 def sat(amount_sat: int) -> str:
     """12345 → "12,345 sat"."""
     return f"{amount_sat:,} sat"

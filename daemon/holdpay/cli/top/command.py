@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
+from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.failure import Failure
@@ -24,7 +24,7 @@ def top(app: App) -> None:
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Failure(f"`holdpay top` needs a terminal for its screen and its keys. {_PLAIN}", ExitCode.REFUSED_INPUT)
-    if os.environ.get("TERM", "dumb") in {"", "dumb", "unknown"}:
+    if not render.obeys_escapes():
         raise Failure(f"This terminal (TERM) can show no full screen. {_PLAIN}", ExitCode.REFUSED_INPUT)
     from holdpay.cli.top.terminal import Terminal
     from holdpay.cli.top.view import watch
