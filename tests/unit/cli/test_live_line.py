@@ -102,7 +102,9 @@ def test_on_a_terminal_the_phase_is_in_the_live_line_alone(monkeypatch: pytest.M
     assert left[-1] == ""
 
 
-@pytest.mark.parametrize(("stream", "term"), [(io.StringIO(), "xterm"), (Tty(), "dumb"), (Tty(), "unknown"), (Tty(), "")])
+@pytest.mark.parametrize(
+    ("stream", "term"), [(io.StringIO(), "xterm"), (Tty(), "dumb"), (Tty(), "unknown"), (Tty(), "")]
+)
 def test_elsewhere_each_phase_is_a_line_and_nothing_is_written_over(
     stream: io.StringIO, term: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
