@@ -198,7 +198,9 @@ def set_to(key: str, value: str) -> Break:
     [
         pytest.param(lambda w: w.lnd.stop(), "lnd", "does not answer", "See that it runs", id="lnd is down"),
         pytest.param(lambda w: w.lnd.lock(), "lnd", "wallet is locked", "`lncli unlock`", id="lnd is locked"),
-        pytest.param(_revoked_macaroon, "lnd", "does not accept the macaroon", "Bake it", id="the macaroon is revoked"),
+        pytest.param(
+            _revoked_macaroon, "lnd", "does not accept the macaroon", "bake-macaroon", id="the macaroon is revoked"
+        ),
         pytest.param(
             _narrow_macaroon, "macaroon", "SendPaymentV2: nothing can be paid", "bake-macaroon", id="it cannot pay"
         ),
