@@ -212,10 +212,14 @@ ODD = {**DEAD_PROXIES, "no_proxy": "", "NO_PROXY": ""}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def odd_shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    """Its daemon has a umask that forbids nothing, and proxies that nobody serves."""
+    """Its daemon has a umask that forbids nothing, proxies that nobody serves, and no rich: structlog loads that where
+    it is, 3 MB, and only a tool of the tests brings it."""
+    without = tmp_path_factory.mktemp("without")
+    (without / "rich.py").write_text("raise ImportError\n")
     before = os.umask(0)
     try:
-        async with open_shop(tmp_path_factory.mktemp("odd"), environment=ODD) as shop:
+        environment = {**ODD, "PYTHONPATH": str(without)}
+        async with open_shop(tmp_path_factory.mktemp("odd"), environment=environment) as shop:
             os.umask(before)
             yield shop
     finally:
