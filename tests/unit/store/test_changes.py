@@ -17,7 +17,6 @@ from holdpay.core.model import Order, Payment
 from holdpay.core.states import HtlcState, OrderState
 from holdpay.core.step import Step
 from holdpay.ports import Update
-from holdpay.store import journal
 from holdpay.store.changes import ELSEWHERE, change, columns_of, order_of
 from holdpay.store.store import SqliteStore
 from tests.spoiling import look
@@ -94,7 +93,7 @@ def test_each_row_tells_the_order_as_it_was_then(path: Path) -> None:
 def test_a_feed_is_the_same_from_any_cursor_in_pages_of_any_size_by_several_readers(
     db: SqliteStore, monkeypatch: pytest.MonkeyPatch, kept: int, page: int
 ) -> None:
-    monkeypatch.setattr(journal, "STATES_KEPT", kept)
+    monkeypatch.setattr(db._journal, "_states_kept", kept)
     _lives(db, 4)
     every = db.updates(0, None, 1_000)
 
@@ -132,7 +131,7 @@ def test_a_feed_that_goes_on_folds_nothing_anew(db: SqliteStore) -> None:
 
 
 def test_what_is_kept_for_feeds_is_bounded(db: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "STATES_KEPT", 5)
+    monkeypatch.setattr(db._journal, "_states_kept", 5)
     _lives(db, 8, 2)
     db.updates(0, None, 1_000)
     assert len(db._journal._states) == 5
