@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from holdpay.core.holds import HoldCaps, WhenFull
 from holdpay.core.kinds import CodeSpec
 from holdpay.core.kinds.spec import Placing
 from holdpay.core.model import Order
@@ -26,6 +27,7 @@ from holdpay.errors import (
 from holdpay.ports import OrderFilter, Placed, Prices, Reply
 from tests.fakes import MALLORY, START_MS
 from tests.unit.engine.desks import desk_of
+from tests.unit.engine.test_places import set_caps
 from tests.unit.engine.world import World
 
 ASKED = Asked(key="k")
@@ -105,8 +107,8 @@ async def test_a_provider_that_cannot_say_the_price_is_told_as_such(world: World
 @pytest.mark.parametrize(
     ("exact_sat", "changes", "words"),
     [
-        (2_000, {"max_price_sat": 1_999}, "2,000 sat, and the request allows 1,999"),
-        (10_001, {}, "10,001 sat, and payment.max_price_sat allows 10,000"),
+        (2_000, {"max_price_sat": 1_999}, "2,000 sat, and the request allows 1,999. Allow more"),
+        (10_001, {}, "10,001 sat, and payment.max_price_sat allows 10,000. Raise it in the configuration"),
         (10_001, {"max_price_sat": 20_000}, "payment.max_price_sat allows 10,000"),
     ],
 )
@@ -160,6 +162,30 @@ async def test_a_limit_that_is_reached_is_told_before_anybody_orders(world: Worl
     assert "limits.max_pending_sat is 2,060" in desk.reason_against_orders()
     world.engine.limits = replace(world.engine.limits, max_pending_sat=50_000, max_spend_per_day_sat=2_060)
     assert "limits.max_spend_per_day_sat is 2,060" in desk.reason_against_orders()
+
+
+async def test_full_holds_are_told_before_anybody_orders_only_where_an_order_would_be_refused(world: World) -> None:
+    desk = desk_of(world.engine)
+    for when_full, told in ((WhenFull.QUEUE, ""), (WhenFull.REFUSE, "holds.max_orders")):
+        set_caps(world, HoldCaps(max_orders=1, when_full=when_full))
+        assert desk.reason_against_orders() == ""
+        await _ask(world, key=when_full.value)
+        assert told in desk.reason_against_orders()
+        assert bool(desk.reason_against_orders()) is bool(told)
+        await world.until(lambda: world.store.open_orders() == [], within_s=3600)
+
+
+async def test_what_is_pending_and_spent_is_told_in_whole_sat_rounded_up(world: World) -> None:
+    first = await _ask(world)
+    answer = await desk_of(world.engine).check(replace(ASKED, key="next"), WANTED)
+    told = {finding.check.rule: finding.check.value for finding in answer.findings}
+    reserved_sat = -(-world.order(first.id).reserved_msat // 1000)
+    assert told["sat_pending"].startswith(f"{reserved_sat:,} sat, and ")
+    assert told["sat_in_24_hours"].startswith(f"0 sat, {reserved_sat:,} sat pending, and ")
+    await world.until_closed(first.id)
+    answer = await desk_of(world.engine).check(replace(ASKED, key="next"), WANTED)
+    told = {finding.check.rule: finding.check.value for finding in answer.findings}
+    assert told["sat_in_24_hours"].startswith("2,002 sat, 0 sat pending, and ")
 
 
 async def test_a_key_sent_again_gets_the_first_order_even_while_lnd_is_away(world: World) -> None:
