@@ -16,9 +16,9 @@ from typing import Any, Final
 from holdpay.core.hooks import HookState, News, Notice, Position, Topic
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store import database
-from holdpay.store.database import remedy, transaction
+from holdpay.store.database import overwrite_what_is_freed, remedy, transaction
 from holdpay.store.journal import SELECT_ALL, Journal, written
-from holdpay.store.reading import BAD_ROW, rows
+from holdpay.store.reading import BAD_ROW, lenient, rows
 
 NOTICES_KEPT: Final = 10_000
 """Older ones go, told or not."""
@@ -61,11 +61,11 @@ class SqliteHookStore:
         try:
             self._conn = conn = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             conn.row_factory = sqlite3.Row
-            conn.text_factory = lambda data: data.decode(errors="surrogateescape")
+            conn.text_factory = lenient
             conn.execute("PRAGMA foreign_keys = ON")
             conn.execute("PRAGMA trusted_schema = OFF")
             conn.execute("PRAGMA wal_autocheckpoint = 0")
-            conn.execute("PRAGMA secure_delete = ON")
+            overwrite_what_is_freed(conn)
             conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._sync("NORMAL")
         except sqlite3.Error as error:

@@ -111,6 +111,12 @@ def name_of_item(cursor: int, seq: int) -> str:
     return f"item {cursor} {seq}"
 
 
+def lenient(data: bytes) -> str:
+    """The text_factory of a connection that reads orders: text that is none (a flipped bit) makes one order unreadable,
+    not the query that meets it."""
+    return data.decode(errors="surrogateescape")
+
+
 def all_text(row: sqlite3.Row) -> sqlite3.Row:
     """The row. Raises ValueError if it has text that is none (a flipped bit)."""
     for value in row:

@@ -61,6 +61,7 @@ from holdpay.store.reading import (
     SELECT_ORDERS,
     SPEC,
     STRATEGY,
+    lenient,
     name_of_item,
     rows,
     to_order,
@@ -192,8 +193,7 @@ class SqliteStore:
         self._db = open_database(path, self._newest)
         self._conn = self._db.conn
         self._conn.row_factory = sqlite3.Row
-        # Text that is none (a flipped bit) makes one order unreadable, not the query that meets it.
-        self._conn.text_factory = lambda data: data.decode(errors="surrogateescape")
+        self._conn.text_factory = lenient
         self._journal = Journal(self._conn)
         self._recent = Recent()
         self._row_of: dict[str, _Row] = {}
