@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -331,24 +332,18 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _tells_hooks_apart(self) -> Settings:
-        names: dict[str, int] = {}
+        _tell_apart("hook", self.hook)
         for number, hook in enumerate(self.hook, start=1):
-            if hook.name in names:
-                raise ValueError(f"hook[{number}].name is that of hook[{names[hook.name]}] too: rename one")
-            names[hook.name] = number
             if hook.use_provider_proxy and self.provider.proxy is None:
                 raise ValueError(f"hook[{number}].use_provider_proxy is set, and there is no provider.proxy: name one")
         return self
 
     @model_validator(mode="after")
     def _tells_clients_apart(self) -> Settings:
-        names: dict[str, int] = {}
+        _tell_apart("client", self.client)
         groups: dict[str, int] = {}
         sockets = {self.daemon.socket: "daemon.socket"}
         for number, client in enumerate(self.client, start=1):
-            if client.name in names:
-                raise ValueError(f"client[{number}].name is that of client[{names[client.name]}] too: rename one")
-            names[client.name] = number
             if client.group in groups:
                 raise ValueError(
                     f"client[{number}].group is that of client[{groups[client.group]}] too, and whoever is in it is"
@@ -447,6 +442,15 @@ class Settings(_Section):
             _warn_of_clients,
         )
         return [warning for look in looks for warning in look(self)]
+
+
+def _tell_apart(section: str, entries: Sequence[ClientSection | HookSection]) -> None:
+    """Raises ValueError if two have one name."""
+    names: dict[str, int] = {}
+    for number, entry in enumerate(entries, start=1):
+        if entry.name in names:
+            raise ValueError(f"{section}[{number}].name is that of {section}[{names[entry.name]}] too: rename one")
+        names[entry.name] = number
 
 
 def _warn_of_times(settings: Settings) -> list[str]:
