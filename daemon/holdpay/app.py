@@ -18,7 +18,7 @@ import structlog
 from holdpay import __version__
 from holdpay.background import Background
 from holdpay.clock import SystemClock
-from holdpay.config import Settings, load, read_hook_secret, read_key
+from holdpay.config import Settings, load, read_key
 from holdpay.config.changes import changed_keys, is_at_once
 from holdpay.config.settings import HookSection
 from holdpay.core.model import OPERATOR
@@ -30,7 +30,7 @@ from holdpay.engine.notices import Notices
 from holdpay.engine.top_up import TopUp, TopUpRule
 from holdpay.errors import ConfigError, HoldpayError, StoreError
 from holdpay.hooks.manager import Hooks
-from holdpay.hooks.settings import Command, Hook, Url
+from holdpay.hooks.settings import Command, Hook, Unusable, Url, shown
 from holdpay.listener import PROXY_SOCKET_MODE, Listener, Respond, hinting
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
@@ -276,8 +276,12 @@ class _Daemon:
         try:
             parts.hooks.configure(_hooks(settings))
             parts.store.keep_hooks(hook.name for hook in settings.hook)
-        except (StoreError, ValueError) as error:
+        except StoreError as error:
             log.error("hooks cannot be set up; reload or restart holdpayd to try again", error=str(error))
+            alarm = f"not all hooks could be set up, and `systemctl reload holdpayd` tries again: {error}"
+            parts.engine.alarms_of_configuration = (alarm,)
+        else:
+            parts.engine.alarms_of_configuration = ()
 
     def _reload(self, parts: _Parts) -> None:
         """SIGHUP: what may change while it runs does; of the rest it is said that it needs a restart. A configuration
@@ -286,6 +290,7 @@ class _Daemon:
             settings = load(self._config_path)
         except ConfigError as error:
             log.error("the configuration was not read again: nothing has changed", problems=list(error.problems))
+            parts.engine.alarms_of_configuration = (_NOT_READ_AGAIN,)
             return
         configure(self._settings.daemon.log_format, settings.daemon.log_level)
         engine = parts.engine
@@ -417,6 +422,12 @@ def _trouble(tasks: Sequence[Background]) -> str:
     return names and f"A task of holdpayd fails ({names}). See its log; restart it, and please report this."
 
 
+_NOT_READ_AGAIN = (
+    "the configuration was not read again, since it cannot be used, and the one of before counts: `holdpayd"
+    " --check-config` says what is wrong; then `systemctl reload holdpayd`"
+)
+
+
 def _stop_signal() -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; the second leaves at once, which is as safe as a crash."""
     stop = asyncio.Event()
@@ -468,13 +479,18 @@ def _hooks(settings: Settings) -> list[Hook]:
     ]
 
 
-def _target(hook: HookSection, proxy: str | None) -> Url | Command:
-    if hook.url is None or hook.secret_file is None:
-        assert hook.command is not None
+def _target(hook: HookSection, proxy: str | None) -> Url | Command | Unusable:
+    leads_to = hook.command[0] if hook.command else shown(hook.url or "")
+    try:
+        secret = hook.found()
+    except ValueError as error:
+        return Unusable(leads_to=leads_to, why=str(error))
+    if hook.command is not None:
         return Command(argv=hook.command, timeout_s=hook.timeout_s)
+    assert hook.url is not None
     return Url(
         url=hook.url,
-        secret=read_hook_secret(hook.secret_file),
+        secret=secret,
         proxy=proxy if hook.use_provider_proxy else None,
         timeout_s=hook.timeout_s,
     )

@@ -690,13 +690,14 @@ class HookStore(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookSight:
     """A hook for people. ``target``: where it leads, without what may be secret. ``waiting_since_ms``: of when what it
-    is to be told next is; None: nothing that is known."""
+    is to be told next is; None: nothing that is known. ``unusable``: what this machine lacks for it; empty: nothing."""
 
     state: HookState
     target: str
     topics: tuple[Topic, ...]
     has_secrets: bool
     waiting_since_ms: int | None
+    unusable: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,13 @@ def test_a_check_warns_and_shows_no_password(config: Path) -> None:
     assert "sesame" not in done.stdout + done.stderr
 
 
+def test_a_check_warns_of_a_hook_whose_program_is_missing(config: Path) -> None:
+    config.write_text(config.read_text() + '[[hook]]\nname = "a"\nevents = ["code"]\ncommand = ["/opt/gone"]\n')
+    done = holdpayd("--config", config, "--check-config")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning: hook.a is not usable: command names /opt/gone, and there is no such file: put it" in done.stdout
+
+
 @pytest.mark.parametrize("check", [["--check-config"], []])
 def test_every_problem_is_a_line_on_stderr_and_the_exit_code_is_78(config: Path, check: list[str]) -> None:
     config.write_text('[daemon]\nsokcet = "/x"\n[lnd]\nmacaroon = "gone"\n[payment]\npay_within_s = "10m"\n')

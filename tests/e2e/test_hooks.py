@@ -140,6 +140,25 @@ async def test_a_failing_hook_is_seen_everywhere_holds_up_no_order_and_a_replay_
     assert (code, "There is no row 999999 in the journal" in said) == (2, True)
 
 
+async def test_without_its_secret_a_hook_is_not_usable_and_all_else_goes_on(shop: Shop, receiver: Receiver) -> None:
+    secret = shop.daemon.config.with_name("secret")
+    away = secret.rename(secret.with_name("secret.away"))
+    await shop.daemon.stop()
+    await shop.daemon.start_ready()
+    receiver.got.clear()
+    order = await shop.buy()
+    _, out, _ = await run_cli(shop.daemon.socket, "hooks", "list")
+    assert f"NOT USABLE: secret_file names {secret}, and there is no such file" in " ".join(out.split())
+    (alarm,) = (await shop.daemon.status()).alarms
+    assert "hook shop is not usable" in alarm
+    assert receiver.got == []
+    away.rename(secret)
+    os.kill(shop.daemon.pid, signal.SIGHUP)
+    await receiver.until(3)
+    assert {got.told["data"]["request_id"] for got in receiver.got} == {order.id}
+    assert list((await shop.daemon.status()).alarms) == []
+
+
 async def test_a_reload_brings_hooks_into_effect(shop: Shop, receiver: Receiver) -> None:
     path = shop.daemon.config
     text = path.read_text()

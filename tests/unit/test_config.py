@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 import holdpay.config.certificates
 from holdpay.app import provider_settings
 from holdpay.clock import SystemClock
-from holdpay.config import Settings, find, load, load_lnd_place, read_hook_secret
+from holdpay.config import Settings, find, load, load_lnd_place
 from holdpay.config.changes import changed_keys, is_at_once
 from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
@@ -925,7 +925,7 @@ def test_hooks_lead_to_a_url_or_to_a_program_and_nothing_of_a_url_is_shown(read:
     write_secret(folder / "secret")
     url, command = read(URL_HOOK + COMMAND_HOOK).hook
     assert (url.secret_file, url.include_secrets, url.timeout_s) == (folder / "secret", False, 15)
-    assert read_hook_secret(folder / "secret") == b"0123456789abcdef01234567"
+    assert (url.found(), command.found()) == (b"0123456789abcdef01234567", b"")
     assert command.command == ("/bin/true", "-x")
     assert "hidden" not in repr(url)
 
@@ -942,12 +942,7 @@ def test_hooks_lead_to_a_url_or_to_a_program_and_nothing_of_a_url_is_shown(read:
         (URL_HOOK.replace("https", "http"), "hook[1].url must begin with https://"),
         (URL_HOOK.replace("https://", "https://me:pw@"), "hook[1].url must have no user and no fragment"),
         (URL_HOOK.replace('"secret"', '"whsec_abc"'), "hook[1].secret_file holds the secret itself"),
-        (URL_HOOK.replace('"secret"', '"weak"'), "and that does not hold whsec_ and base64 of 24 to 64 random bytes"),
-        (URL_HOOK.replace('"secret"', '"open"'), "which everybody on this machine may use: run `chmod o="),
-        (URL_HOOK.replace('"secret"', '"gone"'), "and there is no such file"),
         (COMMAND_HOOK.replace("/bin/true", "true"), "hook[1].command must begin with the whole path of a program"),
-        (COMMAND_HOOK.replace("/bin/true", "/bin/gone"), "hook[1].command names /bin/gone, and there is no such file"),
-        (COMMAND_HOOK.replace("/bin/true", "/etc/passwd"), "which holdpayd cannot start: run `chmod +x"),
         (COMMAND_HOOK.replace('["/bin/true", "-x"]', "[]"), "hook[1].command must be a list in brackets: a program,"),
         (URL_HOOK.replace('"closed"', '"opened"'), """hook[1].events may not have 'opened': known are "number","""),
         (URL_HOOK.replace('"closed"', ""), "hook[1].events must be a list in brackets of at least one of"),
@@ -957,17 +952,38 @@ def test_hooks_lead_to_a_url_or_to_a_program_and_nothing_of_a_url_is_shown(read:
 )
 def test_a_hook_that_makes_no_sense_is_told_with_its_place(read: Load, folder: Path, text: str, wanted: str) -> None:
     write_secret(folder / "secret")
+    assert wanted in problem(read, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (URL_HOOK.replace('"secret"', '"weak"'), "and that does not hold whsec_ and base64 of 24 to 64 random bytes"),
+        (URL_HOOK.replace('"secret"', '"open"'), "which everybody on this machine may use: run `chmod o="),
+        (URL_HOOK.replace('"secret"', '"gone"'), "and there is no such file"),
+        (COMMAND_HOOK.replace("/bin/true", "/bin/gone"), "command names /bin/gone, and there is no such file: put it"),
+        (COMMAND_HOOK.replace("/bin/true", "/etc/passwd"), "which holdpayd cannot start: run `chmod +x"),
+    ],
+)
+def test_what_the_machine_lacks_for_a_hook_is_told_and_is_no_fault_of_the_configuration(
+    read: Load, folder: Path, text: str, wanted: str
+) -> None:
     write_secret(folder / "weak", "whsec_dG9vIHNob3J0")
     write_secret(folder / "open")
     (folder / "open").chmod(0o604)
-    assert wanted in problem(read, text)
+    loaded = read(text)
+    (why,) = loaded.unusable_hooks().values()
+    assert why.startswith(("secret_file names ", "command names "))
+    assert wanted in why
+    with pytest.raises(ValueError, match=re.escape(why)):
+        loaded.hook[0].found()
 
 
 def test_a_program_that_everybody_may_change_is_no_hook(read: Load, folder: Path) -> None:
     (folder / "program").write_text("#!/bin/sh\n")
     (folder / "program").chmod(0o757)
-    text = COMMAND_HOOK.replace("/bin/true", str(folder / "program"))
-    assert "which everybody on this machine may change: run `chmod o-w" in problem(read, text)
+    unusable = read(COMMAND_HOOK.replace("/bin/true", str(folder / "program"))).unusable_hooks()
+    assert "which everybody on this machine may change: run `chmod o-w" in unusable["pager"]
 
 
 def test_of_hooks_everything_comes_into_effect_at_once(read: Load, folder: Path) -> None:

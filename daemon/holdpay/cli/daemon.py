@@ -114,6 +114,8 @@ def _check(config_path: Path | None) -> int:
         click.echo(line)
     for warning in settings.warnings():
         click.echo(f"warning: {warning}")
+    for name, why in settings.unusable_hooks().items():
+        click.echo(f"warning: hook.{name} is not usable: {why}.")
     return DaemonExit.STOPPED
 
 

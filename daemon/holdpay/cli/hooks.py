@@ -105,6 +105,8 @@ def _facts(hook: pb.Hook, now_ms: int) -> list[tuple[str, str]]:
 
 
 def _state(hook: pb.Hook, now_ms: int) -> str:
+    if hook.unusable:
+        return f"NOT USABLE: {hook.unusable}. Then `systemctl reload holdpayd`"
     if hook.HasField("dead_at_ms"):
         since = render.span(now_ms - hook.dead_at_ms)
         return f"DEAD for {since}: it {hook.trouble}. Mend it, then `holdpay hooks replay {hook.name}`"

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from holdpay.config.fields import read_bounded, read_hook_secret, read_key
+from holdpay.config.fields import read_bounded, read_key
 from holdpay.config.problems import sentences
 from holdpay.config.settings import LndOnly, LndPlace, Settings
 from holdpay.config.trust import distrust
@@ -29,7 +29,6 @@ __all__ = [
     "find",
     "load",
     "load_lnd_place",
-    "read_hook_secret",
     "read_key",
 ]
 

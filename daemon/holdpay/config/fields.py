@@ -217,12 +217,6 @@ def _resolve_hook_secret(text: object, info: ValidationInfo) -> object:
     return text if text is None else _resolve_secret(text, info, "hook-NAME")
 
 
-def _check_hook_secret(path: Path | None) -> Path | None:
-    if path is not None:
-        read_hook_secret(path)
-    return path
-
-
 def read_hook_secret(path: Path) -> bytes:
     """The key with which a hook is signed, which only the daemon may read. Raises ValueError."""
     try:
@@ -243,14 +237,17 @@ def read_hook_secret(path: Path) -> bytes:
 
 
 def _check_command(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """A program that can be started, and that only those can change who may do more than holdpayd."""
     if not argv:
         raise ValueError("must be a list in brackets: a program, and its arguments")
-    program = Path(argv[0])
-    if not program.is_absolute():
+    if not Path(argv[0]).is_absolute():
         raise ValueError("must begin with the whole path of a program, since no shell looks for it")
     if any("\0" in argument for argument in argv):
         raise ValueError("has a character that no argument may have: type it again")
+    return argv
+
+
+def check_program(program: Path) -> None:
+    """That it can be started, and that only those can change it who may do more than holdpayd. Raises ValueError."""
     try:
         info = program.stat()
     except OSError as error:
@@ -259,7 +256,6 @@ def _check_command(argv: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError(f"names {program}, which holdpayd cannot start: run `chmod +x {program}`, or correct the path")
     if info.st_mode & 0o002:
         raise ValueError(f"names {program}, which everybody on this machine may change: run `chmod o-w {program}`")
-    return argv
 
 
 def _read_topics(given: object) -> object:
@@ -390,7 +386,7 @@ AnyPath = Annotated[Path, BeforeValidator(resolve)]
 SocketPath = Annotated[Path, BeforeValidator(resolve), AfterValidator(check_socket)]
 MacaroonFile = Annotated[Path, BeforeValidator(_resolve_macaroon), AfterValidator(_check_macaroon)]
 KeyFile = Annotated[Path | None, BeforeValidator(_resolve_key), AfterValidator(_check_key)]
-HookSecretFile = Annotated[Path | None, BeforeValidator(_resolve_hook_secret), AfterValidator(_check_hook_secret)]
+HookSecretFile = Annotated[Path | None, BeforeValidator(_resolve_hook_secret)]
 HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
 HookCommand = Annotated[tuple[str, ...], AfterValidator(_check_command)]
 HookEvents = Annotated[tuple[Topic, ...], BeforeValidator(_read_topics)]

@@ -28,9 +28,11 @@ from holdpay.config.fields import (
     Ref,
     SocketPath,
     UnixGroup,
+    check_program,
     check_socket,
     credential_key,
     is_loopback,
+    read_hook_secret,
 )
 from holdpay.core.budget import Budget, Renewal
 from holdpay.core.holds import HoldCaps, WhenFull
@@ -312,6 +314,21 @@ class HookSection(_Section):
             raise ValueError("command needs neither secret_file nor use_provider_proxy: leave them out")
         return self
 
+    def found(self) -> bytes:
+        """That the machine has what it needs: the secret of a URL, or the program, of which nothing is returned.
+
+        Raises ValueError, "secret_file names ...: do this". No part of the configuration's own check: that somebody
+        cannot be told is no reason not to look after money.
+        """
+        try:
+            if self.command is not None:
+                check_program(Path(self.command[0]))
+                return b""
+            assert self.secret_file is not None
+            return read_hook_secret(self.secret_file)
+        except ValueError as error:
+            raise ValueError(f"{'secret_file' if self.command is None else 'command'} {error}") from None
+
 
 class Settings(_Section):
     """The whole configuration. Made by ``load``."""
@@ -426,6 +443,16 @@ class Settings(_Section):
             max_channel_orders=self.holds.max_channel_orders,
             max_channel_locked_sat=self.holds.max_channel_locked_sat,
         )
+
+    def unusable_hooks(self) -> dict[str, str]:
+        """By name, those whose secret or program this machine does not have: what it is, with what to do."""
+        unusable = {}
+        for hook in self.hook:
+            try:
+                hook.found()
+            except ValueError as error:
+                unusable[hook.name] = str(error)
+        return unusable
 
     def warnings(self) -> list[str]:
         """What can be used and is probably not meant; a sentence each."""

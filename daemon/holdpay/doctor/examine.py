@@ -94,6 +94,7 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
     lnd = _begin(_lnd(settings, clock, stored))
     provider = _begin(look(look_at_provider(settings, clock), PROVIDER_S, _SILENT_PROVIDER))
     account = _begin(_account(settings, clock))
+    hooks = _begin(_in_thread(settings.unusable_hooks))
     return [
         *judge_machine.judge_files(await files),
         judge_machine.judge_disk(await disk, MIN_FREE_BYTES),
@@ -103,6 +104,7 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
         judge_provider.judge_provider(await provider),
         *_judged(await account, settings),
         _clock(await provider, await lnd, clock.now_ms()),
+        *judge_machine.judge_hooks(await hooks),
         *await sockets,
     ]
 

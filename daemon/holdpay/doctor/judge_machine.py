@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -66,6 +67,14 @@ def judge_files(seen: FilesSeen | Unseen) -> list[Finding]:
             text = f"{file.path} belongs to {file.owner}, and its folder to {state_dir.owner}."
             found.append(failed(check, text, f"Run `chown {state_dir.owner} {file.path}`."))
     return found or [ok(check, "Configuration, macaroon, state directory and database are their user's alone.")]
+
+
+def judge_hooks(unusable: Mapping[str, str] | Unseen) -> list[Finding]:
+    """``unusable``: why, by name. The others are looked at by `holdpay hooks test`, which sends something."""
+    if isinstance(unusable, Unseen):
+        return [unseen("hooks", unusable)]
+    todo = "Do that, then run `sudo systemctl reload holdpayd`: the hook goes on where it was."
+    return [warning(f"hook {name}", f"It is not usable: {why}.", todo) for name, why in unusable.items()]
 
 
 _CERTIFICATE_PROBLEMS: Final = {

@@ -127,6 +127,8 @@ class Engine:
         request."""
         self.trouble: Callable[[], str] = lambda: ""
         """What is wrong with the daemon around it, so that no new order is taken. Empty: nothing."""
+        self.alarms_of_configuration: tuple[str, ...] = ()
+        """What is wrong with one that was to come into effect while the daemon runs."""
         self.next_orders: NextOrders | None = None
         """Makes the next order of a request that goes on. None: nobody does yet, and it waits."""
         self._open: dict[str, Order] = {}
@@ -513,7 +515,12 @@ class Engine:
     def alarms(self) -> list[str]:
         """What an operator should look at now, of the oldest order first. A new one is seen with the next pass."""
         of_webhooks = () if self.webhooks is None else self.webhooks.alarms()
-        return [*self.alarms_of_unreadable(), *of_webhooks, *self.alarms_of_orders()]
+        return [
+            *self.alarms_of_unreadable(),
+            *self.alarms_of_configuration,
+            *of_webhooks,
+            *self.alarms_of_orders(),
+        ]
 
     def alarms_of_orders(self, client: str | None = None) -> list[str]:
         """As far as they are about open orders, or those of a client."""

@@ -73,7 +73,8 @@ class Notices:
     def _look_at_alarms(self) -> None:
         """Those that are about no order."""
         of_webhooks = () if self._engine.webhooks is None else self._engine.webhooks.alarms()
-        found = {_kind_of(text): text for text in (*of_webhooks, *self._account.alarms())}
+        of_configuration = self._engine.alarms_of_configuration
+        found = {_kind_of(text): text for text in (*of_configuration, *of_webhooks, *self._account.alarms())}
         for kind in found.keys() - self._alarms:
             self.alarm(None, HoldLevel.WARNING, found[kind])
         self._alarms = set(found)

@@ -12,7 +12,7 @@ import structlog
 
 from holdpay.core.hooks import MAX_DELAY_S, Happening, HookState, Position, first_wanted
 from holdpay.hooks.sending import Sender, Trouble, message_of
-from holdpay.hooks.settings import Hook
+from holdpay.hooks.settings import Hook, Unusable
 from holdpay.ports import Clock, HookStore
 
 BATCH: Final = 50
@@ -57,7 +57,7 @@ class Delivering:
         """Tells what comes next, if it is due. Returns the seconds until the next turn; None: when something has
         happened. Raises StoreError: then it may be told again."""
         state, now_ms = self.state, self._clock.now_ms()
-        if state.dead_at_ms is not None:
+        if isinstance(self.hook.target, Unusable) or state.dead_at_ms is not None:
             return MAX_DELAY_S
         if wait_ms := state.wait_ms(now_ms):
             return wait_ms / 1000

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
 from holdpay import __version__
 from holdpay.hooks.sending import Message, Trouble
-from holdpay.hooks.settings import Url
+from holdpay.hooks.settings import Url, shown
 from holdpay.hooks.signing import headers
 
 MAX_REPLY_BYTES: Final = 16 * 1024
@@ -34,9 +33,7 @@ class HttpSender:
 
     @property
     def target(self) -> str:
-        """Its path may be what keeps strangers out."""
-        url = urlsplit(self._url)
-        return f"{url.scheme}://{url.hostname}" + (f":{url.port}" if url.port else "")
+        return shown(self._url)
 
     async def send(self, message: Message) -> Trouble | None:
         """See Sender."""

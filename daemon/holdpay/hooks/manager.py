@@ -19,7 +19,8 @@ from holdpay.hooks.command import CommandSender
 from holdpay.hooks.delivering import Delivering
 from holdpay.hooks.http import HttpSender
 from holdpay.hooks.sending import Sender, message_of
-from holdpay.hooks.settings import Hook, Url
+from holdpay.hooks.settings import Hook, Unusable, Url
+from holdpay.hooks.unusable import NoSender
 from holdpay.ports import Clock, HookSight, HookStore, HookTrial
 
 GATHER_S: Final = 0.1
@@ -96,13 +97,17 @@ class Hooks:
         self.failure_count = 0
 
     def configure(self, hooks: Sequence[Hook]) -> None:
-        """These and no others run from now on. One that has changed goes on where it is. Raises StoreError."""
+        """These and no others run from now on. One that has changed goes on where it is, and one that is not usable
+        stays there. Raises StoreError."""
         wanted = {hook.name: hook for hook in hooks}
         for name in [name for name, running in self._running.items() if running.delivering.hook != wanted.get(name)]:
             self._leave(self._running.pop(name))
         for name, hook in wanted.items():
             if name not in self._running:
                 self._running[name] = self._begun(hook)
+                self._tell_alarms(_alarms_of(hook))
+            for text in _alarms_of(hook):
+                log.error("alarm", hook=name, text=text)
         if self._running and self._writer is None:
             self._writer = Background("notices for hooks", self._write, float("inf"), self._clock)
 
@@ -182,7 +187,11 @@ class Hooks:
 
     def _dead(self, state: HookState) -> None:
         log.error("alarm", hook=state.name, text=_alarm(state))
-        self.tell(Topic.ALARM, {"level": "warning", "text": _alarm(state), "request_id": None})
+        self._tell_alarms([_alarm(state)])
+
+    def _tell_alarms(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.tell(Topic.ALARM, {"level": "warning", "text": text, "request_id": None})
 
     # --- what people ask ----------------------------------------------------------------------------------------------
 
@@ -198,13 +207,17 @@ class Hooks:
             topics=delivering.hook.topics,
             has_secrets=delivering.hook.include_secrets,
             waiting_since_ms=delivering.waiting_since_ms,
+            unusable=_why_unusable(delivering.hook),
         )
 
     def alarms(self) -> list[str]:
         """See HookDesk."""
         now_ms = self._clock.now_ms()
-        states = [running.delivering.state for running in self._running.values()]
-        return [_alarm(state) for state in states if _is_alarm(state, now_ms)]
+        found = []
+        for running in self._running.values():
+            hook, state = running.delivering.hook, running.delivering.state
+            found += _alarms_of(hook) or ([_alarm(state)] if _is_alarm(state, now_ms) else [])
+        return found
 
     async def test(self, name: str) -> HookTrial:
         """See HookDesk."""
@@ -250,7 +263,20 @@ class Hooks:
 
 
 def _sender(hook: Hook) -> Sender:
+    if isinstance(hook.target, Unusable):
+        return NoSender(hook.target)
     return HttpSender(hook.target) if isinstance(hook.target, Url) else CommandSender(hook.target)
+
+
+def _why_unusable(hook: Hook) -> str:
+    return hook.target.why if isinstance(hook.target, Unusable) else ""
+
+
+def _alarms_of(hook: Hook) -> list[str]:
+    """Whatever its state on disk is."""
+    if not (why := _why_unusable(hook)):
+        return []
+    return [f"hook {hook.name} is not usable: {why}; then `systemctl reload holdpayd`; meanwhile nothing is lost"]
 
 
 def _is_alarm(state: HookState, now_ms: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from holdpay.core.hooks import Topic
 
@@ -26,10 +27,24 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """The machine lacks the program or the secret: "command names ...: do this"."""
+
+    leads_to: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
     """One ``[[hook]]``."""
 
     name: str
     topics: tuple[Topic, ...]
     include_secrets: bool
-    target: Url | Command
+    target: Url | Command | Unusable
+
+
+def shown(url: str) -> str:
+    """Without its path, which may be what keeps strangers out."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

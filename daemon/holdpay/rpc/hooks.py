@@ -21,4 +21,5 @@ def hook_to_pb(hook: HookSight) -> pb.Hook:
         next_try_at_ms=state.next_try_at_ms,
         dead_at_ms=state.dead_at_ms,
         trouble=state.trouble,
+        unusable=hook.unusable,
     )

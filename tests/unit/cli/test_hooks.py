@@ -34,11 +34,13 @@ DEAD = pb.Hook(
     name="old", target="https://old.example.org", events=["closed"], dead_at_ms=NOW_MS - 7200 * S, trouble="is gone"
 )
 
+UNUSABLE = pb.Hook(name="new", target="/opt/x", events=["closed"], unusable="command names /opt/x: put it there")
+
 
 def test_each_hook_is_shown_with_what_it_is_told_and_what_is_wrong(daemon: FakeDaemon, terminal: Terminal) -> None:
-    daemon.answers["ListHooks"] = pb.ListHooksResponse(hooks=[WELL, FAILING, DEAD])
+    daemon.answers["ListHooks"] = pb.ListHooksResponse(hooks=[WELL, FAILING, DEAD, UNUSABLE])
     result = terminal.run("hooks", "list")
-    well, failing, dead = result.stdout.split("\n\n")
+    well, failing, dead, unusable = result.stdout.split("\n\n")
     assert result.exit_code == ExitCode.DONE
     assert "https://shop.example.org" in well
     assert "number, code, with numbers and codes" in well
@@ -49,6 +51,7 @@ def test_each_hook_is_shown_with_what_it_is_told_and_what_is_wrong(daemon: FakeD
     assert "Waiting    for 5m00s" in failing
     assert "DEAD for 2h00m: it is gone. Mend it, then `holdpay hooks replay old`" in dead
     assert "nothing yet" in dead
+    assert "NOT USABLE: command names /opt/x: put it there. Then `systemctl reload holdpayd`" in unusable
     assert json.loads(terminal.run("hooks", "list", "--json").stdout)["hooks"][0]["name"] == "shop"
 
 

@@ -18,6 +18,7 @@ from holdpay.doctor.judge_machine import (
     judge_database,
     judge_disk,
     judge_files,
+    judge_hooks,
     judge_socket,
     judge_unit,
 )
@@ -265,3 +266,14 @@ def test_the_units_own_limit_is_enough_for_the_daemon() -> None:
     assert MIN_OPEN_FILES == MAX_STREAMS + SPARE_FILES
     unit_file = (Path(__file__).parents[3] / "systemd" / "holdpayd.service").read_text()
     assert "LimitNOFILE=8192" in unit_file
+
+
+# --- hooks ---
+
+
+def test_a_hook_that_this_machine_lacks_something_for_is_a_warning_with_what_to_do() -> None:
+    assert judge_hooks({}) == []
+    finding = the_one(judge_hooks({"shop": "secret_file names /x, and there is no such file: put it there"}))
+    assert finding.check == "hook shop"
+    told(finding, WARNING, "secret_file names /x, and there is no such file: put it there.", "systemctl reload")
+    told(the_one(judge_hooks(HANGS)), FAILED, "It hangs.")

@@ -76,6 +76,8 @@ async def test_an_alarm_that_is_about_no_order_is_told_once_while_it_lasts(world
     assert told.found[-1][1] == {"level": "warning", "text": "The account has 999 sat.", "request_id": None}
     told.account_alarms = ["The account has 12 sat."]
     assert told.look() == []
+    world.engine.alarms_of_configuration = ("the configuration was not read again",)
+    assert told.look() == [Topic.ALARM]
     told.account_alarms = []
     assert told.look() == []
     told.account_alarms = ["The account has 5 sat."]

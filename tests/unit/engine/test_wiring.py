@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from holdpay import app
 from holdpay.background import RESTART_AFTER_S
 from holdpay.engine.engine import Engine
-from holdpay.errors import NotReady, StoreError
+from holdpay.errors import ConfigError, NotReady, StoreError
 from holdpay.store.aside import FileCheck
 from holdpay.store.store import SqliteStore
 from tests.fakes import FakeClock, FakeLnd, FakeProvider
@@ -71,6 +71,8 @@ class _Serving:
         self.node = SimpleNamespace(is_watched=True)
         self.systemd = _Systemd()
         self.stop = asyncio.Event()
+        self.hooks_set_up: StoreError | None = None
+        """What setting up hooks fails with."""
         settings = SimpleNamespace(
             daemon=SimpleNamespace(state_dir=path.parent, socket="a socket", retain_codes_days=30, shutdown_wait_s=1.0),
             provider=SimpleNamespace(api_key_file=None),
@@ -93,7 +95,7 @@ class _Serving:
         directory = SimpleNamespace(refresh=nothing_new)
 
         async def build_it(stack: contextlib.AsyncExitStack) -> Any:
-            return SimpleNamespace(
+            self.parts: Any = SimpleNamespace(
                 engine=self.engine,
                 node=self.node,
                 account=None,
@@ -103,12 +105,34 @@ class _Serving:
                 listeners=(),
                 metrics=None,
                 store=self.engine.store,
-                hooks=SimpleNamespace(is_any=False, configure=lambda hooks: None),
+                hooks=SimpleNamespace(is_any=False, configure=self._configure_hooks),
                 notices=None,
             )
+            return self.parts
 
         monkeypatch.setattr(daemon, "_build", build_it)
+        monkeypatch.setattr(app, "load", lambda path: self._read_again(settings))
+        monkeypatch.setattr(app, "configure", lambda form, level: None)
+        monkeypatch.setattr(app, "changed_keys", lambda before, after: ())
+        settings.daemon.log_format = settings.daemon.log_level = None
+        settings.order_limits = lambda: LIMITS
+        self.problems: list[str] = []
+        """Of the configuration that a reload reads."""
+        self.daemon = daemon
         self.running = asyncio.create_task(daemon.serve())
+
+    def _configure_hooks(self, hooks: object) -> None:
+        if self.hooks_set_up is not None:
+            raise self.hooks_set_up
+
+    def _read_again(self, settings: Any) -> Any:
+        if self.problems:
+            raise ConfigError(self.problems)
+        return settings
+
+    def reload(self) -> None:
+        """As SIGHUP does."""
+        self.daemon._reload(self.parts)
 
     async def is_fed(self) -> bool:
         """Whether systemd hears of it now."""
@@ -198,3 +222,27 @@ async def test_a_file_that_is_found_to_be_sound_ends_nothing(
     await asyncio.sleep(60)
     assert await serving.is_fed()
     assert not serving.running.done()
+
+
+async def test_a_reload_that_changes_nothing_is_an_alarm_until_one_succeeds(serving: _Serving) -> None:
+    serving.reload()
+    assert serving.engine.alarms() == []
+    serving.problems = ["limits.max_opne_orders is no key."]
+    serving.reload()
+    (alarm,) = serving.engine.alarms()
+    assert "the configuration was not read again" in alarm
+    assert "holdpayd --check-config" in alarm
+    serving.problems = []
+    serving.reload()
+    assert serving.engine.alarms() == []
+
+
+async def test_hooks_that_cannot_be_set_up_are_an_alarm_until_a_reload_sets_them_up(serving: _Serving) -> None:
+    serving.hooks_set_up = StoreError("The database is locked. End the program that holds it.")
+    serving.reload()
+    (alarm,) = serving.engine.alarms()
+    assert "not all hooks could be set up, and `systemctl reload holdpayd` tries again" in alarm
+    assert "The database is locked." in alarm
+    serving.hooks_set_up = None
+    serving.reload()
+    assert serving.engine.alarms() == []

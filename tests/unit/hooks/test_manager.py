@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from holdpay.core.hooks import Topic
 from holdpay.core.states import End
 from holdpay.errors import InvalidRequest, StoreError
 from holdpay.hooks import manager as module
 from holdpay.hooks.manager import GATHER_S, LOOK_EVERY_S, Hooks
-from holdpay.hooks.sending import Trouble
-from holdpay.hooks.settings import Hook
+from holdpay.hooks.sending import Sender, Trouble
+from holdpay.hooks.settings import Hook, Unusable
+from holdpay.hooks.unusable import NoSender
 from holdpay.rpc.feed import Feed
 from tests.fakes import FakeClock
 from tests.unit.hooks.sink import Shop, Sink, hook
@@ -40,7 +43,9 @@ class World:
         self.hooks = Hooks(lambda: self.store, lambda: feed.next_commit(None), self.clock, Random(1))
         monkeypatch.setattr(module, "_sender", self._sink_of)
 
-    def _sink_of(self, wanted: Hook) -> Sink:
+    def _sink_of(self, wanted: Hook) -> Sender:
+        if isinstance(wanted.target, Unusable):
+            return NoSender(wanted.target)
         return self.sinks.setdefault(wanted.name, Sink())
 
     async def close(self) -> None:
@@ -166,6 +171,36 @@ async def test_a_hook_that_dies_is_an_alarm_that_the_others_are_told(world: Worl
     await asyncio.sleep(SOON_S)
     assert world.hooks.alarms() == []
     assert world.sinks["shop"].types == ["closed", "closed"]
+
+
+async def test_a_hook_that_is_not_usable_is_an_alarm_and_goes_on_where_it_was_once_it_is(world: World) -> None:
+    missing = Unusable(leads_to="/opt/told", why="command names /opt/told, and there is no such file: put it there")
+    broken, pager = replace(hook(Topic.CLOSED), target=missing), hook(Topic.ALARM, name="pager")
+    world.hooks.configure([pager, broken])
+    (alarm,) = world.hooks.alarms()
+    assert alarm.startswith("hook shop is not usable: command names /opt/told, and there is no such file: put it there")
+    assert [(sight.target, sight.unusable) for sight in world.hooks.sights()] == [
+        ("sink", ""),
+        ("/opt/told", missing.why),
+    ]
+    for _ in range(3):
+        world.shop.sell()
+        await asyncio.sleep(2 * 3600)
+    (state,) = [sight.state for sight in world.hooks.sights() if sight.unusable]
+    assert (state.attempt_count, state.failing_since_ms) == (0, None)
+    trial = await world.hooks.test("shop")
+    assert trial.trouble == f"is not usable: {missing.why}"
+
+    with capture_logs() as logs:
+        world.hooks.configure([pager, broken])
+    assert [entry["text"] for entry in logs] == [alarm]
+    await asyncio.sleep(SOON_S)
+    assert [told["data"]["text"] for told in world.sinks["pager"].told] == [alarm]
+
+    world.hooks.configure([pager, hook(Topic.CLOSED)])
+    assert world.hooks.alarms() == []
+    await asyncio.sleep(SOON_S)
+    assert world.sinks["shop"].types == ["closed"] * 3
 
 
 async def test_one_that_fails_for_a_quarter_of_an_hour_is_an_alarm(world: World) -> None:

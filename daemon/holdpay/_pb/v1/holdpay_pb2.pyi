@@ -2503,6 +2503,7 @@ class Hook(_message.Message):
     NEXT_TRY_AT_MS_FIELD_NUMBER: _builtins.int
     DEAD_AT_MS_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    UNUSABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Of the configuration."""
     target: _builtins.str
@@ -2525,6 +2526,10 @@ class Hook(_message.Message):
     """Since when nothing is tried any more. Absent: it lives."""
     trouble: _builtins.str
     """Why the latest try was in vain: the end of a sentence that begins with the hook. Empty: it was not."""
+    unusable: _builtins.str
+    """What the machine lacks for it, program or secret, with what to do; it is told nothing, and keeps its place until a
+    reload. Empty: nothing.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it is told."""
@@ -2544,10 +2549,11 @@ class Hook(_message.Message):
         next_try_at_ms: _builtins.int | None = ...,
         dead_at_ms: _builtins.int | None = ...,
         trouble: _builtins.str = ...,
+        unusable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms", "_delivered_at_ms", b"_delivered_at_ms", "_failing_since_ms", b"_failing_since_ms", "_next_try_at_ms", b"_next_try_at_ms", "_waiting_since_ms", b"_waiting_since_ms", "dead_at_ms", b"dead_at_ms", "delivered_at_ms", b"delivered_at_ms", "failing_since_ms", b"failing_since_ms", "next_try_at_ms", b"next_try_at_ms", "waiting_since_ms", b"waiting_since_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms", "_delivered_at_ms", b"_delivered_at_ms", "_failing_since_ms", b"_failing_since_ms", "_next_try_at_ms", b"_next_try_at_ms", "_waiting_since_ms", b"_waiting_since_ms", "attempts", b"attempts", "cursor", b"cursor", "dead_at_ms", b"dead_at_ms", "delivered_at_ms", b"delivered_at_ms", "events", b"events", "failing_since_ms", b"failing_since_ms", "include_secrets", b"include_secrets", "name", b"name", "next_try_at_ms", b"next_try_at_ms", "target", b"target", "trouble", b"trouble", "waiting_since_ms", b"waiting_since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms", "_delivered_at_ms", b"_delivered_at_ms", "_failing_since_ms", b"_failing_since_ms", "_next_try_at_ms", b"_next_try_at_ms", "_waiting_since_ms", b"_waiting_since_ms", "attempts", b"attempts", "cursor", b"cursor", "dead_at_ms", b"dead_at_ms", "delivered_at_ms", b"delivered_at_ms", "events", b"events", "failing_since_ms", b"failing_since_ms", "include_secrets", b"include_secrets", "name", b"name", "next_try_at_ms", b"next_try_at_ms", "target", b"target", "trouble", b"trouble", "unusable", b"unusable", "waiting_since_ms", b"waiting_since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dead_at_ms: _TypeAlias = _typing.Literal["dead_at_ms"]  # noqa: Y015
     _WhichOneofArgType__dead_at_ms: _TypeAlias = _typing.Literal["_dead_at_ms", b"_dead_at_ms"]  # noqa: Y015
