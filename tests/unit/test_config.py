@@ -23,7 +23,7 @@ from holdpay.config import Settings, find, load, load_lnd_place
 from holdpay.config.changes import changed_keys, is_at_once
 from holdpay.config.fields import KEY_CREDENTIAL
 from holdpay.config.problems import UNITS, keys_of, unit_of
-from holdpay.config.trust import distrust
+from holdpay.config.trust import CONFIGURATION, PROGRAM, distrust
 from holdpay.core.budget import Budget, Renewal
 from holdpay.core.holds import HoldCaps, WhenFull
 from holdpay.core.payees import PayeeCheck
@@ -720,12 +720,14 @@ def test_a_file_of_another_user_is_refused_unless_it_is_roots(
     read("")
     path, mine = folder / "config.toml", (folder / "config.toml").stat()
     theirs = os.stat_result([*mine[:4], 4711, *mine[5:]])
-    assert distrust(path, mine) == []
-    assert distrust(path, os.stat_result([*mine[:4], 0, *mine[5:]])) == []
-    (found,) = distrust(path, theirs)
+    assert distrust(path, mine, CONFIGURATION) == []
+    assert distrust(path, os.stat_result([*mine[:4], 0, *mine[5:]]), CONFIGURATION) == []
+    (found,) = distrust(path, theirs, CONFIGURATION)
     assert found.startswith(
         f"{path} belongs to user id 4711, who could change whom holdpayd pays: run `chown root {path}`"
     )
+    (found,) = distrust(path, theirs, PROGRAM)
+    assert "who could change what holdpayd runs" in found
 
 
 # --- the file itself ---
@@ -979,11 +981,24 @@ def test_what_the_machine_lacks_for_a_hook_is_told_and_is_no_fault_of_the_config
         loaded.hook[0].found()
 
 
-def test_a_program_that_everybody_may_change_is_no_hook(read: Load, folder: Path) -> None:
-    (folder / "program").write_text("#!/bin/sh\n")
-    (folder / "program").chmod(0o757)
-    unusable = read(COMMAND_HOOK.replace("/bin/true", str(folder / "program"))).unusable_hooks()
-    assert "which everybody on this machine may change: run `chmod o-w" in unusable["pager"]
+def test_a_program_that_others_may_change_or_replace_is_not_usable(read: Load, folder: Path) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+    program = inner / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    loaded = read(COMMAND_HOOK.replace("/bin/true", str(program)))
+    assert loaded.unusable_hooks() == {}
+    program.chmod(0o775)
+    inner.chmod(0o777)
+    why = loaded.unusable_hooks()["pager"]
+    assert why == (
+        f"command names {program}, which is not safe: others may write to {program}, which holdpayd runs: run"
+        f" `chmod go-w {program}`; others may put another program into {inner}: run `chmod go-w {inner}`"
+    )
+    program.chmod(0o755)
+    inner.chmod(0o1777)
+    assert loaded.unusable_hooks() == {}, "whom a file there belongs to, only they can replace it"
 
 
 def test_of_hooks_everything_comes_into_effect_at_once(read: Load, folder: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from holdpay.config.fields import read_bounded, read_key
 from holdpay.config.problems import sentences
 from holdpay.config.settings import LndOnly, LndPlace, Settings
-from holdpay.config.trust import distrust
+from holdpay.config.trust import CONFIGURATION, distrust
 from holdpay.errors import ConfigError
 
 __all__ = [
@@ -73,7 +73,7 @@ def load(path: Path) -> Settings:
     data, info = _parse(path)
     data.setdefault("lnd", {})
     context = {"folder": path.absolute().parent}
-    problems = distrust(path, info)
+    problems = distrust(path, info, CONFIGURATION)
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(data, context=context)

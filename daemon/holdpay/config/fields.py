@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from holdpay.config.trust import PROGRAM, distrust
 from holdpay.core.hooks import Topic
 from holdpay.errors import InvalidRequest
 from holdpay.recipients import lightning_address
@@ -254,8 +255,9 @@ def check_program(program: Path) -> None:
         raise ValueError(f"names {program}, {_why_unreadable(error)}") from None
     if not stat.S_ISREG(info.st_mode) or not os.access(program, os.X_OK):
         raise ValueError(f"names {program}, which holdpayd cannot start: run `chmod +x {program}`, or correct the path")
-    if info.st_mode & 0o002:
-        raise ValueError(f"names {program}, which everybody on this machine may change: run `chmod o-w {program}`")
+    if reasons := distrust(program, info, PROGRAM):
+        told = "; ".join(reason[0].lower() + reason[1:].rstrip(".") for reason in reasons)
+        raise ValueError(f"names {program}, which is not safe: {told}")
 
 
 def _read_topics(given: object) -> object:
