@@ -728,3 +728,7 @@ class HookDesk(Protocol):
     def replay(self, name: str, after_cursor: int | None, since_ms: int | None) -> HookSight:
         """Goes on at once: from where it is, after a row of the journal, or with what happened since then."""
         ...
+
+    async def skip(self, name: str) -> HookSight:
+        """Goes on at once behind what it was told in vain. InvalidRequest if there is nothing of the kind, too."""
+        ...

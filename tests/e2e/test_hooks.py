@@ -138,6 +138,8 @@ async def test_a_failing_hook_is_seen_everywhere_holds_up_no_order_and_a_replay_
     assert {got.told["data"]["request_id"] for got in receiver.got} == {order.id}
     code, _, said = await run_cli(shop.daemon.socket, "hooks", "replay", "shop", "--after", "999999")
     assert (code, "There is no row 999999 in the journal" in said) == (2, True)
+    code, _, said = await run_cli(shop.daemon.socket, "hooks", "replay", "shop", "--skip")
+    assert (code, "nothing that hook shop was told in vain" in said) == (2, True)
 
 
 async def test_without_its_secret_a_hook_is_not_usable_and_all_else_goes_on(shop: Shop, receiver: Receiver) -> None:

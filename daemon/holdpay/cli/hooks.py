@@ -69,21 +69,24 @@ def test_hook(app: App, *, name: str) -> None:
 @click.option(
     "--since", "since_ms", callback=past_ms, metavar="TIME", help="With what happened since then: 2h, 7d, 2026-01-31."
 )
+@click.option("--skip", is_flag=True, help="Behind the one event that it was told in vain.")
 @pass_app
-def replay(app: App, *, name: str, after_cursor: int | None, since_ms: int | None) -> None:
+def replay(app: App, *, name: str, after_cursor: int | None, since_ms: int | None, skip: bool) -> None:
     """Have hook NAME go on at once: also a dead one, from where it is or from an earlier place.
 
-    What it has had comes with the same webhook-id again.
+    What it has had comes with the same webhook-id again. An event that it can never take is left behind with --skip.
     """
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
-    if after_cursor is not None and since_ms is not None:
-        raise click.UsageError("--after and --since both say where it goes on. Give one of them.")
+    if (after_cursor is not None) + (since_ms is not None) + skip > 1:
+        raise click.UsageError("--after, --since and --skip each say where it goes on. Give one of them.")
     request = pb.ReplayHookRequest(name=name)
     if after_cursor is not None:
         request.after_cursor = after_cursor
     if since_ms is not None:
         request.since_ms = since_ms
+    if skip:
+        request.skip = True
     hook = app.call(lambda client: client.ask(client.stub.ReplayHook, request))
     render.out(f"The hook {name} goes on behind row {hook.cursor:,} of the journal.")
 

@@ -70,6 +70,15 @@ class Delivering:
         self._record(state, found.position, trouble)
         return 0
 
+    async def skip(self) -> bool:
+        """Goes on behind what was tried in vain, which is not told then. False: nothing was, or it is past that by now.
+        Raises StoreError."""
+        state = self.state
+        if not state.attempt_count:
+            return False
+        found = await self._search(state.position)
+        return found.happening is not None and self._store.change(state, state.replayed(found.position))
+
     async def _next(self, state: HookState) -> _Next:
         known, position = self._read
         if known != state.position:

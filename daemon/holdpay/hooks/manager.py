@@ -241,9 +241,23 @@ class Hooks:
         if after_cursor is not None:
             position = self._position(store, after_cursor)
         store.change(state, state.replayed(position))
-        log.info("a hook goes on", hook=name, after_cursor=position.cursor)
+        return self._goes_on(running)
+
+    async def skip(self, name: str) -> HookSight:
+        """See HookDesk."""
+        running = self._named(name)
+        if not await running.delivering.skip():
+            raise InvalidRequest(
+                f"There is nothing that hook {name} was told in vain, so nothing to skip. See `holdpay hooks list`.",
+                field="skip",
+            )
+        return self._goes_on(running)
+
+    def _goes_on(self, running: _Running) -> HookSight:
+        sight = self._sight(running)
+        log.info("a hook goes on", hook=sight.state.name, after_cursor=sight.state.position.cursor)
         running.wake()
-        return self._sight(running)
+        return sight
 
     def _position(self, store: HookStore, after_cursor: int) -> Position:
         last = store.last_cursor()

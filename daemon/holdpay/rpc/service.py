@@ -319,6 +319,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def ReplayHook(self, request: pb.ReplayHookRequest, context: Context) -> pb.Hook:
         self._check_operator()
+        if request.skip:
+            return hook_to_pb(await self._hooks.skip(request.name))
         after_cursor = request.after_cursor if request.HasField("after_cursor") else None
         since_ms = request.since_ms if request.HasField("since_ms") else None
         return hook_to_pb(self._hooks.replay(request.name, after_cursor, since_ms))

@@ -74,7 +74,7 @@ def test_a_test_says_what_became_of_it_and_the_exit_code_does(daemon: FakeDaemon
 
 @pytest.mark.parametrize(
     ("options", "place"),
-    [([], None), (["--after", "0"], "after_cursor"), (["--since", "2h"], "since_ms")],
+    [([], None), (["--after", "0"], "after_cursor"), (["--since", "2h"], "since_ms"), (["--skip"], "skip")],
 )
 def test_a_replay_goes_on_from_where_it_is_or_from_the_place_that_is_named(
     daemon: FakeDaemon, terminal: Terminal, options: list[str], place: str | None
@@ -86,6 +86,7 @@ def test_a_replay_goes_on_from_where_it_is_or_from_the_place_that_is_named(
     assert (asked.name, asked.WhichOneof("from")) == ("shop", place)
 
 
-def test_two_places_at_once_are_refused(terminal: Terminal) -> None:
-    result = terminal.run("hooks", "replay", "shop", "--after", "0", "--since", "2h")
+@pytest.mark.parametrize("places", [["--after", "0", "--since", "2h"], ["--after", "0", "--skip"]])
+def test_two_places_at_once_are_refused(terminal: Terminal, places: list[str]) -> None:
+    result = terminal.run("hooks", "replay", "shop", *places)
     assert result.exit_code == ExitCode.REFUSED_INPUT

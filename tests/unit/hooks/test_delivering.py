@@ -317,3 +317,32 @@ async def test_an_event_has_the_same_id_whatever_became_of_what_came_with_it(sho
     await until_idle(delivering)
     assert sink.types == ["message"] * 5
     assert sink.got[1].id == sink.got[3].id, "the message that stayed what it is"
+
+
+async def test_what_a_receiver_can_never_take_is_skipped_also_an_alarm_behind_the_last_row(shop: Shop) -> None:
+    sink = Sink(troubles=[DOWN])
+    delivering = shop.delivering(sink)
+    shop.end(shop.make())
+    shop.hooks.add_notices([Notice(topic=Topic.ALARM, at_ms=1, data={"text": "poison"})])
+    shop.hooks.add_notices([Notice(topic=Topic.ALARM, at_ms=2, data={"text": "good"})])
+    assert not await delivering.skip(), "nothing was tried in vain"
+    assert await delivering.turn() == 0
+    assert await delivering.skip()
+    assert delivering.state.attempt_count == 0
+    assert await delivering.turn() == 0
+    assert await delivering.skip()
+    sink.troubles = [None]
+    assert await until_idle(delivering) is None
+    assert [told["data"].get("text") for told in sink.told] == [None, "poison", "good"]
+    assert not await delivering.skip()
+
+
+async def test_of_a_row_that_tells_several_things_the_one_is_skipped_that_failed(shop: Shop) -> None:
+    sink = Sink(troubles=[DOWN])
+    delivering = shop.delivering(sink)
+    shop.bring(shop.make(), shop.item(ItemKind.NUMBER, NUMBER), shop.item(ItemKind.CODE, CODE))
+    assert await delivering.turn() == 0
+    assert await delivering.skip()
+    sink.troubles = [None]
+    assert await until_idle(delivering) is None
+    assert sink.types == ["number", "code"]

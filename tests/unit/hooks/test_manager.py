@@ -285,3 +285,16 @@ async def test_a_database_that_another_program_holds_is_no_reason_to_end_in_an_e
     with pytest.raises(StoreError, match="closed"):
         world.store.last_cursor()
     world.hooks._gathered.clear()  # the fixture stops them once more
+
+
+async def test_an_alarm_that_a_receiver_never_takes_is_skipped_and_nothing_else_can_be(world: World) -> None:
+    world.sinks["shop"] = Sink(troubles=[DOWN, None])
+    world.hooks.configure([hook(Topic.ALARM)])
+    with pytest.raises(InvalidRequest, match=r"nothing that hook shop was told in vain.*holdpay hooks list"):
+        await world.hooks.skip("shop")
+    for text in ("poison", "good"):
+        world.hooks.tell(Topic.ALARM, {"text": text})
+    await asyncio.sleep(SOON_S)
+    assert (await world.hooks.skip("shop")).state.attempt_count == 0
+    await asyncio.sleep(SOON_S)
+    assert [told["data"]["text"] for told in world.sinks["shop"].told] == ["poison", "good"]

@@ -2629,24 +2629,28 @@ class ReplayHookRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     AFTER_CURSOR_FIELD_NUMBER: _builtins.int
     SINCE_MS_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Of the hook."""
     after_cursor: _builtins.int
     """Behind this row of the journal; 0 is before the first."""
     since_ms: _builtins.int
     """With what happened at this time, and later."""
+    skip: _builtins.bool
+    """Behind the event that it was told in vain, whatever that is about; it is not told that one."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         after_cursor: _builtins.int = ...,
         since_ms: _builtins.int = ...,
+        skip: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "from", b"from", "since_ms", b"since_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "from", b"from", "since_ms", b"since_ms", "skip", b"skip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "from", b"from", "name", b"name", "since_ms", b"since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "from", b"from", "name", b"name", "since_ms", b"since_ms", "skip", b"skip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["after_cursor", "since_ms"]  # noqa: Y015
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["after_cursor", "since_ms", "skip"]  # noqa: Y015
     _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
 

@@ -300,7 +300,7 @@ class HoldpayServicer:
 
     def ReplayHook(self, request, context):
         """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
-        hook, or a cursor that is not in the journal.
+        hook, a cursor that is not in the journal, or nothing to skip.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

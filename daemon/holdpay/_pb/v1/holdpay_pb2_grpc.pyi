@@ -137,7 +137,7 @@ class HoldpayStub:
     """Sends a test to a hook, and waits for what becomes of it. INVALID_ARGUMENT: no such hook."""
     ReplayHook: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ReplayHookRequest, _holdpay_pb2.Hook]
     """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
-    hook, or a cursor that is not in the journal.
+    hook, a cursor that is not in the journal, or nothing to skip.
     """
 
 @_typing.type_check_only
@@ -206,7 +206,7 @@ class HoldpayAsyncStub(HoldpayStub):
     """Sends a test to a hook, and waits for what becomes of it. INVALID_ARGUMENT: no such hook."""
     ReplayHook: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ReplayHookRequest, _holdpay_pb2.Hook]  # type: ignore[assignment]
     """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
-    hook, or a cursor that is not in the journal.
+    hook, a cursor that is not in the journal, or nothing to skip.
     """
 
 class HoldpayServicer(metaclass=_abc_1.ABCMeta):
@@ -398,7 +398,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_holdpay_pb2.Hook, _abc.Awaitable[_holdpay_pb2.Hook]]:
         """Has a hook go on at once, also a dead one: from where it is, or from an earlier or a later place. INVALID_ARGUMENT: no such
-        hook, or a cursor that is not in the journal.
+        hook, a cursor that is not in the journal, or nothing to skip.
         """
 
 def add_HoldpayServicer_to_server(servicer: HoldpayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
