@@ -282,6 +282,8 @@ class _Daemon:
             parts.engine.alarms_of_configuration = (alarm,)
         else:
             parts.engine.alarms_of_configuration = ()
+        if not parts.hooks.is_any:
+            parts.notices.nobody_listens()
 
     def _reload(self, parts: _Parts) -> None:
         """SIGHUP: what may change while it runs does; of the rest it is said that it needs a restart. A configuration

@@ -45,6 +45,13 @@ class Notices:
         """See Engine.on_alarm."""
         self._tell(Topic.ALARM, {"level": level.value, "text": text, "request_id": request_id})
 
+    def nobody_listens(self) -> None:
+        """There is no hook. Those that come later were told nothing, and are told what lasts then."""
+        self._is_lnd_told = False
+        self._not_ready_since_ms = None
+        self._alarms = set()
+        self._limits_told_at_ms = {}
+
     def look(self) -> None:
         """To be called every few seconds."""
         now_ms = self._engine.clock.now_ms()

@@ -69,6 +69,26 @@ async def test_that_lnd_can_pay_again_is_told_also_by_the_next_process(world: Wo
     assert Told(world, Topic.LND_READY).look() == []
 
 
+async def test_hooks_that_come_after_all_others_went_are_told_what_lasts_and_no_end_of_what_they_were_not_told(
+    world: World,
+) -> None:
+    told = Told(world, Topic.LND_NOT_READY)
+    told.account_alarms = ["The account has 999 sat."]
+    world.lnd.is_down = True
+    told.look()
+    await asyncio.sleep(LND_GRACE_S)
+    told.look()
+    told.notices.nobody_listens()
+    assert told.look() == [Topic.ALARM]
+    await asyncio.sleep(LND_GRACE_S)
+    assert told.look() == [Topic.LND_NOT_READY]
+
+    told.notices.nobody_listens()
+    world.lnd.is_down = False
+    told.account_alarms = []
+    assert told.look() == []
+
+
 async def test_an_alarm_that_is_about_no_order_is_told_once_while_it_lasts(world: World) -> None:
     told = Told(world)
     told.account_alarms = ["The account has 999 sat."]

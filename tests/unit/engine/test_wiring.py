@@ -71,6 +71,8 @@ class _Serving:
         self.node = SimpleNamespace(is_watched=True)
         self.systemd = _Systemd()
         self.stop = asyncio.Event()
+        self.no_hooks_count = 0
+        """So often the notices were told that nobody listens."""
         self.hooks_set_up: StoreError | None = None
         """What setting up hooks fails with."""
         settings = SimpleNamespace(
@@ -106,7 +108,7 @@ class _Serving:
                 metrics=None,
                 store=self.engine.store,
                 hooks=SimpleNamespace(is_any=False, configure=self._configure_hooks),
-                notices=None,
+                notices=SimpleNamespace(nobody_listens=self._nobody_listens),
             )
             return self.parts
 
@@ -120,6 +122,9 @@ class _Serving:
         """Of the configuration that a reload reads."""
         self.daemon = daemon
         self.running = asyncio.create_task(daemon.serve())
+
+    def _nobody_listens(self) -> None:
+        self.no_hooks_count += 1
 
     def _configure_hooks(self, hooks: object) -> None:
         if self.hooks_set_up is not None:
@@ -246,3 +251,13 @@ async def test_hooks_that_cannot_be_set_up_are_an_alarm_until_a_reload_sets_them
     serving.hooks_set_up = None
     serving.reload()
     assert serving.engine.alarms() == []
+
+
+async def test_as_long_as_there_is_no_hook_the_notices_know_that_nobody_is_told(serving: _Serving) -> None:
+    assert serving.no_hooks_count == 1
+    serving.parts.hooks.is_any = True
+    serving.reload()
+    assert serving.no_hooks_count == 1
+    serving.parts.hooks.is_any = False
+    serving.reload()
+    assert serving.no_hooks_count == 2
