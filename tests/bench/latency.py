@@ -2,8 +2,8 @@
 
 Both ends are noted in one process, on one clock: the reply to `/createorder` when its handler returns, before it is
 written; SendPaymentV2 when the simulated node gets it, after TLS, macaroon and decoding. In between the daemon reads
-the reply, has LND decode the invoice (a round trip) and meanwhile journals the order (fdatasync), vets the invoice,
-journals that and its intent to pay (fdatasync), and sends. The bare loop only reads the reply and sends: what the
+the reply, has LND decode the invoice (a round trip), vets it, journals order, vetting and its intent to pay in one
+commit (fdatasync), and sends. The bare loop only reads the reply and sends: what the
 daemon adds is the difference.
 """
 

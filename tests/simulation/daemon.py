@@ -15,7 +15,7 @@ from holdpay.core import machine
 from holdpay.core.asking import Learned, next_question
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.deadlines import next_deadline_ms
-from holdpay.core.duties import Dispatch, Duty, Track, Vet
+from holdpay.core.duties import Dispatch, Duty, Place, Track, Vet
 from holdpay.core.guard import alarms
 from holdpay.core.items import ItemKind, texts
 from holdpay.core.kinds.spec import KindName
@@ -253,13 +253,12 @@ class SimDaemon:
     # --- the duties ---------------------------------------------------------------------------------------------------
 
     def _place(self, key: Key, order: Order) -> None:
-        now_ms = self.heap.now_ms
-        if order.place_at_ms > now_ms:
+        if order.place_at_ms > self.heap.now_ms:
             self._wait(key, order.place_at_ms)
-            return
-        if order.request.is_prepaid:
+        else:
             self._place_prepaid(key, order)
-            return
+
+    def _place_for_invoice(self, key: Key, order: Order) -> None:
         if self.faults.hits(self.heap.rng, "provider_error"):
             self._answer(key, ev.PlacingFailed("unable to save data", may_retry=True))
             return
@@ -373,7 +372,9 @@ class SimDaemon:
 
     def _pay(self, key: Key, order: Order) -> None:
         action = core_duties.next_payment_action(order, self.policy, self.heap.now_ms)
-        if isinstance(action, Vet):
+        if isinstance(action, Place) and action.at_ms <= self.heap.now_ms:
+            self._place_for_invoice(key, order)
+        elif isinstance(action, Vet):
             self._vet(key, action.payreq)
         elif isinstance(action, Dispatch):
             order = self.apply(order.id, ev.DispatchIntended(NODE))

@@ -16,11 +16,11 @@ from holdpay.core.states import HtlcState, OrderState
 class Duty(StrEnum):
     """One task each, at most, per order."""
 
-    PLACE = "place"
-    """Create the order at the provider, and hear what became of that."""
     PAY = "pay"
-    """Have LND decode the hold invoice, for vetting; dispatch when it is licensed and due; follow the HTLC while money
-    may be out."""
+    """Create the order at the provider; have LND decode its hold invoice, for vetting; dispatch when it is licensed and
+    due; follow the HTLC while money may be out."""
+    PLACE = "place"
+    """Create an order that is paid from the account, and hear what became of that."""
     POLL = "poll"
     """Ask the provider, again and again: see ``core.asking``."""
     BALANCE = "balance"
@@ -42,8 +42,6 @@ def duties(order: Order) -> frozenset[Duty]:
     if order.is_quarantined and order.payment is None:
         # Nothing was sent, and nothing will be.
         return frozenset()
-    if order.state is OrderState.REQUESTED and order.payment is None:
-        return frozenset({Duty.PLACE})
     if order.payment is None:
         return frozenset({Duty.PAY})
     wanted = set()
@@ -88,6 +86,13 @@ def _is_untouched(order: Order, payment: Payment) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Create the order at the provider, not before ``at_ms``."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Vet:
     """Have LND decode the hold invoice, and vet it."""
 
@@ -113,11 +118,11 @@ class Wait:
     at_ms: int | None
 
 
-def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Vet | Dispatch | Track | Wait:
+def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Place | Vet | Dispatch | Track | Wait:
     """What the PAY duty does next."""
     payment = order.payment
     if payment is None:
-        return Wait(None) if order.payreq is None else Vet(order.payreq)
+        return Place(order.place_at_ms) if order.payreq is None else Vet(order.payreq)
     if not (order.is_money_out or is_dispatch_planned(order)):
         return Wait(None)
     if order.is_money_out:

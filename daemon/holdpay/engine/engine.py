@@ -211,7 +211,6 @@ class Engine:
             await self.asker.close()
             await self._supervisor.stop()
             self._turn.finish()
-            await self._performers.close()
 
     async def _pass(self) -> None:
         now_ms = self.clock.now_ms()
@@ -236,7 +235,7 @@ class Engine:
         if ask_first_until_ms > now_ms:
             self._agenda.plan(order.id, ask_first_until_ms)
         elif self._decided(order, passed := TimePassed(self._why_unpaid(order)), now_ms)[1].is_change:
-            self._turn.post(Posted(order_id=order.id, event=passed))
+            self.tell(order.id, passed)
         self._find(order, now_ms)
         next_ms = next_deadline_ms(order, self.policy, now_ms)
         if next_ms is not None:
@@ -265,7 +264,7 @@ class Engine:
         if order.payment is not None and order.is_money_out:
             level, why = worst(order, found)
             if level is not order.payment.hold_level:
-                self._turn.post(Posted(order_id=order.id, event=HoldLevelChanged(level, why)))
+                self.tell(order.id, HoldLevelChanged(level, why))
 
     def is_news(self, order_id: str, found: Collection[Finding]) -> bool:
         """Whether that is something else than what its latest look found."""
@@ -292,6 +291,10 @@ class Engine:
         else:
             result.set_result(self.store.get(order_id))
         return result
+
+    def tell(self, order_id: str, event: Event | Making, raw: str | None = None) -> None:
+        """As ``post``, where nobody waits for what becomes of it."""
+        self._turn.post(Posted(order_id=order_id, event=event, raw=raw))
 
     def intend(self, order_id: str, event: Event, is_allowed: Callable[[Order], bool]) -> Awaitable[Order | None]:
         """As ``post``, for what may only be done to an order as the caller expects it: if ``is_allowed`` says no of the
@@ -390,13 +393,13 @@ class Engine:
         for order_id in self.places.oldest(self.places.waiting):
             too_big = self.places.too_big(self._open[order_id])
             if too_big is not None:
-                self._turn.post(Posted(order_id=order_id, event=PlaceDenied(too_big.message)))
+                self.tell(order_id, PlaceDenied(too_big.message))
 
     def _give_place(self) -> None:
         """To the order that waited longest, if there is room for it; the next one comes after its commit."""
         for order_id in self.places.oldest(1):
             if self.places.full(self._open[order_id].reserved_msat) is None:
-                self._turn.post(Posted(order_id=order_id, event=self._place_if_room))
+                self.tell(order_id, self._place_if_room)
 
     def _place_if_room(self, order: Order) -> Event | None:
         """Looked at when it is decided: until then another one may have taken the place."""
@@ -425,7 +428,7 @@ class Engine:
 
     def quarantine(self, order_id: str, error: Exception) -> None:
         """Puts one order aside, for good, and lets the others go on."""
-        self._turn.post(Posted(order_id=order_id, event=_contradiction(order_id, error)))
+        self.tell(order_id, _contradiction(order_id, error))
 
     @contextlib.contextmanager
     def _ending_the_process(self) -> Iterator[None]:

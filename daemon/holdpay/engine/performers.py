@@ -16,6 +16,7 @@ from holdpay.core.charge import ChargeState
 from holdpay.core.duties import (
     Dispatch,
     Duty,
+    Place,
     Track,
     Vet,
     duties,
@@ -29,7 +30,6 @@ from holdpay.core.model import Order, Payment
 from holdpay.core.policy import route_query
 from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import HtlcState
-from holdpay.engine.decoding import Decoder
 from holdpay.errors import (
     LndError,
     LndRefused,
@@ -43,6 +43,9 @@ from holdpay.ports import Lane
 if TYPE_CHECKING:
     from holdpay.engine.engine import Engine
 
+DECODED_WITHIN_S = 0.25
+"""How long an order that the provider has just made waits for LND's reading of its hold invoice, to come with it in one
+commit. A node next door takes a millisecond."""
 LND_RETRY_S = (1, 2, 4, 8, 15)
 HEALTHY_S = 30
 """A stream that lived this long was healthy: what comes after it is a new failure, not the next one."""
@@ -89,7 +92,6 @@ class Performers:
         self._engine = engine
         self._held_up: dict[str, str] = {}
         """By order: see ``held_up_by``."""
-        self._decoder = Decoder(engine.node)
 
     def perform(self, order_id: str, duty: Duty) -> Coroutine[Any, Any, None]:
         """The coroutine that does a duty; it ends when the duty is over."""
@@ -103,10 +105,6 @@ class Performers:
             Duty.NEXT: self._next,
         }
         return table[duty](order_id)
-
-    async def close(self) -> None:
-        """Ends what outlives its duty. To be called when no duty runs any more."""
-        await self._decoder.close()
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -135,23 +133,8 @@ class Performers:
         while (order := self._order(order_id, Duty.PLACE)) is not None:
             if order.place_at_ms > self._now_ms():
                 await self._until(order_id, order.place_at_ms)
-            elif order.request.is_prepaid:
-                await self._place_prepaid(order)
             else:
-                await self._place_for_invoice(order)
-
-    async def _place_for_invoice(self, order: Order) -> None:
-        try:
-            reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
-        except ProviderError as error:
-            await self._engine.apply(order.id, _placing_failed(error), raw=_raw(error))
-            return
-        payreq = reply.value.payreq
-        assert payreq is not None
-        await self._decoder.begin(payreq)
-        await self._engine.apply(order.id, ev.OrderPlaced(reply.value.provider_order_id, payreq), raw=reply.raw)
-        if self._order(order.id, Duty.PAY) is None:
-            self._decoder.forget(payreq)
+                await self._place_prepaid(order)
 
     async def _place_prepaid(self, order: Order) -> None:
         """Commits the intent and places, once: what came of a lost reply is never found out by asking again, and only
@@ -222,8 +205,10 @@ class Performers:
         while (order := self._order(order_id, Duty.PAY)) is not None:
             began_ms = self._now_ms()
             action = next_payment_action(order, self._engine.policy, began_ms)
-            if isinstance(action, Vet):
-                followed = await self._vet(order_id, action.payreq)
+            if isinstance(action, Place) and action.at_ms <= began_ms:
+                followed = await self._place_for_invoice(order)
+            elif isinstance(action, Vet):
+                followed = await self._vet(order_id, action.payreq, self._engine.node.decode(action.payreq))
             elif isinstance(action, Dispatch):
                 followed = await self._dispatch(order)
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
@@ -248,11 +233,33 @@ class Performers:
         if order is not None and order.payment is not None:
             await self._engine.node.until_back(_payer(order.payment))
 
-    async def _vet(self, order_id: str, payreq: str) -> Followed:
-        """Has LND decode the hold invoice. What vetting makes of it and the intent to pay are one commit, where it may
-        be sent at once; then it is."""
+    async def _place_for_invoice(self, order: Order) -> Followed:
+        """What LND makes of the hold invoice goes into the same commit as the order, if it says so at once; then see
+        ``_vet``. A crash before that forgets an order that nobody has paid."""
         try:
-            invoice, node = await self._decoder.decode(payreq)
+            reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
+        except ProviderError as error:
+            await self._engine.apply(order.id, _placing_failed(error), raw=_raw(error))
+            return Followed(may_go_on=True)
+        payreq = reply.value.payreq
+        assert payreq is not None
+        placed = ev.OrderPlaced(reply.value.provider_order_id, payreq)
+        decoding = asyncio.ensure_future(self._engine.node.decode(payreq))
+        try:
+            await asyncio.wait({decoding}, timeout=DECODED_WITHIN_S)
+            if decoding.done():
+                self._engine.tell(order.id, placed, reply.raw)
+            else:
+                await self._engine.apply(order.id, placed, reply.raw)
+            return await self._vet(order.id, payreq, decoding)
+        finally:
+            await _end(decoding)
+
+    async def _vet(self, order_id: str, payreq: str, decoding: Awaitable[tuple[Invoice, NodeIdentity]]) -> Followed:
+        """What vetting makes of the hold invoice and the intent to pay are one commit, where it may be sent at once;
+        then it is."""
+        try:
+            invoice, node = await decoding
         except LndRefused as error:
             await self._engine.apply(order_id, ev.InvoiceUndecodable(error.message))
             return Followed(may_go_on=True)
@@ -262,15 +269,17 @@ class Performers:
         if not self._engine.may_pay_from(node):
             log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
             return Followed(may_go_on=False)
-        vetting = self._engine.post(order_id, partial(self._decoded, invoice, node))
+        vetting = self._engine.post(order_id, partial(self._decoded, payreq, invoice, node))
         if self._engine.ways.is_capped:
             await vetting
             return Followed(may_go_on=True)  # by which channels it may leave is asked first
         _, intended = await asyncio.gather(vetting, self._intend(order_id, node))
         return await self._send(intended, node)
 
-    def _decoded(self, invoice: Invoice, node: NodeIdentity, order: Order) -> ev.Event:
-        """Looked up when it is decided: of two orders at once the first one has it."""
+    def _decoded(self, payreq: str, invoice: Invoice, node: NodeIdentity, order: Order) -> ev.Event | None:
+        """Looked up when it is decided: of two orders at once the first one has it. None: it is not its invoice."""
+        if order.payreq != payreq:
+            return None
         store, theirs = self._engine.store, order.provider_order_id
         seen = store.has_payment_hash(invoice.payment_hash) or (
             theirs is not None and store.has_provider_order(theirs, besides=order.id)
@@ -397,9 +406,7 @@ class Performers:
             return Followed(may_go_on=False)
         finally:
             if reading is not None:
-                reading.cancel()
-                # Waits for its end and takes what it ended with, or asyncio would log that nobody did.
-                await asyncio.gather(reading, return_exceptions=True)
+                await _end(reading)
             await stream.aclose()
 
     async def _until_read(self, order_id: str, reading: asyncio.Task[LndMessage], until_ms: int) -> None:
@@ -498,6 +505,12 @@ class Performers:
         route = look.route or look.dearer or look.longer or look.avoided
         msat = query.amount_msat + (query.fee_limit_msat or 0)
         return route is not None and self._engine.ways.is_full(route.first_channel, msat)
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    """Waits for its end and takes what it ended with, or asyncio would log that nobody did."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _payer(payment: Payment) -> NodeIdentity:

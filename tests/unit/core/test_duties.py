@@ -10,6 +10,7 @@ from holdpay.core.charge import ChargeState
 from holdpay.core.duties import (
     Dispatch,
     Duty,
+    Place,
     Track,
     Vet,
     Wait,
@@ -31,7 +32,7 @@ REQUESTED, AWAITING, PAID, NUMBER, DELIVERED, CANCELED, ABANDONED = OrderState
 
 
 def test_an_order_is_placed_then_decoded_then_paid() -> None:
-    assert duties(order()) == {Duty.PLACE}
+    assert duties(order()) == {Duty.PAY}
     assert duties(order(state=AWAITING, provider_order_id=HASH, payreq="lnsb1...")) == {Duty.PAY}
     assert duties(pair(AWAITING, NONE)) == {Duty.PAY}
 
@@ -75,13 +76,16 @@ def test_nobody_is_asked_about_an_order_that_the_provider_never_named() -> None:
 # --- PAY ------------------------------------------------------------------------------------------------------------
 
 
-def _action(found: Order, at_s: float = 0) -> Vet | Dispatch | Track | Wait:
+def _action(found: Order, at_s: float = 0) -> Place | Vet | Dispatch | Track | Wait:
     return next_payment_action(found, POLICY, NOW_MS + int(at_s * S))
 
 
 def test_a_hold_invoice_that_was_not_vetted_yet_is_read_first() -> None:
     assert _action(order(state=AWAITING, provider_order_id=HASH, payreq="lnsb1...")) == Vet("lnsb1...")
-    assert _action(order(state=REQUESTED)) == Wait(None)
+
+
+def test_an_order_is_placed_when_its_time_has_come() -> None:
+    assert _action(order(state=REQUESTED, place_at_ms=NOW_MS + 5 * S)) == Place(NOW_MS + 5 * S)
 
 
 def test_a_fresh_invoice_is_dispatched_at_once() -> None:

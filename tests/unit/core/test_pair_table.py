@@ -44,13 +44,10 @@ class Cell:
     """Part of what an operator is told when it lasts long."""
 
 
-PLACE = frozenset({Duty.PLACE})
 PAY, POLL, BOTH = frozenset({Duty.PAY}), frozenset({Duty.POLL}), frozenset({Duty.PAY, Duty.POLL})
 
 CELLS: dict[tuple[OrderState, HtlcState], Cell] = {
-    (REQUESTED, NONE): Cell(
-        means="ordering at the provider", money_out=False, runs=PLACE, ends_ever=End.PAYMENT_FAILED
-    ),
+    (REQUESTED, NONE): Cell(means="ordering at the provider", money_out=False, runs=PAY, ends_ever=End.PAYMENT_FAILED),
     # --- the provider waits for the payment
     (AWAITING, NONE): Cell(
         means="hold invoice received, not paid yet",

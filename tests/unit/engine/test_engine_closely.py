@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,13 +18,14 @@ from holdpay.core import events as ev
 from holdpay.core.asking import Learned
 from holdpay.core.events import CancelRequested, ProviderFailed
 from holdpay.core.guard import alarms
+from holdpay.core.kinds.spec import Placing
 from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine import engine as engine_module
 from holdpay.engine.engine import CLOCK_DOUBT_S
 from holdpay.engine.turn import MOST_AT_ONCE
-from holdpay.errors import InvariantViolation
-from holdpay.ports import Change, NodeState, OrderFilter
+from holdpay.errors import InvariantViolation, LndRefused
+from holdpay.ports import NodeState, OrderFilter, Placed, Reply
 from tests.fakes import HOP_DOWN, Send, Story
 from tests.unit import build
 from tests.unit.build import ALICE, MALLORY
@@ -65,7 +67,7 @@ async def test_what_was_posted_before_the_end_is_on_disk_at_the_end(world: World
     await asyncio.wait(telling)
 
 
-async def test_a_decode_that_was_begun_early_does_not_outlive_the_process(
+async def test_what_lnd_is_asked_about_a_hold_invoice_does_not_outlive_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(tmp_path / "holdpay.db")
@@ -375,22 +377,60 @@ async def test_the_same_request_again_begins_nothing_anew(world: World) -> None:
 # --- from the order to its payment ----------------------------------------------------------------------------------
 
 
-async def test_lnd_is_asked_what_the_invoice_says_while_the_order_is_written_down(
+async def test_an_order_does_not_wait_long_on_disk_for_an_lnd_that_is_slow_to_read_its_invoice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    commit_all = world.store.commit_all
+    decode, answers = world.lnd.decode, asyncio.Event()
 
-    def counting(changes: list[Change], now_ms: int) -> list[int]:
-        asked.append(world.lnd.decode_count)
-        return commit_all(changes, now_ms)
+    async def slow(payreq: str) -> object:
+        await answers.wait()
+        return await decode(payreq)
 
-    monkeypatch.setattr(world.store, "commit_all", counting)
+    monkeypatch.setattr(world.lnd, "decode", slow)
+    world.provider.story = NEVER
     order_id = world.request()
     await world.until_event(order_id, "order_placed")
-    await world.until_closed(order_id)
-    assert asked[0] == 1
-    assert world.lnd.decode_count == 1
+    assert 0.25 < world.now_s < 0.35
+    assert "invoice_decoded" not in world.events(order_id)
+    answers.set()
+    await world.until(lambda: len(world.lnd.sends) == 1, within_s=0.1)
+    assert world.lnd.decode_count == 1, "its answer counts, however late it came"
+
+
+async def test_an_order_whose_invoice_lnd_cannot_read_now_is_on_disk_and_read_later(world: World) -> None:
+    order_id = await _placed(world)
+    assert world.events(order_id) == ["order_requested", "order_placed"]
+    world.lnd.is_down = False
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
+
+
+async def test_a_text_that_lnd_refuses_is_told_with_the_order_in_one_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.lnd, "decode", AsyncMock(side_effect=LndRefused("checksum failed")))
+    order_id = world.request()
+    assert (await world.until_closed(order_id)).end is End.INVOICE_REJECTED
+    assert world.events(order_id) == ["order_requested", "order_placed", "invoice_undecodable"]
+    assert world.store.commit_count == 2
+
+
+async def test_of_two_answers_of_the_provider_only_the_invoice_of_the_first_is_paid(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.provider.place
+
+    async def twice(placing: Placing) -> Reply[Placed]:
+        first, second = await place(placing), await place(placing)
+        value = first.value
+        await world.engine.apply(order_id, ev.OrderPlaced(value.provider_order_id, value.payreq))
+        return second
+
+    monkeypatch.setattr(world.provider, "place", twice)
+    order_id = world.request()
+    order = await world.until_closed(order_id)
+    first = world.lnd.invoices[order.payreq or ""]
+    assert [spec.payment_hash for _, spec in world.lnd.sends] == [first.payment_hash]
+    assert order.end is End.FULFILLED
 
 
 async def test_an_lnd_that_cannot_decode_now_is_asked_again_after_1_2_4_8_and_15_s(world: World) -> None:
@@ -447,7 +487,9 @@ async def test_what_a_cancel_in_the_step_of_its_intent_came_before_is_not_paid(w
     assert "dispatch_intended" not in world.events(order.id)
 
 
-async def test_vetting_and_the_intent_to_pay_are_one_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_known_of_a_new_order_and_the_intent_to_pay_it_are_one_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     send, commits = world.lnd.send, []
 
     def counting(*args: Any) -> Any:
@@ -458,7 +500,7 @@ async def test_vetting_and_the_intent_to_pay_are_one_commit(world: World, monkey
     world.provider.story = NEVER
     order_id = world.request()
     await world.until(lambda: bool(commits), within_s=1)
-    assert commits == [3], "the request; the hold invoice; vetting and intent"
+    assert commits == [2], "the request; the hold invoice, vetting and intent"
     assert world.events(order_id)[:4] == ["order_requested", "order_placed", "invoice_decoded", "dispatch_intended"]
 
 
@@ -600,24 +642,20 @@ async def test_another_node_is_named_beside_the_one_that_paid(world: World) -> N
     assert world.engine.node_status() == world.lnd.status
 
 
-async def test_a_decode_that_was_begun_early_is_given_up_where_its_order_ends_meanwhile(
+async def test_what_lnd_is_asked_about_a_hold_invoice_ends_with_its_order(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply = world.engine.apply
+    asked: list[asyncio.Task[object] | None] = []
 
-    async def with_a_cancel(order_id: str, event: Any, raw: str | None = None) -> Order:
-        if isinstance(event, ev.OrderPlaced):
-            canceling = asyncio.create_task(world.engine.cancel(order_id))
-            await asyncio.sleep(0)
-            order = await apply(order_id, event, raw)
-            await canceling
-            return order
-        return await apply(order_id, event, raw)
+    async def silent(payreq: str) -> object:
+        asked.append(asyncio.current_task())
+        return await asyncio.Event().wait()
 
-    monkeypatch.setattr(world.engine, "apply", with_a_cancel)
-    monkeypatch.setattr(world.lnd, "decode", lambda payreq: asyncio.Event().wait())
-    closed = await world.until_closed(world.request())
-    assert closed.end is End.CANCELED_UNPAID
+    monkeypatch.setattr(world.lnd, "decode", silent)
+    order_id = world.request()
+    await world.until_event(order_id, "order_placed")
+    await world.engine.cancel(order_id)
+    assert (await world.until_closed(order_id)).end is End.CANCELED_UNPAID
     assert world.provider.place_count == 1
     await asyncio.sleep(0.1)
-    assert [task for task in asyncio.all_tasks() if task.get_name() == "decode early"] == []
+    assert [task is not None and task.cancelled() for task in asked] == [True]

@@ -175,8 +175,8 @@ async def test_of_two_orders_in_one_step_with_the_same_payment_hash_only_the_fir
     invoice = build.invoice(payment_hash=HASH, created_at_ms=world.clock.now_ms())
     decoded = world.engine._performers._decoded
 
-    def decoded_as(order: Order) -> ev.Event:
-        return decoded(invoice, ALICE, order)
+    def decoded_as(order: Order) -> ev.Event | None:
+        return decoded(order.payreq or "", invoice, ALICE, order)
 
     first, second = await asyncio.gather(*(world.engine.apply(order_id, decoded_as) for order_id in ids))
     assert first.payment is not None
