@@ -71,7 +71,7 @@ NOTICES_EVERY_S = 5
 NOTICES_SILENT_S = 60
 LOOP_SILENT_S = 60
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, config_path: Path) -> int:

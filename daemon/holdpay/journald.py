@@ -8,7 +8,6 @@ library is needed for it.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import struct
@@ -74,35 +73,23 @@ def datagram(found: Mapping[str, str]) -> bytes:
     return b"".join(parts)
 
 
-class JournalHandler(logging.Handler):
-    """Its formatter says with ``describe`` what a record is. What the journal does not take at once goes to stderr, as
-    it would without this."""
+class Journal:
+    """A ``log.Sink``. What the journal does not take at once goes to stderr, as it would without this."""
 
     def __init__(self, path: Path = SOCKET) -> None:
-        super().__init__()
         self._path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._fields: dict[str, str] = {}
 
-    def describe(self, event: Mapping[str, Any], message: str) -> str:
-        """Of the record that is being formatted; see ``fields``. Returns ``message``."""
-        self._fields = fields(event, message)
-        return message
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler."""
+    def write(self, event: Mapping[str, Any], text: str) -> None:
+        """See ``log.Sink``."""
+        found = fields(event, text)
         try:
-            self.format(record)
-            try:
-                self._socket.sendto(datagram(self._fields), self._path)
-            except OSError:
-                sys.stderr.write(f"<{self._fields['PRIORITY']}>{self._fields['MESSAGE']}\n")
-                sys.stderr.flush()
-        except Exception:  # noqa: BLE001 - as every handler
-            self.handleError(record)
+            self._socket.sendto(datagram(found), self._path)
+        except OSError:
+            sys.stderr.write(f"<{found['PRIORITY']}>{found['MESSAGE']}\n")
+            sys.stderr.flush()
 
     def close(self) -> None:
-        """See logging.Handler."""
+        """See ``log.Sink``."""
         self._socket.close()
-        super().close()

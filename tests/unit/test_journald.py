@@ -80,7 +80,9 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal
 
 def test_a_record_has_its_fields_and_its_text_has_no_time_of_its_own(journal: Journal, capsys: Capture) -> None:
     log.configure(Format.TEXT, Level.INFO, journal.path)
-    log.get("holdpay.engine.engine").info("order closed", order_id="dpktyah2w6", end="refunded", spent_msat=0)
+    structlog.get_logger("holdpay.engine.engine").info(
+        "order closed", order_id="dpktyah2w6", end="refunded", spent_msat=0
+    )
     assert journal.next() == {
         "MESSAGE": "order closed  order_id=dpktyah2w6 end=refunded spent_msat=0  [holdpay.engine.engine]",
         "PRIORITY": "6",
@@ -97,7 +99,7 @@ def test_a_record_has_its_fields_and_its_text_has_no_time_of_its_own(journal: Jo
 )
 def test_each_level_has_its_priority(journal: Journal, level: str, priority: str) -> None:
     log.configure(Format.TEXT, Level.DEBUG, journal.path)
-    getattr(log.get("holdpay.x"), level)("something")
+    getattr(structlog.get_logger("holdpay.x"), level)("something")
     found = journal.next()
     assert found["PRIORITY"] == priority
     assert "ORDER_ID" not in found
@@ -106,7 +108,7 @@ def test_each_level_has_its_priority(journal: Journal, level: str, priority: str
 
 def test_json_is_the_text_where_that_was_asked_for(journal: Journal) -> None:
     log.configure(Format.JSON, Level.INFO, journal.path)
-    log.get("holdpay.engine.engine").warning("alarm", order_id="dpktyah2w6", text="late")
+    structlog.get_logger("holdpay.engine.engine").warning("alarm", order_id="dpktyah2w6", text="late")
     found = journal.next()
     assert '"text": "late"' in found["MESSAGE"]
     assert found["MESSAGE_ID"] == journald.MESSAGE_IDS["alarm"]
@@ -117,7 +119,7 @@ def test_a_line_break_forges_no_field(journal: Journal) -> None:
     try:
         raise ValueError("first\nMESSAGE_ID=forged\nORDER_ID=forged")
     except ValueError:
-        log.get("holdpay.x").exception("failed\nPRIORITY=0", order_id="a\nPRIORITY=0")
+        structlog.get_logger("holdpay.x").exception("failed\nPRIORITY=0", order_id="a\nPRIORITY=0")
     found = journal.next()
     assert found["PRIORITY"] == "3"
     assert "MESSAGE_ID" not in found
@@ -127,7 +129,7 @@ def test_a_line_break_forges_no_field(journal: Journal) -> None:
 
 def test_what_is_secret_is_cut_as_it_is_everywhere(journal: Journal) -> None:
     log.configure(Format.TEXT, Level.INFO, journal.path)
-    log.get("holdpay.x").info(f"of {HASH}", code=CODE, number=NUMBER, text=f"call {NUMBER}", order_id=HASH)
+    structlog.get_logger("holdpay.x").info(f"of {HASH}", code=CODE, number=NUMBER, text=f"call {NUMBER}", order_id=HASH)
     said = str(journal.next())
     assert CODE not in said
     assert NUMBER not in said
@@ -144,7 +146,7 @@ def test_a_librarys_record_comes_too_and_is_none_of_ours(journal: Journal) -> No
 
 def test_a_traceback_without_end_is_cut_and_still_arrives(journal: Journal) -> None:
     log.configure(Format.TEXT, Level.INFO, journal.path)
-    log.get("holdpay.x").info("x" * 10_000_000)
+    structlog.get_logger("holdpay.x").info("x" * 10_000_000)
     assert len(journal.next()["MESSAGE"]) == journald.MAX_MESSAGE_CHARS
 
 
@@ -154,13 +156,13 @@ def test_what_the_journal_does_not_take_goes_to_stderr(
     log.configure(Format.TEXT, Level.INFO, journal.path)
     count = 0
     while not (said := capsys.readouterr().err):
-        log.get("holdpay.x").warning("again")
+        structlog.get_logger("holdpay.x").warning("again")
         count += 1
         assert count < 100_000
     assert said == "<4>again  [holdpay.x]\n"
     journal.close()
     journal.path.unlink()
-    log.get("holdpay.x").warning("nobody there")
+    structlog.get_logger("holdpay.x").warning("nobody there")
     assert capsys.readouterr().err == "<4>nobody there  [holdpay.x]\n"
 
 
@@ -169,7 +171,7 @@ def test_where_stderr_is_not_the_journal_nothing_goes_there(
 ) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     log.configure(Format.TEXT, Level.INFO, journal.path)
-    log.get("holdpay.x").info("to stderr")
+    structlog.get_logger("holdpay.x").info("to stderr")
     assert "info    to stderr  [holdpay.x]" in capsys.readouterr().err
     assert journal.is_empty()
     assert not journald.is_journal({"JOURNAL_STREAM": "1:1"})
@@ -180,7 +182,7 @@ def test_where_stderr_is_not_the_journal_nothing_goes_there(
 def test_the_last_configuration_counts_and_nothing_is_sent_twice(journal: Journal) -> None:
     log.configure(Format.TEXT, Level.INFO, journal.path)
     log.configure(Format.TEXT, Level.INFO, journal.path)
-    log.get("holdpay.x").info("once")
+    structlog.get_logger("holdpay.x").info("once")
     assert journal.next()["MESSAGE"].startswith("once")
     assert journal.is_empty()
 

@@ -39,7 +39,7 @@ AGAIN_AFTER_S = 30.0
 JITTER = 0.1
 """Questions come late by up to this fraction of their wait, so that orders do not march in step."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Asked(Protocol):

@@ -88,7 +88,7 @@ have the code by now. A few polls of a late order (``poll_late_max_s``)."""
 CLOCK_DOUBT_S = 600
 """After a hold invoice that had expired when it came new orders are refused for so long, or until the clock is set."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Engine:
@@ -733,17 +733,18 @@ def _log_step(before: Order, event: Event, step: Step) -> None:
     is_well_again = isinstance(event, HoldLevelChanged) and event.level is HoldLevel.OK
     if not has_moved and not step.notes and not is_well_again:
         return
-    bound = log.bind(order_id=order.id)
+    facts: dict[str, object] = {"order_id": order.id}
     if order.payment is not None:
-        bound = bound.bind(payment_hash=order.payment.payment_hash[:8])
+        facts["payment_hash"] = order.payment.payment_hash[:8]
     for note in step.notes:
-        bound.warning("anomaly", note=note)
+        log.warning("anomaly", **facts, note=note)
     if is_well_again:
-        bound.info("the hold is in time again")
+        log.info("the hold is in time again", **facts)
     if not has_moved:
         return
-    facts = {"event_type": type(event).__name__, "state": order.state.value, "htlc": order.htlc.value}
+    facts |= {"event_type": type(event).__name__, "state": order.state.value, "htlc": order.htlc.value}
+    facts["phase"] = phase(order)
     if order.end is None:
-        bound.info("order moved", **facts, phase=phase(order))
+        log.info("order moved", **facts)
     else:
-        bound.info("order closed", **facts, phase=phase(order), end=order.end.value, spent_msat=order.spent_msat)
+        log.info("order closed", **facts, end=order.end.value, spent_msat=order.spent_msat)

@@ -25,7 +25,7 @@ JUDGED_AT_ONCE: Final = 100
 STALE_S: Final = 2 * MINUTES_PER_BLOCK * 60
 """Without a word of lnd's for so long, blocks are counted by the clock."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ SECRET_BYTES = 32
 MAX_SILENT = 5
 """So many orders in a row were delivered without a webhook: it is the URL, or the way to it."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Webhooks:

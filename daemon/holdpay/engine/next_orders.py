@@ -46,7 +46,7 @@ RETRY_S: Final = 30
 
 _PASSES_BY_ITSELF: Final = (ProviderError, LndError, NotReady, LimitExceeded)
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Counter(Protocol):

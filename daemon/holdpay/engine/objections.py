@@ -40,7 +40,7 @@ from holdpay.errors import (
 )
 from holdpay.ports import NodeState
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 ROUTE_LOOK_S = 3.0
 """An order waits no longer for lnd to find a way; without its word the order goes on."""

@@ -56,7 +56,7 @@ BALANCE_LATE_S = 600
 MAX_CANCEL_REPLIES = 10
 """Different ones that are kept raw: a provider that words every refusal anew must not fill the disk."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Backoff:

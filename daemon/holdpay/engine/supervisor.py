@@ -16,7 +16,7 @@ from holdpay.ports import Clock
 RESTART_AFTER_S = 30
 """A duty that died of a defect of ours is started again after this time: a held payment must not stay unwatched."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 Key = tuple[str, Duty]
 

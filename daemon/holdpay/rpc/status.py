@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from holdpay import errors
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _CODES: tuple[tuple[type[errors.HoldpayError], grpc.StatusCode], ...] = (
     (errors.OrderNotFound, grpc.StatusCode.NOT_FOUND),

@@ -74,7 +74,7 @@ DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
 _LAST_CHARACTER = "\U0010ffff"
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _ATTEMPT_COLUMNS = column_names(Attempt)
 
