@@ -7,15 +7,13 @@ and the items are not in it: they stand in tables of their own. A payment's payr
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from holdpay.core.charge import Charge
 from holdpay.core.items import Item
 from holdpay.core.model import Order, Payment, Request
-from holdpay.store.rows import Row, changed, defaults, from_row, to_row
-
-T = TypeVar("T")
+from holdpay.store.rows import Row, changed, column_names, defaults, from_row, to_row
 
 ELSEWHERE: Final = frozenset({"request", "items", "payment", "charge"})
 """Fields of an order that its own table does not have."""
@@ -23,6 +21,13 @@ OF_THE_ORDER: Final = frozenset({"payreq"})
 """Fields of a payment that are its order's."""
 _PAYMENT: Final = "payment."
 _CHARGE: Final = "charge."
+_PAYMENT_COLUMNS: Final = [_PAYMENT + column for column in column_names(Payment, without=OF_THE_ORDER)]
+_CHARGE_COLUMNS: Final = [_CHARGE + column for column in column_names(Charge)]
+_DEFAULTS: Final[Row] = {
+    **defaults(Order, without=ELSEWHERE),
+    **{_PAYMENT + column: value for column, value in defaults(Payment).items()},
+    **{_CHARGE + column: value for column, value in defaults(Charge).items()},
+}
 
 
 def columns_of(order: Order) -> Row:
@@ -67,18 +72,21 @@ def of_charge(columns: Row) -> Row:
 
 def order_of(columns: Row, request: Request, items: tuple[Item, ...]) -> Order:
     """The inverse of ``columns_of``. Raises ValueError, KeyError or TypeError if the columns make no sense."""
-    of: dict[str, Row] = {"": {}, _PAYMENT: {}, _CHARGE: {}}
-    for column, value in columns.items():
-        owner, name = _place(column)
-        of[owner][name] = value
+    all_columns = {**_DEFAULTS, **columns}
     return from_row(
         Order,
-        {**defaults(Order, without=ELSEWHERE), **of[""]},
+        all_columns,
         request=request,
         items=items,
-        payment=_read(Payment, of[_PAYMENT], payreq=columns.get("payreq")),
-        charge=_read(Charge, of[_CHARGE]),
+        payment=from_row(Payment, all_columns, prefix=_PAYMENT, payreq=columns.get("payreq"))
+        if _is_any(columns, _PAYMENT_COLUMNS)
+        else None,
+        charge=from_row(Charge, all_columns, prefix=_CHARGE) if _is_any(columns, _CHARGE_COLUMNS) else None,
     )
+
+
+def _is_any(columns: Row, names: Sequence[str]) -> bool:
+    return any(columns.get(name) is not None for name in names)
 
 
 def _nested(prefix: str, value: Payment | Charge | None) -> Row:
@@ -87,19 +95,5 @@ def _nested(prefix: str, value: Payment | Charge | None) -> Row:
     return {prefix + column: found for column, found in to_row(value, without=OF_THE_ORDER).items()}
 
 
-@cache
-def _place(column: str) -> tuple[str, str]:
-    """Whose it is, and its name there."""
-    head, dot, tail = column.partition(".")
-    return (f"{head}.", tail) if dot else ("", head)
-
-
 def _under(prefix: str, columns: Row) -> Row:
     return {column.removeprefix(prefix): found for column, found in columns.items() if column.startswith(prefix)}
-
-
-def _read(cls: type[T], columns: Row, **given: Any) -> T | None:
-    if all(value is None for value in columns.values()):
-        return None
-    hashable: Any = cls
-    return from_row(cls, {**defaults(hashable), **columns}, **given)

@@ -24,7 +24,7 @@ from holdpay.core.model import Order, Request
 from holdpay.ports import Update
 from holdpay.store.changes import order_of
 from holdpay.store.packing import absolute, pack, relative, unpack
-from holdpay.store.reading import BAD_ROW, SELECT_REQUEST, items_of, request_of, rows, unreadable
+from holdpay.store.reading import BAD_ROW, SELECT_REQUEST, all_text, items_of, request_of, rows, unreadable
 from holdpay.store.rows import Row
 from holdpay.store.sealing import seal, unseal
 
@@ -211,7 +211,7 @@ class Journal:
 
     def _known(self, order_no: int) -> _Known:
         (row,) = rows(self._conn, SELECT_REQUEST, order_no)
-        return _Known(request_of(row), row["erased_at_ms"], tuple(items_of(self._conn, row)))
+        return _Known(request_of(all_text(row)), row["erased_at_ms"], tuple(items_of(self._conn, row)))
 
     def _before(self, order_no: int, cursor: int) -> Row:
         """The columns of an order right before a row of its journal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -17,7 +17,7 @@ from holdpay.core.strategy import Strategy
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store.changes import ELSEWHERE, OF_THE_ORDER, order_of
 from holdpay.store.database import remedy
-from holdpay.store.rows import Row, column_names, from_row
+from holdpay.store.rows import column_names, from_row
 from holdpay.store.sealing import unseal
 
 STRATEGY: Final[TypeAdapter[Strategy]] = TypeAdapter(Strategy)
@@ -31,10 +31,13 @@ REQUEST_COLUMNS: Final = [
     *("id", "client", "key", "fingerprint", "kind", "spec", "is_prepaid", "created_at_ms", "strategy")
 ]
 
-_OF_REQUEST = (
-    'o.no AS "r.no", k.key AS "r.seal", s.spec AS "r.sealed_spec", s.fingerprint AS "r.sealed_fingerprint", '
-    + ", ".join(f'r."{c}" AS "r.{c}"' for c in REQUEST_COLUMNS)
-)  # fmt: skip
+_OF_A_REQUEST: Final = {
+    "r.no": "o.no",
+    "r.seal": "k.key",
+    "r.sealed_spec": "s.spec",
+    "r.sealed_fingerprint": "s.fingerprint",
+    **{f"r.{column}": f'r."{column}"' for column in REQUEST_COLUMNS},
+}
 _WITH_REQUEST = (
     " LEFT JOIN requests r ON r.id = o.request_id LEFT JOIN secrets s ON s.request_id = o.request_id"
     " LEFT JOIN keys k ON k.order_no = o.no "
@@ -44,14 +47,20 @@ _OF_AN_ORDER: Final = {
     **{f"payment.{column}": f'p."{column}"' for column in PAYMENT_COLUMNS},
     **{f"charge.{column}": f'c."{column}"' for column in CHARGE_COLUMNS},
 }
+_COLUMNS: Final = (*_OF_AN_ORDER, *_OF_A_REQUEST)
+
+
+def _named(places: Mapping[str, str]) -> str:
+    return ", ".join(f'{place} AS "{column}"' for column, place in places.items())
+
+
 SELECT_ORDERS: Final = (
-    "SELECT "  # noqa: S608 - names of our own columns only
-    + ", ".join(f'{place} AS "{column}"' for column, place in _OF_AN_ORDER.items())
-    + f", {_OF_REQUEST}"
-    + " FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no"
-    + _WITH_REQUEST
+    f"SELECT {_named(_OF_AN_ORDER)}, {_named(_OF_A_REQUEST)}"  # noqa: S608 - names of our own columns only
+    " FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no" + _WITH_REQUEST
 )
-SELECT_REQUEST: Final = f"SELECT o.id, o.erased_at_ms, {_OF_REQUEST} FROM orders o {_WITH_REQUEST} WHERE o.no = ?"  # noqa: S608
+SELECT_REQUEST: Final = (
+    f"SELECT o.id, o.erased_at_ms, {_named(_OF_A_REQUEST)} FROM orders o {_WITH_REQUEST} WHERE o.no = ?"  # noqa: S608
+)
 SELECT_ITEMS: Final = f"SELECT {', '.join(ITEM_COLUMNS)}, seq, cursor FROM items WHERE order_no = ? ORDER BY seq"  # noqa: S608
 
 SEALED_SPEC: Final = "spec"
@@ -71,9 +80,8 @@ def rows(conn: sqlite3.Connection, sql: str, *values: Any) -> list[sqlite3.Row]:
         raise StoreError(f"The database could not be read: {error}. {remedy(error)}.") from error
 
 
-def request_of(row: sqlite3.Row) -> Request:
+def request_of(row: Mapping[str, Any] | sqlite3.Row) -> Request:
     """Of the columns that begin with ``r.``. Raises one of BAD_ROW."""
-    all_text(row)
     # What is the buyer's own business comes first, as long as it is there.
     sealed, key = row["r.sealed_spec"], row["r.seal"]
     return Request(
@@ -96,7 +104,7 @@ def _plain(spec: str) -> AnySpec:
     return SPEC.validate_json(spec)
 
 
-def items_of(conn: sqlite3.Connection, row: sqlite3.Row) -> Iterator[tuple[int, Item]]:
+def items_of(conn: sqlite3.Connection, row: Mapping[str, Any] | sqlite3.Row) -> Iterator[tuple[int, Item]]:
     """Of a row's order, each with the cursor of the journal row that brought it. Raises one of BAD_ROW."""
     for found in rows(conn, SELECT_ITEMS, row["r.no"]):
         values = dict(all_text(found))
@@ -128,8 +136,9 @@ def all_text(row: sqlite3.Row) -> sqlite3.Row:
 def to_order(conn: sqlite3.Connection, row: sqlite3.Row) -> Order:
     """A row of SELECT_ORDERS, with its items. Raises OrderUnreadable."""
     try:
-        columns: Row = dict(zip(_OF_AN_ORDER, row, strict=False))  # what follows is the request's
-        return order_of(columns, request_of(row), tuple(item for _, item in items_of(conn, row)))
+        # A dict: sqlite3.Row compares each name with those of all columns before it.
+        columns = dict(zip(_COLUMNS, all_text(row), strict=True))
+        return order_of(columns, request_of(columns), tuple(item for _, item in items_of(conn, columns)))
     except BAD_ROW as error:
         raise unreadable(row["id"]) from error
 

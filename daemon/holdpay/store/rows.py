@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 Value = str | int | None
@@ -108,41 +108,41 @@ def defaults(cls: Any, *, without: frozenset[str] = frozenset()) -> Row:
 
 
 def from_row(cls: type[T], row: Mapping[str, Any], *, prefix: str = "", **given: Any) -> T:
-    """The inverse of ``to_row``; ``given`` are the fields that it left out."""
+    """The inverse of ``to_row``; ``given`` are the fields that it left out. Only what has its columns in ``row``."""
     values: dict[str, Any] = dict(given)
     hashable: Any = cls
-    for name, kind, is_nested in _fields(hashable):
-        if name in given:
-            continue
-        if is_nested:
-            values[name] = _nested(kind, row, name)
-            continue
-        value = row[prefix + name]
-        values[name] = value if type(value) is kind else _from_value(kind, value)
+    for name, columns, kind, converted in _places(hashable, prefix, tuple(given)):
+        if converted is None:
+            is_there = any(row[column] is not None for column in columns)
+            values[name] = from_row(kind, row, prefix=f"{prefix}{name}_") if is_there else None
+        else:
+            value = row[columns[0]]
+            values[name] = value if value is None or type(value) is kind else converted(value)
     return cls(**values)
 
 
-def _nested(kind: Any, row: Mapping[str, Any], name: str) -> Any:
-    prefix = f"{name}_"
-    if all(row[column] is None for column in column_names(kind, prefix=prefix)):
-        return None
-    return from_row(kind, row, prefix=prefix)
+@cache
+def _places(
+    cls: Any, prefix: str, without: tuple[str, ...]
+) -> list[tuple[str, list[str], Any, Callable[[Any], Any] | None]]:
+    """Of each field its name, its columns, its type, and what makes that of a column's value; None: it is a dataclass,
+    whose columns they are."""
+    return [
+        (name, column_names(kind, prefix=f"{prefix}{name}_"), kind, None)
+        if is_nested
+        else (name, [prefix + name], kind, _CONVERTED.get(kind, kind))
+        for name, kind, is_nested in _fields(cls)
+        if name not in without
+    ]
 
 
-def _from_value(kind: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    if kind is bool:
-        return bool(value)
-    if kind is Mapping:
-        return json.loads(value)
-    if kind is tuple:
-        return _texts(json.loads(value))
-    return kind(value)
-
-
-def _texts(values: Any) -> tuple[str, ...]:
+def _texts(value: str) -> tuple[str, ...]:
     """Raises ValueError for anything but a list of text."""
+    values = json.loads(value)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError("not a list of text")
     return tuple(values)
+
+
+_CONVERTED: Final[Mapping[Any, Callable[[Any], Any]]] = {Mapping: json.loads, tuple: _texts}
+"""A class that is not here makes itself of the value."""

@@ -121,6 +121,10 @@ BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE client = ? AND key
 BY_ID = "WHERE o.id = ?"
 OF_REQUEST = "WHERE o.request_id = ? ORDER BY o.no"
 LAST_OF_REQUEST = "WHERE o.request_id = ? ORDER BY o.no DESC LIMIT 1"
+LAST_OF_EACH = """
+    WHERE o.no IN (SELECT (SELECT max(no) FROM orders WHERE request_id = wanted.id) FROM ({requests}) wanted)
+    ORDER BY r.created_at_ms DESC, r.id DESC
+"""
 EARLIER = "WHERE o.request_id = ? AND o.no < (SELECT no FROM orders WHERE id = ?) ORDER BY o.no"
 REQUESTS_BY_PREFIX = "SELECT id FROM requests WHERE id >= ? AND id < ?"
 ORDERS_OF_REQUEST = "SELECT id FROM orders WHERE request_id = ? ORDER BY no"
@@ -503,8 +507,7 @@ class SqliteStore:
     def list_orders(self, wanted: OrderFilter) -> list[Order]:
         """See OrderStore."""
         text, values = where(wanted)
-        found = (self._select(LAST_OF_REQUEST, row["id"]) for row in self._rows(text, *values))
-        return [order for orders in found for order in orders]
+        return self._select(LAST_OF_EACH.format(requests=text), *values)
 
     def has_payment_hash(self, payment_hash: str) -> bool:
         """Whether any order, also a closed one, has it."""

@@ -23,6 +23,9 @@ def conn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connectio
     db.close()
 
 
+ORDERS = reading.SELECT_ORDERS
+
+
 def plan(conn: sqlite3.Connection, sql: str, values: Any = ()) -> list[str]:
     return [row["detail"] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
@@ -66,6 +69,11 @@ def test_every_list_is_read_off_an_index_of_its_own(conn: sqlite3.Connection, wa
     assert f"INDEX {index_of(wanted)} " in f"{details[0]} ", details
     assert not any("TEMP B-TREE" in detail for detail in details), details
     assert len(details) == 1, details
+    whole = plan(conn, ORDERS + store.LAST_OF_EACH.format(requests=text), values)
+    assert details[0] in whole, whole
+    # Of no more than a page.
+    others = [found for found in whole if found not in {details[0], "SCAN wanted", "USE TEMP B-TREE FOR ORDER BY"}]
+    assert not any(found.startswith(("SCAN", "USE")) for found in others), whole
 
 
 BOUND = {
@@ -80,7 +88,6 @@ BOUND = {
     "id": "x",
     "now_ms": 1,
 }
-ORDERS = reading.SELECT_ORDERS
 QUERIES = {
     "an order by its id": (ORDERS + store.BY_ID, ("x",)),
     "a request by the beginning of its id": (store.REQUESTS_BY_PREFIX, ("x", "y")),

@@ -917,6 +917,16 @@ def test_an_open_order_of_a_kind_is_known_of_even_if_its_row_makes_no_sense(db: 
     assert not db.has_open(KindName.FUND)
 
 
+def test_a_list_is_read_by_one_statement_for_its_orders_and_one_for_the_items_of_each(db: SqliteStore) -> None:
+    _create(db, *(_order(n, created_at_ms=NOW_MS + n) for n in range(1, 8)))
+    said: list[str] = []
+    db._conn.set_trace_callback(said.append)
+    assert len(db.list_orders(OrderFilter(limit=5))) == 5
+    db._conn.set_trace_callback(None)
+    assert len([sql for sql in said if " FROM items " in sql]) == 5
+    assert len(said) == 6
+
+
 def test_orders_are_filtered_and_paged_newest_first(db: SqliteStore) -> None:
     _create(db, *(_order(n, created_at_ms=NOW_MS + n // 2) for n in range(6)))
     _commit(db, _order(3, created_at_ms=NOW_MS + 1, closed_at_ms=NOW_MS, end=End.REFUNDED))
