@@ -14,6 +14,7 @@ import click
 from holdpay.cli import render
 from holdpay.cli.app import Clock
 from holdpay.cli.kinds import kind_of, number_of, numbers_of, order_of, texts
+from holdpay.cli.top.text import bar, columns_of, head
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -246,15 +247,15 @@ class Live:
     since_ms: int
     end: Countdown | None = None
 
-    def words(self, now_ms: int, columns: int, bar: tuple[str, str]) -> str:
-        """In at most so many columns. ``bar``: the signs of its full and its empty part."""
+    def words(self, now_ms: int, columns: int, signs: tuple[str, str]) -> str:
+        """In at most so many columns. ``signs``: of the bar's full and its empty part."""
         text = f"{render.span(now_ms - self.since_ms):>8}  {render.plain(self.phase)} …"
         if self.end is not None:
             left_ms = self.end.until_ms - now_ms
             late = f"{self.end.name} passed {render.span(-left_ms)} ago"
             left = f"{render.span(left_ms)} to {self.end.name}" if left_ms > 0 else late
-            text += f"  {_bar(self.end, now_ms, columns - len(text) - len(left) - 3, bar)}{left}"
-        return text[:columns]
+            text += f"  {_bar(self.end, now_ms, columns - columns_of(text) - len(left) - 3, signs)}{left}"
+        return head(text, columns)
 
 
 _LONGEST_BAR, _SHORTEST_BAR = 24, 5
@@ -264,10 +265,8 @@ def _bar(end: Countdown, now_ms: int, room: int, signs: tuple[str, str]) -> str:
     """With a space behind it. Empty: there is no room for one."""
     if room < _SHORTEST_BAR:
         return ""
-    width = min(room, _LONGEST_BAR)
-    gone = (now_ms - end.from_ms) * width // max(end.until_ms - end.from_ms, 1)
-    full = min(max(gone, 0), width)
-    return f"{signs[0] * full}{signs[1] * (width - full)} "
+    full, free = signs
+    return bar(min(room, _LONGEST_BAR), [(full, now_ms - end.from_ms)], end.until_ms - end.from_ms, free) + " "
 
 
 class Screen:

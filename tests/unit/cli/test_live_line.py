@@ -11,6 +11,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.app import App
 from holdpay.cli.follow import TextView
 from holdpay.cli.progress import Countdown, Live, Screen, countdown
+from holdpay.cli.top.text import columns_of
 from tests.unit.cli.fake_daemon import ACCEPTED, DELIVERED, HELD, NOW_MS, NUMBERED, FakeClock, a_request, updates
 
 SIGNS = ("█", "░")
@@ -29,6 +30,17 @@ def test_the_line_has_the_time_the_phase_and_a_bar_to_the_promise() -> None:
 def test_the_bar_is_full_when_the_promise_has_passed_and_the_line_says_since_when() -> None:
     shown = words(Live("held", NOW_MS, PROMISE), after_s=1300)
     assert shown.endswith(f"{'█' * 24} the promised end passed 1m40s ago")
+
+
+def test_it_is_cut_by_columns_where_signs_take_two() -> None:
+    shown = words(Live("等待短信的到来", NOW_MS, PROMISE), after_s=600, columns=20)
+    assert columns_of(shown) == 20
+    assert shown == "  10m00s  等待短信的"
+    assert columns_of(words(Live("等待短信", NOW_MS, PROMISE), after_s=600, columns=60)) <= 60
+
+
+def test_as_in_the_other_view_more_than_nothing_of_the_bar_is_seen() -> None:
+    assert "█░░░" in words(Live("held", NOW_MS, PROMISE), after_s=1)
 
 
 def test_where_nothing_is_promised_there_is_no_bar() -> None:

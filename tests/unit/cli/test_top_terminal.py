@@ -25,7 +25,9 @@ from tests.unit.cli.conftest import Pty
         (b"\x1b[5~\x1b[6~", ["pageup", "pagedown"]),
         (b"\x1b[H\x1b[F\x1b[1~\x1b[4~", ["home", "end", "home", "end"]),
         (b"\r\n", ["enter", "enter"]),
-        (b"\x1b[200~y\x1b[201~", ["y"]),
+        (b"\x1b[200~y\x1b[201~", []),
+        (b"c\x1b[200~you\x1b[A\r\n\x1b[201~q", ["c", "q"]),
+        (b"\x1b[201~q", ["q"]),
         (b"\x1b[1;5Aq", ["q"]),
         ("ÿ€q".encode(), ["q"]),
         (b"\x00\x01q", ["q"]),
@@ -40,14 +42,28 @@ def test_the_beginning_of_a_key_waits_for_its_end(data: bytes) -> None:
     assert decode(b"q" + data) == (["q"], data)
 
 
+@pytest.mark.parametrize("at", range(7, 24))
+def test_what_is_pasted_is_no_key_wherever_it_comes_apart(at: int) -> None:
+    whole = b"c\x1b[200~poli\x1bcy\x1b[201~q"
+    keys, rest = decode(whole[:at])
+    more, rest = decode(rest + whole[at:])
+    assert (keys + more, rest) == (["c", "q"], b"")
+
+
+def test_of_a_long_text_that_is_being_pasted_little_is_kept() -> None:
+    keys, rest = decode(b"\x1b[200~" + b"y" * 100_000)
+    assert (keys, len(rest) < 20) == ([], True)
+    assert decode(rest + b"\x1b[201~q") == (["q"], b"")
+
+
 def test_it_is_left_as_it_was(device: Pty) -> None:
     before, terminal = device.attributes(), device.terminal()
     terminal.enter()
     assert device.attributes() != before
-    assert device.output() == "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+    assert device.output() == "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[?2004h\x1b[2J"
     terminal.leave()
     assert device.attributes() == before
-    assert device.output() == "\x1b[?7h\x1b[?25h\x1b[?1049l"
+    assert device.output() == "\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 def test_leaving_twice_or_what_was_not_entered_changes_nothing(device: Pty) -> None:
@@ -129,6 +145,18 @@ def test_keys_come_through_and_half_a_key_is_waited_for(device: Pty) -> None:
     device.press(b"\x1b")
     assert terminal.wait(5) == ["escape"]
     assert terminal.wait(0) == []
+    terminal.leave()
+
+
+def test_nothing_is_a_key_until_a_pasted_text_has_ended_however_long_that_takes(device: Pty) -> None:
+    terminal = device.terminal()
+    terminal.enter()
+    device.press(b"\x1b[200~po")
+    assert terminal.wait(5) == []
+    device.press(b"cy")
+    assert terminal.wait(5) == []
+    device.press(b"\x1b[201~q")
+    assert terminal.wait(5) == ["q"]
     terminal.leave()
 
 

@@ -16,9 +16,11 @@ from typing import TextIO
 from holdpay.cli import render
 from holdpay.cli.top.text import Line
 
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
-_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-"""The other screen; no cursor; no line goes on in the next one."""
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[?2004h\x1b[2J"
+_LEAVE = "\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[?1049l"
+"""The other screen; no cursor; no line goes on in the next one; pasted text is marked as that (xterm, "Bracketed
+Paste Mode"), and is no input here. Terminals that know no such mode pass over it."""
+_PASTE, _PASTE_END = b"\x1b[200~", b"\x1b[201~"
 ESCAPE_S = 0.05
 """The bytes of one key come within it, even from afar; after it an escape is the key Esc."""
 
@@ -45,10 +47,16 @@ _NAMES = {
 
 
 def decode(data: bytes) -> tuple[list[str], bytes]:
-    """The keys in what a terminal sent, and the beginning of one that is not all here. Those without a name that are no
-    ASCII characters are passed over."""
+    """The keys in what a terminal sent, and the beginning of one, or of a pasted text, that is not all here. Those
+    without a name that are no ASCII characters are passed over, and so is pasted text."""
     keys: list[str] = []
     while data:
+        if data.startswith(_PASTE):
+            pasted, end, data = data[len(_PASTE) :].partition(_PASTE_END)
+            if not end:
+                # Of a long text no more is kept than may be the beginning of its end.
+                return keys, _PASTE + pasted[1 - len(_PASTE_END) :]
+            continue
         sequence = _SEQUENCE.match(data)
         if sequence is None and _UNFINISHED.fullmatch(data):
             return keys, data
@@ -92,7 +100,7 @@ class Terminal:
         self._saved = termios.tcgetattr(self._in)
         tty.setcbreak(self._in)
         self._write(_ENTER)
-        self._shown = []
+        self._shown, self._rest = [], b""
 
     def leave(self) -> None:
         """As it was before. Again changes nothing. A terminal that is gone cannot be restored, and needs not."""
@@ -140,6 +148,8 @@ class Terminal:
             self._shown_size = (0, 0)
         while self._rest:
             if not select.select([self._in], [], [], ESCAPE_S)[0]:
+                if self._rest.startswith(_PASTE):
+                    break  # its end comes, and until then nothing is a key
                 keys += ["escape"] if self._rest == b"\x1b" else []
                 self._rest = b""
                 break

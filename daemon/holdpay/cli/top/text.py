@@ -61,7 +61,7 @@ class Line:
             return self
         parts, room = [], max(columns - 1, 0)
         for words, style in self.parts:
-            kept = _head(words, room)
+            kept = head(words, room)
             parts.append((kept, style))
             room -= columns_of(kept)
             if kept != words:
@@ -99,7 +99,7 @@ def _columns_of_char(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
 
 
-def _head(words: str, columns: int) -> str:
+def head(words: str, columns: int) -> str:
     """The beginning that fits into so many."""
     used = 0
     for at, char in enumerate(words):
@@ -131,8 +131,8 @@ def wrapped(words: str, columns: int, indent: int = 0) -> list[str]:
             if line:
                 found, line = [*found, line], ""
                 continue
-            head = _head(rest, room) or rest[0]
-            found, rest = [*found, head], rest[len(head) :]
+            begin = head(rest, room) or rest[0]
+            found, rest = [*found, begin], rest[len(begin) :]
     found += [line] if line else []
     return found[:1] + [" " * indent + line for line in found[1:]]
 

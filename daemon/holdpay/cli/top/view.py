@@ -45,7 +45,7 @@ def _show(app: App, terminal: Terminal, source: Source, inbox: SimpleQueue[News 
         terminal.draw(layout.lines(state, *terminal.size, app.clock.now_ms(), glyphs))
         keys = terminal.wait(TICK_S)
         if state.canceling and len(keys) > 1:
-            keys = ["escape"]  # the rest of a long text that is being pasted is no answer
+            keys = ["escape"]  # text pasted at a terminal that does not mark it is no answer
         for key in keys:
             was_asking = bool(state.canceling)
             state, wish = pressed(state, key, app.clock.now_ms(), layout.page_lines(terminal.size[1]))
