@@ -26,6 +26,7 @@ from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.vetting import Check, Verdict, route_checks, rule_of
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
+from holdpay.engine.peers import PeerWait
 from holdpay.engine.quoting import Quoted, Quoter
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
 from holdpay.errors import (
@@ -48,7 +49,6 @@ LOOK_GOOD_FOR_S = 5
 """A way that lnd has found is not looked for again: what became of it since, the payment itself finds out."""
 PEER_WAIT_S = 15
 """A new order waits so long for a peer that is away. lnd tries to reach one after 1, 2, 4 s (defaultMinBackoff)."""
-PEER_LOOK_EVERY_S = 1.0
 _LIMITS = ("max_open_orders", "max_pending_sat", "max_spend_per_day_sat")
 _NO_LIMIT = 2**60
 USUAL_FINAL_CLTV_DELTA = 40
@@ -114,6 +114,7 @@ class Objections:
         self._account = account
         self._way_found: tuple[RouteQuery, RouteLook, int] | None = None
         """The latest one that carries the dearest order, and when, in ms."""
+        self._peers = PeerWait(engine.clock, self._is_peer_away)
 
     # --- the daemon and its node --------------------------------------------------------------------------------------
 
@@ -411,14 +412,20 @@ class Objections:
     async def _best_way(self, queries: Sequence[RouteQuery], *, is_patient: bool) -> tuple[RouteQuery, RouteLook]:
         """To one of the nodes that may be paid: one that will do is enough. Where only a peer is away, it is waited
         for: an lnd that has just started has its peers back within seconds."""
-        until_ms = self._engine.clock.now_ms() + (PEER_WAIT_S * 1000 if is_patient else 0)
+        clock = self._engine.clock
+        until_ms = clock.now_ms() + (PEER_WAIT_S * 1000 if is_patient else 0)
         while True:
-            looks = await asyncio.gather(*(self.look(query) for query in queries))
-            best = max(zip(queries, looks, strict=True), key=lambda each: _worth(*each))
-            wrong = in_the_way(*best)
-            if wrong is None or wrong.cause is not Cause.PEER_OFFLINE or self._engine.clock.now_ms() >= until_ms:
+            best = await self._best_of(queries)
+            if not _lacks_peer(*best) or (left_ms := until_ms - clock.now_ms()) <= 0:
                 return best
-            await self._engine.clock.sleep(PEER_LOOK_EVERY_S)
+            await self._peers.until_back(queries, left_ms / 1000)
+
+    async def _best_of(self, queries: Sequence[RouteQuery]) -> tuple[RouteQuery, RouteLook]:
+        looks = await asyncio.gather(*(self.look(query) for query in queries))
+        return max(zip(queries, looks, strict=True), key=lambda each: _worth(*each))
+
+    async def _is_peer_away(self, queries: Sequence[RouteQuery]) -> bool:
+        return _lacks_peer(*await self._best_of(queries))
 
     def way(
         self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False, is_payee_known: bool = False
@@ -457,6 +464,11 @@ class Objections:
 MAY_PASS: Final = frozenset({Cause.OUTBOUND, Cause.PEER_OFFLINE})
 """Of our own node: sure now. An order that waits for its place is paid later, when the hold before it has given its
 money back."""
+
+
+def _lacks_peer(query: RouteQuery, look: RouteLook) -> bool:
+    wrong = in_the_way(query, look)
+    return wrong is not None and wrong.cause is Cause.PEER_OFFLINE
 
 
 def _worth(query: RouteQuery, look: RouteLook) -> int:

@@ -129,6 +129,38 @@ async def test_a_peer_that_is_back_within_seconds_as_after_a_start_of_lnd_refuse
     assert 10_000 <= world.clock.now_ms() - began_ms < 12_000
 
 
+async def test_all_that_wait_for_a_peer_have_lnd_asked_once_a_second(world: World) -> None:
+    began_ms = world.clock.now_ms()
+    away = IN_THE_WAY["peer_offline"][0]
+    asked: list[int] = []
+
+    def look(query: RouteQuery) -> RouteLook:
+        asked.append(world.clock.now_ms() - began_ms)
+        return away if world.clock.now_ms() < began_ms + 10_000 else WAY
+
+    _says(world, look)
+    desk = desk_of(world.engine)
+    wants = [replace(ASKED, key=f"k{number}", max_fee_sat=10 + number) for number in range(8)]
+    await asyncio.gather(*(desk.submit(each, WANTED) for each in wants))
+    assert world.clock.now_ms() - began_ms < 12_000
+    assert len([at_ms for at_ms in asked if 1_500 < at_ms < 9_500]) <= 9
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "look for peers"]
+
+
+async def test_who_gives_up_does_not_end_the_wait_of_the_others(world: World) -> None:
+    began_ms = world.clock.now_ms()
+    away = IN_THE_WAY["peer_offline"][0]
+    _says(world, lambda query: away if world.clock.now_ms() < began_ms + 5_000 else WAY)
+    desk = desk_of(world.engine)
+    first = asyncio.create_task(desk.submit(ASKED, WANTED))
+    second = asyncio.create_task(desk.submit(replace(ASKED, key="next"), WANTED))
+    await asyncio.sleep(2)
+    first.cancel()
+    assert await second
+    assert world.clock.now_ms() - began_ms < 7_000
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "look for peers"]
+
+
 async def test_a_peer_that_stays_away_is_not_waited_for_by_one_who_insists_nor_longer_than_some_seconds(
     world: World,
 ) -> None:
