@@ -40,8 +40,9 @@ def databases(usual: Path, config: Path | None = None) -> set[Path]:
 
 def open_orders(path: Path) -> int:
     if not path.exists():
-        if path.with_name(f"{path.name}.newest").exists():  # the daemon's note of what it wrote last
-            raise Unknown(f"{path} is lost, and orders were in it.")
+        newest = path.with_name(f"{path.name}.newest")  # the daemon's note of what it wrote last
+        if newest.exists():
+            raise Unknown(f"{path} is lost, and orders were in it: {newest.name} beside it says so.")
         return 0
     try:
         # To be written, too: what a crash left in the write-ahead log counts.

@@ -222,6 +222,17 @@ def test_a_purge_with_an_order_open_is_refused_and_removes_nothing(below: Path, 
         file.unlink()
 
 
+def test_a_purge_of_a_lost_database_says_which_files_to_move_away(below: Path) -> None:
+    newest = below / "var/lib/holdpay/holdpay.db.newest"
+    newest.write_text("7\n")
+    done = install("--root", below, "--purge", said="delete\n")
+    assert done.returncode == 1
+    assert "holdpay.db is lost, and orders were in it: holdpay.db.newest beside it says so." in done.stderr
+    assert "move holdpay.db and holdpay.db.newest away" in " ".join(done.stderr.replace("scripts/install:", "").split())
+    newest.unlink()
+    assert (below / "opt/holdpay/current/bin/holdpayd").exists()
+
+
 def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(below: Path) -> None:
     with closing(SqliteStore(below / "var/lib/holdpay/holdpay.db")) as store:
         live(store, order(), *FULFILLED)
@@ -229,6 +240,7 @@ def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(belo
     assert done.returncode == 0, done.stderr
     data = {"var/lib/holdpay/holdpay.db", "var/lib/holdpay/holdpay.db.newest"}
     assert files(below) == {"etc/holdpay/config.toml", "etc/holdpay/config.example.toml"} | data
+    assert "holdpay.db.newest" in done.stdout
     for kept in ("etc/holdpay", "var/lib/holdpay"):
         assert re.search(rf"^  {below / kept} ", done.stdout, re.MULTILINE)
 

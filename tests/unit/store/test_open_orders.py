@@ -58,7 +58,7 @@ def test_a_lost_database_is_not_taken_for_none(tmp_path: Path) -> None:
     (tmp_path / "holdpay.db").unlink()
     code, count, said = asked(tmp_path / "holdpay.db")
     assert (code, count) == (1, "")
-    assert "is lost, and orders were in it" in said
+    assert "is lost, and orders were in it: holdpay.db.newest beside it says so" in said
 
 
 @pytest.mark.parametrize("names", ["", "[daemon]\n", '[daemon]\nstate_dir = "{}"\n', '[daemon]\nstate_dir = "own"\n'])
