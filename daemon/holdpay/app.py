@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from holdpay import __version__
+from holdpay import __version__, garbage
 from holdpay.background import Background
 from holdpay.clock import SystemClock
 from holdpay.config import Settings, load, read_key
@@ -133,7 +133,8 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, log.warning, "still starting: reload once it serves")
         async with contextlib.AsyncExitStack() as stack:
-            with self._notifier.starting("starting; the database is read, or brought up to date"):
+            words = "starting; the database is read, or brought up to date"
+            with self._notifier.starting(words), garbage.starting():
                 parts = await self._build(stack)
                 engine, node, servers = parts.engine, parts.node, parts.servers
                 self._configure_hooks(parts, self._settings)

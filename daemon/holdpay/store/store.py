@@ -69,8 +69,8 @@ from holdpay.store.reading import (
 from holdpay.store.recent import Recent
 from holdpay.store.rows import Row, column_names, to_row
 from holdpay.store.sealing import NO_KEY, new_key, seal
+from holdpay.store.spent import SpentDay
 
-DAY_MS = 24 * 3600 * 1000
 MIN_ID_PREFIX = 4
 _LAST_CHARACTER = "\U0010ffff"
 
@@ -173,8 +173,6 @@ MAY_MOVE_BALANCE = f"""
     WHERE o.closed_at_ms IS NULL AND (o.state <> 'delivered' OR {_MAY_COME_BACK}) AND o.no <> :besides AND {_MOVES}
     LIMIT 1
 """  # noqa: S608 - our own words only
-# What lies more than a day ahead was spent under a wall clock that was wrong.
-SPENT = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"
 
 SELECT_ROW = "SELECT o.no, k.key FROM orders o JOIN keys k ON k.order_no = o.no WHERE o.id = ?"
 SPENT_AT = "SELECT at_ms FROM ledger WHERE order_no = ? AND what = 'spend' ORDER BY id DESC LIMIT 1"
@@ -200,6 +198,7 @@ class SqliteStore:
         self._conn.text_factory = lenient
         self._journal = Journal(self._conn)
         self._recent = Recent()
+        self._spent_day = SpentDay(self._conn)
         self._row_of: dict[str, _Row] = {}
         """Of open orders, as far as they were written to."""
         self._erased_in_copies_before_ms = 0
@@ -593,7 +592,7 @@ class SqliteStore:
 
     def spent_day_msat(self, now_ms: int) -> int:
         """See MoneyTotals."""
-        return int(self._one(SPENT, now_ms - DAY_MS, now_ms + DAY_MS))
+        return self._spent_day.msat(now_ms)
 
     def _select(self, text: str, *values: Any) -> list[Order]:
         """What can be read of what is found: one order that makes no sense hides no other."""

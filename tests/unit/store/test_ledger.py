@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -17,7 +18,8 @@ from holdpay.core.model import Order
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.step import Step
 from holdpay.ports import Limits
-from holdpay.store.store import DAY_MS, SqliteStore
+from holdpay.store.spent import DAY_MS
+from holdpay.store.store import SqliteStore
 from tests.unit.build import HOUR, NOW_MS, POLICY, order, pair
 
 LIMITS = Limits(max_open_orders=9, max_pending_sat=10**6, max_spend_per_day_sat=10**6)
@@ -163,3 +165,55 @@ def test_a_booking_that_the_database_does_not_know_is_refused(db: SqliteStore) -
     db.create(order(), LIMITS, NOW_MS)
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         db._conn.execute("INSERT INTO ledger (order_no, what, msat, at_ms) VALUES (1, 'gift', 1, 1)")
+
+
+def added_up(db: SqliteStore, now_ms: int) -> int:
+    """What the limits count as spent then, from the whole ledger."""
+    sql = "SELECT coalesce(sum(msat), 0) FROM ledger WHERE what = 'spend' AND at_ms > ? AND at_ms < ?"
+    (sum_msat,) = db._conn.execute(sql, (now_ms - DAY_MS, now_ms + DAY_MS)).fetchone()
+    return int(sum_msat)
+
+
+def book(db: SqliteStore, *spends: tuple[int, int]) -> None:
+    """Of the order that is there: sums with their times."""
+    sql = "INSERT INTO ledger (order_no, client, what, msat, at_ms) SELECT max(no), '', 'spend', ?, ? FROM orders"
+    db._conn.executemany(sql, spends)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sum_of_a_day_is_that_of_the_ledger_whatever_the_clock_does(db: SqliteStore, seed: int) -> None:
+    rng, now_ms = Random(seed), NOW_MS
+    db.create(order(), LIMITS, NOW_MS)
+    for _ in range(40):
+        now_ms += rng.choice((1, HOUR, DAY_MS - 1, DAY_MS, 3 * DAY_MS, -1, -HOUR, -3 * DAY_MS))
+        at_ms = now_ms + rng.choice((0, -1, -DAY_MS, -DAY_MS + 1, DAY_MS, DAY_MS - 1, 2 * DAY_MS))
+        book(db, *[(rng.randrange(-5, 9), at_ms)] * rng.randrange(3))
+        assert db.spent_day_msat(now_ms) == added_up(db, now_ms)
+
+
+def test_what_is_taken_back_is_not_in_the_sum_of_a_day(db: SqliteStore) -> None:
+    db.create(order(), LIMITS, NOW_MS)
+    db._conn.execute("BEGIN")
+    book(db, (7, NOW_MS))
+    assert db.spent_day_msat(NOW_MS) == 7
+    db._conn.execute("ROLLBACK")
+    assert db.spent_day_msat(NOW_MS) == 0
+    book(db, (5, NOW_MS))  # the row has the number of the one that was taken back
+    assert db.spent_day_msat(NOW_MS) == 5
+
+
+def test_a_second_look_at_what_a_day_cost_does_not_add_it_up_again(db: SqliteStore) -> None:
+    db.create(order(), LIMITS, NOW_MS)
+    book(db, *[(1, NOW_MS)] * 5_000)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    assert db.spent_day_msat(NOW_MS) == 5_000
+    db._conn.set_progress_handler(step, 1)
+    assert db.spent_day_msat(NOW_MS + HOUR) == 5_000
+    db._conn.set_progress_handler(None, 1)
+    assert steps < 200

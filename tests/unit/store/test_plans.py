@@ -11,7 +11,7 @@ import pytest
 
 from holdpay.core.states import End
 from holdpay.ports import OrderFilter
-from holdpay.store import budgets, dispatching, erasing, integrity, journal, listing, reading, store
+from holdpay.store import budgets, dispatching, erasing, integrity, journal, listing, reading, spent, store
 from holdpay.store.store import SqliteStore
 from tests.unit.build import NOW_MS
 
@@ -112,7 +112,8 @@ QUERIES = {
     "what may have moved the balance": (store.HAS_MOVED_BALANCE, BOUND),
     "whether an order of a kind is open": (store.HAS_OPEN, ("x",)),
     "whether one was made lately": (store.HAS_RECENT, ("x", 1, 2, "xy")),
-    "what was spent": (store.SPENT, (1, 2)),
+    "what was spent": (spent.SPENT_SINCE, (1, 2, 3, 4, 5)),
+    "the ledger's end": (spent.LAST_ID, ()),
     "when an order's price was spent": (store.SPENT_AT, (1,)),
     "the newest orders at the start": (integrity.NEWEST_OPEN, (5,)),
     "what is to erase": (erasing.SELECT_TO_ERASE, (1, 5)),

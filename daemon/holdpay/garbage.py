@@ -1,0 +1,33 @@
+"""When the daemon looks for garbage that refers to itself. All other garbage is freed at once, as ever.
+
+CPython looks through all objects whenever a quarter more of them than before has lasted for a while. In a daemon nearly
+all live long: such a look takes 30 ms when it is idle, 400 ms with 10,000 open orders, and holds up everything; and it
+comes when there is most to do, as when lnd comes back and every order's task goes on. So what is there once the daemon
+is up is never looked at again, which leaves 2 ms in ordinary work; and all else seldom. What is young is looked at as
+often as ever: some 200 objects of an order are found there, and 10 to 25 are left to the look at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from typing import Final
+
+LOOKS_AT_ALL_EVERY: Final = 200
+"""Of CPython's looks at what has lasted for some seconds; its own number is 10. Meanwhile 1.4 million objects at most are
+made and not freed, 100 MB if each were garbage. In ordinary work it is one look in 8,000 orders, which leave 20 MB until
+then; and lnd may go and come back with 10,000 open orders without one."""
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """What is made meanwhile is kept for good."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        young, middle, _ = gc.get_threshold()
+        gc.set_threshold(young, middle, LOOKS_AT_ALL_EVERY)
+        gc.enable()
