@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Final
 
 LOOKS_AT_ALL_EVERY: Final = 200
-"""Of CPython's looks at what has lasted for some seconds; its own number is 10. Meanwhile 1.4 million objects at most are
-made and not freed, 100 MB if each were garbage. In ordinary work it is one look in 8,000 orders, which leave 20 MB until
-then; and lnd may go and come back with 10,000 open orders without one."""
+"""Of CPython's looks at what has lasted for some seconds; its own number is 10. Meanwhile 1.4 million objects at most
+are made and not freed, 100 MB if each were garbage. In ordinary work it is one look in 8,000 orders, which leave 20 MB
+until then; and lnd may go and come back with 10,000 open orders without one."""
 
 
 @contextlib.contextmanager
