@@ -1,7 +1,7 @@
 """What scripts/test runs inside the environment: a pytest for each suite, then what ran, what did not, and why.
 
-The suites on a real lnd, which mostly wait for blocks, run all at once, beside the one that needs only Python; what
-they print comes as each of them ends.
+After what is measured all suites run at once: those on a real lnd and those of processes mostly wait. The first one
+prints as it goes, the others when each of them has ended.
 
 HOLDPAY_LND_VERSION chooses the lnd of the real suite (default: the newest supported; in CI also the oldest one tested).
 A test says by `pytest.skip("needs …")` that the machine lacks something: shown at the end, and a failure where CI=true.
@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LNDGRPC_VENV = ROOT / ".cache" / "lndgrpc"
 HANG_S = 1200  # pytest then shows where every thread stands, and ends; hunts for a planted mistake take minutes
 FIGURES = "tests/bench"
+PROCESSES = "tests/e2e"
+ON_LND = ("tests/contract", "tests/integration")
 NO_TESTS = 5  # pytest's exit code for "nothing collected"
 
 
@@ -36,7 +38,7 @@ class Suite:
     name: str
     marker: str
     paths: tuple[str, ...] = ()
-    """pytest's; none: all."""
+    """pytest's; none: all. Where tests are chosen, that choice takes their place."""
     environment: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
     refusal: bool = False
@@ -87,11 +89,16 @@ def lndgrpc_client() -> tuple[str | None, str]:
 
 
 def python_suites(environment: dict[str, str], chosen: list[str]) -> list[Suite]:
-    """What is measured has the machine to itself."""
+    """What is measured has the machine to itself. Daemons and sandboxes as processes have a run of their own, which
+    takes as long as all that runs in one process."""
     if chosen:
         return [Suite("Python alone", "not real", environment=environment)]
-    figures = Suite("Figures", "not real", (FIGURES,), environment)
-    return [figures, Suite("Python alone", "not real", (f"--ignore={FIGURES}",), environment)]
+    within = (f"--ignore={FIGURES}", f"--ignore={PROCESSES}")
+    return [
+        Suite("Figures", "not real", (FIGURES,), environment),
+        Suite("Python alone", "not real", within, environment),
+        Suite("Processes", "not real", (PROCESSES,), environment),
+    ]
 
 
 def real_suites(environment: dict[str, str], *, asked: bool, both: bool) -> list[Suite]:
@@ -111,18 +118,17 @@ def real_suite(version: str, environment: dict[str, str], *, asked: bool) -> Sui
         binaries.ensure(version)
     except binaries.Unavailable as unavailable:
         return Suite(name, "real", missing=str(unavailable), refusal=True)
-    return Suite(name, "real", environment={**environment, "HOLDPAY_REAL": "1", "HOLDPAY_LND_VERSION": version})
+    return Suite(name, "real", ON_LND, {**environment, "HOLDPAY_REAL": "1", "HOLDPAY_LND_VERSION": version})
 
 
 def run_all(suites: list[Suite], chosen: list[str]) -> list[Outcome]:
-    """What is measured alone; then the other suites, each on a real lnd in a lane of its own."""
+    """What is measured alone; then all others, each in a lane of its own."""
     alone = [suite for suite in suites if suite.paths == (FIGURES,)]
-    on_lnd = [suite for suite in suites if suite.marker == "real"]
-    here = [suite for suite in suites if suite not in alone and suite not in on_lnd]
+    first, *others = [suite for suite in suites if suite not in alone]
     outcomes = [run(suite, chosen) for suite in alone]
-    with ThreadPoolExecutor(max_workers=max(1, len(on_lnd))) as lanes:
-        beside = [lanes.submit(run, suite, chosen, is_beside=bool(here)) for suite in on_lnd]
-        outcomes += [run(suite, chosen) for suite in here]
+    with ThreadPoolExecutor(max_workers=max(1, len(others))) as lanes:
+        beside = [lanes.submit(run, suite, chosen, is_beside=True) for suite in others]
+        outcomes.append(run(first, chosen))
     return [*outcomes, *(ran.result() for ran in beside)]
 
 
@@ -136,8 +142,7 @@ def run(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
             f"faulthandler_timeout={HANG_S}",
             "-o",
             "faulthandler_exit_on_timeout=true",
-            *suite.paths,
-            *chosen,
+            *(chosen or suite.paths),
         ]
         if not is_beside:
             print(f"\n===== {suite.name} =====", flush=True)

@@ -1,5 +1,6 @@
 """What scripts/test says at its end, and when it fails."""
 
+import re
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -100,7 +101,7 @@ def test_an_lnd_that_can_neither_be_found_nor_built_is_a_reason(monkeypatch: pyt
 
 def test_what_is_measured_runs_alone_and_all_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[str, bool]] = []
-    all_at_once = threading.Barrier(3, timeout=30)
+    all_at_once = threading.Barrier(4, timeout=30)
 
     def record(suite: Suite, chosen: list[str], *, is_beside: bool = False) -> Outcome:
         ran.append((suite.name, is_beside))
@@ -111,7 +112,20 @@ def test_what_is_measured_runs_alone_and_all_the_rest_at_once(monkeypatch: pytes
     monkeypatch.setattr(run_tests, "run", record)
     suites = [*run_tests.python_suites({}, []), REAL, replace(REAL, name="real lnd 0.18.5")]
     outcomes = run_tests.run_all(suites, [])
-    assert [each.suite.name for each in outcomes] == ["Figures", "Python alone", "real lnd 0.21.0", "real lnd 0.18.5"]
+    beside = ["Processes", "real lnd 0.21.0", "real lnd 0.18.5"]
+    assert [each.suite.name for each in outcomes] == ["Figures", "Python alone", *beside]
     assert ran[0] == ("Figures", False)
-    assert set(ran[1:]) == {("Python alone", False), ("real lnd 0.21.0", True), ("real lnd 0.18.5", True)}
+    assert set(ran[1:]) == {("Python alone", False), *((name, True) for name in beside)}
     assert [suite.paths for suite in run_tests.python_suites({}, ["-k", "lock"])] == [()]
+
+
+def test_each_test_of_python_alone_is_in_one_suite_and_each_on_a_real_lnd_where_that_suite_looks() -> None:
+    figures, within, processes = run_tests.python_suites({}, [])
+    apart = {*figures.paths, *processes.paths}
+    assert set(within.paths) == {f"--ignore={path}" for path in apart}
+    tests = run_tests.ROOT / "tests"
+    assert all((run_tests.ROOT / path).is_dir() for path in (*apart, *run_tests.ON_LND))
+    marked = [path for path in tests.rglob("*.py") if re.search(r"mark\.real\b", path.read_text())]
+    assert len(marked) > 5
+    strays = [path for path in marked if not any(path.is_relative_to(run_tests.ROOT / on) for on in run_tests.ON_LND)]
+    assert strays == []
