@@ -210,7 +210,7 @@ def order_and_journal_are_two_transactions() -> AbstractContextManager[Any]:
         with transaction(self._conn):
             for made in changes:
                 before, after = made.before, made.step.order
-                self._update(self._row(before.id), before, after, change(before, after))
+                self._update(self._row(before.id), before, after, change(before, after).order)
         return commit_all(self, changes, now_ms)
 
     return patch.object(SqliteStore, "commit_all", twice)
@@ -268,8 +268,7 @@ def a_charge_is_written_once() -> AbstractContextManager[Any]:
 
 def _first(store: SqliteStore, no: int, before: Order | None, after: Order) -> None:
     if after.charge is not None and (before is None or before.charge is None):
-        values = {"order_no": no, **to_row(after.charge)}
-        store._conn.execute(store_module._INSERT_CHARGE, values)
+        store._add("charges", {"order_no": no, **to_row(after.charge)})
 
 
 # --- the supervisor -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from holdpay.core.lightning import HtlcLook, Invoice, NodeIdentity, PaymentUpdate
 from holdpay.core.payees import Standing
@@ -306,4 +307,10 @@ Event = (
 
 def event_name(event: Event) -> str:
     """``OrderPlaced`` → ``order_placed``: as the journal and clients have it."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+    kind: type = type(event)
+    return _name_of(kind)
+
+
+@cache
+def _name_of(kind: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

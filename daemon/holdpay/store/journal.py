@@ -47,6 +47,8 @@ SELECT_WITH_REPLIES: Final = f"""
 SELECT_PREVIOUS: Final = "SELECT max(cursor) FROM journal WHERE order_no = ? AND cursor < ?"
 SELECT_CHANGES: Final = "SELECT at_ms, entry FROM journal WHERE order_no = ? AND cursor <= ? ORDER BY cursor"
 
+_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 _MAY_HOLD_GOODS = (ProviderReplied, ProviderConfused)
 """Their data has numbers, codes and messages."""
 
@@ -160,11 +162,11 @@ class Journal:
 
     def append(self, order_no: int, client: str, entry: Entry, changed: Row, key: bytes, now_ms: int) -> int:
         """``client``: whose order it is. ``key``: what its replies are sealed with. Returns the cursor."""
-        lines = [entry.event, json.dumps(changed, separators=(",", ":"))]
+        lines = [entry.event, _compact(changed)]
         if not entry.is_reply or entry.notes:
             lines.append("" if entry.is_reply else entry.data)
         if entry.notes:
-            lines.append(json.dumps(entry.notes, separators=(",", ":")))
+            lines.append(_compact(entry.notes))
         text = relative("\n".join(lines), now_ms)
         cursor = self._conn.execute(_INSERT, (order_no, client, now_ms, pack(text))).lastrowid
         assert cursor is not None

@@ -16,11 +16,14 @@ Value = str | int | None
 Row = dict[str, Value]
 
 
+NOTHING: Final[frozenset[str]] = frozenset()
+
+
 @cache
-def _fields(cls: Any) -> list[tuple[str, Any, bool]]:
+def _fields(cls: Any, without: frozenset[str] = NOTHING) -> list[tuple[str, Any, bool]]:
     """Name, type without ``| None``, and whether that is a dataclass."""
     hints = typing.get_type_hints(cls)
-    types_by_name = {f.name: _bare(hints[f.name]) for f in fields(cls)}
+    types_by_name = {f.name: _bare(hints[f.name]) for f in fields(cls) if f.name not in without}
     return [(name, kind, is_dataclass(kind)) for name, kind in types_by_name.items()]
 
 
@@ -30,13 +33,11 @@ def _bare(hint: Any) -> Any:
     return typing.get_origin(hint) or hint
 
 
-def to_row(obj: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> Row:
+def to_row(obj: Any, *, without: frozenset[str] = NOTHING, prefix: str = "") -> Row:
     """One dataclass instance as column → value. A nested one that is None becomes a NULL in each of its columns."""
     row: Row = {}
     cls: Any = type(obj)
-    for name, kind, is_nested in _fields(cls):
-        if name in without:
-            continue
+    for name, kind, is_nested in _fields(cls, without):
         value = getattr(obj, name)
         if is_nested:
             row.update(_nested_row(kind, name, value))
@@ -45,13 +46,13 @@ def to_row(obj: Any, *, without: frozenset[str] = frozenset(), prefix: str = "")
     return row
 
 
-def changed(before: Any, after: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> Row:
+def changed(before: Any, after: Any, *, without: frozenset[str] = NOTHING) -> Row:
     """What in the row of ``after`` is not as in that of ``before``, another instance of its class."""
     row: Row = {}
     cls: Any = type(after)
-    for name, kind, is_nested in _fields(cls):
+    for name, kind, is_nested in _fields(cls, without):
         then, now = getattr(before, name), getattr(after, name)
-        if then is now or name in without or then == now:
+        if then is now or then == now:
             continue
         if is_nested:
             known = _nested_row(kind, name, then)
@@ -59,7 +60,7 @@ def changed(before: Any, after: Any, *, without: frozenset[str] = frozenset(), p
                 {column: value for column, value in _nested_row(kind, name, now).items() if known[column] != value}
             )
         else:
-            row[prefix + name] = to_value(now)
+            row[name] = to_value(now)
     return row
 
 
@@ -83,22 +84,21 @@ def to_value(value: Any) -> Value:
     return typing.cast(Value, value)
 
 
-def column_names(cls: Any, *, without: frozenset[str] = frozenset(), prefix: str = "") -> list[str]:
+def column_names(cls: Any, *, without: frozenset[str] = NOTHING, prefix: str = "") -> list[str]:
     """All columns of a dataclass, in field order."""
     names: list[str] = []
-    for name, kind, is_nested in _fields(cls):
-        if name not in without:
-            names += column_names(kind, prefix=f"{name}_") if is_nested else [prefix + name]
+    for name, kind, is_nested in _fields(cls, without):
+        names += column_names(kind, prefix=f"{name}_") if is_nested else [prefix + name]
     return names
 
 
 @cache
-def defaults(cls: Any, *, without: frozenset[str] = frozenset()) -> Row:
+def defaults(cls: Any, *, without: frozenset[str] = NOTHING) -> Row:
     """What a column stands for where a row does not have it yet, of the fields that have a default. To be read only."""
     found: Row = {}
     has_default = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-    for name, kind, is_nested in _fields(cls):
-        if name in without or name not in has_default:
+    for name, kind, is_nested in _fields(cls, without):
+        if name not in has_default:
             continue
         if is_nested:
             found.update(dict.fromkeys(column_names(kind, prefix=f"{name}_")))

@@ -34,7 +34,7 @@ from holdpay.errors import (
 from holdpay.ports import BudgetEntry, Change, Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store import budgets
 from holdpay.store.aside import checkpoint
-from holdpay.store.changes import OF_THE_ORDER, change, columns_of, of_charge, of_payment, own
+from holdpay.store.changes import Changed, change
 from holdpay.store.database import (
     BUSY_TIMEOUT_S,
     check_space,
@@ -51,10 +51,7 @@ from holdpay.store.newest import Newest
 from holdpay.store.outcomes import read_outcomes
 from holdpay.store.payees import note_payee, standing_of, trusted_payees
 from holdpay.store.reading import (
-    CHARGE_COLUMNS,
     ITEM_COLUMNS,
-    ORDER_COLUMNS,
-    PAYMENT_COLUMNS,
     REQUEST_COLUMNS,
     SEALED_FINGERPRINT,
     SEALED_SPEC,
@@ -79,7 +76,7 @@ log = structlog.get_logger(__name__)
 _ATTEMPT_COLUMNS = column_names(Attempt)
 
 
-def _insert_sql(table: str, columns: list[str], verb: str = "INSERT") -> str:
+def _insert_sql(table: str, columns: Iterable[str], verb: str = "INSERT") -> str:
     names = ", ".join(f'"{c}"' for c in columns)
     values = ", ".join(f":{c}" for c in columns)
     return f"{verb} INTO {table} ({names}) VALUES ({values})"
@@ -94,9 +91,6 @@ _INSERT_REQUEST = _insert_sql("requests", REQUEST_COLUMNS)
 _END_REQUEST = 'UPDATE requests SET closed_at_ms = :closed_at_ms, "end" = :end WHERE id = :id'
 _INSERT_KEY = "INSERT INTO keys (order_no, key) VALUES (?, ?)"
 _INSERT_SECRETS = "INSERT INTO secrets (request_id, spec, fingerprint) VALUES (?, ?, ?)"
-_INSERT_ORDER = _insert_sql("orders", ["request_id", "client", "kind", "reserved_msat", *ORDER_COLUMNS])
-_INSERT_PAYMENT = _insert_sql("payments", ["order_no", *PAYMENT_COLUMNS])
-_INSERT_CHARGE = _insert_sql("charges", ["order_no", *CHARGE_COLUMNS])
 # One that gives way to another is deleted whole, and so overwritten.
 _REPLACE_ITEM = _insert_sql("items", ["order_no", "seq", "cursor", *ITEM_COLUMNS], "REPLACE")
 _INSERT_LEDGER = "INSERT INTO ledger (order_no, client, what, msat, fee_msat, at_ms) VALUES (?, ?, ?, ?, ?, ?)"
@@ -258,9 +252,9 @@ class SqliteStore:
 
     def _record(self, order: Order, now_ms: int) -> int:
         """A new order of a request, within the caller's transaction."""
-        row = self._insert(order)
-        columns: Row = {column: value for column, value in columns_of(order).items() if value is not None}
-        cursor = self._write(row, None, order, REQUESTED, columns, (), now_ms)
+        changed = change(None, order)
+        row = self._insert(order, changed.order)
+        cursor = self._write(row, None, order, REQUESTED, changed, (), now_ms)
         self._row_of[order.id] = row
         return cursor
 
@@ -291,13 +285,13 @@ class SqliteStore:
         entry = entry_of(made.event, step.notes, made.raw)
         changed = change(before, step.order)
         row = self._row(before.id)
-        self._update(row, before, step.order, changed)
+        self._update(row, before, step.order, changed.order)
         if step.order.ends_request:
             self._conn.execute(_END_REQUEST, _end_of(step.order))
         cursor = self._write(row, before, step.order, entry, changed, step.attempts, now_ms, step.trust)
         return Update(cursor=cursor, at_ms=now_ms, event=entry.event, order=step.order, notes=step.notes)
 
-    def _insert(self, order: Order) -> _Row:
+    def _insert(self, order: Order, columns: Row) -> _Row:
         request = order.request
         given: Row = {
             "request_id": request.id,
@@ -305,9 +299,7 @@ class SqliteStore:
             "kind": order.spec.kind,
             "reserved_msat": order.reserved_msat,
         }
-        no = self._conn.execute(_INSERT_ORDER, {**given, **own(columns_of(order))}).lastrowid
-        assert no is not None
-        row = _Row(no, new_key())
+        row = _Row(self._add("orders", {**given, **columns}), new_key())
         self._conn.execute(_INSERT_KEY, (row.no, row.key))
         if order.nth == 1 and _has_secrets(request):
             spec = seal(row.key, SEALED_SPEC, _spec_json(request.spec).encode())
@@ -324,11 +316,16 @@ class SqliteStore:
             row = self._row_of[order_id] = _Row(*found)
         return row
 
-    def _update(self, row: _Row, before: Order, after: Order, changed: Row) -> None:
-        columns = own(changed)
+    def _update(self, row: _Row, before: Order, after: Order, columns: Row) -> None:
         if after.reserved_msat != before.reserved_msat:
-            columns["reserved_msat"] = after.reserved_msat
+            columns = {**columns, "reserved_msat": after.reserved_msat}
         self._change("orders", "no", row, columns)
+
+    def _add(self, table: str, columns: Row) -> int:
+        """What is not given is NULL, or has its column's default. Returns the rowid."""
+        no = self._conn.execute(_insert_sql(table, columns), columns).lastrowid
+        assert no is not None
+        return no
 
     def _change(self, table: str, key: str, row: _Row, columns: Row) -> None:
         if columns:
@@ -340,18 +337,18 @@ class SqliteStore:
         before: Order | None,
         after: Order,
         entry: Entry,
-        changed: Row,
+        changed: Changed,
         attempts: Iterable[Attempt],
         now_ms: int,
         trust: Trust | None = None,
     ) -> int:
         """All but the order's own row. Returns the journal's cursor."""
         client = after.request.client
-        cursor = self._journal.append(row.no, client, entry, changed, row.key, now_ms)
-        self._write_payment(row, before, after, of_payment(changed), attempts)
+        cursor = self._journal.append(row.no, client, entry, changed.columns(), row.key, now_ms)
+        self._write_payment(row, before, after, changed.payment, attempts)
         if after.payment is not None and (before is None or before.payment is None):
             note_payee(self._conn, after.payment.payee, trust, row.no, now_ms)
-        self._write_charge(row, before, after, of_charge(changed))
+        self._write_charge(row, before, after, changed.charge)
         self._write_items(row, () if before is None else before.items, after, cursor)
         for what, msat, fee_msat, at_ms in entries(before, after, lambda: self._spent_at_ms(row), now_ms):
             self._conn.execute(_INSERT_LEDGER, (row.no, client, what, msat, fee_msat, at_ms))
@@ -362,27 +359,27 @@ class SqliteStore:
         return None if found is None else found[0]
 
     def _write_payment(
-        self, row: _Row, before: Order | None, after: Order, changed: Row, attempts: Iterable[Attempt]
+        self, row: _Row, before: Order | None, after: Order, columns: Row, attempts: Iterable[Attempt]
     ) -> None:
         payment = after.payment
         if payment is None:
             return
         if before is None or before.payment is None:
-            self._conn.execute(_INSERT_PAYMENT, {"order_no": row.no, **to_row(payment, without=OF_THE_ORDER)})
+            self._add("payments", {"order_no": row.no, **columns})
         else:
-            self._change("payments", "order_no", row, changed)
+            self._change("payments", "order_no", row, columns)
         note_dispatch(self._conn, row.no, before.payment if before is not None else None, payment)
         for attempt in attempts:
             given: Row = {"order_no": row.no, "dispatch": payment.dispatch_count}
             self._conn.execute(_UPSERT_ATTEMPT, {**given, **to_row(attempt)})
 
-    def _write_charge(self, row: _Row, before: Order | None, after: Order, changed: Row) -> None:
+    def _write_charge(self, row: _Row, before: Order | None, after: Order, columns: Row) -> None:
         if after.charge is None:
             return
         if before is None or before.charge is None:
-            self._conn.execute(_INSERT_CHARGE, {"order_no": row.no, **to_row(after.charge)})
+            self._add("charges", {"order_no": row.no, **columns})
         else:
-            self._change("charges", "order_no", row, changed)
+            self._change("charges", "order_no", row, columns)
 
     def _write_items(self, row: _Row, before: tuple[Item, ...], after: Order, cursor: int) -> None:
         """Those that are new, and those that took another's place."""

@@ -21,7 +21,7 @@ from holdpay.core.kinds import SmsSpec
 from holdpay.core.states import End
 from holdpay.errors import OrderUnreadable
 from holdpay.ports import MoneyTotals
-from holdpay.store.changes import columns_of
+from holdpay.store.changes import change
 from holdpay.store.sealing import NO_KEY
 from holdpay.store.store import SqliteStore
 from tests.dumps import as_it_was, as_sealed, restore
@@ -102,7 +102,7 @@ def test_every_order_is_what_its_journal_adds_up_to(store: SqliteStore) -> None:
     paid = store.get("old0000007")
     assert (paid.code, paid.number, paid.end, paid.spent_msat) == ("012345", "15551234567", End.FULFILLED, 2_001_002)
     assert paid.payment is not None
-    assert paid.payment.payreq == paid.payreq == columns_of(paid)["payreq"]
+    assert paid.payment.payreq == paid.payreq == change(None, paid).order["payreq"]
     sms = store.get("old0000025").spec
     assert isinstance(sms, SmsSpec)
     assert (sms.phone, sms.message) == ("+19871234567", "See you at eight.")

@@ -38,7 +38,7 @@ from holdpay.core.step import Step
 from holdpay.core.strategy import Country, Strategy
 from holdpay.errors import InvalidRequest, KeyTaken, LimitExceeded, OrderNotFound, OrderUnreadable, StoreError
 from holdpay.ports import Limits, MoneyTotals, OrderFilter
-from holdpay.store import database, store
+from holdpay.store import database
 from holdpay.store.changes import ELSEWHERE, OF_THE_ORDER
 from holdpay.store.database import transaction
 from holdpay.store.erasing import erase
@@ -1206,7 +1206,6 @@ def test_a_failure_and_an_attempt_of_a_real_payment_fit_their_columns(db: Sqlite
 def test_no_table_can_be_made_by_a_misspelt_name(db: SqliteStore) -> None:
     with pytest.raises(StoreError, match="no such table"):
         db._rows("SELECT * FROM order_s")
-    assert store._INSERT_PAYMENT.startswith("INSERT INTO payments")
 
 
 # --- what may have moved the account's balance ----------------------------------------------------------------------

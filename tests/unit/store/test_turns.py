@@ -94,10 +94,10 @@ def test_orders_in_turn_come_back_as_they_were(db: SqliteStore) -> None:
 def test_the_database_refuses_a_second_live_order(db: SqliteStore) -> None:
     first = db.create(_first(), LIMITS, NOW_MS)
     with pytest.raises((StoreError, sqlite3.IntegrityError)), transaction(db._conn):
-        db._insert(_next(first))
+        db._record(_next(first), NOW_MS)
     going = _step(db, first, ev.PlacingFailed("no numbers", may_retry=False))
     with pytest.raises((StoreError, sqlite3.IntegrityError)), transaction(db._conn):
-        db._insert(_next(going))
+        db._record(_next(going), NOW_MS)
     assert [found.id for found in db.orders_of("order00001")] == ["order00001"]
 
 
