@@ -41,7 +41,7 @@ _ERASE_UNSEALED: Final = (
 # A copy from before migration 0020 has fingerprints unsealed, also of what was erased before it was made.
 _FORGET_FINGERPRINTS: Final = (
     "UPDATE requests SET fingerprint = '' WHERE kind IN ('sms', 'email')"
-    " AND id IN (SELECT request_id FROM orders WHERE erased_at_ms IS NOT NULL)"
+    " AND fingerprint != '' AND id IN (SELECT request_id FROM orders WHERE erased_at_ms IS NOT NULL)"
 )
 # A copy from before the ground (migration 0008) has them in its orders and snapshots. It is there to go back to, for
 # what was open or new then: an order that closed so long ago is taken out of it whole.
@@ -64,15 +64,17 @@ def erase(conn: sqlite3.Connection, ids: Sequence[str], now_ms: int) -> None:
     _run(conn, ERASE, ids, now_ms)
 
 
-def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int) -> None:
+def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int, *, is_first: bool) -> None:
     """Erases in the copies of the database at ``path`` what is to be erased in it, which stays as it is. A copy in
-    which nothing can be erased, as it is damaged, is removed. May run in any thread. Raises StoreError."""
+    which nothing can be erased, as it is damaged, is removed. ``is_first``: since the start, which may have made a copy
+    with more than erasing leaves; otherwise copies are opened only where something is due. May run in any thread.
+    Raises StoreError."""
     found = copies(path)
     if not found:
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
         ids = to_erase(conn, closed_before_ms)
-    for copy in found if ids else ():
+    for copy in found if ids or is_first else ():
         try:
             with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as conn:
                 overwrite_what_is_freed(conn)
@@ -80,7 +82,8 @@ def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int) -> None:
                 _run(conn, way, ids, now_ms)
                 if way is not _TAKE_OUT:
                     conn.execute(_FORGET_FINGERPRINTS)
-                rewrite_if_small(conn, copy)
+                if conn.total_changes:
+                    rewrite_if_small(conn, copy)
         except (sqlite3.Error, StoreError):
             with contextlib.suppress(FileNotFoundError):
                 copy.unlink()

@@ -428,7 +428,7 @@ class SqliteStore:
 
     def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:
         """See OrderStore."""
-        erase_in_copies(self._path, closed_before_ms, now_ms)
+        erase_in_copies(self._path, closed_before_ms, now_ms, is_first=not self._erased_in_copies_before_ms)
         self._erased_in_copies_before_ms = closed_before_ms
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:

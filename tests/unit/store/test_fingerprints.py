@@ -153,6 +153,23 @@ def test_the_release_befores_books_are_right_and_its_tables_those_of_a_new_one(
         assert [tuple(row) for row in migrated._rows(tables)] == [tuple(row) for row in new._rows(tables)]
 
 
+def test_what_was_erased_before_a_copy_was_made_has_no_fingerprint_in_it_from_the_first_round_on(
+    path: Path, before: sqlite3.Connection, migrated: SqliteStore
+) -> None:
+    prints = dict(before.execute("SELECT id, fingerprint FROM requests").fetchall())
+    copy = path.with_name("holdpay.db.before-0020_fingerprints")
+    migrated.erase_in_copies(1, NOW_MS)
+    with closing(sqlite3.connect(copy)) as conn:
+        left = dict(conn.execute("SELECT id, fingerprint FROM requests").fetchall())
+    assert prints[ERASED]
+    assert {**prints, ERASED: "", "old0000033": ""} == left
+    written = copy.stat().st_mtime_ns
+    migrated.erase_in_copies(2, NOW_MS)
+    with closing(SqliteStore(path)) as again:
+        again.erase_in_copies(2, NOW_MS)
+    assert copy.stat().st_mtime_ns == written, "what is erased is not written anew with each round and start"
+
+
 def test_erasing_takes_fingerprints_out_of_the_copy_of_the_release_before(
     path: Path, before: sqlite3.Connection, migrated: SqliteStore
 ) -> None:
