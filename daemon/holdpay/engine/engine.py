@@ -138,7 +138,7 @@ class Engine:
         self._ahead: dict[str, Order] = {}
         """What the step that is being taken has made of orders so far. Empty outside of one."""
         self._turn = Turn(self._step)
-        self._changes: dict[str, asyncio.Event] = {}
+        self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._watchers: Counter[str] = Counter()
         self.tally = Tally()
         self.places = Places(caps, self.tally)
@@ -470,16 +470,14 @@ class Engine:
                 del self._live[order.request.id]
             self._agenda.forget(order_id)
             self._findings.pop(order_id, None)
-            self._changes.pop(order_id, None)
             self._ask_first_until_ms.pop(order_id, None)
             if self.webhooks is not None:
                 self.webhooks.closed(order)
             self.on_closed(order)
 
     def _announce(self, order_id: str) -> None:
-        change = self._changes.pop(order_id, None)
-        if change is not None:
-            change.set()
+        for call in tuple(self._listeners.get(order_id, ())):
+            call()
 
     # --- what performers and the RPC ask ------------------------------------------------------------------------------
 
@@ -540,9 +538,24 @@ class Engine:
         """What is in the way of a payment, or of an order's end, as far as it is known. Empty: nothing."""
         return self._performers.held_up_by(order_id)
 
-    def change(self, order_id: str) -> asyncio.Event:
-        """Set at the next change of the order."""
-        return self._changes.setdefault(order_id, asyncio.Event())
+    async def until_changed(self, order_id: str, within_s: float | None) -> None:
+        """Returns at the next change of the order, or when that time is over."""
+        changed = asyncio.Event()
+        with contextlib.suppress(TimeoutError), self.listening(order_id, changed.set):
+            async with asyncio.timeout(within_s):
+                await changed.wait()
+
+    @contextlib.contextmanager
+    def listening(self, order_id: str, call: Callable[[], object]) -> Iterator[None]:
+        """``call`` is called after each change of the order meanwhile."""
+        calls = self._listeners.setdefault(order_id, [])
+        calls.append(call)
+        try:
+            yield
+        finally:
+            calls.remove(call)
+            if not calls:
+                del self._listeners[order_id]
 
     @contextlib.contextmanager
     def watching(self, request_id: str) -> Iterator[None]:

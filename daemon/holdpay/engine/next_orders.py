@@ -6,8 +6,6 @@ A country without numbers, without the service, or too dear, is passed by and ta
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -91,9 +89,7 @@ class NextOrders:
             self._told[before.id] = why
             log.warning("the next order of a request cannot be made now", order_id=before.id, error=why)
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S):
-                    await self._engine.change(before.id).wait()
+            await self._engine.until_changed(before.id, RETRY_S)
         finally:
             if self._engine.order(before.id) is not before:
                 self._told.pop(before.id, None)

@@ -118,11 +118,7 @@ class Performers:
 
     async def _until(self, order_id: str, at_ms: int | None) -> None:
         """Waits for the time, or for any change of the order."""
-        change = self._engine.change(order_id)
-        timeout_s = None if at_ms is None else max(0, at_ms - self._now_ms()) / 1000
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await change.wait()
+        await self._engine.until_changed(order_id, None if at_ms is None else max(0, at_ms - self._now_ms()) / 1000)
 
     async def _pause(self, delay_s: float) -> None:
         await self._engine.clock.sleep(delay_s)
@@ -253,7 +249,9 @@ class Performers:
                 await self._engine.apply(order.id, placed, reply.raw)
             return await self._vet(order.id, payreq, decoding)
         finally:
-            await _end(decoding)
+            decoding.cancel()
+            # Waits for its end and takes what it ended with, or asyncio would log that nobody did.
+            await asyncio.gather(decoding, return_exceptions=True)
 
     async def _vet(self, order_id: str, payreq: str, decoding: Awaitable[tuple[Invoice, NodeIdentity]]) -> Followed:
         """What vetting makes of the hold invoice and the intent to pay are one commit, where it may be sent at once;
@@ -377,45 +375,25 @@ class Performers:
 
     async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> Followed:
         """Posts what a payment stream says until it ends or is silent too long."""
-        opened_at_ms = heard_at_ms = self._now_ms()
         last: LndMessage | None = None
-        reading: asyncio.Task[LndMessage] | None = None
         try:
-            while True:
-                reading = reading or asyncio.ensure_future(anext(stream))
-                order = self._engine.order(order_id)
-                if order is None:
-                    return Followed(may_go_on=True, last=last)
-                # Nothing was heard in the future: the wall clock was set back, and silence is watched all the same.
-                heard_at_ms = min(heard_at_ms, self._now_ms())
-                until_ms = retrack_at_ms(order, opened_at_ms, heard_at_ms, self._engine.policy)
-                await self._until_read(order_id, reading, until_ms)
-                if not reading.done():
-                    if self._now_ms() >= until_ms:
-                        return Followed(may_go_on=True, last=last)
-                    continue
-                last, reading = reading.result(), None
-                heard_at_ms = self._now_ms()
-                await self._engine.apply(order_id, _event_of(last))
-        except StopAsyncIteration:
-            order = self._engine.order(order_id)
-            may_go_on = isinstance(last, Refused) or order is None or not order.is_money_out
-            return Followed(may_go_on=may_go_on, last=last)
+            async with asyncio.timeout(None) as limit:
+                silence = _Silence(self._engine, order_id, limit)
+                with self._engine.listening(order_id, silence.look):
+                    async for last in stream:
+                        silence.heard()
+                        await self._engine.apply(order_id, _event_of(last))
+                        if self._engine.order(order_id) is None:
+                            return Followed(may_go_on=True, last=last)
         except LndError as error:
             await self._engine.apply(order_id, ev.TrackingLost(error.message))
             return Followed(may_go_on=False)
+        except TimeoutError:
+            return Followed(may_go_on=True, last=last)
         finally:
-            if reading is not None:
-                await _end(reading)
             await stream.aclose()
-
-    async def _until_read(self, order_id: str, reading: asyncio.Task[LndMessage], until_ms: int) -> None:
-        change = asyncio.ensure_future(self._engine.change(order_id).wait())
-        timeout_s = max(0, until_ms - self._now_ms()) / 1000
-        try:
-            await asyncio.wait({reading, change}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            change.cancel()
+        order = self._engine.order(order_id)
+        return Followed(may_go_on=isinstance(last, Refused) or order is None or not order.is_money_out, last=last)
 
     # --- POLL ---------------------------------------------------------------------------------------------------------
 
@@ -507,10 +485,31 @@ class Performers:
         return route is not None and self._engine.ways.is_full(route.first_channel, msat)
 
 
-async def _end(task: asyncio.Future[Any]) -> None:
-    """Waits for its end and takes what it ended with, or asyncio would log that nobody did."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+class _Silence:
+    """How long a payment stream may say nothing: counted from its latest message, and moved by what becomes of the
+    order. See ``retrack_at_ms``."""
+
+    def __init__(self, engine: Engine, order_id: str, limit: asyncio.Timeout) -> None:
+        self._engine = engine
+        self._order_id = order_id
+        self._limit = limit
+        self._opened_at_ms = self._heard_at_ms = engine.clock.now_ms()
+        self.look()
+
+    def heard(self) -> None:
+        self._heard_at_ms = self._engine.clock.now_ms()
+        self.look()
+
+    def look(self) -> None:
+        """Sets when it is over anew."""
+        order = self._engine.order(self._order_id)
+        if order is None or self._limit.expired():
+            return
+        now_ms = self._engine.clock.now_ms()
+        # Nothing was heard in the future: the wall clock was set back, and silence is watched all the same.
+        self._heard_at_ms = min(self._heard_at_ms, now_ms)
+        until_ms = retrack_at_ms(order, self._opened_at_ms, self._heard_at_ms, self._engine.policy)
+        self._limit.reschedule(asyncio.get_running_loop().time() + max(0, until_ms - now_ms) / 1000)
 
 
 def _payer(payment: Payment) -> NodeIdentity:

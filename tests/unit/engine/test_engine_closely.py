@@ -152,11 +152,16 @@ async def test_nothing_is_intended_with_an_order_that_is_closed_or_when_it_is_no
 
 async def test_a_step_tells_whoever_waits_for_a_change_once(world: World) -> None:
     first, second = await _held(world)
-    changed, unchanged = world.engine.change(first), world.engine.change(second)
-    assert world.engine.change(first) is changed
-    await world.engine.cancel(first)
-    assert (changed.is_set(), unchanged.is_set()) == (True, False)
-    assert not world.engine.change(first).is_set()
+    told: list[str] = []
+    with (
+        world.engine.listening(first, lambda: told.append("one")),
+        world.engine.listening(first, lambda: told.append("another")),
+        world.engine.listening(second, lambda: told.append("nobody")),
+    ):
+        await world.engine.cancel(first)
+        assert told == ["one", "another"]
+    await world.engine.cancel(second)
+    assert told == ["one", "another"], "who listens no more is not told"
 
 
 # --- what is logged -------------------------------------------------------------------------------------------------
@@ -581,7 +586,6 @@ async def test_an_order_that_nothing_ever_happens_to_ends_at_its_deadline(
 
 async def test_of_an_order_that_ended_nothing_is_kept(world: World) -> None:
     ended = await _placed(world)
-    world.engine.change(ended)
     await world.crash()
     world.start()
     world.engine.quarantine(ended, InvariantViolation("Two truths."))
@@ -589,7 +593,6 @@ async def test_of_an_order_that_ended_nothing_is_kept(world: World) -> None:
     assert world.engine.alarms()
     world.lnd.is_down = False
     order_id = world.request(1)
-    world.engine.change(order_id)
     await world.until_closed(order_id)
     await asyncio.sleep(0.1)
     parts = (world.engine, world.engine.asker, world.engine._agenda, world.engine._supervisor)

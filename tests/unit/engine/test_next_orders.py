@@ -233,6 +233,7 @@ async def test_while_the_provider_lnd_or_a_limit_is_in_the_way_the_request_waits
         await asyncio.sleep(200)
     told = [entry["error"] for entry in logs if entry["event"].startswith("the next order of a request cannot")]
     assert told == ["sms4sats does not answer."], "once, however often it is tried"
+    assert "a task failed; it is started again" not in [entry["event"] for entry in logs]
     assert len(world.store.orders_of(request_id)) == 1
     assert world.engine.is_live(request_id)
     world.provider.price = Prices(receive_sat=3_000, exact_sat=2_000, asked_at_ms=START_MS)
