@@ -42,6 +42,14 @@ def usage_of(pid: int) -> Usage:
     return Usage((int(fields[11]) + int(fields[12])) * 1000 / TICKS_PER_S, int(resident.split()[1]) * 1024 / 1e6)
 
 
+def machine_cpu_ms() -> float:
+    """What all processes of this machine have used since its start, the kernel's work for them too. Reads proc(5)."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) * 1000 / TICKS_PER_S
+
+
 def write_config(directory: Path, endpoints: Endpoints, *, pace: float = 1.0) -> Path:
     """config.toml for a provider whose clock runs ``pace`` times faster; polls come as much faster."""
     pace_of_provider = f"""\

@@ -37,6 +37,9 @@ AT_ONE = Level(
     ratio=0.95,
     ratios=(0.94, 0.96),
     daemon_cpu_ms_per_order=7.0,
+    bare_cpu_ms_per_order=2.0,
+    machine_ms_per_bare_order=50.0,
+    machine_ms_per_order=60.0,
 )
 
 

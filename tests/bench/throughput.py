@@ -17,9 +17,9 @@ from typing import Final
 from holdpay.sandbox.files import write_private
 from holdpay.sandbox.world import Endpoints
 from tests.bench import bare, client
-from tests.bench.daemon import MeasuredDaemon, running, write_config
+from tests.bench.daemon import MeasuredDaemon, machine_cpu_ms, running, write_config
 from tests.bench.provider import selling
-from tests.bench.rows import Row, at_least, at_most
+from tests.bench.rows import Row, at_least, at_most, ms
 from tests.integration.market import documented_uris
 from tests.regtest.net import Net
 
@@ -43,6 +43,11 @@ class Level:
     ratio: float
     ratios: tuple[float, ...]
     daemon_cpu_ms_per_order: float
+    bare_cpu_ms_per_order: float
+    """Of the bare loop's process, beside that of the daemon's."""
+    machine_ms_per_bare_order: float
+    machine_ms_per_order: float
+    """CPU of the whole machine, lnds and all: what an order costs when every core is busy."""
 
     def rows(self, lnd_version: str) -> Iterator[Row]:
         yield Row(f"lnd {lnd_version}, {self.at_once} at once: bare, orders a second", f"{self.bare_per_s:.1f}")
@@ -50,6 +55,9 @@ class Level:
         spread = f"{min(self.ratios):.2f} to {max(self.ratios):.2f}"
         yield at_least(f"  daemon / bare, median of {self.rounds} ({spread})", self.ratio, MIN_RATIOS[self.at_once])
         yield at_most("  CPU of the daemon, an order", self.daemon_cpu_ms_per_order, MAX_CPU_MS_PER_ORDER, "ms")
+        yield Row("  CPU of the bare loop, an order", ms(self.bare_cpu_ms_per_order))
+        yield Row("  CPU of the whole machine, an order, bare", ms(self.machine_ms_per_bare_order))
+        yield Row("  CPU of the whole machine, an order, through the daemon", ms(self.machine_ms_per_order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +105,17 @@ async def _level(daemon: MeasuredDaemon, endpoints: Endpoints, at_once: int, rou
     # One round each that does not count.
     await bare.run(endpoints, at_once, at_once)
     await client.run(daemon.socket, at_once, at_once)
-    bare_per_s, daemon_per_s, cpu_ms = [], [], []
+    bare_per_s, bare_cpu_ms, bare_machine_ms, daemon_per_s, cpu_ms, machine_ms = [], [], [], [], [], []
     for _ in range(rounds):
-        bare_per_s.append(orders / (await bare.run(endpoints, orders, at_once)).elapsed_s)
-        before = daemon.usage
+        began_ms = machine_cpu_ms()
+        alone = await bare.run(endpoints, orders, at_once)
+        bare_per_s.append(orders / alone.elapsed_s)
+        bare_cpu_ms.append(alone.cpu_ms / orders)
+        turn_ms, before = machine_cpu_ms(), daemon.usage
+        bare_machine_ms.append((turn_ms - began_ms) / (orders + 1))
         daemon_per_s.append(orders / (await client.run(daemon.socket, orders, at_once)).elapsed_s)
         cpu_ms.append((daemon.usage.cpu_ms - before.cpu_ms) / (orders + 1))
+        machine_ms.append((machine_cpu_ms() - turn_ms) / (orders + 1))
     ratios = tuple(through / alone for through, alone in zip(daemon_per_s, bare_per_s, strict=True))
     return Level(
         at_once=at_once,
@@ -113,4 +126,7 @@ async def _level(daemon: MeasuredDaemon, endpoints: Endpoints, at_once: int, rou
         ratio=median(ratios),
         ratios=ratios,
         daemon_cpu_ms_per_order=median(cpu_ms),
+        bare_cpu_ms_per_order=median(bare_cpu_ms),
+        machine_ms_per_bare_order=median(bare_machine_ms),
+        machine_ms_per_order=median(machine_ms),
     )
