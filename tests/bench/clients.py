@@ -14,7 +14,7 @@ from typing import Final
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from tests.bench.crowd import crowd
-from tests.bench.crowded import READY_WITHIN_S
+from tests.bench.crowded import READY_WITHIN_S, TAKEN_OVER_PER_S
 from tests.bench.daemon import MeasuredDaemon
 from tests.bench.rows import Row, at_most
 from tests.bench.waiting import newest, waiting
@@ -43,7 +43,7 @@ class Waiting:
     streams: int
     rss_mb: float
     core_percent: float
-    """While nothing is asked."""
+    """While no client asks anything; the provider is polled about the open orders."""
     answers: tuple[Answers, ...]
 
 
@@ -58,7 +58,10 @@ class Clients:
     def rows(self) -> Iterator[Row]:
         streams = self.among.streams
         yield Row(f"{streams:,} streams open: RSS of the daemon for each", f"{self.kb_per_stream:.0f} KB")
-        yield Row("  share of a core while nothing is asked", f"{self.among.core_percent:.1f} %")
+        yield Row(
+            "  share of a core while nothing is asked",
+            f"{self.among.core_percent:.1f} %, without streams {self.alone.core_percent:.1f} %",
+        )
         for alone, among in zip(self.alone.answers, self.among.answers, strict=True):
             yield Row(f"{alone.call}, p99 without streams", f"{alone.p99_ms:.1f} ms")
             # What an order costs at the provider is none of the streams'.
@@ -77,6 +80,7 @@ async def measure(python: Path, streams: int, *, orders: int, calls: int) -> Cli
             daemon = MeasuredDaemon(others.config, python)
             try:
                 await daemon.start_patiently(READY_WITHIN_S)
+                await asyncio.sleep(orders / TAKEN_OVER_PER_S)
                 alone = await _measured(daemon, 0, calls)
                 async with waiting(daemon.socket, streams):
                     among = await _measured(daemon, streams, calls)

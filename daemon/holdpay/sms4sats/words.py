@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Hashable, Mapping
 from typing import Final
 
 MAX_SUGGESTIONS: Final = 3
 MAX_ECHO_CHARS: Final = 40
+_OTHERS: Final = re.compile(r"[\W_]+")
+"""Whatever is neither letter nor digit."""
 
 
 def word(text: str) -> str:
     """Letters and digits only, lower case, without accents."""
-    return "".join(char for char in unicodedata.normalize("NFKD", text[:200]).casefold() if char.isalnum())
+    return _OTHERS.sub("", unicodedata.normalize("NFKD", text[:200]).casefold())
 
 
 def nearest(to: str, labels: Mapping[str, tuple[Hashable, str]]) -> str:
