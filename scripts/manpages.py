@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import click
 
+from scripts.sources import read_example, walk
+
 AS_IT_IS = "\b"
 """click's mark: the lines of the paragraph below it stay lines."""
-_TITLE = re.compile(r"# --- (.+?) -+$")
-_TABLE = re.compile(r"#?(\[\[?[\w.]+\]\]?)$")
-_KEY = re.compile(r"#?(\w+ = .+)$")
-_COMMENT = re.compile(r"# ?(.*)$")
 _ROFF = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"}
 
 
@@ -38,22 +36,12 @@ class Page:
         return f"{self.name}.{self.section}"
 
 
-@dataclass(slots=True)
-class Chapter:
-    """A part of the example configuration. ``keys``: (`key = value`, its paragraphs)."""
-
-    title: str
-    table: str = ""
-    intro: list[str] = field(default_factory=list)
-    keys: list[tuple[str, list[str]]] = field(default_factory=list)
-
-
 def command_page(page: Page, command: click.Command, closing: dict[str, list[tuple[str, str]]]) -> str:
     """The page of a program. ``closing``: further sections, each of terms with what they mean."""
-    ctx = context(command, page.name)
+    ctx, *below_it = walk(command, page.name)
     parts = [*head(page), synopsis(ctx), '.SH "DESCRIPTION"', *prose(command.help or ""), *options(ctx, ".SH")]
     parts += ['.SH "COMMANDS"']
-    for below in sorted(leaves(ctx), key=lambda each: each.command_path):
+    for below in sorted(filter(is_called, below_it), key=lambda each: each.command_path):
         parts += [f'.SS "{roff(below.command_path.removeprefix(page.name + " "))}"', usage(below)]
         parts += [*prose(below.command.help or ""), *options(below, None), *prose(below.command.epilog or "")]
     parts += ['.SH "EXIT STATUS"', *prose(without_title(command.epilog or ""))]
@@ -65,59 +53,18 @@ def command_page(page: Page, command: click.Command, closing: dict[str, list[tup
 def config_page(page: Page, example: str) -> str:
     """The page of the configuration."""
     opening, *chapters = read_example(example)
-    parts = [*head(page), '.SH "DESCRIPTION"', *(line for text in opening.intro for line in paragraph(text))]
+    parts = [*head(page), '.SH "DESCRIPTION"', *(line for text in opening.says for line in paragraph(text))]
     for chapter in chapters:
         title = f"{chapter.table} {chapter.title.removeprefix(chapter.table.strip('[]') + ': ')}".strip()
-        parts += [f'.SH "{roff(title)}"', *(line for text in chapter.intro for line in paragraph(text))]
-        for key, texts in chapter.keys:
-            parts += tagged(roff(key), texts)
+        parts += [f'.SH "{roff(title)}"', *(line for text in chapter.says for line in paragraph(text))]
+        for key in chapter.keys:
+            parts += tagged(roff(key.shown), key.says)
     return finished(page, parts)
 
 
-def read_example(text: str) -> list[Chapter]:
-    """config.example.toml: what stands before the first title, then a chapter for each title."""
-    chapters = [Chapter("")]
-    waiting: list[str] = []  # paragraphs of comment that belong to what comes next
-    running = False
-    for line in text.splitlines():
-        current = chapters[-1]
-        if title := _TITLE.match(line):
-            current.intro += waiting
-            chapters.append(Chapter(title[1]))
-            waiting, running = [], False
-        elif table := _TABLE.match(line):
-            current.table, current.intro, waiting, running = table[1], current.intro + waiting, [], False
-        elif key := _KEY.match(line):
-            current.keys.append((key[1], waiting))
-            waiting, running = [], False
-        elif comment := _COMMENT.match(line):
-            if running and not comment[1].startswith("No default:"):
-                waiting[-1] += f"\n{comment[1]}"
-            else:
-                waiting.append(comment[1])
-            running = True
-        else:
-            running = False
-    return chapters
-
-
-def context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
-    return type(command).context_class(command, info_name=name, parent=parent, **command.context_settings)
-
-
-def leaves(ctx: click.Context) -> Iterator[click.Context]:
-    """Every command below that is shown, not the groups that only hold others."""
-    command = ctx.command
-    if not isinstance(command, click.Group):
-        return
-    for name in command.list_commands(ctx):
-        below = command.get_command(ctx, name)
-        if below is None or below.hidden:
-            continue
-        inner = context(below, name, ctx)
-        if not isinstance(below, click.Group) or below.invoke_without_command:
-            yield inner
-        yield from leaves(inner)
+def is_called(ctx: click.Context) -> bool:
+    """It is no group that only holds others."""
+    return not isinstance(ctx.command, click.Group) or ctx.command.invoke_without_command
 
 
 def head(page: Page) -> list[str]:

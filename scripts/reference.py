@@ -6,15 +6,12 @@ docs/api.md from the comments of protos/holdpay/v1/holdpay.proto. Written by scr
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -25,10 +22,10 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from holdpay.cli.daemon import cli as holdpayd
-from holdpay.cli.rent import MESSAGES, Rent, messages
 from holdpay.cli.root import cli as holdpay
 from holdpay.config.problems import wanted
 from holdpay.config.settings import Settings
+from scripts.sources import read_example, walk
 
 REPO = Path(__file__).resolve().parent.parent
 PROTOS = REPO / "protos"
@@ -48,72 +45,13 @@ def commands_page() -> str:
     parts = ["# Commands", GENERATED.format(source="what `--help` of each says")]
     parts.append("`holdpay` is for whoever orders, `holdpayd` for the operator, as the daemon's user.")
     for name, program in PROGRAMS.items():
-        for context in walk(program, context_of(program, name)):
+        for context in walk(program, name, terminal_width=COLUMNS, max_content_width=COLUMNS):
             marks = "##" if context.parent is None else "###"
             parts.append(f"{marks} {context.command_path}\n\n```text\n{context.command.get_help(context)}\n```")
     return "\n\n".join(parts) + "\n"
 
 
-def walk(command: click.Command, context: click.Context) -> Iterator[click.Context]:
-    """A command and each one below it, a group before what is in it."""
-    yield context
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below is not None and not below.hidden:
-                yield from walk(below, context_of(below, name, context))
-    if isinstance(command, Rent):  # no group, since countries stand where its commands would
-        yield context_of(messages, f"{context.info_name} {MESSAGES}", context.parent)
-
-
-def context_of(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
-    """As a call would make it, on a terminal of a fixed width."""
-    settings = {**command.context_settings, "terminal_width": COLUMNS, "max_content_width": COLUMNS}
-    return click.Context(command, info_name=name, parent=parent, **settings)
-
-
 # --- configuration --------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Key:
-    """One key of the example: its name without the section, what it says, and the line that shows its value."""
-
-    name: str
-    says: list[str]
-    shown: str
-
-
-@dataclass(slots=True)
-class Section:
-    """A section of the example; `header` as it stands there, brackets and all."""
-
-    header: str
-    title: str
-    says: list[str]
-    keys: list[Key] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.header.strip("[]")
-
-
-def sections(text: str) -> list[Section]:
-    """What config.example.toml says, section by section."""
-    found: list[Section] = []
-    title, comments = "", list[str]()
-    for line in text.splitlines():
-        if ruled := re.fullmatch(r"# --- (.*?) -+", line):
-            title, comments = ruled[1], []
-        elif header := re.fullmatch(r"#?(\[+\w+\]+)", line):
-            found.append(Section(header[1], title or found[-1].title, comments))
-            title, comments = "", []
-        elif found and (key := re.fullmatch(r"#?((\w+) = .*)", line)):
-            found[-1].keys.append(Key(key[2], comments, key[1]))
-            comments = []
-        elif line.startswith("# "):
-            comments.append(line.removeprefix("# "))
-    return found
 
 
 CONFIGURATION = """\
@@ -129,14 +67,20 @@ def configuration_page() -> str:
         GENERATED.format(source="[config.example.toml](../config.example.toml) and the settings that check it"),
         CONFIGURATION,
     ]
-    for section in sections(EXAMPLE.read_text()):
-        says = [" ".join(section.says)] if section.says else []
-        parts += [f"## {section.header}", f"*{section.title[0].upper()}{section.title[1:]}.*", *says]
-        for key in section.keys:
-            name = f"{section.name}.{key.name}"
-            parts += [f"### {name}", f"```toml\n{key.shown}\n```", " ".join(key.says)]
+    _, *chapters = read_example(EXAMPLE.read_text())
+    for chapter in chapters:
+        says = [joined(chapter.says)] if chapter.says else []
+        parts += [f"## {chapter.table}", f"*{chapter.title[0].upper()}{chapter.title[1:]}.*", *says]
+        for key in chapter.keys:
+            name = f"{chapter.table.strip('[]')}.{key.name}"
+            parts += [f"### {name}", f"```toml\n{key.shown}\n```", joined(key.says)]
             parts += [f"It is {wanted(Settings, name)}."]
     return "\n\n".join(parts) + "\n"
+
+
+def joined(says: list[str]) -> str:
+    """In one line."""
+    return " ".join(" ".join(says).split("\n"))
 
 
 # --- the interface --------------------------------------------------------------------------------------------------

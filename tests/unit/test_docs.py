@@ -17,6 +17,7 @@ from holdpay.cli.root import cli as holdpay
 from holdpay.config import Settings
 from holdpay.config.problems import keys_of
 from scripts import docs_site, links
+from scripts.manpages import Page, command_page
 
 DOCS = links.ROOT / "docs"
 PROGRAMS: dict[str, click.Command] = {"holdpay": holdpay, "holdpayd": holdpayd}
@@ -145,6 +146,16 @@ def test_the_reference_has_every_command() -> None:
     ):
         part = page.partition(f" {path}\n")[2].partition("\n#")[0]
         assert f"Usage: {path} " in part
+
+
+def test_a_man_page_has_every_command_that_the_reference_has_but_groups_that_only_hold_others() -> None:
+    page = (DOCS / "commands.md").read_text()
+    named = re.findall(r"^### holdpay (.+)$", page, re.MULTILINE)
+    shown = re.findall(r'^\.SS "(.+)"$', command_page(Page("holdpay", 1, "", "", "", ()), holdpay, {}), re.MULTILINE)
+    listed = [name.replace("\\-", "-") for name in shown]
+    assert "rent messages" in listed
+    assert set(listed) <= set(named)
+    assert all(any(below.startswith(f"{name} ") for below in listed) for name in set(named) - set(listed))
 
 
 def test_the_reference_has_every_call_with_a_word_about_it() -> None:
