@@ -191,7 +191,8 @@ def payment_reported(order: Order, event: ev.PaymentReported, ctx: Context) -> O
 
 def _spoken_of(payment: Payment) -> Payment:
     """LND has the payment on record, after all if it had lost it; then what the channels showed counts no more."""
-    payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None)
+    if not payment.is_known_to_lnd or payment.absent_since_ms is not None:
+        payment = replace(payment, is_known_to_lnd=True, absent_since_ms=None)
     if payment.gone_since_ms is None:
         return payment
     return replace(payment, gone_since_ms=None, first_look_height=None, uncarried_since_ms=None)

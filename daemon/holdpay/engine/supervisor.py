@@ -57,10 +57,13 @@ class Supervisor:
         for duty in Duty:
             key = (order_id, duty)
             task = self._tasks.get(key)
-            if duty not in wanted:
-                self._stop(key, task, own)
-            elif task is None and duty is not Duty.POLL:
-                self._start(key)
+            if duty in wanted:
+                if task is None and duty is not Duty.POLL:
+                    self._start(key)
+            elif task is None:
+                self._not_before_ms.pop(key, None)
+            elif task not in own:
+                self._stop(key, task)
 
     def ask(self, order_id: str) -> asyncio.Task[None] | None:
         """Starts one question to the provider: when it is due the scheduler knows. None: not now."""
@@ -70,13 +73,10 @@ class Supervisor:
         self._start(key)
         return self._tasks.get(key)
 
-    def _stop(self, key: Key, task: asyncio.Task[None] | None, own: Collection[asyncio.Task[Any] | None]) -> None:
-        if task is not None and task in own:
-            return
+    def _stop(self, key: Key, task: asyncio.Task[None]) -> None:
         self._forget(key)
-        if task is not None:
-            self._stopped.add(task)
-            task.cancel()
+        self._stopped.add(task)
+        task.cancel()
 
     def _start(self, key: Key) -> None:
         if self._is_over:

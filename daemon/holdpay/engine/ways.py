@@ -46,6 +46,8 @@ class Ways:
         self._book(order.id, _parts(order, order.payment, self.attempts(order.id)))
 
     def _book(self, order_id: str, parts: list[_Part]) -> None:
+        if not self.is_capped:
+            return
         for by, booked in ((-1, self._parts.pop(order_id, [])), (1, parts)):
             for channel in _counted_on(booked):
                 _add(self._count, channel, by)
