@@ -32,6 +32,8 @@ LOOKS_AT_LEAST_PER_S = 2.0
 """However few orders are open: a person with one should not wait."""
 LOOKS_AT_ONCE = 5
 """After a silence."""
+WEIGHED_AT_ONCE = 100
+"""Questions that fall due in one turn of the event loop, some milliseconds. After a start all do."""
 PROVIDER_RETRY_S = (2, 4, 8, 15, 30, 60)
 """Between two questions about one order while the provider does not answer."""
 AGAIN_AFTER_S = 30.0
@@ -211,10 +213,13 @@ class Asker:
         entry = self._entries.get(order_id)
         return entry if entry is not None and entry.version == version and not entry.is_out else None
 
-    def _fall_due(self, queue: _Queue) -> None:
-        """What has waited long enough, by the wall clock as it is now, is due."""
+    def _fall_due(self, queue: _Queue) -> bool:
+        """What has waited long enough, by the wall clock as it is now, is due. Whether that may be more than could be
+        weighed at once."""
         now_s = asyncio.get_running_loop().time()
-        while queue.waiting and queue.waiting[0][0] <= now_s:
+        for _ in range(WEIGHED_AT_ONCE):
+            if not queue.waiting or queue.waiting[0][0] > now_s:
+                return False
             at_s, arrival, order_id, version = heapq.heappop(queue.waiting)
             entry = self._current(order_id, version)
             if entry is None:
@@ -224,6 +229,7 @@ class Asker:
                 self._plan(entry)
             else:
                 heapq.heappush(queue.due, (at_s + question.patience_s, arrival, order_id, version))
+        return True
 
     def _next_due(self, queue: _Queue) -> _Entry | None:
         while queue.due:
@@ -257,7 +263,8 @@ class Asker:
 
     async def _serve_next(self, queue: _Queue) -> None:
         queue.changed.clear()
-        self._fall_due(queue)
+        while self._fall_due(queue):
+            await self._clock.sleep(0)
         now_s = asyncio.get_running_loop().time()
         if self._next_due(queue) is None:
             await _until(queue.changed, queue.waiting[0][0] - now_s if queue.waiting else None)
@@ -305,7 +312,8 @@ class Asker:
     # --- what people ask ----------------------------------------------------------------------------------------------
 
     def due_count(self) -> int:
-        """Questions that are due and wait for a slot. May count some that are due no more."""
+        """Questions that are due and wait for a slot. May count some that are due no more, and not yet all right after
+        a start."""
         for queue in self._queues.values():
             self._fall_due(queue)
         return sum(len(queue.due) for queue in self._queues.values())

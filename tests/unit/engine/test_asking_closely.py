@@ -218,6 +218,21 @@ async def test_of_what_is_due_the_one_with_the_least_patience_is_asked_first(off
     assert office.names == ["b", "c", "a"]
 
 
+async def test_when_all_fall_due_at_once_the_loop_runs_between_a_hundred_and_the_next_and_the_most_urgent_is_first(
+    office: Office,
+) -> None:
+    for n in range(1_000):
+        office.want(f"order{n}", look(0, patience_s=1_000 - n))
+    seen, most = len(office.saw), 0
+    while len(office.slots) < 1:
+        await asyncio.sleep(0)
+        most, seen = max(most, len(office.saw) - seen), len(office.saw)
+    assert seen == 2 * 1_000
+    assert most == asking.WEIGHED_AT_ONCE
+    await asyncio.sleep(0.1)
+    assert office.names[0] == "order999"
+
+
 async def test_an_earlier_question_is_not_kept_waiting_by_later_ones(office: Office) -> None:
     for name, at_ms in (("a", 100_000), ("b", 200_000), ("c", 300_000)):
         office.want(name, news(at_ms))
