@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdpay.core.model import Order
-from holdpay.core.states import HtlcState, OrderState
 
 LATER_S: Final = 0.05
-"""Until its payment is out, streams hear of an order this late: paying goes first, and its steps cost one read."""
+"""Until it delivers something, streams hear of an order this late: paying goes first, and its steps cost one read and
+one wake-up, which is most of what a stream costs the daemon and its client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,25 @@ class Feed:
     def __init__(self) -> None:
         self._events: dict[_Key, asyncio.Event] = {}
         self._told_later: set[_Key] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self.is_stopping = False
 
     def committed(self, cursor: int, order: Order) -> None:
         """To be called after each commit, in the event loop."""
         keys = (order.request.id, None, _Whose(order.request.client))
-        if not _is_being_paid(order):
+        if _is_waited_for(order):
+            self._told_later.difference_update(keys)
             for key in keys:
                 self._wake(key)
             return
         if not self._told_later:
-            asyncio.get_running_loop().call_later(LATER_S, self._tell)
+            self._begin_to_wait()
         self._told_later.update(keys)
+
+    def _begin_to_wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(LATER_S, self._tell)
 
     def stop(self) -> None:
         """Every stream says that the daemon is going away, and ends."""
@@ -66,7 +73,6 @@ class Feed:
             event.set()
 
 
-def _is_being_paid(order: Order) -> bool:
-    """From the request to SendPaymentV2."""
-    is_before = order.state in {OrderState.REQUESTED, OrderState.AWAITING_PAYMENT} and not order.is_closed
-    return is_before and order.htlc in {HtlcState.NONE, HtlcState.DISPATCHING}
+def _is_waited_for(order: Order) -> bool:
+    """The number, what comes after it, and the end; of what comes before, nobody acts on it."""
+    return bool(order.items) or order.is_closed

@@ -1,4 +1,4 @@
-"""Streams are woken by commits: at once, except on the way to a payment."""
+"""Streams are woken by commits: at once once something is delivered or over, together with others until then."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from tests.unit import build
 
 REQUESTED = build.order(state=OrderState.REQUESTED)
 ON_THE_WAY = [REQUESTED] + [
-    build.pair(OrderState.AWAITING_PAYMENT, htlc) for htlc in (HtlcState.NONE, HtlcState.DISPATCHING)
+    build.pair(OrderState.AWAITING_PAYMENT, htlc)
+    for htlc in (HtlcState.NONE, HtlcState.DISPATCHING, HtlcState.IN_FLIGHT, HtlcState.FAILED, HtlcState.SETTLED)
 ]
 TOLD_AT_ONCE = [
-    build.pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT),
-    build.pair(OrderState.AWAITING_PAYMENT, HtlcState.FAILED),
-    build.pair(OrderState.NUMBER_ASSIGNED, HtlcState.DISPATCHING),
-    build.pair(OrderState.DELIVERED, HtlcState.SETTLED),
+    build.pair(OrderState.NUMBER_ASSIGNED, HtlcState.DISPATCHING, number="+4915112345678"),
+    build.pair(OrderState.DELIVERED, HtlcState.SETTLED, code="123456"),
     build.order(state=OrderState.ABANDONED, closed_at_ms=build.NOW_MS, end=End.PROVIDER_REFUSED),
 ]
 
@@ -39,7 +38,7 @@ async def test_what_somebody_waits_for_is_told_at_once(order: Order) -> None:
 
 
 @pytest.mark.parametrize("order", ON_THE_WAY, ids=name)
-async def test_on_the_way_to_a_payment_nobody_is_woken_yet(order: Order) -> None:
+async def test_on_the_way_to_a_number_nobody_is_woken_yet(order: Order) -> None:
     feed = Feed()
     own, every = feed.next_commit(order.id), feed.next_commit(None)
     feed.committed(1, order)
@@ -57,6 +56,18 @@ async def test_each_commit_on_the_way_is_told_in_the_end() -> None:
         commit = feed.next_commit(REQUESTED.id)
         feed.committed(1, REQUESTED)
         await commit.wait()
+
+
+async def test_who_was_told_at_once_is_not_woken_again_for_what_came_before() -> None:
+    feed = Feed()
+    for order in (REQUESTED, TOLD_AT_ONCE[0]):
+        feed.committed(1, order)
+    nothing_new = feed.next_commit(REQUESTED.id)
+    another = build.order(request=build.request(id="another"))
+    later = feed.next_commit(another.request.id)
+    feed.committed(2, another)
+    await later.wait()
+    assert not nothing_new.is_set()
 
 
 async def test_who_asks_after_a_commit_waits_for_the_next_one() -> None:
