@@ -16,7 +16,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.sandbox.sms4sats_catalog import SERVICES
 from holdpay.sms4sats.catalog import bundled
-from tests.harness import Seen, code_request, is_over
+from tests.harness import Seen, code_request, is_over, told
 
 _DAEMON_IS_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
@@ -50,7 +50,7 @@ class Customer:
         """The whole story of the order, from its beginning: what was told before must be told again, word by word."""
         request = code_request(country=self.country, service=self.service, idempotency_key=self.key)
         heard = 0
-        async for update in self.line.Submit(request, wait_for_ready=True):
+        async for update in told(self.line.Submit(request, wait_for_ready=True)):
             assert not self.order.id or update.request.id == self.order.id, "one key, two orders"
             words = update.SerializeToString(deterministic=True)
             if heard < len(self.told):

@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +238,7 @@ class Daemon:
     async def submit(self, request: pb.SubmitRequest) -> Seen:
         """The request as first recorded."""
         call = self.stub.Submit(request)
-        update = await anext(aiter(call))
+        update = await anext(told(call))
         call.cancel()
         return Seen(update.request)
 
@@ -266,7 +266,7 @@ class Daemon:
     async def updates(self, request_id: str, after: int = 0) -> AsyncIterator[pb.RequestUpdate]:
         """Every update of a request, from the journal and then live."""
         call = self.stub.WatchRequests(pb.WatchRequestsRequest(request_id=request_id, after_cursor=after))
-        async for update in call:
+        async for update in told(call):
             yield update
 
     async def until(self, request_id: str, wanted: Callable[[Seen], bool], within_s: float = ORDER_TIMEOUT_S) -> Seen:
@@ -284,6 +284,13 @@ class Daemon:
 
     async def explain(self, request_id: str) -> pb.ExplainRequestResponse:
         return await self.stub.ExplainRequest(pb.ExplainRequestRequest(request_id=request_id), timeout=10)
+
+
+async def told(call: AsyncIterable[pb.RequestUpdates]) -> AsyncIterator[pb.RequestUpdate]:
+    """The updates of a stream, one by one."""
+    async for message in call:
+        for update in message.updates:
+            yield update
 
 
 async def run_cli(

@@ -19,6 +19,7 @@ import grpc.aio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
+from tests.harness import told
 
 SERVING_WITHIN_S = 20.0
 
@@ -134,7 +135,7 @@ class AfterEvent:
         if self.provoke is not None:
             await self.provoke()
         try:
-            async for update in call:
+            async for update in told(call):
                 if update.event == self.event:
                     return
         finally:

@@ -31,8 +31,8 @@ async def main(socket: str, orders: int, at_once: int) -> Result:
 
         async def order() -> None:
             request = code_request(idempotency_key=os.urandom(8).hex())
-            *_, last = [update async for update in stub.Submit(request)]
-            if last.request.end != pb.END_FULFILLED:
+            *_, last = [message async for message in stub.Submit(request)]
+            if last.updates[-1].request.end != pb.END_FULFILLED:
                 raise LoopFailed(f"An order ended otherwise than with its code:\n{last}")
 
         return await timed(orders, at_once, order)

@@ -38,13 +38,13 @@ class Flapping(FakeDaemon):
 
     def Submit(  # noqa: N802
         self, request: pb.SubmitRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.RequestUpdate]:
+    ) -> Iterator[pb.RequestUpdates]:
         yield from self._play(updates(ACCEPTED, first_cursor=1), context)
         context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     def WatchRequests(  # noqa: N802
         self, request: pb.WatchRequestsRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.RequestUpdate]:
+    ) -> Iterator[pb.RequestUpdates]:
         self.received.append(request)
         stage = HELD if len(self.received) < self.streams else DELIVERED
         yield from self._play(updates(stage, first_cursor=request.after_cursor + 1), context)

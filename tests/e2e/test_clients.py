@@ -25,7 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from tests.e2e.shop import FEE_MSAT, FOR_EVER_S, PRICE_MSAT, Shop, open_shop
-from tests.harness import Daemon, Seen, is_held, is_over, run_cli
+from tests.harness import Daemon, Seen, is_held, is_over, run_cli, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -170,13 +170,13 @@ async def test_a_client_has_its_own_orders_only_and_the_operator_has_all(shop: S
 async def test_a_client_that_watches_everything_hears_of_its_own_only(shop: Shop, ann: Daemon, bob: Daemon) -> None:
     after = (await shop.daemon.get((await bob.order()).id)).request.cursor
     call = ann.stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=0))
-    assert Seen((await anext(aiter(call))).request).request.client == "ann", "from the beginning"
+    assert Seen((await anext(told(call))).request).request.client == "ann", "from the beginning"
     call.cancel()
     call = bob.stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=after))
     heard: list[pb.RequestUpdate] = []
     new = await ann.order()
     mine = await bob.order()
-    async for update in call:
+    async for update in told(call):
         heard.append(update)
         if update.request.id == mine.id and update.request.terminal:
             break

@@ -24,7 +24,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.world import SandboxWorld
 from tests.e2e.shop import PACE, QUICK, Books, Shop, open_shop
-from tests.harness import START_TIMEOUT_S, Daemon, code_request, enum_name, is_held, is_over, run_cli
+from tests.harness import START_TIMEOUT_S, Daemon, code_request, enum_name, is_held, is_over, run_cli, told
 
 MAX_RSS_KIB = 80 * 1024
 SHUTDOWN_WAIT_S = 40
@@ -115,15 +115,15 @@ async def test_a_stop_is_announced_to_every_open_stream_and_a_restart_goes_on(tm
         order = held = await shop.held(idempotency_key="held")
         stub = shop.daemon.stub
         request = code_request(idempotency_key="held")
-        streams: list[AsyncIterable[pb.RequestUpdate]] = [
+        streams: list[AsyncIterable[pb.RequestUpdates]] = [
             stub.Submit(request),
             stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=0)),
             stub.WatchRequests(pb.WatchRequestsRequest()),
             stub.WatchRequests(pb.WatchRequestsRequest(request_id=order.id, after_cursor=0)),
         ]
 
-        async def read(stream: AsyncIterable[pb.RequestUpdate]) -> list[pb.RequestUpdate]:
-            return [update async for update in stream]
+        async def read(stream: AsyncIterable[pb.RequestUpdates]) -> list[pb.RequestUpdate]:
+            return [update async for update in told(stream)]
 
         reading = [asyncio.create_task(read(stream)) for stream in streams]
         await asyncio.sleep(0.3)  # they have read what there is

@@ -22,7 +22,7 @@ from holdpay import __version__
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.sandbox.http_server import Request, Response, json_response
 from tests.e2e.shop import FEE_MSAT, PRICE_MSAT, Shop, open_shop
-from tests.harness import Seen, code_request, enum_name, is_over, pair
+from tests.harness import Seen, code_request, enum_name, is_over, pair, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,7 +73,7 @@ async def traces(shop: Shop) -> tuple[int, int, int]:
 async def replay(shop: Shop, **fields: object) -> list[pb.RequestUpdate]:
     """All updates of a request, from accepted to terminal."""
     call = shop.daemon.stub.Submit(code_request(**fields), timeout=20)
-    return [update async for update in call]
+    return [update async for update in told(call)]
 
 
 # --- idempotency ----------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ async def watched(shop: Shop, request: pb.WatchRequestsRequest, until: int = 0) 
     """Updates up to the stream's end, or up to a cursor."""
     seen = []
     async with asyncio.timeout(20):
-        async for update in shop.daemon.stub.WatchRequests(request):
+        async for update in told(shop.daemon.stub.WatchRequests(request)):
             seen.append(update)
             if update.cursor == until:
                 break
@@ -231,7 +231,7 @@ async def test_a_watch_that_resumes_after_its_cursor_loses_nothing_over_a_crash_
 
     async def watch() -> None:
         after = seen[-1].cursor if seen else 0
-        async for update in shop.daemon.stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=after)):
+        async for update in told(shop.daemon.stub.WatchRequests(pb.WatchRequestsRequest(after_cursor=after))):
             seen.append(update)  # noqa: PERF401 - others read it meanwhile
 
     watching = asyncio.create_task(watch())
@@ -277,7 +277,7 @@ async def test_a_watch_of_one_order_ends_after_its_terminal_update(shop: Shop) -
 async def test_a_watch_without_a_cursor_tells_only_what_comes(shop: Shop) -> None:
     await shop.buy()
     call = shop.daemon.stub.WatchRequests(pb.WatchRequestsRequest())
-    reading = asyncio.ensure_future(anext(aiter(call)))
+    reading = asyncio.ensure_future(anext(told(call)))
     await asyncio.sleep(0.2)
     assert not reading.done()
 

@@ -17,14 +17,14 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.rpc.streams import SPARE_FILES
 from holdpay.sandbox.sms4sats_knobs import Scenario
 from holdpay.sandbox.world import SandboxWorld
-from tests.harness import Daemon
+from tests.harness import Daemon, told
 
 ROOM = 6
 AT_ONCE = 1_600
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-Call = grpc.aio.UnaryStreamCall[pb.WatchRequestsRequest, pb.RequestUpdate]
+Call = grpc.aio.UnaryStreamCall[pb.WatchRequestsRequest, pb.RequestUpdates]
 
 
 class NarrowDaemon(Daemon):
@@ -112,7 +112,7 @@ async def test_clients_that_all_come_back_at_once_are_all_served(tmp_path: Path)
             order_id = (await daemon.order()).id
             request = pb.WatchRequestsRequest(request_id=order_id, after_cursor=0)
             calls = [daemon.stub.WatchRequests(request, timeout=60) for _ in range(AT_ONCE)]
-            firsts = await asyncio.gather(*(anext(aiter(call)) for call in calls))
+            firsts = await asyncio.gather(*(anext(told(call)) for call in calls))
             assert {update.request.id for update in firsts} == {order_id}
         finally:
             await daemon.stop()

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,27 +57,32 @@ func follow(holdpay pb.HoldpayClient, request *pb.SubmitRequest) string {
 	}
 	number := ""
 	for {
-		update, err := stream.Recv()
+		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return ""
 		}
 		if err != nil {
 			return retryable(err)
 		}
-		was := number
-		for _, item := range update.GetRequest().GetItems() {
+		was, code := number, ""
+		updates := message.GetUpdates()
+		now := updates[len(updates)-1].GetRequest() // the latest has all that those before it have
+		for _, item := range now.GetItems() {
 			switch item.GetKind() {
 			case pb.ItemKind_ITEM_KIND_NUMBER: // of several the last counts
 				number = item.GetText()
 			case pb.ItemKind_ITEM_KIND_CODE: // of several the first
-				return item.GetText()
+				code = cmp.Or(code, item.GetText())
 			}
 		}
 		if number != was {
 			fmt.Fprintln(os.Stderr, "the number is", number)
 		}
-		if update.GetRequest().GetTerminal() {
-			fail(fmt.Sprintf("%s: %s", update.GetRequest().GetEnd(), update.GetRequest().GetReason()))
+		if code != "" {
+			return code
+		}
+		if now.GetTerminal() {
+			fail(fmt.Sprintf("%s: %s", now.GetEnd(), now.GetReason()))
 		}
 	}
 }

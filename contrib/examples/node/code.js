@@ -35,7 +35,8 @@ function follow(holdpay, request) {
   return new Promise((resolve, reject) => {
     let number;
     const stream = holdpay.submit(request);
-    stream.on("data", ({ request: now }) => {
+    stream.on("data", ({ updates }) => {
+      const now = updates.at(-1).request; // the latest has all that those before it have
       const texts = (kind) => (now?.items ?? []).filter((item) => item.kind === kind).map((item) => item.text);
       const newest = texts("ITEM_KIND_NUMBER").at(-1); // of several the last counts, and of codes the first
       if (newest !== number) console.error("the number is", (number = newest));

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import grpc
@@ -25,7 +26,7 @@ LONGEST_WAIT_S = 2.0
 class Stream(Protocol):
     """A call of the stub that streams updates."""
 
-    def __iter__(self) -> Iterator[pb.RequestUpdate]: ...
+    def __iter__(self) -> Iterator[pb.RequestUpdates]: ...
 
     def cancel(self) -> object: ...
 
@@ -117,7 +118,7 @@ class Feed:
     def _read(self, client: Client) -> Generator[pb.RequestUpdate, None, None]:
         self._call = self._open(client)
         try:
-            for update in self._call:
+            for update in chain.from_iterable(message.updates for message in self._call):
                 if update.shutting_down:
                     raise Lost("it is stopping")
                 if update.HasField("request") and self._is_new(update):

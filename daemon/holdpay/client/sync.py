@@ -112,8 +112,9 @@ class Client:
             stream = method(call, timeout=left_s)
             try:
                 for message in stream:
-                    if (update := following.heard(message)) is not None:
-                        yield update
+                    for told in message.updates:
+                        if (update := following.heard(told)) is not None:
+                            yield update
                 wait_s = following.ended()
             except grpc.RpcError as error:
                 wait_s = following.lost(failure_of(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -287,6 +287,25 @@ def update_to_pb(update: Update, policy: Policy, queue: Queue | None) -> pb.Requ
         event=update.event,
         request=request_to_pb((*update.earlier, update.order), policy, update.at_ms, update.cursor, queue=queue),
     )
+
+
+UPDATES_BYTES = 2 * 1024 * 1024
+"""Of updates in one message: gRPC's clients take 4 MiB, and one update has ITEMS_BYTES of what may be long."""
+
+
+def in_few(updates: Iterable[pb.RequestUpdate]) -> Iterator[pb.RequestUpdates]:
+    """All of them in one message, or in as many as clients need. An update that comes alone costs the daemon and its
+    client 0.1 ms each, whatever is in it."""
+    told: list[pb.RequestUpdate] = []
+    size = 0
+    for update in updates:
+        size += update.ByteSize()
+        if told and size > UPDATES_BYTES:
+            yield pb.RequestUpdates(updates=told)
+            told, size = [], update.ByteSize()
+        told.append(update)
+    if told:
+        yield pb.RequestUpdates(updates=told)
 
 
 def holds_to_pb(places: Places, tally: Tally, queue: Sequence[Order], policy: Policy) -> pb.Holds:

@@ -24,7 +24,7 @@ from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import InvalidRequest, NotAllowed, OrderNotFound
-from holdpay.ports import MOST_OUTCOMES, HookDesk, MoneyTotals, NodeState, OrderFilter
+from holdpay.ports import MOST_OUTCOMES, HookDesk, MoneyTotals, NodeState, OrderFilter, Update
 from holdpay.rpc import convert
 from holdpay.rpc.budget import budget_to_pb
 from holdpay.rpc.catalog import CatalogCalls
@@ -91,12 +91,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     # --- requests -----------------------------------------------------------------------------------------------------
 
     @stream
-    async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdate, None]:
+    async def Submit(self, request: pb.SubmitRequest, context: Context) -> AsyncGenerator[pb.RequestUpdates, None]:
         with self._streams.one():
             order = await self._desk.submit(asked_from_pb(request, self._client), wanted_from_pb(request))
             with self._engine.watching(order.request.id):
-                async for update in self._updates(0, order.request.id):
-                    yield update
+                async for updates in self._updates(0, order.request.id):
+                    yield updates
 
     @unary
     async def CheckRequest(self, request: pb.SubmitRequest, context: Context) -> pb.CheckReport:
@@ -154,7 +154,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @stream
     async def WatchRequests(
         self, request: pb.WatchRequestsRequest, context: Context
-    ) -> AsyncGenerator[pb.RequestUpdate, None]:
+    ) -> AsyncGenerator[pb.RequestUpdates, None]:
         store = self._engine.store
         request_id = store.request_id(request.request_id, self._sees) if request.request_id else None
         after = request.after_cursor if request.HasField("after_cursor") else store.last_cursor()
@@ -169,31 +169,36 @@ class HoldpayService(pb_grpc.HoldpayServicer):
             )
         watching = contextlib.nullcontext() if request_id is None else self._engine.watching(request_id)
         with self._streams.one(), watching:
-            async for update in self._updates(after, request_id):
-                yield update
+            async for updates in self._updates(after, request_id):
+                yield updates
 
-    async def _updates(self, after_cursor: int, request_id: str | None) -> AsyncGenerator[pb.RequestUpdate, None]:
-        """Journal rows, then new ones as they come; of one request up to its terminal one."""
+    async def _updates(self, after_cursor: int, request_id: str | None) -> AsyncGenerator[pb.RequestUpdates, None]:
+        """Journal rows, then new ones as they come, told together; of one request up to its terminal one."""
         cursor, store = after_cursor, self._engine.store
         while True:
             commit = self._feed.next_commit(request_id, self._sees)
             if request_id is None:
                 updates = store.updates(cursor, None, BATCH, self._sees)
             else:
-                updates = store.request_updates(cursor, request_id, BATCH)
-            for update in updates:
-                cursor = update.cursor
-                yield convert.update_to_pb(update, self._engine.policy, self._queue(update.order))
-                if request_id is not None and update.order.ends_request:
+                updates = _to_the_end(store.request_updates(cursor, request_id, BATCH))
+            for message in convert.in_few(self._to_update(update) for update in updates):
+                yield message
+            if updates:
+                cursor = updates[-1].cursor
+                if request_id is not None and updates[-1].order.ends_request:
                     return
             if self._feed.is_stopping:
-                yield pb.RequestUpdate(cursor=cursor, at_ms=self._engine.clock.now_ms(), shutting_down=True)
+                last = pb.RequestUpdate(cursor=cursor, at_ms=self._engine.clock.now_ms(), shutting_down=True)
+                yield pb.RequestUpdates(updates=[last])
                 return
             if request_id is not None and not updates and not self._engine.is_live(request_id):
                 # Nothing more will come: the cursor lies at or behind the terminal update.
                 return
             if len(updates) < BATCH:
                 await commit.wait()
+
+    def _to_update(self, update: Update) -> pb.RequestUpdate:
+        return convert.update_to_pb(update, self._engine.policy, self._queue(update.order))
 
     @unary
     async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
@@ -442,6 +447,12 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         queue = self._queue(orders[-1])
         cursor = engine.store.last_cursor() if cursor is None else cursor
         return convert.request_to_pb(orders, engine.policy, engine.clock.now_ms(), cursor, sight, queue)
+
+
+def _to_the_end(updates: list[Update]) -> list[Update]:
+    """Of one request: nothing is told of it behind its terminal update."""
+    ends = (at for at, update in enumerate(updates, start=1) if update.order.ends_request)
+    return updates[: next(ends, len(updates))]
 
 
 def _check_filter(request: pb.ListRequestsRequest) -> None:

@@ -243,23 +243,23 @@ class FakeDaemon(rpc.HoldpayServicer):
 
     def Submit(  # noqa: N802
         self, request: pb.SubmitRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.RequestUpdate]:
+    ) -> Iterator[pb.RequestUpdates]:
         self.received.append(request)
         yield from self._play(self.submit_scripts.pop(0), context)
 
     def WatchRequests(  # noqa: N802
         self, request: pb.WatchRequestsRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.RequestUpdate]:
+    ) -> Iterator[pb.RequestUpdates]:
         self.received.append(request)
         yield from self._play(self.watch_scripts.pop(0), context)
 
-    def _play(self, script: Script, context: grpc.ServicerContext) -> Iterator[pb.RequestUpdate]:
+    def _play(self, script: Script, context: grpc.ServicerContext) -> Iterator[pb.RequestUpdates]:
         over = _end_of(context)
         for step in script:
             if isinstance(step, pb.RequestUpdate):
                 if self.is_from_now:
                     step.request.created_at_ms = time.time_ns() // 1_000_000
-                yield step
+                yield pb.RequestUpdates(updates=[step])
             elif isinstance(step, Refuse):
                 refuse(context, step)
             elif isinstance(step, Break):

@@ -18,7 +18,7 @@ from holdpay.core.kinds.spec import KindName, Spec
 from holdpay.core.lightning import AttemptStatus, FailureReason
 from holdpay.core.model import Order
 from holdpay.core.states import FailureClass, HtlcState, OrderState
-from holdpay.rpc.convert import add_tries, items_after, request_to_pb
+from holdpay.rpc.convert import add_tries, in_few, items_after, request_to_pb
 from tests.unit.build import NOW_MS, POLICY, S, attempt, changed, failure, order, pair
 
 CODE = CodeSpec(country=0, country_name="Russia", service="oi", service_name="OpenAI", is_real_phone=True, ref="a@b.c")
@@ -195,6 +195,17 @@ def test_the_pages_of_its_items_have_all_of_them_and_fit_too() -> None:
             break
     assert [(item.seq, item.text) for item in found] == list(enumerate(["15551234567", *LONG], start=1))
     assert items_after(rented.items, 2_001) == items_after((), 0) == pb.ListItemsResponse()
+
+
+def test_what_is_to_be_told_comes_in_one_message_as_long_as_grpc_takes_it() -> None:
+    few = [pb.RequestUpdate(cursor=cursor) for cursor in range(1, 101)]
+    assert list(in_few(few)) == [pb.RequestUpdates(updates=few)]
+    assert list(in_few([])) == []
+    large = [pb.RequestUpdate(cursor=n, request=to_pb(order(spec=RENTAL, messages=LONG))) for n in range(20)]
+    messages = list(in_few(large))
+    assert all(message.ByteSize() < GRPC_LIMIT_BYTES for message in messages)
+    assert 1 < len(messages) < len(large)
+    assert [update for message in messages for update in message.updates] == large
 
 
 def test_an_order_whose_items_are_few_leaves_none_out() -> None:

@@ -1608,6 +1608,28 @@ class HtlcAttempt(_message.Message):
 Global___HtlcAttempt: _TypeAlias = HtlcAttempt  # noqa: Y015
 
 @_typing.final
+class RequestUpdates(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPDATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestUpdate]:
+        """Oldest first, at least one: what there is to be told at the moment comes in one message. Some 2 MiB of them."""
+
+    def __init__(
+        self,
+        *,
+        updates: _abc.Iterable[Global___RequestUpdate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["updates", b"updates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestUpdates: _TypeAlias = RequestUpdates  # noqa: Y015
+
+@_typing.final
 class RequestUpdate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

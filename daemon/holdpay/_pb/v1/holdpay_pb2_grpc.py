@@ -37,7 +37,7 @@ class HoldpayStub:
         self.Submit = channel.unary_stream(
                 '/holdpay.v1.Holdpay/Submit',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdates.FromString,
                 _registered_method=True)
         self.CheckRequest = channel.unary_unary(
                 '/holdpay.v1.Holdpay/CheckRequest',
@@ -67,7 +67,7 @@ class HoldpayStub:
         self.WatchRequests = channel.unary_stream(
                 '/holdpay.v1.Holdpay/WatchRequests',
                 request_serializer=holdpay_dot_v1_dot_holdpay__pb2.WatchRequestsRequest.SerializeToString,
-                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
+                response_deserializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdates.FromString,
                 _registered_method=True)
         self.CancelRequest = channel.unary_unary(
                 '/holdpay.v1.Holdpay/CancelRequest',
@@ -312,7 +312,7 @@ def add_HoldpayServicer_to_server(servicer, server):
             'Submit': grpc.unary_stream_rpc_method_handler(
                     servicer.Submit,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.SerializeToString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdates.SerializeToString,
             ),
             'CheckRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckRequest,
@@ -342,7 +342,7 @@ def add_HoldpayServicer_to_server(servicer, server):
             'WatchRequests': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRequests,
                     request_deserializer=holdpay_dot_v1_dot_holdpay__pb2.WatchRequestsRequest.FromString,
-                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.SerializeToString,
+                    response_serializer=holdpay_dot_v1_dot_holdpay__pb2.RequestUpdates.SerializeToString,
             ),
             'CancelRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRequest,
@@ -441,7 +441,7 @@ class Holdpay:
             target,
             '/holdpay.v1.Holdpay/Submit',
             holdpay_dot_v1_dot_holdpay__pb2.SubmitRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
+            holdpay_dot_v1_dot_holdpay__pb2.RequestUpdates.FromString,
             options,
             channel_credentials,
             insecure,
@@ -603,7 +603,7 @@ class Holdpay:
             target,
             '/holdpay.v1.Holdpay/WatchRequests',
             holdpay_dot_v1_dot_holdpay__pb2.WatchRequestsRequest.SerializeToString,
-            holdpay_dot_v1_dot_holdpay__pb2.RequestUpdate.FromString,
+            holdpay_dot_v1_dot_holdpay__pb2.RequestUpdates.FromString,
             options,
             channel_credentials,
             insecure,

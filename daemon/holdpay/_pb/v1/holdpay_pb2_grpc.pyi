@@ -74,7 +74,7 @@ class HoldpayStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HoldpayAsyncStub: ...
-    Submit: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.RequestUpdate]
+    Submit: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.RequestUpdates]
     """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
     with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
@@ -97,7 +97,7 @@ class HoldpayStub:
     """All that was delivered, where a Request leaves some out. Errors as of GetRequest."""
     ListRequests: _grpc.UnaryUnaryMultiCallable[_holdpay_pb2.ListRequestsRequest, _holdpay_pb2.ListRequestsResponse]
     """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
-    WatchRequests: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]
+    WatchRequests: _grpc.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdates]
     """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
     INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
     many streams are open. Calls that do not stream have room of their own, and never wait for those that do.
@@ -143,7 +143,7 @@ class HoldpayStub:
 @_typing.type_check_only
 class HoldpayAsyncStub(HoldpayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Submit: _aio.UnaryStreamMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.RequestUpdate]  # type: ignore[assignment]
+    Submit: _aio.UnaryStreamMultiCallable[_holdpay_pb2.SubmitRequest, _holdpay_pb2.RequestUpdates]  # type: ignore[assignment]
     """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
     with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
@@ -166,7 +166,7 @@ class HoldpayAsyncStub(HoldpayStub):
     """All that was delivered, where a Request leaves some out. Errors as of GetRequest."""
     ListRequests: _aio.UnaryUnaryMultiCallable[_holdpay_pb2.ListRequestsRequest, _holdpay_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """Newest first. INVALID_ARGUMENT: a filter that is unknown, or that no request can pass."""
-    WatchRequests: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdate]  # type: ignore[assignment]
+    WatchRequests: _aio.UnaryStreamMultiCallable[_holdpay_pb2.WatchRequestsRequest, _holdpay_pb2.RequestUpdates]  # type: ignore[assignment]
     """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
     INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
     many streams are open. Calls that do not stream have room of their own, and never wait for those that do.
@@ -215,7 +215,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _holdpay_pb2.SubmitRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdate], _abc.AsyncIterator[_holdpay_pb2.RequestUpdate]]:
+    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdates], _abc.AsyncIterator[_holdpay_pb2.RequestUpdates]]:
         """Takes a request in, orders what it wants and streams the request's updates, from accepted to terminal. A repeated request
         with the same idempotency key streams the first one again from its beginning; leaving the stream does not stop it.
 
@@ -274,7 +274,7 @@ class HoldpayServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _holdpay_pb2.WatchRequestsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdate], _abc.AsyncIterator[_holdpay_pb2.RequestUpdate]]:
+    ) -> _typing.Union[_abc.Iterator[_holdpay_pb2.RequestUpdates], _abc.AsyncIterator[_holdpay_pb2.RequestUpdates]]:
         """Streams updates after a cursor, of one request (ends after its terminal update) or of all (never ends by itself).
         INVALID_ARGUMENT: a cursor of an earlier database, ahead of this one's. NOT_FOUND: no such request. RESOURCE_EXHAUSTED: too
         many streams are open. Calls that do not stream have room of their own, and never wait for those that do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import grpc
 
@@ -136,7 +137,7 @@ class _Watch:
 
     def run(self) -> None:
         try:
-            for update in self._call:
+            for update in chain.from_iterable(message.updates for message in self._call):
                 if update.shutting_down:
                     self.why = "It is stopping."
                     break
