@@ -85,10 +85,10 @@ class Read:
 
 def single(value: object) -> object:
     """What a list of one holds; anything else as it is."""
-    for _ in range(_MAX_LISTS):
-        if not (isinstance(value, list) and len(value) == 1):
-            break
+    lists = 0
+    while isinstance(value, list) and len(value) == 1 and lists < _MAX_LISTS:
         value = value[0]
+        lists += 1
     return value
 
 
@@ -110,6 +110,8 @@ def text(value: object) -> str:
 
 def visible(value: str) -> str:
     """One line without control, format and other characters that nobody sees, nor a terminal's escape sequences."""
+    if value.isascii() and value.isprintable():
+        return " ".join(value.split())  # there are none of these
     line = " ".join(_ESCAPE_SEQUENCE.sub("", value).split())
     seen = "".join(char for char in line if char == " " or unicodedata.category(char)[0] not in "CZ")
     return " ".join(_ZERO_WIDTH.sub("", seen).split())
@@ -151,8 +153,8 @@ def messages(members: Mapping[str, Any]) -> Messages:
     unread: list[str] = []
     known: set[str] = set()
     is_cut = False
-    for name in MESSAGES_NAMES:
-        rows = single(members.get(name))
+    for name in (name for name in MESSAGES_NAMES if name in members):
+        rows = single(members[name])
         rows = rows if isinstance(rows, list) else [rows]
         read = [(_message(row), row) for row in rows[-MAX_MESSAGES:]]
         is_cut |= len(rows) > MAX_MESSAGES or any(row is UNREADABLE for row in rows)
@@ -204,7 +206,7 @@ def number(value: object) -> Read:
         return Read(is_unread=True)
     is_number = isinstance(value, JsonNumber)
     line = whole_digits(value) if is_number else _NUMBER_WORDS.sub("", visible(value))
-    plain = "".join(_ascii(char) for char in line)
+    plain = line if line.isascii() else "".join(_ascii(char) for char in line)
     digits = re.sub(r"[^0-9]", "", plain)
     if _NOT_OF_A_NUMBER.search(plain) or not 0 < len(digits) <= MAX_NUMBER_DIGITS:
         return Read(is_unread=True)
@@ -321,7 +323,7 @@ def _next_member(written: str, at: int) -> int:
 def _merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key, value in pairs:
-        if is_absent(merged.get(key)) or not is_absent(value):
+        if key not in merged or is_absent(merged[key]) or not is_absent(value):
             merged[key] = value
     return merged
 

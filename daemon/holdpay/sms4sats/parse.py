@@ -110,19 +110,20 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
     payment; one in which something delivered cannot be read neither."""
     read = fields.body(answer.body)
     body = read.members
-    if not any(name in body for name in _STATUS_FIELDS):
+    if body.keys().isdisjoint(_STATUS_FIELDS):
         _object(answer)
         raise _nonsense(answer, "an order status that does not say whether it was paid")
     if _is_of_another(body, order_id):
         raise _nonsense(answer, "the status of another order", is_of_order=False)
-    found = _delivered(answer, body)
+    says_no = _says_no(answer, body)
+    found = _delivered(body, says_no=says_no)
     if not found.is_there:
-        _check_is_yes(answer, body)
-    error = "" if _says_no(answer, body) else fields.text(body.get("error"))
+        _check_is_yes(answer, body, says_no=says_no)
+    error = "" if says_no else fields.text(body.get("error"))
     is_paid = True if found.is_paid_for else fields.truth(body.get("paid"))
     if is_paid is None and (found.number.text or error):
         is_paid = bool(found.number.text)
-    is_doubtful = found.is_unread or _says_no(answer, body) or not (_is_ok(body) and read.is_whole)
+    is_doubtful = found.is_unread or says_no or not (_is_ok(body) and read.is_whole)
     if is_paid is None or (not is_paid and is_doubtful and not found.number.text):
         raise _nonsense(answer, "an order status that does not say whether it was paid")
     return ProviderStatus(
@@ -134,7 +135,7 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
         send_status=found.sending.status,
         # Kept for ever, unlike a code or a number.
         error=masked(one_line(error)) or None,
-        ends_at_ms=next((at_ms for n in fields.ENDS_NAMES if (at_ms := fields.time_ms(body.get(n))) is not None), None),
+        ends_at_ms=_ends_at_ms(body),
         unread_messages=found.messages.unread,
         unread=fields.kept_raw(answer.raw) if found.is_unread_elsewhere else None,
     )
@@ -180,9 +181,9 @@ class _Delivered:
         return self.code.is_unread or self.messages.is_cut or self.sending.is_unread
 
 
-def _delivered(answer: Answer, body: dict[str, Any]) -> _Delivered:
+def _delivered(body: dict[str, Any], *, says_no: bool) -> _Delivered:
     code, number, messages = fields.code(body.get("code")), fields.number(body.get("number")), fields.messages(body)
-    if _says_no(answer, body) and not (number.text or _may_be_paid(body)):
+    if says_no and not (number.text or _may_be_paid(body)):
         # A no that says nothing else about an order has under the same names what frameworks and gateways tell of an
         # error ("ECONNREFUSED", 429, "no such order"), and not what an SMS brought.
         code = code if _may_hold_code(code.text) else fields.Read()
@@ -197,9 +198,14 @@ def _may_be_paid(body: dict[str, Any]) -> bool:
 
 
 def _sending(body: dict[str, Any]) -> _Sending:
-    said = [word for name in fields.SENDING_NAMES if (word := fields.text(body.get(name)))]
+    said = [word for name in fields.SENDING_NAMES if name in body and (word := fields.text(body[name]))]
     known = [SendStatus(word) for text in said if (word := fields.visible(text).lower()) in _SEND_STATUSES]
     return _Sending(known[0] if known else None, is_unread=bool(said) and not known)
+
+
+def _ends_at_ms(body: dict[str, Any]) -> int | None:
+    said = (fields.time_ms(body[name]) for name in fields.ENDS_NAMES if name in body)
+    return next((at_ms for at_ms in said if at_ms is not None), None)
 
 
 def _may_hold_code(text: str) -> bool:
@@ -324,10 +330,10 @@ def _object(answer: Answer) -> dict[str, Any]:
     return body
 
 
-def _check_is_yes(answer: Answer, body: dict[str, Any]) -> None:
+def _check_is_yes(answer: Answer, body: dict[str, Any], *, says_no: bool) -> None:
     """Raises for an order status without anything to deliver whose head or status says no."""
     _check_head(answer)
-    if _says_no(answer, body):
+    if says_no:
         raise _refused(answer, _reason(body))
 
 
@@ -431,7 +437,9 @@ def one_line(text: str) -> str:
 
     A long run of hex digits is an order id, which must not reach a log.
     """
-    printable = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_TEXT_CHARS])
+    printable = text[: 4 * MAX_TEXT_CHARS]
+    if not printable.isprintable():
+        printable = "".join(char if char.isprintable() else " " for char in printable)
     line = " ".join(_LONG_HEX.sub(r"\1…", printable).split())
     return line if len(line) <= MAX_TEXT_CHARS else line[: MAX_TEXT_CHARS - 1] + "…"
 
