@@ -185,9 +185,7 @@ async def holdpay(market: Market, seed: int) -> AsyncIterator[Holdpay]:
         store.on_commit = feed.committed
         provider = Sms4Sats(provider_settings(settings), clock, rng)
         await provider._http.aclose()
-        provider._http = httpx.AsyncClient(
-            base_url=settings.provider.base_url, transport=httpx.MockTransport(market.serve)
-        )
+        provider._http = httpx.MockTransport(market.serve)
         policy = replace(settings.policy(), payee_pubkeys=frozenset({PAYEE}))
         engine = Engine(store=store, node=lnd, provider=provider, policy=policy, limits=NO_LIMITS, clock=clock, rng=rng)
         engine.take_over()

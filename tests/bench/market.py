@@ -102,8 +102,9 @@ class Market:
 
     async def serve(self, request: httpx.Request) -> httpx.Response:
         """For ``httpx.MockTransport``."""
-        given = json.loads(request.content) if request.content else dict(request.url.params)
-        status, body = await self.answer(request.method, request.url.path, given)
+        url = httpx.URL(request.extensions["target"].decode())
+        given = json.loads(request.content) if request.content else dict(url.params)
+        status, body = await self.answer(request.method, url.path, given)
         # A stream, as a network gives one.
         return httpx.Response(status, stream=httpx.ByteStream(json.dumps(body).encode()))
 

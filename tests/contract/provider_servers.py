@@ -108,6 +108,20 @@ async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     raise OSError
 
 
+class TunnelProxy:
+    """HTTP, with CONNECT only: leads every connection to ``target_port``, and keeps what was asked for."""
+
+    def __init__(self, target_port: int) -> None:
+        self.heads: list[str] = []
+        self._target_port = target_port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(_pipe(reader, there_writer), _pipe(there_reader, writer))
+
+
 class SocksProxy:
     """SOCKS5 without a password: leads every connection to ``target_port``, and keeps what was asked for."""
 

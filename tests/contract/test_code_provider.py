@@ -38,6 +38,7 @@ from tests.contract.provider_servers import (
     Answerer,
     RawServer,
     SocksProxy,
+    TunnelProxy,
     cut_off,
     dribble,
     flood,
@@ -508,6 +509,30 @@ async def test_a_get_that_was_lost_once_succeeds() -> None:
         assert len(server.heads) == 2
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.parametrize("unasked", [b"", http("", "408 Request Timeout"), http('{"orderId":"b","payreq":"lnbc1b"}')])
+async def test_an_order_is_not_placed_over_a_connection_on_which_something_happened_meanwhile(
+    unasked: bytes, is_closed: bool
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) > 1:
+            writer.write(http('{"status":"OK","orderId":"a","payreq":"lnbc1a"}'))
+            return
+        writer.write(UNPAID)
+        await is_answered.wait()
+        writer.write(unasked)
+        if is_closed:
+            raise OSError  # hangs up
+
+    is_answered = asyncio.Event()
+    async with against(answer) as (client, server):
+        await client.order_status(ORDER_ID)
+        is_answered.set()
+        await settle()
+        assert (await client.place(USA_OPENAI)).value.provider_order_id == "a"
+        assert server.connection_count == (2 if unasked or is_closed else 1)
+
+
 async def test_a_lost_order_or_cancel_is_never_repeated() -> None:
     async with against(hang_up) as (client, server):
         asks: list[Callable[[], Awaitable[object]]] = [
@@ -580,7 +605,7 @@ async def test_a_canceled_poll_frees_its_connection() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await poll
         await settle()
-        assert client._http._transport._pool.connections == []  # type: ignore[attr-defined]
+        assert client._http._pool.connections == []  # type: ignore[attr-defined]
 
 
 async def test_a_503_with_retry_after_is_honoured() -> None:
@@ -653,6 +678,41 @@ async def test_an_http_proxy_gets_the_request() -> None:
         assert proxy.heads[0].startswith("GET http://sms4sats.invalid/price HTTP/1.1")
 
 
+def tls_server(directory: Path, *names: str) -> ssl.SSLContext:
+    """With a certificate for these names, that lies in ``directory``."""
+    directory.mkdir()
+    write_certificate(directory, names)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(directory / "tls.cert", directory / "tls.key")
+    return tls
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5h"])
+async def test_through_a_proxy_the_providers_certificate_counts_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    proxy_tls = tls_server(tmp_path / "proxy", "127.0.0.1") if scheme == "https" else None
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "proxy" / "tls.cert"))  # of the system: trusted for the proxy
+    async with raw_server(UNPAID, tls_server(tmp_path / "provider", "sms4sats.invalid")) as server:
+        proxy = SocksProxy(server.port) if scheme == "socks5h" else TunnelProxy(server.port)
+        async with listening(proxy.serve, proxy_tls) as port:
+            way: dict[str, Any] = {
+                "proxy": f"{scheme}://127.0.0.1:{port}",
+                "ca_file": tmp_path / "provider" / "tls.cert",
+            }
+            async with connected("https://sms4sats.invalid", **way) as client:
+                for _ in range(2):
+                    assert not (await client.order_status(ORDER_ID)).value.is_paid
+                assert server.connection_count == (2 if scheme == "socks5h" else 1)
+            async with connected("https://elsewhere.invalid", **way) as client:
+                with pytest.raises(ProviderUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+                    await client.order_status(ORDER_ID)
+    assert len(server.heads) == 2
+    if isinstance(proxy, TunnelProxy):
+        assert proxy.heads[0].startswith("CONNECT sms4sats.invalid:443 HTTP/1.1\r\n")
+        assert not any(ORDER_ID in head for head in proxy.heads)
+
+
 async def test_a_socks_proxy_resolves_the_name_itself() -> None:
     async with raw_server(PRICES) as server:
         socks = SocksProxy(server.port)
@@ -672,8 +732,7 @@ async def test_a_socks_proxy_that_is_silent_leaves_nothing_in_the_pool() -> None
         for _ in range(3):
             with pytest.raises(ProviderUnavailable, match="did not answer"):
                 await client.prices()
-        pools = [mount._pool for mount in client._http._mounts.values()]  # type: ignore[union-attr]
-        assert [pool.connections for pool in pools] == [[]]
+        assert client._http._pool.connections == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("babble", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x05\xff", b"\x05", b""])

@@ -9,26 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
+from urllib.parse import urlencode
 
 import httpx
 import socksio
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_base,
-    retry_if_exception,
-    retry_if_exception_type,
-    stop_after_attempt,
-)
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from holdpay import __version__
 from holdpay.core.events import ProviderStatus
@@ -58,6 +51,7 @@ from holdpay.sms4sats import parse
 from holdpay.sms4sats.cache import FreshCache
 from holdpay.sms4sats.parse import Answer
 from holdpay.sms4sats.rate import RateLimiter
+from holdpay.sms4sats.transport import Transport
 
 T = TypeVar("T")
 
@@ -75,8 +69,6 @@ MAX_RETRY_AFTER_S: Final = 60
 SLOW_S: Final = 3.0
 """An answer that takes longer says that the provider has more to do than it can."""
 BAD_STATUS: Final = 500
-KEEP_ALIVE_S: Final = 30
-"""Longer than from one poll of an order to the next."""
 
 KEY_HEADER: Final = "X-API-Key"
 
@@ -125,28 +117,21 @@ class Sms4Sats:
         self._last_error = ""
         self._request_count = 0
         self._tls = _tls(settings.ca_file)
-        self._http = self._new_http()
-
-    def _new_http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self._settings.url,
-            proxy=self._settings.proxy,
-            verify=self._tls,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=self._settings.timeout_s,
-            # Without a bound: a request that is canceled in the queue for a connection blocks that one for ever
-            # (httpcore issue 1093). The request rate bounds them well enough.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEP_ALIVE_S),
-            cookies=_NoCookies(),
-            event_hooks={"response": [_forget_location]},
-            headers={
+        self._http: httpx.AsyncBaseTransport = self._new_http()
+        self._url = httpx.URL(settings.url)
+        self._base_path = self._url.raw_path.decode().rstrip("/")
+        self._headers = httpx.Headers(
+            {
                 "User-Agent": f"holdpay/{__version__}",
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
                 "Cache-Control": "no-cache",
-            },
+                "Connection": "keep-alive",
+            }
         )
+
+    def _new_http(self) -> Transport:
+        return Transport(self._tls, self._settings.proxy)
 
     @property
     def health(self) -> ProviderHealth:
@@ -168,9 +153,8 @@ class Sms4Sats:
 
     async def place(self, placing: Placing) -> Reply[Placed]:
         """See ``CodeProvider``."""
-        headers = self._key_header() if placing.needs_key else {}
+        request = self._request("POST", placing.path, json=dict(placing.body), needs_key=placing.needs_key)
         self._check_pause()
-        request = self._http.build_request("POST", placing.path, json=dict(placing.body), headers=headers)
         read = parse.placed_prepaid if placing.is_prepaid else parse.placed
         with await self._limiter.slot(Lane.PERSON):
             return await self._ask(request, read, MAX_ORDER_BYTES, tries=1)
@@ -181,21 +165,21 @@ class Sms4Sats:
 
     async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
         """See ``CodeProvider``."""
-        request = self._http.build_request("GET", "/orderstatus", params={"orderId": provider_order_id})
+        request = self._request("GET", "/orderstatus", {"orderId": provider_order_id})
         return await self._ask(
             request, lambda answer: parse.order_status(answer, provider_order_id), MAX_LIST_BYTES, tries=GET_TRIES
         )
 
     async def cancel(self, provider_order_id: str) -> Reply[None]:
         """See ``CodeProvider``. Waits for the end of a pause, since money is out."""
-        request = self._http.build_request("GET", "/cancelorder", params={"orderId": provider_order_id})
+        request = self._request("GET", "/cancelorder", {"orderId": provider_order_id})
         with await self._limiter.slot(Lane.CANCEL):
             return await self._ask(request, parse.cancel_accepted, MAX_ORDER_BYTES, tries=1)
 
     async def countries(self) -> Sequence[ListedCountry]:
         """See ``CodeProvider``."""
         self._check_pause()
-        request = self._http.build_request("GET", "/getCountries")
+        request = self._request("GET", "/getCountries")
         return await self._look_up(request, parse.countries, MAX_LIST_BYTES)
 
     async def services(self, country_code: int) -> Sequence[ServiceInfo]:
@@ -203,7 +187,7 @@ class Sms4Sats:
 
         async def ask() -> tuple[ServiceInfo, ...]:
             self._check_pause()
-            request = self._http.build_request("GET", "/getnumbersstatus", params={"country": country_code})
+            request = self._request("GET", "/getnumbersstatus", {"country": country_code})
             found = await self._look_up(request, parse.services, MAX_LIST_BYTES)
             self.on_services(found)
             return found
@@ -216,7 +200,7 @@ class Sms4Sats:
         async def ask() -> tuple[RentalOffer, ...]:
             self._check_pause()
             query = {} if service is None else {"service": service}
-            request = self._http.build_request("GET", "/getRentalCountries", params=query)
+            request = self._request("GET", "/getRentalCountries", query)
             return await self._look_up(request, parse.rentals, MAX_LIST_BYTES)
 
         return await self._rentals.get(service, ask)
@@ -229,7 +213,7 @@ class Sms4Sats:
         async def ask() -> Prices:
             self._check_pause()
             asked_at_ms = self._clock.now_ms()
-            request = self._http.build_request("GET", "/price", params=query)
+            request = self._request("GET", "/price", query)
             return await self._look_up(request, lambda answer: parse.prices(answer, asked_at_ms), MAX_ORDER_BYTES)
 
         return await self._prices.get((country_code, service), ask)
@@ -244,7 +228,7 @@ class Sms4Sats:
         return await self._look_into_account("/history", parse.funding)
 
     async def _look_into_account(self, path: str, read: Callable[[Answer], T]) -> T:
-        request = self._http.build_request("GET", path, headers=self._key_header())
+        request = self._request("GET", path, needs_key=True)
         self._check_pause()
         try:
             return await self._look_up(request, read, MAX_LIST_BYTES)
@@ -255,15 +239,37 @@ class Sms4Sats:
 
     async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
         """What a person waits for: asked a second time if the provider stumbles and names no pause."""
-        retrying = self._retrying(retry_if_exception(_is_stumble), LOOK_UP_TRIES)
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(LOOK_UP_TRIES),
+            wait=lambda state: self._backoff_s(state.attempt_number),
+            sleep=self._clock.sleep,
+            retry=retry_if_exception(_is_stumble),
+            reraise=True,
+        )
         with await self._limiter.slot(Lane.PERSON):
             reply: Reply[T] = await retrying(self._ask, request, read, max_bytes, tries=GET_TRIES)
         return reply.value
 
-    def _key_header(self) -> dict[str, str]:
-        if self._settings.api_key is None:
-            raise ProviderKeyMissing
-        return {KEY_HEADER: self._settings.api_key}
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        *,
+        json: object | None = None,
+        needs_key: bool = False,
+    ) -> httpx.Request:
+        """Its path and query are its "target", an extension of httpx: to parse a URL for each request takes as long as
+        a quarter of all the rest."""
+        target = f"{self._base_path}{path}?{urlencode(query)}" if query else f"{self._base_path}{path}"
+        request = httpx.Request(
+            method, self._url, headers=self._headers, json=json, extensions={"target": target.encode()}
+        )
+        if needs_key:
+            if self._settings.api_key is None:
+                raise ProviderKeyMissing
+            request.headers[KEY_HEADER] = self._settings.api_key
+        return request
 
     def _check_pause(self) -> None:
         left_s = self._limiter.pause_left_s
@@ -298,13 +304,12 @@ class Sms4Sats:
 
     async def _exchange(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
         """One answer, up to ``tries`` times if the connection fails. Raises ProviderError only."""
-        retrying = self._retrying(retry_if_exception_type(_LOST_CONNECTION), tries)
         progress = _Progress()
         request.extensions["trace"] = progress.note
         began_ms = self._clock.now_ms()
         outcome = "canceled"
         try:
-            answer: Answer = await retrying(self._transfer, request, max_bytes)
+            answer = await self._transferred(request, max_bytes, tries)
             outcome = _outcome(answer.http_status)
         except (TimeoutError, httpx.TimeoutException) as error:
             outcome = "timeout"
@@ -321,7 +326,7 @@ class Sms4Sats:
                 is_turned_away=isinstance(error, httpx.ConnectError),
             ) from error
         finally:
-            self.on_answer(request.url.path.rpartition("/")[2], outcome, (self._clock.now_ms() - began_ms) / 1000)
+            self.on_answer(_endpoint(request), outcome, (self._clock.now_ms() - began_ms) / 1000)
         self._answered_at_ms = self._clock.now_ms()
         if self._answered_at_ms - began_ms > SLOW_S * 1000:
             self._limiter.trouble()
@@ -329,8 +334,20 @@ class Sms4Sats:
             self._limiter.fine()
         return answer
 
+    async def _transferred(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
+        # No tenacity: nearly always the first try is the only one, and its bookkeeping costs more than that.
+        for attempt in range(1, tries):
+            try:
+                return await self._transfer(request, max_bytes)
+            except _LOST_CONNECTION:
+                await self._clock.sleep(self._backoff_s(attempt))
+        return await self._transfer(request, max_bytes)
+
+    def _backoff_s(self, attempt: int) -> float:
+        return self._rng.uniform(0.2, 0.6) * attempt
+
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
+    async def _connection(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
         """Kept connections, except through SOCKS: there a time-out or a cancel during the handshake would leave
         a dead connection in the pool each time (httpcore issue 1015)."""
         if not (self._settings.proxy or "").startswith("socks"):
@@ -339,22 +356,10 @@ class Sms4Sats:
         async with self._new_http() as http:
             yield http
 
-    def _retrying(self, again_if: retry_base, tries: int) -> AsyncRetrying:
-        return AsyncRetrying(
-            stop=stop_after_attempt(tries),
-            wait=self._backoff_s,
-            sleep=self._clock.sleep,
-            retry=again_if,
-            reraise=True,
-        )
-
-    def _backoff_s(self, state: RetryCallState) -> float:
-        return self._rng.uniform(0.2, 0.6) * state.attempt_number
-
     async def _transfer(self, request: httpx.Request, max_bytes: int) -> Answer:
         self._request_count += 1
         async with asyncio.timeout(self._settings.timeout_s), self._connection() as http:
-            response = await http.send(request, stream=True)
+            response = await http.handle_async_request(request)
             try:
                 body = await _read(response, max_bytes)
             finally:
@@ -378,6 +383,11 @@ def _without_key(answer: Answer, request: httpx.Request) -> Answer:
     """The account's key is in no reply that is kept or told: the provider names it in some (``/history``: userId)."""
     key = request.headers.get(KEY_HEADER, "")
     return replace(answer, body=answer.body.replace(key.encode(), "…".encode())) if key else answer
+
+
+def _endpoint(request: httpx.Request) -> str:
+    target: bytes = request.extensions["target"]
+    return target.partition(b"?")[0].rpartition(b"/")[2].decode()
 
 
 def _outcome(http_status: int) -> str:
@@ -425,22 +435,10 @@ def _is_stumble(error: BaseException) -> bool:
     return isinstance(error, ProviderUnavailable) and error.raw is not None and error.retry_after_s is None
 
 
-class _NoCookies(CookieJar):
-    """Nothing that could link one order to the next, and nothing that a reply could make us read or keep."""
-
-    def extract_cookies(self, response: object, request: object) -> None:
-        pass
-
-
-async def _forget_location(response: httpx.Response) -> None:
-    # httpx reads the address of a redirect that it is told not to follow, and stumbles over some.
-    response.headers.pop("Location", None)
-
-
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     # Raw, not decoded: we asked for no compression, and a few bytes of it can become gigabytes.
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in cast("AsyncIterator[bytes]", response.stream):
         body += chunk
         if len(body) > max_bytes:
             raise ProviderProtocolError(

@@ -1,0 +1,145 @@
+"""The network under httpcore: what is taken from it, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpcore
+import pytest
+
+from holdpay.sms4sats.wire import Network
+from tests.contract.provider_servers import Answerer, listening
+from tests.unit.sms4sats.clock import settle
+
+MIB = 2**20
+
+
+@asynccontextmanager
+async def stream_to(serve: Answerer) -> AsyncIterator[httpcore.AsyncNetworkStream]:
+    async with listening(serve) as port:
+        stream = await Network().connect_tcp("127.0.0.1", port)
+        yield stream
+        await stream.aclose()
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0)
+
+
+async def test_who_sends_much_waits_until_it_is_read_and_nothing_is_lost() -> None:
+    total, taken = 64 * MIB, 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        while taken < total:
+            writer.write(bytes(MIB))
+            await writer.drain()
+            taken += MIB
+
+    async with stream_to(serve) as stream:
+        for _ in range(3000):
+            await asyncio.sleep(0)
+        assert taken < total, "the system's buffers and ours are full long before"
+        read = 0
+        async with asyncio.timeout(30):
+            while chunk := await stream.read(MIB):
+                read += len(chunk)
+        assert read == total
+
+
+async def test_what_was_said_before_tls_is_not_taken_for_what_is_said_in_it() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await reader.read()
+
+    async with stream_to(serve) as stream:
+        await until(lambda: stream.get_extra_info("is_readable"))
+        with pytest.raises(httpcore.ConnectError, match="before TLS"):
+            await stream.start_tls(ssl.create_default_context(), "sms4sats.invalid")
+
+
+async def test_what_came_before_a_reset_is_read_first() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"all")
+        await reader.readexactly(1)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        writer.transport.abort()
+
+    async with stream_to(serve) as stream:
+        await until(lambda: stream.get_extra_info("is_readable"))
+        await stream.write(b".")
+        await settle()
+        assert await stream.read(2) == b"al"
+        assert await stream.read(2) == b"l"
+        with pytest.raises(httpcore.ReadError):
+            await stream.read(2)
+        with pytest.raises(httpcore.WriteError):
+            await stream.write(b".")
+
+
+async def test_a_connection_that_is_given_up_is_closed_at_once_however_much_is_still_to_come() -> None:
+    ends = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                writer.write(bytes(MIB))
+                await writer.drain()
+        except OSError:
+            ends.set()
+
+    async with listening(serve) as port:
+        stream = await Network().connect_tcp("127.0.0.1", port)
+        await stream.read(1)
+        await stream.aclose()
+        async with asyncio.timeout(10):
+            await ends.wait()
+
+
+async def test_a_canceled_read_takes_nothing_away() -> None:
+    begin = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await begin.wait()
+        writer.write(b"late")
+
+    async with stream_to(serve) as stream:
+        reading = asyncio.create_task(stream.read(9))
+        await settle()
+        reading.cancel()
+        await asyncio.wait([reading])
+        begin.set()
+        assert await stream.read(9) == b"late"
+        assert await stream.read(9) == b""
+
+
+async def test_a_names_next_address_is_tried_beside_one_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = socket.create_server(("127.0.0.1", 0), backlog=0)
+    knocking = [socket.socket() for _ in range(4)]
+    for one in knocking:  # its queue is full: who comes now hears nothing
+        one.setblocking(False)
+        one.connect_ex(silent.getsockname())
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"here")
+
+    async with listening(serve) as port:
+        addresses = [silent.getsockname(), ("127.0.0.1", port)]
+
+        def resolved(*args: Any, **kwargs: Any) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolved)
+        async with asyncio.timeout(5):
+            stream = await Network().connect_tcp("sms4sats.invalid", 443)
+        assert await stream.read(9) == b"here"
+        await stream.aclose()
+    for one in (silent, *knocking):
+        one.close()
