@@ -111,7 +111,6 @@ LAST_ROW = "SELECT max(cursor) FROM journal WHERE order_no = ?"
 
 OPEN = "WHERE o.closed_at_ms IS NULL ORDER BY o.created_at_ms, o.id"
 GOING_ON = "WHERE o.succession = 'going_on'"
-BY_KEY = "WHERE o.request_id = (SELECT id FROM requests WHERE client = ? AND key = ?) ORDER BY o.no DESC LIMIT 1"
 BY_ID = "WHERE o.id = ?"
 OF_REQUEST = "WHERE o.request_id = ? ORDER BY o.no"
 LAST_OF_REQUEST = "WHERE o.request_id = ? ORDER BY o.no DESC LIMIT 1"
@@ -120,6 +119,7 @@ LAST_OF_EACH = """
     ORDER BY r.created_at_ms DESC, r.id DESC
 """
 EARLIER = "WHERE o.request_id = ? AND o.no < (SELECT no FROM orders WHERE id = ?) ORDER BY o.no"
+REQUEST_BY_KEY = "SELECT id FROM requests WHERE client = ? AND key = ?"
 REQUESTS_BY_PREFIX = "SELECT id FROM requests WHERE id >= ? AND id < ?"
 ORDERS_OF_REQUEST = "SELECT id FROM orders WHERE request_id = ? ORDER BY no"
 REQUEST_OF_ORDER = "SELECT request_id FROM orders WHERE id = ?"
@@ -456,7 +456,9 @@ class SqliteStore:
 
     def find_key(self, key: str, client: str = OPERATOR) -> Order | None:
         """The order of a client's idempotency key. Raises OrderUnreadable."""
-        return next((to_order(self._conn, row) for row in self._found(BY_KEY, client, key)), None)
+        found = self._rows(REQUEST_BY_KEY, client, key)
+        orders = self._found(LAST_OF_REQUEST, found[0]["id"]) if found else []
+        return to_order(self._conn, orders[0]) if orders else None
 
     def get(self, order_id: str) -> Order:
         """See OrderStore."""

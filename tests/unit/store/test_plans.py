@@ -96,7 +96,7 @@ QUERIES = {
     "their ids": (store.ORDERS_OF_REQUEST, ("x",)),
     "the last of them": (ORDERS + store.LAST_OF_REQUEST, ("x",)),
     "those before one": (ORDERS + store.EARLIER, ("x", "y")),
-    "an order by its key": (ORDERS + store.BY_KEY, ("", "x")),
+    "a request by its key": (store.REQUEST_BY_KEY, ("", "x")),
     "its items": (reading.SELECT_ITEMS, (1,)),
     "a dispatch of its": (dispatching.SELECT_DISPATCH, (1, 1)),
     "its dispatches": (dispatching.SELECT_DISPATCHES, (1,)),
