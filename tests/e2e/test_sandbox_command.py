@@ -32,9 +32,8 @@ async def _holdpayd_sandbox(*arguments: str) -> tuple[int, str]:
 @pytest_asyncio.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Path]:
     """A sandbox that another process runs."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, "run", "--dir", str(tmp_path), "--pace", "50", "--trick", "price=1500", stdout=asyncio.subprocess.PIPE
-    )
+    options = ("--dir", str(tmp_path), "--pace", "300", "--trick", "price=1500")
+    process = await asyncio.create_subprocess_exec(*COMMAND, "run", *options, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     async with asyncio.timeout(30):
         while b"^C ends it" not in await process.stdout.readline():
