@@ -1,6 +1,7 @@
 """Prints how many orders of a holdpay database are not over, so with money out or to come: what a purge asks first.
 
     python3 open_orders.py DATABASE [CONFIG]
+    python3 open_orders.py --elsewhere DATABASE CONFIG    prints where the one is that only the configuration names
 
 Those of the database in the ``daemon.state_dir`` that the configuration names count, too. Standard library only, and
 without holdpay, which may be gone by then. 0 where there never was a database. What is lost, or cannot be read, ends it
@@ -19,7 +20,12 @@ class Unknown(Exception):
 
 def main() -> int:
     try:
-        print(sum(map(open_orders, databases(*map(Path, sys.argv[1:])))))
+        if sys.argv[1] == "--elsewhere":
+            usual, config = map(Path, sys.argv[2:])
+            elsewhere = databases(usual, config) - {usual.resolve()}
+            print("".join(str(path) for path in elsewhere if path.exists()))
+        else:
+            print(sum(map(open_orders, databases(*map(Path, sys.argv[1:])))))
     except Unknown as unknown:
         print(unknown, file=sys.stderr)
         return 1

@@ -260,5 +260,19 @@ def test_a_purge_with_the_word_leaves_nothing(below: Path) -> None:
     assert files(below) == set()
 
 
+def test_a_purge_names_a_database_that_it_leaves_elsewhere(below: Path) -> None:
+    configuration, database = below / "etc/holdpay/config.toml", below / "srv/holdpay.db"
+    for file in (configuration, database):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    configuration.write_text(f'[daemon]\nstate_dir = "{database.parent}"\n')
+    with closing(SqliteStore(database)) as store:
+        live(store, order(), *FULFILLED)
+    done = install("--root", below, "--purge", said="delete\n")
+    assert done.returncode == 0, done.stderr
+    assert f"Kept, since only the configuration named it: {database}, and what is beside it." in done.stdout
+    assert "Nothing else of holdpay is left" in done.stdout
+    assert files(below) == {"srv/holdpay.db", "srv/holdpay.db.newest"}
+
+
 def files(below: Path) -> set[str]:
     return {str(path.relative_to(below)) for path in below.rglob("*") if not path.is_dir()}
