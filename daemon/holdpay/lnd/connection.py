@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
@@ -32,6 +31,22 @@ _LIST_TIMEOUT_S: Final = 60
 """A page of payments, or all channels, may take a busy node long."""
 
 
+class _InUse:
+    def __init__(self) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        self._users += 1
+        self.idle.clear()
+
+    def __exit__(self, *error: object) -> None:
+        self._users -= 1
+        if not self._users:
+            self.idle.set()
+
+
 class Connection:
     """A channel for everything about money, and one of its own for lnd's state, which answers while lnd is locked.
 
@@ -51,11 +66,12 @@ class Connection:
         self._state: StateAsyncStub = StateStub(self._state_channel)
         self._on_break = on_break
         self._info: lnrpc.GetInfoResponse | None = None
+        self._identity: NodeIdentity | None = None
+        """As ``_info`` says it."""
         self._changes = 0
         self._unanswered: set[PaymentCall] = set()
-        self._users = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.in_use = _InUse()
+        """A context; while anyone is inside, ``close_when_idle`` waits."""
         self._watch = asyncio.create_task(self._watch_state(), name="lnd connection")
 
     @property
@@ -67,15 +83,14 @@ class Connection:
     @property
     def identity(self) -> NodeIdentity | None:
         """The node behind the standing connection; None as for ``info``."""
-        info = self.info
-        return None if info is None else to_identity(info)
+        return None if self.info is None else self._identity
 
     async def get_info(self) -> None:
         """Asks for ``info``, and keeps it if the connection stayed the same meanwhile. Raises gRPC's errors."""
         changes = self._changes
         info = await self._lightning.GetInfo(lnrpc.GetInfoRequest(), metadata=self._metadata, timeout=self._timeout_s)
         if changes == self._changes:
-            self._info = info
+            self._info, self._identity = info, to_identity(info)
 
     async def decode(self, payreq: str) -> lnrpc.PayReq:
         """DecodePayReq. Raises gRPC's errors."""
@@ -133,18 +148,6 @@ class Connection:
         """Starts TrackPayments, without a deadline."""
         return self._router.TrackPayments(to_track_all_request(), metadata=self._metadata)
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While inside, ``close_when_idle`` waits."""
-        self._users += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if not self._users:
-                self._idle.set()
-
     def guard(self, call: PaymentCall) -> None:
         """Has ``call`` cancelled if the connection changes before ``release``: it would go to whoever answers next."""
         self._unanswered.add(call)
@@ -155,7 +158,7 @@ class Connection:
 
     async def close_when_idle(self) -> None:
         """Lets the streams end, then closes."""
-        await self._idle.wait()
+        await self.in_use.idle.wait()
         await self.close()
 
     async def close(self) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
-
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.config.certificates import CertificateUnusable, read_certificates
 from holdpay.errors import ConfigError
@@ -19,8 +17,8 @@ from holdpay.ports import Clock
 
 T = TypeVar("T")
 
-_CALL_ATTEMPTS: Final = 3
-_FIRST_WAIT_S: Final = 0.2
+_RETRY_AFTER_S: Final = (0.2, 0.6)
+"""A call that broke is made again after each of these."""
 # A new connection changes its state twice while it comes up, and each change calls for another look.
 _LOOK_ATTEMPTS: Final = 5
 
@@ -54,7 +52,7 @@ class Link:
     async def ask(self, call: Callable[[Connection], Awaitable[T]]) -> T:
         """One unary call. Raises CallFailed."""
         connection = self.current
-        with connection.in_use():
+        with connection.in_use:
             try:
                 return await call(connection)
             except (Exception, asyncio.CancelledError) as error:
@@ -106,15 +104,16 @@ class Link:
             await connection.close()
 
     async def _patiently(self, operation: Callable[[], Awaitable[T]], *, is_for_paying: bool) -> T:
-        retrying = AsyncRetrying(
-            sleep=self._clock.sleep,
-            stop=stop_after_attempt(_CALL_ATTEMPTS),
-            wait=wait_exponential(_FIRST_WAIT_S, exp_base=3),
-            retry=retry_if_exception(_is_transport),
-            reraise=True,
-        )
         try:
-            return await retrying(operation)
+            # No tenacity: nearly always the first try is the only one, and its bookkeeping costs as much as the call.
+            for wait_s in _RETRY_AFTER_S:
+                try:
+                    return await operation()
+                except CallFailed as error:
+                    if error.failure.kind not in _TRANSPORT:
+                        raise
+                await self._clock.sleep(wait_s)
+            return await operation()
         except CallFailed as error:
             if is_for_paying and error.failure.is_without_right:
                 self.on_no_right(error.failure)
@@ -143,7 +142,3 @@ class Link:
 
 
 _TRANSPORT: Final = frozenset({FailureKind.UNREACHABLE, FailureKind.UNRESOLVED, FailureKind.UNTRUSTED})
-
-
-def _is_transport(error: BaseException) -> bool:
-    return isinstance(error, CallFailed) and error.failure.kind in _TRANSPORT

@@ -46,7 +46,7 @@ async def first_word(
     of the payment. ``judge`` reads an error in its place.
     """
     address = link.settings.address
-    with connection.in_use():
+    with connection.in_use:
         try:
             call = open_call()
         except Exception as error:  # noqa: BLE001 - a closed channel has a type of its own for this
@@ -82,7 +82,7 @@ class AllPayments:
         self._connection = connection
         self._call = call
         self._use = ExitStack()
-        self._use.enter_context(connection.in_use())
+        self._use.enter_context(connection.in_use)
         self.node = node
         connection.guard(call)
 
