@@ -10,6 +10,8 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, cast
 
+# httpcore takes its locks from anyio, which imports this with the first one: 20 ms in the midst of the first order.
+import anyio._backends._asyncio  # noqa: F401
 import httpcore
 import httpx
 
