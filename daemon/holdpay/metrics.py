@@ -124,6 +124,8 @@ class _State(Collector):
         yield _gauge("holdpay_hooks", "Hooks of the configuration.", len(hooks))
         yield _gauge("holdpay_hooks_failing", "Those that are tried again.", sum(map(_is_failing, hooks)))
         yield _gauge("holdpay_hooks_dead", "Those that are told nothing any more.", sum(map(_is_dead, hooks)))
+        unusable = sum(bool(hook.unusable) for hook in hooks)
+        yield _gauge("holdpay_hooks_unusable", "Those whose secret or program is missing.", unusable)
         oldest = "How old the oldest is of what they are to be told next; 0: they have all."
         yield _gauge("holdpay_hook_delay_seconds", oldest, max(0.0, max(waiting_s, default=0.0)))
         yield CounterMetricFamily("holdpay_hook_deliveries", "Acknowledged deliveries.", self._hooks.delivery_count)
@@ -175,7 +177,7 @@ def _lnd(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _is_failing(hook: HookSight) -> bool:
-    return hook.state.failing_since_ms is not None and not _is_dead(hook)
+    return hook.state.failing_since_ms is not None and not _is_dead(hook) and not hook.unusable
 
 
 def _is_dead(hook: HookSight) -> bool:

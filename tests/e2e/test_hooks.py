@@ -19,7 +19,7 @@ from holdpay.hooks.signing import signature
 from holdpay.sandbox.files import write_private
 from tests.e2e.receivers import Receiver, receiving
 from tests.e2e.shop import QUICK, Shop, open_shop
-from tests.harness import run_cli
+from tests.harness import Seen, run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,11 +61,20 @@ def told_to_pager(shop: Shop) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-async def until_pager(shop: Shop, count: int) -> list[dict[str, Any]]:
+async def until_pager(shop: Shop, order: Seen) -> list[dict[str, Any]]:
+    """All that it was told of an order, to its end; what it is still told of those before does not matter."""
     async with asyncio.timeout(20):
-        while len(found := told_to_pager(shop)) < count:
+        while not (found := [told for told in told_to_pager(shop) if told["data"]["request_id"] == order.id]) or (
+            found[-1]["type"] != "closed"
+        ):
             await asyncio.sleep(0.05)
     return found
+
+
+async def metrics(shop: Shop) -> str:
+    transport = httpx.AsyncHTTPTransport(uds=str(shop.daemon.config.with_name("m.sock")))
+    async with httpx.AsyncClient(transport=transport) as http:
+        return (await http.get("http://holdpay/metrics")).text
 
 
 async def test_an_order_is_told_in_order_and_again_after_a_kill_before_the_acknowledgement(
@@ -97,11 +106,9 @@ async def test_an_order_is_told_in_order_and_again_after_a_kill_before_the_ackno
 
 
 async def test_a_program_is_told_too_and_without_include_secrets_nothing_secret(shop: Shop) -> None:
-    before = len(told_to_pager(shop))
     order = await shop.buy()
-    found = (await until_pager(shop, before + 3))[before:]
+    found = await until_pager(shop, order)
     assert [told["type"] for told in found] == ["number", "code", "closed"]
-    assert {told["data"]["request_id"] for told in found} == {order.id}
     for secret in (order.number, order.code, order.payment_hash, order.preimage, order.provider_order_id):
         assert secret
         assert secret not in json.dumps(found)
@@ -123,12 +130,10 @@ async def test_a_failing_hook_is_seen_everywhere_holds_up_no_order_and_a_replay_
     assert "hidden-argument" not in out
     code, _, said = await run_cli(shop.daemon.socket, "hooks", "test", "shop")
     assert (code, "The hook shop answered with HTTP 500" in said) == (8, True)
-    transport = httpx.AsyncHTTPTransport(uds=str(shop.daemon.config.with_name("m.sock")))
-    async with httpx.AsyncClient(transport=transport) as http:
-        metrics = (await http.get("http://holdpay/metrics")).text
-    assert "holdpay_hooks 2.0" in metrics
-    assert "holdpay_hooks_failing 1.0" in metrics
-    assert "holdpay_hooks_dead 0.0" in metrics
+    told = await metrics(shop)
+    assert "holdpay_hooks 2.0" in told
+    assert "holdpay_hooks_failing 1.0" in told
+    assert "holdpay_hooks_dead 0.0" in told
 
     receiver.status = 204
     assert (await run_cli(shop.daemon.socket, "hooks", "test", "shop"))[0] == 0
@@ -153,6 +158,9 @@ async def test_without_its_secret_a_hook_is_not_usable_and_all_else_goes_on(shop
     assert f"NOT USABLE: secret_file names {secret}, and there is no such file" in " ".join(out.split())
     (alarm,) = (await shop.daemon.status()).alarms
     assert "hook shop is not usable" in alarm
+    told = await metrics(shop)
+    assert "holdpay_hooks_unusable 1.0" in told
+    assert "holdpay_hooks_failing 0.0" in told
     assert receiver.got == []
     away.rename(secret)
     os.kill(shop.daemon.pid, signal.SIGHUP)

@@ -217,7 +217,13 @@ def test_a_credential_is_a_file_in_the_directory_that_systemd_names(
 def test_a_credential_without_systemd_is_told_how_to_be_checked(read: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     text = problem(read, '[lnd]\nmacaroon = "credential:macaroon"')
-    assert text.startswith("lnd.macaroon names systemd's credential 'macaroon', and CREDENTIALS_DIRECTORY is not set:")
+    assert text.startswith(
+        "lnd.macaroon names credential:macaroon, and CREDENTIALS_DIRECTORY is not set: start holdpayd"
+    )
+    with_hook = read(URL_HOOK.replace('"secret"', '"credential:hook-shop"'))
+    assert with_hook.unusable_hooks()["shop"].startswith(
+        "secret_file names credential:hook-shop, and CREDENTIALS_DIRECTORY is not set: start holdpayd by its unit"
+    )
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/../../b", "", "/etc/passwd"])

@@ -50,6 +50,11 @@ _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
     """A regular file's content and status. Raises ValueError, "and ..." what is wrong and what to do."""
+    if str(path).startswith(CREDENTIAL):
+        raise ValueError(
+            "and CREDENTIALS_DIRECTORY is not set: start holdpayd by its unit, or set it to the folder of the file to"
+            " check by hand"
+        )
     try:
         # Not blocking: opening a FIFO would wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -125,19 +130,15 @@ def _resolve_macaroon(text: object, info: ValidationInfo) -> object:
 
 
 def _resolve_secret(text: object, info: ValidationInfo, as_in_unit: str) -> Path:
-    """A path, or "credential:NAME" for systemd's. ``as_in_unit``: the name that the unit gives it."""
+    """A path, or "credential:NAME" for systemd's, which stays so where systemd gave none: see ``read_bounded``.
+    ``as_in_unit``: the name that the unit gives it."""
     if not isinstance(text, str) or not text.startswith(CREDENTIAL):
         return resolve(text, info)
     name = text.removeprefix(CREDENTIAL)
     if not _CREDENTIAL_NAME.fullmatch(name):
         raise ValueError(f"names no credential after {CREDENTIAL!r}: write {CREDENTIAL}{as_in_unit}, as in the unit")
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        raise ValueError(
-            f"names systemd's credential {name!r}, and CREDENTIALS_DIRECTORY is not set: start holdpayd by its unit,"
-            " or set it to the folder of the file to check by hand"
-        )
-    return Path(folder) / name
+    return Path(folder) / name if folder else Path(text)
 
 
 def _check_macaroon(path: Path) -> Path:
