@@ -90,6 +90,14 @@ async def test_a_request_is_streamed_from_accepted_to_terminal_and_replayed_alik
     assert await replay(shop, idempotency_key="same", country="187", service=" OpenAI".strip()) == live
 
 
+async def test_what_has_happened_already_is_told_in_one_message(shop: Shop) -> None:
+    order = await shop.buy()
+    call = shop.daemon.stub.WatchRequests(pb.WatchRequestsRequest(request_id=order.id, after_cursor=0), timeout=20)
+    (message,) = [message async for message in call]
+    assert len(message.updates) > 1
+    assert message.updates[-1].request.terminal
+
+
 async def test_the_same_key_at_the_same_moment_is_one_order(shop: Shop) -> None:
     placed = shop.world.provider.requests["/createorder"]
 

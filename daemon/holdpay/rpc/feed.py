@@ -8,7 +8,7 @@ from typing import Final
 
 from holdpay.core.model import Order
 
-LATER_S: Final = 0.05
+LATER_S: Final = 0.1
 """Until it delivers something, streams hear of an order this late: paying goes first, and its steps cost one read and
 one wake-up, which is most of what a stream costs the daemon and its client."""
 
