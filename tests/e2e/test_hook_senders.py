@@ -105,9 +105,9 @@ async def test_a_reply_whose_text_does_not_come_acknowledges_all_the_same(is_cut
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     began_s = time.monotonic()
-    async with sent(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout_s=3) as trouble:
+    async with sent(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout_s=30) as trouble:
         assert trouble is None
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 15, "it waits for the rest for a second, not for timeout_s"
     server.close()
 
 
