@@ -9,8 +9,8 @@ from typing import Final
 from holdpay.core.model import Order
 
 LATER_S: Final = 0.1
-"""Until it delivers something, streams hear of an order this late: paying goes first, and its steps cost one read and
-one wake-up, which is most of what a stream costs the daemon and its client."""
+"""Until it delivers something or is over, streams hear of an order this late, which nobody sees: paying goes first, and
+its steps cost one wake-up, the dearest part of a stream on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
