@@ -188,10 +188,11 @@ class Engine:
         for first in range(0, len(orders), MOST_AT_ONCE):
             batch = orders[first : first + MOST_AT_ONCE]
             self._step([Posted(order_id=order.id, event=DaemonRestarted()) for order in batch])
-        for order in list(self._open.values()):
+        # Their tasks are begun by the first pass, a few in each turn of the event loop.
+        for order in self._open.values():
             if Duty.POLL in duties(order):
                 self._ask_first_until_ms[order.id] = self.clock.now_ms() + ASK_FIRST_S * 1000
-            self._reconcile(order.id)
+                self.asker.want(order)
         self._give_place()
         log.info("open orders taken over", count=len(self._open))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -196,6 +197,20 @@ async def test_a_pass_over_many_orders_lets_others_have_their_turn(
         await asyncio.sleep(0)
         order.append("other")
     assert "".join("l" if each == "look" else "o" for each in order).startswith("llollollolo")
+
+
+async def test_after_a_start_the_tasks_of_all_orders_begin_a_few_in_a_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "LOOKS_AT_ONCE", 2)
+    ids = await _held(world, 7)
+    await world.crash()
+    world.start()
+    begun = [0]
+    while begun[-1] < len(ids):
+        await asyncio.sleep(0)
+        begun.append(sum(task.get_name() in {f"pay {order_id}" for order_id in ids} for task in asyncio.all_tasks()))
+    assert max(now - before for before, now in pairwise(begun)) == 2
 
 
 # --- the tally --------------------------------------------------------------------------------------------------------
