@@ -137,8 +137,9 @@ def test_another_dispatch_begins_with_nothing_of_the_one_before_it() -> None:
 # --- lnd's words ----------------------------------------------------------------------------------------------------
 
 
-def test_any_word_of_lnd_s_shows_that_it_has_the_payment_and_takes_back_that_it_had_not() -> None:
-    doubted = pair(AWAITING, UNKNOWN, absent_since_ms=NOW_MS)
+@pytest.mark.parametrize("has_spoken", [False, True])
+def test_any_word_of_lnd_s_shows_that_it_has_the_payment_and_takes_back_that_it_had_not(has_spoken: bool) -> None:
+    doubted = pair(AWAITING, UNKNOWN, absent_since_ms=NOW_MS, is_known_to_lnd=has_spoken)
     heard = paying(step(doubted, ev.PaymentReported(update(PaymentStatus.IN_FLIGHT), live=True)))
     assert heard == replace(
         paying(doubted), htlc=IN_FLIGHT, htlc_since_ms=LATER_MS, absent_since_ms=None, is_known_to_lnd=True
