@@ -212,6 +212,7 @@ class SqliteStore:
 
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         """See OrderStore."""
+        self._carry_on_spent(now_ms)
         with transaction(self._conn):
             first = self.find_key(order.request.key, order.request.client)
             if first is not None:
@@ -229,6 +230,7 @@ class SqliteStore:
 
     def create_next(self, before: Change, order: Order, limits: Limits, now_ms: int) -> None:
         """See OrderStore."""
+        self._carry_on_spent(now_ms)
         with transaction(self._conn):
             self._check_limits(order, limits, now_ms)
             followed = self._write_change(before, now_ms)
@@ -239,6 +241,10 @@ class SqliteStore:
         self._recent.forget(order.request.id)
         self.on_commit(followed.cursor, followed.order)
         self.on_commit(cursor, order)
+
+    def _carry_on_spent(self, now_ms: int) -> None:
+        """Before a transaction that looks at the limits: within one nothing is kept, and each would add up the day."""
+        self.spent_day_msat(now_ms)
 
     def _check_limits(self, order: Order, limits: Limits, now_ms: int) -> None:
         """Within the caller's transaction. Raises LimitExceeded. A client hears of its own limits first."""

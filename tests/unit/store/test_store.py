@@ -477,11 +477,33 @@ def test_totals_count_no_satoshi_twice(db: SqliteStore) -> None:
 def test_limits_are_looked_at_inside_the_transaction_that_records(db: SqliteStore) -> None:
     """Between a look and a write outside of one, a second request could pass the same limit."""
     said: list[str] = []
+    db.spent_day_msat(NOW_MS)
     db._conn.set_trace_callback(lambda sql: said.append(sql.split()[0]))
     db.create(_order(1), LIMITS, NOW_MS)
-    assert (said[0], said[-1]) == ("BEGIN", "COMMIT")
-    assert said.count("SELECT") == 4  # the key, the totals, and the first look at what was spent
+    assert (said[0], said[-1]) == ("SELECT", "COMMIT")
+    said = said[said.index("BEGIN") :]
+    assert said.count("SELECT") == 3
     assert said.index("INSERT") > max(i for i, word in enumerate(said) if word == "SELECT")
+
+
+def test_a_new_order_does_not_add_up_anew_what_was_spent_within_the_day(db: SqliteStore) -> None:
+    looked: list[int] = []
+    db._conn.set_progress_handler(lambda: looked.append(1), 100)
+
+    def cost(n: int) -> int:
+        looked.clear()
+        db.create(_order(n), LIMITS, NOW_MS)
+        return len(looked)
+
+    cost(1)
+    alone = cost(2)
+    with transaction(db._conn):
+        spent = ((1, "", "spend", 1, 0, NOW_MS),) * 2_000
+        db._conn.executemany(
+            "INSERT INTO ledger (order_no, client, what, msat, fee_msat, at_ms) VALUES (?, ?, ?, ?, ?, ?)", spent
+        )
+    assert cost(3) > alone + 50
+    assert cost(4) <= alone + 5
 
 
 # --- the journal ----------------------------------------------------------------------------------------------------
