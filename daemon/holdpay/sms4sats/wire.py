@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, cast
 
 import httpcore
 
+T = TypeVar("T")
+
+READ_BYTES: Final = 64 * 1024
 MAX_UNREAD_BYTES: Final = 128 * 1024
 """Of one connection; the other side has to wait with more."""
 HAPPY_EYEBALLS_S: Final = 0.25
@@ -29,7 +32,7 @@ class Network(httpcore.AsyncNetworkBackend):
         """Raises httpcore.ConnectError, and httpcore.ConnectTimeout if the system gave up."""
         loop = asyncio.get_running_loop()
         try:
-            _, stream = await loop.create_connection(_Stream, host, port, happy_eyeballs_delay=HAPPY_EYEBALLS_S)
+            _, stream = await loop.create_connection(_Tcp, host, port, happy_eyeballs_delay=HAPPY_EYEBALLS_S)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
@@ -37,9 +40,29 @@ class Network(httpcore.AsyncNetworkBackend):
         return stream
 
 
-class _Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
-    """One connection, in the clear or, after ``start_tls``, encrypted."""
+class _Stream(httpcore.AsyncNetworkStream):
+    """What a connection in the clear and one within TLS have in common: there may be TLS in both."""
 
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+    ) -> httpcore.AsyncNetworkStream:
+        """Raises httpcore.ConnectError. Whatever was said before is read as TLS too, and is none."""
+        stream = _Tls(self, ssl_context, server_hostname)
+        try:
+            await stream.shake_hands()
+        except (ssl.SSLError, httpcore.ReadError, httpcore.WriteError) as error:
+            await self.aclose()
+            raise httpcore.ConnectError(str(error)) from error
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        return stream
+
+
+class _Tcp(_Stream, asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport
         self._unread = bytearray()
@@ -91,30 +114,62 @@ class _Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         self._transport.abort()
         await asyncio.sleep(0)
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
-        """Raises httpcore.ConnectError."""
-        if self._unread:
-            # It would pass for the first words of who is on the other side of TLS.
-            await self.aclose()
-            raise httpcore.ConnectError("a proxy went on talking before TLS")
-        try:
-            transport = await asyncio.get_running_loop().start_tls(
-                self._transport, self, ssl_context, server_hostname=server_hostname
-            )
-        except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
-        except TypeError as error:
-            # In TLS to a proxy, asyncio of Python 3.11.7 stumbles over the very error that it wants to tell.
-            raise httpcore.ConnectError(str(error.__context__)) from error
-        self._transport = cast("asyncio.Transport", transport)
-        return self
-
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # of a kept connection: it was closed, or there is what nobody asked for
             return self._is_lost or bool(self._unread)
         return self._transport.get_extra_info(info)
+
+
+class _Tls(_Stream):
+    """asyncio's own keeps a buffer of 256 KiB for each connection; and within another TLS, that of Python 3.11.7 cannot
+    say why it gives up."""
+
+    def __init__(self, under: _Stream, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        self._under = under
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+
+    async def shake_hands(self) -> None:
+        """Raises ssl.SSLError, httpcore.ReadError and httpcore.WriteError."""
+        await self._done(self._tls.do_handshake)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """Empty at the end, with or without a word of TLS. Raises httpcore.ReadError."""
+        try:
+            return await self._done(lambda: self._tls.read(max_bytes))
+        except ssl.SSLEOFError:
+            return b""
+        except ssl.SSLError as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Raises httpcore.WriteError."""
+        try:
+            await self._done(lambda: self._tls.write(buffer))
+        except ssl.SSLError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    async def aclose(self) -> None:
+        await self._under.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._tls if info == "ssl_object" else self._under.get_extra_info(info)
+
+    async def _done(self, step: Callable[[], T]) -> T:
+        """``step``, as soon as TLS has read what it needs for it."""
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                await self._send()
+                if data := await self._under.read(READ_BYTES):
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
+            else:
+                await self._send()
+                return result
+
+    async def _send(self) -> None:
+        if self._outgoing.pending:
+            await self._under.write(self._outgoing.read())

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpcore
 import pytest
 
+from holdpay.sandbox.tls import write_certificate
 from holdpay.sms4sats.wire import Network
 from tests.contract.provider_servers import Answerer, listening
 from tests.unit.sms4sats.clock import settle
@@ -25,6 +30,23 @@ async def stream_to(serve: Answerer) -> AsyncIterator[httpcore.AsyncNetworkStrea
         stream = await Network().connect_tcp("127.0.0.1", port)
         yield stream
         await stream.aclose()
+
+
+@asynccontextmanager
+async def tls_stream_to(serve: Answerer, directory: Path) -> AsyncIterator[httpcore.AsyncNetworkStream]:
+    write_certificate(directory)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(directory / "tls.cert", directory / "tls.key")
+    async with listening(serve, tls) as port:
+        tcp = await Network().connect_tcp("127.0.0.1", port)
+        stream = await tcp.start_tls(ssl.create_default_context(cafile=directory / "tls.cert"), "localhost")
+        yield stream
+        await stream.aclose()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def until(is_so: Callable[[], object]) -> None:
@@ -57,11 +79,28 @@ async def test_who_sends_much_waits_until_it_is_read_and_nothing_is_lost() -> No
 async def test_what_was_said_before_tls_is_not_taken_for_what_is_said_in_it() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        await reader.read()
+        with contextlib.suppress(OSError):
+            await reader.read()
+        ends.set()
 
+    ends = asyncio.Event()
     async with stream_to(serve) as stream:
         await until(lambda: stream.get_extra_info("is_readable"))
-        with pytest.raises(httpcore.ConnectError, match="before TLS"):
+        with pytest.raises(httpcore.ConnectError):
+            await stream.start_tls(ssl.create_default_context(), "sms4sats.invalid")
+        async with asyncio.timeout(10):
+            await ends.wait()
+
+
+@pytest.mark.parametrize("is_reset", [True, False])
+async def test_who_hangs_up_in_the_handshake_was_never_connected(is_reset: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        if is_reset:
+            reset(writer)
+
+    async with stream_to(serve) as stream:
+        with pytest.raises(httpcore.ConnectError):
             await stream.start_tls(ssl.create_default_context(), "sms4sats.invalid")
 
 
@@ -69,8 +108,7 @@ async def test_what_came_before_a_reset_is_read_first() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"all")
         await reader.readexactly(1)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        writer.transport.abort()
+        reset(writer)
 
     async with stream_to(serve) as stream:
         await until(lambda: stream.get_extra_info("is_readable"))
@@ -101,6 +139,54 @@ async def test_a_connection_that_is_given_up_is_closed_at_once_however_much_is_s
         await stream.aclose()
         async with asyncio.timeout(10):
             await ends.wait()
+
+
+async def test_a_connection_whose_handshake_is_canceled_is_closed() -> None:
+    ends = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        ends.set()
+
+    async with listening(serve) as port:
+        stream = await Network().connect_tcp("127.0.0.1", port)
+        shaking = asyncio.create_task(stream.start_tls(ssl.create_default_context(), "sms4sats.invalid"))
+        await settle()
+        shaking.cancel()
+        async with asyncio.timeout(10):
+            await ends.wait()
+        assert shaking.cancelled()
+
+
+@pytest.mark.parametrize("is_polite", [True, False])
+async def test_tls_ends_with_or_without_a_word(tmp_path: Path, is_polite: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readexactly(4) == b"done"
+        writer.write(b"all")
+        await writer.drain()
+        if not is_polite:
+            writer.transport.abort()
+
+    async with tls_stream_to(serve, tmp_path) as stream:
+        await stream.write(b"done")
+        assert [await stream.read(2), await stream.read(2), await stream.read(2)] == [b"al", b"l", b""]
+
+
+async def test_what_is_no_tls_after_the_handshake_is_an_error_of_the_connection(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+        is_heard.set()
+        os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 200 OK\r\n\r\n")
+        await reader.read()
+
+    is_heard = asyncio.Event()
+    async with tls_stream_to(serve, tmp_path) as stream:
+        await stream.write(b"done")
+        async with asyncio.timeout(10):
+            await is_heard.wait()
+        with pytest.raises(httpcore.ReadError):
+            await stream.read(2)
 
 
 async def test_a_canceled_read_takes_nothing_away() -> None:
