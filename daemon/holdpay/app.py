@@ -311,6 +311,7 @@ class _Daemon:
 
     def _passed(self, node: LndNode, tasks: Sequence[Background]) -> None:
         """systemd ends a daemon whose engine stands still, or one of whose tasks is dead."""
+        garbage.look_at_many_young()
         if node.is_watched and all(task.is_alive for task in tasks):
             self._notifier.watchdog()
 

@@ -19,6 +19,9 @@ LOOKS_AT_ALL_EVERY: Final = 200
 are made and not freed, 100 MB if each were garbage. In ordinary work it is one look in some 16,000 orders, which leave
 3 MB until then; and lnd may go and come back with 10,000 open orders without one."""
 
+YOUNG_AT_MOST: Final = 20_000
+"""Objects: a look at so many takes some milliseconds."""
+
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
@@ -31,3 +34,10 @@ def starting() -> Iterator[None]:
         young, middle, _ = gc.get_threshold()
         gc.set_threshold(young, middle, LOOKS_AT_ALL_EVERY)
         gc.enable()
+
+
+def look_at_many_young() -> None:
+    """To be called every second. CPython looks when more was made than freed: while each of 10,000 orders frees as much
+    as it makes anew, as when lnd goes away, it would not look for long, and then at all of that at once."""
+    if sum(len(gc.get_objects(generation)) for generation in (0, 1)) > YOUNG_AT_MOST:
+        gc.collect(1)

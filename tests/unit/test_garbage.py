@@ -50,3 +50,17 @@ def test_a_start_that_fails_leaves_the_looks_on() -> None:
     with pytest.raises(OSError, match="no disk"), garbage.starting():
         raise OSError("no disk")
     assert gc.isenabled()
+
+
+def test_many_young_objects_are_looked_at_even_if_as_many_were_freed_and_few_are_not() -> None:
+    gc.collect()
+    gc.disable()
+    many: list[list[int]] = [[] for _ in range(garbage.YOUNG_AT_MOST // 2)]
+    looks = gc.get_stats()[1]["collections"]
+    garbage.look_at_many_young()
+    assert gc.get_stats()[1]["collections"] == looks
+    lost = weakref.ref(Knot())
+    many += [[] for _ in range(garbage.YOUNG_AT_MOST // 2)]
+    garbage.look_at_many_young()
+    assert lost() is None
+    assert sum(len(gc.get_objects(generation)) for generation in (0, 1)) < garbage.YOUNG_AT_MOST // 2
