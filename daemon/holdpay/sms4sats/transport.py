@@ -38,6 +38,7 @@ class Transport(httpx.AsyncBaseTransport):
     but the caller's."""
 
     def __init__(self, tls: ssl.SSLContext, proxy: str | None) -> None:
+        self._network = Network()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls,
             proxy=None if proxy is None else _proxy(httpx.Proxy(proxy)),
@@ -46,7 +47,7 @@ class Transport(httpx.AsyncBaseTransport):
             max_connections=None,
             max_keepalive_connections=MAX_IDLE,
             keepalive_expiry=KEEP_ALIVE_S,
-            network_backend=Network(),
+            network_backend=self._network,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -71,6 +72,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+        await self._network.aclose()
 
 
 class _Body(httpx.AsyncByteStream):

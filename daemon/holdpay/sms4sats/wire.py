@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, cast
 
 import httpcore
+from httpcore._utils import is_socket_readable
 
 T = TypeVar("T")
 
@@ -21,6 +22,14 @@ HAPPY_EYEBALLS_S: Final = 0.25
 class Network(httpcore.AsyncNetworkBackend):
     """Time limits are the caller's, around the whole request: those given here are not looked at."""
 
+    def __init__(self) -> None:
+        self._open: set[_Tcp] = set()
+
+    async def aclose(self) -> None:
+        """Closes what is open still: of a connection whose way through a SOCKS proxy failed httpcore knows nothing."""
+        for stream in list(self._open):
+            await stream.aclose()
+
     async def connect_tcp(
         self,
         host: str,
@@ -32,10 +41,12 @@ class Network(httpcore.AsyncNetworkBackend):
         """Raises httpcore.ConnectError, and httpcore.ConnectTimeout if the system gave up."""
         loop = asyncio.get_running_loop()
         try:
-            _, stream = await loop.create_connection(_Tcp, host, port, happy_eyeballs_delay=HAPPY_EYEBALLS_S)
+            _, stream = await loop.create_connection(
+                lambda: _Tcp(self._open), host, port, happy_eyeballs_delay=HAPPY_EYEBALLS_S
+            )
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
             raise httpcore.ConnectError(str(error)) from error
         return stream
 
@@ -50,10 +61,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> httpcore.AsyncNetworkStream:
         """Raises httpcore.ConnectError. Whatever was said before is read as TLS too, and is none."""
-        stream = _Tls(self, ssl_context, server_hostname)
         try:
+            stream = _Tls(self, ssl_context, server_hostname)
             await stream.shake_hands()
-        except (ssl.SSLError, httpcore.ReadError, httpcore.WriteError) as error:
+        except (ssl.SSLError, UnicodeError, httpcore.ReadError, httpcore.WriteError) as error:
             await self.aclose()
             raise httpcore.ConnectError(str(error)) from error
         except asyncio.CancelledError:
@@ -63,7 +74,8 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 class _Tcp(_Stream, asyncio.Protocol):
-    def __init__(self) -> None:
+    def __init__(self, open_: set[_Tcp]) -> None:
+        self._open = open_
         self._transport: asyncio.Transport
         self._unread = bytearray()
         self._news: asyncio.Future[None] | None = None
@@ -74,6 +86,7 @@ class _Tcp(_Stream, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._open.add(self)
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
@@ -83,6 +96,7 @@ class _Tcp(_Stream, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost, self._error = True, exc
+        self._open.discard(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -116,7 +130,8 @@ class _Tcp(_Stream, asyncio.Protocol):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # of a kept connection: it was closed, or there is what nobody asked for
-            return self._is_lost or bool(self._unread)
+            # The system is asked, too: the loop may not have looked since.
+            return self._is_lost or bool(self._unread) or is_socket_readable(self._transport.get_extra_info("socket"))
         return self._transport.get_extra_info(info)
 
 
