@@ -39,7 +39,7 @@ function follow(holdpay, request) {
       const now = updates.at(-1).request; // the latest has all that those before it have
       const texts = (kind) => (now?.items ?? []).filter((item) => item.kind === kind).map((item) => item.text);
       const newest = texts("ITEM_KIND_NUMBER").at(-1); // of several the last counts, and of codes the first
-      if (newest !== number) console.error("the number is", (number = newest));
+      if (newest && newest !== number) console.error("the number is", (number = newest));
       const [code] = texts("ITEM_KIND_CODE");
       if (code) resolve(code);
       else if (now?.terminal) reject(new Failure(`${now.end}: ${now.reason}`));

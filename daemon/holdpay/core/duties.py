@@ -121,8 +121,10 @@ class Wait:
 def next_payment_action(order: Order, policy: Policy, now_ms: int) -> Place | Vet | Dispatch | Track | Wait:
     """What the PAY duty does next."""
     payment = order.payment
+    if payment is None and order.payreq is not None:
+        return Vet(order.payreq)
     if payment is None:
-        return Place(order.place_at_ms) if order.payreq is None else Vet(order.payreq)
+        return Place(order.place_at_ms) if order.state is OrderState.REQUESTED else Wait(None)
     if not (order.is_money_out or is_dispatch_planned(order)):
         return Wait(None)
     if order.is_money_out:

@@ -13,7 +13,8 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class PeerWait:
-    """lnd is asked about the least amount that waits: as long as a peer is missed for that, it is missed for more."""
+    """lnd is asked about the least amount that waits: as long as a peer is missed for that, it is missed for more.
+    Whose own fee limit or payee would let it go sooner waits until its time is over."""
 
     def __init__(self, clock: Clock, is_away: Callable[[Sequence[RouteQuery]], Awaitable[bool]]) -> None:
         """``is_away``: whether lnd says that what these queries ask for lacks a peer. Raises nothing."""

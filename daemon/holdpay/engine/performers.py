@@ -85,6 +85,16 @@ class Followed:
     last: LndMessage | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A payment whose intent is on disk. ``order``: as it was then; None if it was not intended after all.
+    ``by_channels``: by which it may leave; empty: by any."""
+
+    order: Order | None
+    payer: NodeIdentity
+    by_channels: tuple[int, ...] = ()
+
+
 class Performers:
     """One coroutine per duty."""
 
@@ -202,11 +212,12 @@ class Performers:
             began_ms = self._now_ms()
             action = next_payment_action(order, self._engine.policy, began_ms)
             if isinstance(action, Place) and action.at_ms <= began_ms:
-                followed = await self._place_for_invoice(order)
+                followed = await self._sent(await self._place_for_invoice(order))
             elif isinstance(action, Vet):
-                followed = await self._vet(order_id, action.payreq, self._engine.node.decode(action.payreq))
+                decoding = self._engine.node.decode(action.payreq)
+                followed = await self._sent(await self._vet(order_id, action.payreq, decoding))
             elif isinstance(action, Dispatch):
-                followed = await self._dispatch(order)
+                followed = await self._sent(await self._dispatch(order))
             elif isinstance(action, Track) and action.at_ms <= self._now_ms():
                 assert order.payment is not None
                 stream = self._engine.node.track(order.payment.payment_hash, _payer(order.payment))
@@ -229,9 +240,9 @@ class Performers:
         if order is not None and order.payment is not None:
             await self._engine.node.until_back(_payer(order.payment))
 
-    async def _place_for_invoice(self, order: Order) -> Followed:
+    async def _place_for_invoice(self, order: Order) -> Intended | Followed:
         """What LND makes of the hold invoice goes into the same commit as the order, if it says so at once; then see
-        ``_vet``. A crash before that forgets an order that nobody has paid."""
+        ``_vet``. A crash before that forgets an order that nobody has paid, and another one is made."""
         try:
             reply = await self._engine.provider.place(order.spec.placing(is_prepaid=False))
         except ProviderError as error:
@@ -241,21 +252,25 @@ class Performers:
         assert payreq is not None
         placed = ev.OrderPlaced(reply.value.provider_order_id, payreq)
         decoding = asyncio.ensure_future(self._engine.node.decode(payreq))
+        begun: list[asyncio.Future[Any]] = [decoding]
         try:
-            await asyncio.wait({decoding}, timeout=DECODED_WITHIN_S)
-            if decoding.done():
-                self._engine.tell(order.id, placed, reply.raw)
-            else:
-                await self._engine.apply(order.id, placed, reply.raw)
-            return await self._vet(order.id, payreq, decoding)
+            try:
+                await asyncio.wait({decoding}, timeout=DECODED_WITHIN_S)
+            finally:
+                # Also where the process ends meanwhile: what is posted until then is written down.
+                begun.append(placing := self._engine.post(order.id, placed, reply.raw))
+            vetted = await self._vet(order.id, payreq, decoding)
+            await placing  # what could not be written down is not ordered again at once
+            return vetted
         finally:
             decoding.cancel()
-            # Waits for its end and takes what it ended with, or asyncio would log that nobody did.
-            await asyncio.gather(decoding, return_exceptions=True)
+            # Waits for their end and takes what they ended with, or asyncio would log that nobody did.
+            await asyncio.gather(*begun, return_exceptions=True)
 
-    async def _vet(self, order_id: str, payreq: str, decoding: Awaitable[tuple[Invoice, NodeIdentity]]) -> Followed:
-        """What vetting makes of the hold invoice and the intent to pay are one commit, where it may be sent at once;
-        then it is."""
+    async def _vet(
+        self, order_id: str, payreq: str, decoding: Awaitable[tuple[Invoice, NodeIdentity]]
+    ) -> Intended | Followed:
+        """What vetting makes of the hold invoice and the intent to pay are one commit, where it may be sent at once."""
         try:
             invoice, node = await decoding
         except LndRefused as error:
@@ -272,7 +287,7 @@ class Performers:
             await vetting
             return Followed(may_go_on=True)  # by which channels it may leave is asked first
         _, intended = await asyncio.gather(vetting, self._intend(order_id, node))
-        return await self._send(intended, node)
+        return Intended(intended, node)
 
     def _decoded(self, payreq: str, invoice: Invoice, node: NodeIdentity, order: Order) -> ev.Event | None:
         """Looked up when it is decided: of two orders at once the first one has it. None: it is not its invoice."""
@@ -321,8 +336,8 @@ class Performers:
         no look."""
         return self._held_up.get(order_id, "")
 
-    async def _dispatch(self, order: Order) -> Followed:
-        """Commits the intent and sends, once; see ``_follow``."""
+    async def _dispatch(self, order: Order) -> Intended | Followed:
+        """Commits the intent."""
         assert order.payment is not None
         payer = _payer(order.payment)
         if not self._may_send_from(payer):
@@ -332,7 +347,7 @@ class Performers:
             if by_channels is None:
                 return Followed(may_go_on=False)  # looked at again soon; its time to pay goes on
             intended = await self._intend(order.id, payer)
-        return await self._send(intended, payer, by_channels)
+        return Intended(intended, payer, by_channels)
 
     def _may_send_from(self, payer: NodeIdentity) -> bool:
         return self._engine.node.identity == payer and self._engine.may_pay_from(payer)
@@ -347,14 +362,17 @@ class Performers:
 
         return self._engine.intend(order_id, ev.DispatchIntended(payer), is_allowed)
 
-    async def _send(self, intended: Order | None, payer: NodeIdentity, by_channels: tuple[int, ...] = ()) -> Followed:
-        """Sends what was intended; see ``_follow``."""
-        if intended is None:
+    async def _sent(self, made: Intended | Followed) -> Followed:
+        """Sends what was intended, once; see ``_follow``."""
+        if isinstance(made, Followed):
+            return made
+        order = made.order
+        if order is None:
             return Followed(may_go_on=True)  # it has changed meanwhile, or the node has: it is looked at again
-        if intended.htlc is not HtlcState.DISPATCHING or intended.is_quarantined:
+        if order.htlc is not HtlcState.DISPATCHING or order.is_quarantined:
             return Followed(may_go_on=False)  # its time is over, or more was said of it in the same step
-        spec = replace(spec_of(intended, self._engine.policy, self._now_ms()), outgoing_chan_ids=by_channels)
-        return await self._follow(intended.id, self._engine.node.send(spec, payer))
+        spec = replace(spec_of(order, self._engine.policy, self._now_ms()), outgoing_chan_ids=made.by_channels)
+        return await self._follow(order.id, self._engine.node.send(spec, made.payer))
 
     async def _channels_with_room(self, order: Order, payer: NodeIdentity) -> tuple[int, ...] | None:
         """Where it may leave; see ``Ways.choose``. None: nowhere now, and why is told."""
@@ -376,8 +394,9 @@ class Performers:
     async def _follow(self, order_id: str, stream: AsyncGenerator[LndMessage, None]) -> Followed:
         """Posts what a payment stream says until it ends or is silent too long."""
         last: LndMessage | None = None
+        limit = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as limit:
+            async with limit:
                 silence = _Silence(self._engine, order_id, limit)
                 with self._engine.listening(order_id, silence.look):
                     async for last in stream:
@@ -389,6 +408,8 @@ class Performers:
             await self._engine.apply(order_id, ev.TrackingLost(error.message))
             return Followed(may_go_on=False)
         except TimeoutError:
+            if not limit.expired():
+                raise
             return Followed(may_go_on=True, last=last)
         finally:
             await stream.aclose()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, cast
 
 import httpcore
-from httpcore._utils import is_socket_readable
 
 T = TypeVar("T")
 
@@ -126,12 +126,12 @@ class _Tcp(_Stream, asyncio.Protocol):
     async def aclose(self) -> None:
         """At once, whatever the other side still has to say."""
         self._transport.abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # asyncio closes the socket in its next turn
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # of a kept connection: it was closed, or there is what nobody asked for
             # The system is asked, too: the loop may not have looked since.
-            return self._is_lost or bool(self._unread) or is_socket_readable(self._transport.get_extra_info("socket"))
+            return self._is_lost or bool(self._unread) or _is_readable(self._transport)
         return self._transport.get_extra_info(info)
 
 
@@ -168,7 +168,11 @@ class _Tls(_Stream):
         await self._under.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        return self._tls if info == "ssl_object" else self._under.get_extra_info(info)
+        if info == "ssl_object":
+            return self._tls
+        if info == "is_readable" and (self._tls.pending() or self._incoming.pending):
+            return True
+        return self._under.get_extra_info(info)
 
     async def _done(self, step: Callable[[], T]) -> T:
         """``step``, as soon as TLS has read what it needs for it."""
@@ -188,3 +192,9 @@ class _Tls(_Stream):
     async def _send(self) -> None:
         if self._outgoing.pending:
             await self._under.write(self._outgoing.read())
+
+
+def _is_readable(transport: asyncio.Transport) -> bool:
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))

@@ -67,8 +67,9 @@ def erase(conn: sqlite3.Connection, ids: Sequence[str], now_ms: int) -> None:
 def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int, *, is_first: bool) -> None:
     """Erases in the copies of the database at ``path`` what is to be erased in it, which stays as it is. A copy in
     which nothing can be erased, as it is damaged, is removed. ``is_first``: since the start, which may have made a copy
-    with more than erasing leaves; otherwise copies are opened only where something is due. May run in any thread.
-    Raises StoreError."""
+    with more than erasing leaves; otherwise copies are opened only where something is due. One that could not be
+    written anew, for lack of room or of time, is when the next row of it is erased. May run in any thread. Raises
+    StoreError."""
     found = copies(path)
     if not found:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from holdpay.engine import engine as engine_module
 from holdpay.engine.engine import CLOCK_DOUBT_S
 from holdpay.engine.turn import MOST_AT_ONCE
 from holdpay.errors import InvariantViolation, LndRefused
-from holdpay.ports import NodeState, OrderFilter, Placed, Reply
+from holdpay.ports import Change, NodeState, OrderFilter, Placed, Reply
 from tests.fakes import HOP_DOWN, Send, Story
 from tests.unit import build
 from tests.unit.build import ALICE, MALLORY
@@ -400,6 +400,40 @@ async def test_an_order_does_not_wait_long_on_disk_for_an_lnd_that_is_slow_to_re
     answers.set()
     await world.until(lambda: len(world.lnd.sends) == 1, within_s=0.1)
     assert world.lnd.decode_count == 1, "its answer counts, however late it came"
+
+
+async def test_an_order_is_written_down_where_the_process_ends_while_lnd_reads_its_invoice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.lnd, "decode", lambda payreq: asyncio.Event().wait())
+    order_id = world.request()
+    await world.until(lambda: bool(world.provider.orders), within_s=0.2)
+    assert world.events(order_id) == ["order_requested"]
+    await world.crash()
+    monkeypatch.undo()
+    world.start()
+    assert (await world.until_closed(order_id)).end is End.FULFILLED
+    assert world.provider.place_count == 1
+
+
+async def test_an_answer_that_cannot_be_written_down_is_not_ordered_again_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_all = world.store.commit_all
+
+    def failing(changes: Iterable[Change], now_ms: int) -> list[int]:
+        def looked_at() -> Iterator[Change]:
+            for change in changes:
+                if isinstance(change.event, ev.OrderPlaced):
+                    raise OverflowError
+                yield change
+
+        return commit_all(looked_at(), now_ms)
+
+    monkeypatch.setattr(world.store, "commit_all", failing)
+    world.request()
+    await asyncio.sleep(20)
+    assert world.provider.place_count == 1
 
 
 async def test_an_order_whose_invoice_lnd_cannot_read_now_is_on_disk_and_read_later(world: World) -> None:

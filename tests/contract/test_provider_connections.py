@@ -1,17 +1,18 @@
-"""Faults found in review: each fails at bb73188."""
+"""Connections to the provider that were closed, or never came about."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
 from holdpay.errors import ProviderUnavailable
 from holdpay.sms4sats.wire import Network
-from tests.contract.provider_servers import http, listening
-from tests.contract.test_code_provider import ORDER_ID, USA_OPENAI, connected
+from tests.contract.provider_servers import http, listening, raw_server
+from tests.contract.test_code_provider import ORDER_ID, USA_OPENAI, connected, tls_server
 from tests.unit.sms4sats.clock import settle
 
 UNPAID = http('{"status":"OK","paid":false}')
@@ -54,6 +55,23 @@ async def test_an_order_and_a_cancel_go_out_over_a_new_connection_if_the_kept_on
                 second.close()
             await doing
             assert len(heads) == 2
+
+
+async def test_what_nobody_asked_for_is_seen_within_tls_too(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) > 1:
+            writer.write(http('{"status":"OK","orderId":"a","payreq":"lnbc1a"}'))
+            return
+        writer.write(UNPAID)
+        writer.write(http('{"status":"OK","orderId":"b","payreq":"lnbc1b"}'))  # a record of its own, at once
+
+    tls = tls_server(tmp_path / "tls", "127.0.0.1")
+    async with (
+        raw_server(answer, tls) as server,
+        connected(server.url, ca_file=tmp_path / "tls" / "tls.cert") as client,
+    ):
+        await client.order_status(ORDER_ID)
+        assert (await client.place(USA_OPENAI)).value.provider_order_id == "a"
 
 
 @pytest.mark.parametrize("refusal", [b"", b"\x05\xff"])
