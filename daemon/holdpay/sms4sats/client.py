@@ -348,9 +348,9 @@ class Sms4Sats:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
-        """Kept connections, except through SOCKS: there a time-out or a cancel during the handshake would leave
+        """Kept connections, except through a proxy: there what fails or is canceled during the handshake would leave
         a dead connection in the pool each time (httpcore issue 1015)."""
-        if not (self._settings.proxy or "").startswith("socks"):
+        if self._settings.proxy is None:
             yield self._http
             return
         async with self._new_http() as http:
