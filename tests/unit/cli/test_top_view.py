@@ -193,7 +193,7 @@ def test_a_refusal_is_shown_and_the_view_goes_on(session: Session) -> None:
 def test_a_daemon_that_goes_away_is_told_waited_for_and_found_again(session: Session) -> None:
     session.daemon.watch_scripts = [[*updates(HELD), Hang()], [*updates(NUMBERED, first_cursor=2), Hang()]]
     session.start()
-    session.see("q quit")
+    session.see("event 1")  # of the first stream: the second one must be that of the new daemon
     session.daemon.stop()
     session.see("THE DAEMON IS AWAY")
     session.daemon.start()
