@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from random import Random
 from typing import Final
 
@@ -29,6 +30,15 @@ class _Next:
 
     happening: Happening | None
     position: Position
+
+
+class Skip(Enum):
+    """What became of the wish to go on behind what was tried in vain."""
+
+    DONE = auto()
+    NOTHING_FAILED = auto()
+    GONE_ON = auto()
+    """A try that was on its way meanwhile was acknowledged, or somebody else set the hook on."""
 
 
 class Delivering:
@@ -70,14 +80,15 @@ class Delivering:
         self._record(state, found.position, trouble)
         return 0
 
-    async def skip(self) -> bool:
-        """Goes on behind what was tried in vain, which is not told then. False: nothing was, or it is past that by now.
-        Raises StoreError."""
+    async def skip(self) -> Skip:
+        """Goes on behind what was tried in vain, which is not told then. Raises StoreError."""
         state = self.state
         if not state.attempt_count:
-            return False
+            return Skip.NOTHING_FAILED
         found = await self._search(state.position)
-        return found.happening is not None and self._store.change(state, state.replayed(found.position))
+        if found.happening is None:
+            return Skip.NOTHING_FAILED
+        return Skip.DONE if self._store.change(state, state.replayed(found.position)) else Skip.GONE_ON
 
     async def _next(self, state: HookState) -> _Next:
         known, position = self._read

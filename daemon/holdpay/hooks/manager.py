@@ -16,7 +16,7 @@ from holdpay.background import Background
 from holdpay.core.hooks import TEST, Happening, HookState, Notice, Position, Topic
 from holdpay.errors import InvalidRequest, StoreError
 from holdpay.hooks.command import CommandSender
-from holdpay.hooks.delivering import Delivering
+from holdpay.hooks.delivering import Delivering, Skip
 from holdpay.hooks.http import HttpSender
 from holdpay.hooks.sending import Sender, message_of
 from holdpay.hooks.settings import Hook, Unusable, Url
@@ -246,11 +246,9 @@ class Hooks:
     async def skip(self, name: str) -> HookSight:
         """See HookDesk."""
         running = self._named(name)
-        if not await running.delivering.skip():
-            raise InvalidRequest(
-                f"There is nothing that hook {name} was told in vain, so nothing to skip. See `holdpay hooks list`.",
-                field="skip",
-            )
+        skip = await running.delivering.skip()
+        if skip is not Skip.DONE:
+            raise InvalidRequest(f"{_WHY_NOT[skip].format(name=name)} See `holdpay hooks list`.", field="skip")
         return self._goes_on(running)
 
     def _goes_on(self, running: _Running) -> HookSight:
@@ -274,6 +272,12 @@ class Hooks:
             known = ", ".join(self._running) or "there are none"
             raise InvalidRequest(f"There is no hook {name!r} in the configuration. Known: {known}.", field="name")
         return self._running[name]
+
+
+_WHY_NOT: Final = {
+    Skip.NOTHING_FAILED: "There is nothing that hook {name} was told in vain, so nothing to skip.",
+    Skip.GONE_ON: "Hook {name} went on behind what it was told in vain just now, so nothing was skipped.",
+}
 
 
 def _sender(hook: Hook) -> Sender:

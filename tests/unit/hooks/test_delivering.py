@@ -14,7 +14,7 @@ from holdpay.core.hooks import DEAD_AFTER_S, MAX_DELAY_S, HookState, Notice, Pos
 from holdpay.core.items import ItemKind
 from holdpay.core.states import End, Succession
 from holdpay.hooks import delivering as module
-from holdpay.hooks.delivering import Delivering
+from holdpay.hooks.delivering import Delivering, Skip
 from holdpay.hooks.sending import Trouble
 from tests.fakes import FakeClock
 from tests.unit.build import changed
@@ -325,16 +325,33 @@ async def test_what_a_receiver_can_never_take_is_skipped_also_an_alarm_behind_th
     shop.end(shop.make())
     shop.hooks.add_notices([Notice(topic=Topic.ALARM, at_ms=1, data={"text": "poison"})])
     shop.hooks.add_notices([Notice(topic=Topic.ALARM, at_ms=2, data={"text": "good"})])
-    assert not await delivering.skip(), "nothing was tried in vain"
+    assert await delivering.skip() is Skip.NOTHING_FAILED
     assert await delivering.turn() == 0
-    assert await delivering.skip()
+    assert await delivering.skip() is Skip.DONE
     assert delivering.state.attempt_count == 0
     assert await delivering.turn() == 0
-    assert await delivering.skip()
+    assert await delivering.skip() is Skip.DONE
     sink.troubles = [None]
     assert await until_idle(delivering) is None
     assert [told["data"].get("text") for told in sink.told] == [None, "poison", "good"]
-    assert not await delivering.skip()
+    assert await delivering.skip() is Skip.NOTHING_FAILED
+
+
+async def test_a_try_on_its_way_that_fails_while_it_is_skipped_is_skipped(shop: Shop) -> None:
+    sink = Sink(troubles=[DOWN])
+    delivering = shop.delivering(sink, Topic.CLOSED)
+    shop.sell()
+    assert await delivering.turn() == 0
+    await asyncio.sleep(10)
+    sink.may_answer.clear()
+    trying = asyncio.create_task(delivering.turn())
+    await asyncio.sleep(1)
+    skipping = asyncio.create_task(delivering.skip())
+    await asyncio.sleep(0)
+    sink.may_answer.set()
+    assert await skipping is Skip.DONE
+    await trying
+    assert delivering.state.attempt_count == 0
 
 
 async def test_of_a_row_that_tells_several_things_the_one_is_skipped_that_failed(shop: Shop) -> None:
@@ -342,7 +359,7 @@ async def test_of_a_row_that_tells_several_things_the_one_is_skipped_that_failed
     delivering = shop.delivering(sink)
     shop.bring(shop.make(), shop.item(ItemKind.NUMBER, NUMBER), shop.item(ItemKind.CODE, CODE))
     assert await delivering.turn() == 0
-    assert await delivering.skip()
+    assert await delivering.skip() is Skip.DONE
     sink.troubles = [None]
     assert await until_idle(delivering) is None
     assert sink.types == ["number", "code"]

@@ -298,3 +298,19 @@ async def test_an_alarm_that_a_receiver_never_takes_is_skipped_and_nothing_else_
     assert (await world.hooks.skip("shop")).state.attempt_count == 0
     await asyncio.sleep(SOON_S)
     assert [told["data"]["text"] for told in world.sinks["shop"].told] == ["poison", "good"]
+
+
+async def test_a_try_that_is_acknowledged_while_it_is_to_be_skipped_was_not_in_vain(world: World) -> None:
+    sink = world.sinks["shop"] = Sink(troubles=[DOWN, None])
+    world.hooks.configure([hook(Topic.CLOSED)])
+    await asyncio.sleep(SOON_S)
+    world.shop.sell()
+    await asyncio.sleep(SOON_S)
+    sink.may_answer.clear()
+    await asyncio.sleep(10)
+    skipping = asyncio.create_task(world.hooks.skip("shop"))
+    await asyncio.sleep(0)
+    sink.may_answer.set()
+    with pytest.raises(InvalidRequest, match=r"went on behind what it was told in vain just now.*holdpay hooks list"):
+        await skipping
+    assert sink.types == ["closed", "closed"]
