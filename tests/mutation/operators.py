@@ -7,10 +7,13 @@ Left out, since no test should care: log calls, docstrings, annotations, asserts
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
+
+from tests.mutation.swapping import NamedValue, named_value
 
 PACKAGE = Path(__file__).resolve().parents[2] / "daemon" / "holdpay"
 WIDTH = 100
@@ -101,10 +104,21 @@ class Mutant:
 
     def compile(self) -> CodeType:
         """The whole module with this change in it."""
+        with self._changed():
+            return compile(self.tree, str(self.path), "exec", dont_inherit=True)
+
+    def named_value(self) -> NamedValue | None:
+        """The constant, or the table, of the module that this changes. None: it changes something else."""
+        with self._changed():
+            around = (each for each in self.tree.body if each.lineno <= self.line <= (each.end_lineno or 0))
+            return next((named_value(each, self.path) for each in around), None)
+
+    @contextlib.contextmanager
+    def _changed(self) -> Iterator[None]:
         node = self.place.get()
         self.place.put(self.replacement)
         try:
-            return compile(self.tree, str(self.path), "exec", dont_inherit=True)
+            yield
         finally:
             self.place.restore(node, self.replacement is None)
 

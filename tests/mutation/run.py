@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -22,7 +23,7 @@ import pytest
 from tests.mutation.children import Children, Ended
 from tests.mutation.operators import Mutant, parse
 from tests.mutation.suite import Line, Record, Tracer, collect, first_failure, run_all
-from tests.mutation.swapping import Swap, live_functions, plan
+from tests.mutation.swapping import NamedValue, Swap, live_functions, named_value, plan, put_anew
 
 REMEMBERED = 4
 """So many tests that killed mutants of a function are tried first on the next one of it."""
@@ -31,6 +32,7 @@ BUDGET_S = 30.0
 SEED_S = 1.0
 """A seed of the simulation takes far less."""
 SIMULATION = "the simulation"
+AT_IMPORT = "the import"
 
 
 class Verdict(StrEnum):
@@ -160,6 +162,7 @@ class _Warm:
         self._warm: Warm | None = None
         self._failed: list[str] = []
         self._killers: dict[tuple[Path, str], list[int]] = defaultdict(list)
+        self._puts_anew: dict[Path, bool] = {}
 
     def work(self, tests: Sequence[str]) -> Warm:
         with Tracer(self._files) as tracer:
@@ -226,11 +229,61 @@ class _Warm:
                 self._note(warm, at, Verdict.SAME)
             elif swap is None or (not covering and not self._record.imported.isdisjoint(lines)):
                 warm.at_import[at] = self._order_at_import(mutant)
+                value = mutant.named_value() if self._may_put_anew(mutant.path) else None
+                if value is not None:
+                    self._start_anew(warm, at, value)
             elif not covering and simulate is None:
                 self._note(warm, at, Verdict.NO_TEST)
             else:
                 self._start(warm, at, swap, self._order(mutant, covering), simulate)
         self._children.finish()
+
+    def _may_put_anew(self, path: Path) -> bool:
+        """Whether the tests pass with all constants and tables of a module made anew, as they are."""
+        if path not in self._puts_anew:
+            values = [value for each in parse(path).body if (value := named_value(each, path)) is not None]
+            order = sorted((test for test, names in self._ran.items() if str(path) in names), key=self._took_s)
+            order = self._within_budget([test for test in order if test not in self._flaky])
+
+            def work() -> int | None:
+                for value in values:
+                    put_anew(path, value)
+                return first_failure(self._items, order, self._record.took_s)
+
+            self._puts_anew[path] = False
+            self._children.finish()
+            self._children.start(
+                work, lambda ended: self._puts_anew.update({path: bool(order) and ended == Ended(None, None)})
+            )
+            self._children.finish()
+        return self._puts_anew[path]
+
+    def _start_anew(self, warm: Warm, at: int, value: NamedValue) -> None:
+        """Puts a constant's value in place. What no test notices so is imported, too: it may do more there."""
+        mutant = self._mutants[at]
+        name, _ = value
+        reads = {
+            (str(mutant.path), node.lineno)
+            for node in ast.walk(mutant.tree)
+            if isinstance(node, ast.Name) and node.id == name
+        }
+        nearest = {test for line in reads for test in self._covering.get(line, ())} - self._flaky
+        order = self._order(mutant, nearest)
+
+        def work() -> int | str | None:
+            try:
+                put_anew(mutant.path, value)
+            except Exception:  # noqa: BLE001 - whatever the mutant makes of it
+                return AT_IMPORT
+            return first_failure(self._items, order, self._record.took_s)
+
+        def done(ended: Ended) -> None:
+            if ended == Ended(None, None):
+                return
+            del warm.at_import[at]
+            self._note_killed(warm, at, ended)
+
+        self._children.start(work, done)
 
     def _order(self, mutant: Mutant, covering: set[int]) -> list[int]:
         killers = [test for test in self._killers[mutant.path, mutant.function] if test in covering]
@@ -267,20 +320,23 @@ class _Warm:
             return SIMULATION if failed is None and simulate is not None and not simulate() else failed
 
         def done(ended: Ended) -> None:
-            verdict = _verdict(ended)
-            if verdict is Verdict.SURVIVED and not order:
-                verdict = Verdict.NO_TEST
-            by = ""
-            if isinstance(ended.result, int):
-                by = warm.names[ended.result]
-                killers = self._killers[self._mutants[at].path, self._mutants[at].function]
-                if ended.result in killers:
-                    killers.remove(ended.result)
-                killers.insert(0, ended.result)
-                del killers[REMEMBERED:]
-            self._note(warm, at, verdict, by)
+            if ended == Ended(None, None):
+                self._note(warm, at, Verdict.SURVIVED if order else Verdict.NO_TEST)
+            else:
+                self._note_killed(warm, at, ended)
 
         self._children.start(work, done)
+
+    def _note_killed(self, warm: Warm, at: int, ended: Ended) -> None:
+        by = ended.result if isinstance(ended.result, str) else ""
+        if isinstance(ended.result, int):
+            by = warm.names[ended.result]
+            killers = self._killers[self._mutants[at].path, self._mutants[at].function]
+            if ended.result in killers:
+                killers.remove(ended.result)
+            killers.insert(0, ended.result)
+            del killers[REMEMBERED:]
+        self._note(warm, at, _verdict(ended), by)
 
     def _note(self, warm: Warm, at: int, verdict: Verdict, by: str = "") -> None:
         warm.verdicts[at] = verdict, by
@@ -362,7 +418,7 @@ def _run_named(tests: Sequence[int], warm: Warm) -> str | None:
     exit_code = collect(sorted({str(warm.paths[test]) for test in tests}), on_items)
     if failed:
         return failed[0]
-    return None if exit_code == 0 else "the import"
+    return None if exit_code == 0 else AT_IMPORT
 
 
 class _Importer(importlib.abc.MetaPathFinder):

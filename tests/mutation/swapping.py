@@ -1,15 +1,20 @@
-"""Putting a mutant's code into functions that are already loaded, whoever holds them and however they are decorated."""
+"""Putting a mutant's code into functions that are already loaded, whoever holds them and however they are decorated;
+and a constant's or a table's new value into the modules that know it by its name."""
 
 from __future__ import annotations
 
+import ast
 import gc
 import inspect
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 
 Key = tuple[str, str, bytes]
 Swap = list[tuple[FunctionType, CodeType]]
+NamedValue = tuple[str, CodeType]
 
 
 def key(code: CodeType) -> Key:
@@ -74,3 +79,28 @@ def _inner(code: CodeType) -> list[CodeType]:
 
 def _without_inner(code: CodeType) -> CodeType:
     return code.replace(co_consts=tuple(None if isinstance(each, CodeType) else each for each in code.co_consts))
+
+
+# --- constants and tables ---------------------------------------------------------------------------------------------
+
+
+def named_value(statement: ast.stmt, path: Path) -> NamedValue | None:
+    """What a statement of a module makes and the name that it gives to that, if it does no more."""
+    match statement:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+        ):
+            return name, compile(ast.Expression(value), str(path), "eval", dont_inherit=True)
+    return None
+
+
+def put_anew(path: Path, value: NamedValue) -> None:
+    """For whoever reads it by its name, in whatever module. What was made of the old one at import still holds that."""
+    name, code = value
+    modules = [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
+    (home,) = (vars(module) for module in modules if getattr(module, "__file__", None) == str(path))
+    old, new = home[name], eval(code, home)
+    for names in map(vars, modules):
+        if names.get(name) is old:
+            names[name] = new

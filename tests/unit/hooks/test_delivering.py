@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from holdpay.core.hooks import DEAD_AFTER_S, MAX_DELAY_S, HookState, Notice, Position, Topic
+from holdpay.core.hooks import DEAD_AFTER_S, MAX_DELAY_S, HookState, News, Notice, Position, Topic
 from holdpay.core.items import ItemKind
 from holdpay.core.states import End, Succession
 from holdpay.hooks import delivering as module
@@ -176,6 +176,36 @@ async def test_only_what_was_chosen_is_told_and_what_was_not_is_not_read_again(
     await until_idle(delivering)
     assert sink.got == []
     assert shop.hooks.state("shop").position.cursor == shop.store.last_cursor()
+
+
+async def test_what_does_not_concern_it_is_read_once_and_holds_up_nothing_else(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 1)
+    delivering = shop.delivering(Sink(), Topic.CHARGED_WITHOUT_CODE)
+    for _ in range(5):
+        shop.sell()
+    turns, read = 0, []
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def news(after: int, limit: int) -> tuple[News | None, int]:
+        read.append(after)
+        return store_news(after, limit)
+
+    store_news = shop.hooks.news
+    monkeypatch.setattr(shop.hooks, "news", news)
+    other = asyncio.create_task(turn())
+    await until_idle(delivering)
+    other.cancel()
+    assert turns + 1 >= len(read) > 15
+    read.clear()
+    await until_idle(delivering)
+    assert read == [shop.store.last_cursor()]
 
 
 async def test_notices_stand_between_the_rows_where_they_came(shop: Shop) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from holdpay.core.hooks import Topic
+from holdpay.core.hooks import Notice, Topic
+from holdpay.core.items import ItemKind
 from holdpay.core.states import End
 from holdpay.errors import InvalidRequest, StoreError
 from holdpay.hooks import manager as module
@@ -80,6 +81,7 @@ async def test_a_hook_that_does_not_answer_holds_up_no_other(world: World) -> No
     assert len(world.sinks["good"].got) == 9
     assert len(world.sinks["slow"].got) == 1
     assert set(world.sinks["bad"].types) == {"number"}
+    assert (world.hooks.delivery_count, world.hooks.failure_count) == (9, len(world.sinks["bad"].got))
 
 
 async def test_a_busy_journal_is_looked_at_some_times_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +95,10 @@ async def test_a_busy_journal_is_looked_at_some_times_a_second(world: World, mon
         return news(after, limit)
 
     monkeypatch.setattr(world.store, "news", counted)
+    shop = world.shop
+    numbered = shop.bring(shop.make(), shop.item(ItemKind.NUMBER, "18826202473"))
     for _ in range(100):
-        world.shop.make()
+        shop.commit(numbered, numbered)
         await asyncio.sleep(0.01)
     assert looks <= 3 * 1.0 / GATHER_S
 
@@ -114,21 +118,61 @@ async def test_what_is_told_beside_the_journal_is_on_disk_before_it_is_sent(worl
     assert world.hooks.last_told((Topic.ALARM, Topic.LND_READY)) is Topic.ALARM
     await asyncio.sleep(SOON_S)
     assert [told["data"]["text"] for told in world.sinks["shop"].told] == ["one"]
+    assert world.hooks.last_told((Topic.ALARM, Topic.LND_READY)) is Topic.ALARM, "also by a process before this one"
     notice = world.store.last_notice((Topic.ALARM,))
     assert notice is not None
     assert notice.data == {"text": "one"}
     assert world.hooks.last_told((Topic.LND_READY,)) is None
+    for topic in (Topic.LND_NOT_READY, Topic.LND_READY):
+        world.hooks.tell(topic, {})
+    assert world.hooks.last_told((Topic.LND_NOT_READY, Topic.LND_READY)) is Topic.LND_READY
 
 
 async def test_what_was_told_right_before_the_end_is_told_after_the_next_start(world: World) -> None:
     world.hooks.configure([hook(Topic.ALARM)])
     world.hooks.tell(Topic.ALARM, {"text": "late"})
     await world.hooks.stop()
+    assert world.sinks["shop"].is_closed
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     again = world.store.__class__(world.shop.path)
     state, notice = again.state("shop"), again.last_notice((Topic.ALARM,))
     assert notice is not None
     assert state.position.notice < notice.number
     again.close()
+
+
+async def test_what_cannot_be_written_down_now_is_written_later_or_at_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(notices: Sequence[Notice]) -> None:
+        raise StoreError("The disk is full.")
+
+    world.hooks.configure([hook(Topic.ALARM)])
+    for text in ("later", "at the end"):
+        with monkeypatch.context() as full:
+            full.setattr(world.store, "add_notices", fail)
+            world.hooks.tell(Topic.ALARM, {"text": text})
+            await asyncio.sleep(SOON_S)
+        if text == "later":
+            await asyncio.sleep(60)
+            assert [told["data"]["text"] for told in world.sinks["shop"].told] == [text]
+    await world.hooks.stop()
+    again = world.store.__class__(world.shop.path)
+    notice = again.last_notice((Topic.ALARM,))
+    assert notice is not None
+    assert notice.data == {"text": "at the end"}
+    again.close()
+
+
+async def test_of_a_wait_nothing_is_left(world: World) -> None:
+    world.hooks.configure([hook(Topic.CLOSED)])
+    await asyncio.sleep(1)
+    tasks = len(asyncio.all_tasks())
+    for _ in range(5):
+        world.hooks.configure([hook(Topic.CLOSED)])
+        world.shop.make()
+        await asyncio.sleep(1)
+    assert len(asyncio.all_tasks()) == tasks
 
 
 async def test_a_change_of_a_hook_has_it_go_on_where_it_was_and_a_removed_one_begins_anew(world: World) -> None:
@@ -165,7 +209,7 @@ async def test_a_hook_that_dies_is_an_alarm_that_the_others_are_told(world: Worl
     (alarm,) = world.hooks.alarms()
     assert alarm.startswith("hook shop is dead, since it is gone")
     (told,) = world.sinks["pager"].told
-    assert told["data"]["text"] == alarm
+    assert told["data"] == {"level": "warning", "text": alarm, "request_id": None}
     world.sinks["shop"].troubles = [None]
     assert world.hooks.replay("shop", None, None).state.dead_at_ms is None
     await asyncio.sleep(SOON_S)
@@ -215,6 +259,9 @@ async def test_one_that_fails_for_a_quarter_of_an_hour_is_an_alarm(world: World)
     assert "since it answered with HTTP 500" in alarm
     (sight,) = world.hooks.sights()
     assert sight.waiting_since_ms == sight.state.failing_since_ms
+    world.sinks["shop"].troubles = [None]
+    await asyncio.sleep(3600)
+    assert [sight.waiting_since_ms for sight in world.hooks.sights()] == [None]
 
 
 async def test_it_is_one_as_soon_after_the_clock_was_set_back(world: World) -> None:
@@ -271,6 +318,7 @@ async def test_a_test_goes_out_whatever_the_state_of_the_hook_and_changes_nothin
     sink.troubles = [None]
     assert (await world.hooks.test("shop")).trouble == ""
     assert sink.types == ["closed", "test", "test"]
+    assert sink.told[1]["data"] == {"hook": "shop", "text": "a test of `holdpay hooks test`"}
     assert sink.got[1].id != sink.got[2].id
     assert world.store.state("shop") == before
 
