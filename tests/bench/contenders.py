@@ -13,7 +13,6 @@ from random import Random
 from typing import Any, Final, Protocol
 from unittest.mock import patch
 
-import httpx
 import structlog
 
 from holdpay.app import provider_settings
@@ -185,7 +184,7 @@ async def holdpay(market: Market, seed: int) -> AsyncIterator[Holdpay]:
         store.on_commit = feed.committed
         provider = Sms4Sats(provider_settings(settings), clock, rng)
         await provider._http.aclose()
-        provider._http = httpx.MockTransport(market.serve)
+        provider._http = market
         policy = replace(settings.policy(), payee_pubkeys=frozenset({PAYEE}))
         engine = Engine(store=store, node=lnd, provider=provider, policy=policy, limits=NO_LIMITS, clock=clock, rng=rng)
         engine.take_over()

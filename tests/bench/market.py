@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
-
-import httpx
+from urllib.parse import parse_qsl, urlsplit
 
 from holdpay.core.lightning import Invoice
+from holdpay.sms4sats.http import Request, Response
 from tests.bench.timings import Timing
 from tests.fakes import NO_NUMBER, PAYEE, START_MS
 
@@ -100,13 +100,15 @@ class Market:
         await asyncio.sleep(took_s / 2)
         return reply
 
-    async def serve(self, request: httpx.Request) -> httpx.Response:
-        """For ``httpx.MockTransport``."""
-        url = httpx.URL(request.extensions["target"].decode())
-        given = json.loads(request.content) if request.content else dict(url.params)
+    async def exchange(self, request: Request, max_bytes: int) -> Response:
+        """In the place of the provider's server."""
+        url = urlsplit(request.target)
+        given = json.loads(request.body) if request.body else dict(parse_qsl(url.query))
         status, body = await self.answer(request.method, url.path, given)
-        # A stream, as a network gives one.
-        return httpx.Response(status, stream=httpx.ByteStream(json.dumps(body).encode()))
+        return Response(status, {}, json.dumps(body).encode())
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
     def _is_too_much(self) -> bool:
         if self.allows_per_s is None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdpay.errors import ProviderUnavailable
+from holdpay.sms4sats import transport as transport_module
 from holdpay.sms4sats.wire import Network
-from tests.contract.provider_servers import http, listening, raw_server
+from tests.contract.provider_servers import hang_up, http, listening, raw_server
 from tests.contract.test_code_provider import ORDER_ID, USA_OPENAI, connected, tls_server
 from tests.unit.sms4sats.clock import settle
 
@@ -20,12 +23,12 @@ UNPAID = http('{"status":"OK","paid":false}')
 
 async def test_a_connection_that_was_closed_a_moment_ago_is_known_to_be_before_the_loop_has_looked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        stream = await Network().connect_tcp(*server.getsockname())
+        stream = await Network().connect(*server.getsockname())
         there, _ = server.accept()
-        assert not stream.get_extra_info("is_readable")
+        assert not stream.is_readable
         there.close()
-        assert stream.get_extra_info("is_readable")
-        await stream.aclose()
+        assert stream.is_readable
+        stream.close()
 
 
 @pytest.mark.parametrize("is_order", [True, False])
@@ -72,6 +75,45 @@ async def test_what_nobody_asked_for_is_seen_within_tls_too(tmp_path: Path) -> N
     ):
         await client.order_status(ORDER_ID)
         assert (await client.place(USA_OPENAI)).value.provider_order_id == "a"
+
+
+async def test_a_reply_that_nobody_asked_for_is_not_taken_for_the_next_ones_though_it_came_with_the_last() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) > 1:
+            writer.write(http('{"status":"OK","orderId":"a","payreq":"lnbc1a"}'))
+        else:
+            writer.write(UNPAID + http('{"status":"OK","orderId":"b","payreq":"lnbc1b"}'))
+
+    async with raw_server(answer) as server, connected(server.url) as client:
+        await client.order_status(ORDER_ID)
+        assert (await client.place(USA_OPENAI)).value.provider_order_id == "a"
+
+
+async def test_what_was_sent_once_stays_sent_though_the_next_try_finds_no_connection() -> None:
+    async with raw_server(hang_up) as server, connected(server.url) as client:
+        asking = asyncio.create_task(client.order_status(ORDER_ID))
+        while not server.heads:
+            await asyncio.sleep(0)
+        client._http._port = 1  # type: ignore[attr-defined] # where nobody listens
+        with pytest.raises(ProviderUnavailable) as caught:
+            await asking
+        assert not caught.value.is_turned_away
+
+
+async def test_connections_are_kept_for_a_while_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(UNPAID) as server, connected(server.url) as client:
+        transport: Any = client._http
+        monkeypatch.setattr(transport_module, "MAX_IDLE", 2)
+        await asyncio.gather(*(client.order_status(ORDER_ID) for _ in range(3)))
+        await settle()
+        assert (server.connection_count, len(transport._idle), len(transport._network._open)) == (3, 2, 2)
+        monkeypatch.setattr(transport_module, "KEEP_ALIVE_S", -1)
+        await client.order_status(ORDER_ID)
+        assert server.connection_count == 3, "one that is kept is used"
+        transport._idle = deque((0.0, connection) for _, connection in transport._idle)
+        await client.order_status(ORDER_ID)
+        await settle()
+        assert (server.connection_count, len(transport._network._open)) == (4, 1), "those whose time is over are closed"
 
 
 @pytest.mark.parametrize("refusal", [b"", b"\x05\xff"])

@@ -1,4 +1,4 @@
-"""Two tiny proxies that note what went through them: HTTP with a password, and SOCKS5."""
+"""Two tiny proxies that note whereto they led: HTTP with a password, and SOCKS5."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Self
-from urllib.parse import urlsplit
 
 USER, PASSWORD = "holdpay", "sesame-7f3a"
 _AUTHORIZATION = b"Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode())
@@ -16,12 +15,13 @@ _SOCKS_NO_LOGIN, _SOCKS_CONNECT, _SOCKS_NAME = 0, 1, 3
 
 
 class Proxy:
-    """``asked`` has the host and port of each request, as they were asked for."""
+    """``asked`` has the host and port of each connection, as they were asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -33,29 +33,33 @@ class Proxy:
             self.stop()
 
     def stop(self) -> None:
-        """Takes no more connections."""
+        """Takes no more connections, and ends those that it has."""
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
             await self._serve(reader, writer)
+        self._writers.discard(writer)
         writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
 
     async def _join(
-        self, client: tuple[asyncio.StreamReader, asyncio.StreamWriter], host: str, port: int, first: bytes
+        self, client: tuple[asyncio.StreamReader, asyncio.StreamWriter], host: str, port: int, words: bytes
     ) -> None:
         self.asked.append((host, port))
         server = await asyncio.open_connection(host, port)
-        server[1].write(first)
+        client[1].write(words)
         await asyncio.gather(_pour(client[0], server[1]), _pour(server[0], client[1]))
 
 
 class HttpProxy(Proxy):
-    """Forwards plain requests, one per connection, for whoever knows the password."""
+    """Leads on (CONNECT) whoever knows the password."""
 
     @property
     def url(self) -> str:
@@ -65,15 +69,12 @@ class HttpProxy(Proxy):
         method, target, _ = (await reader.readline()).split()
         fields = []
         while line := (await reader.readline()).rstrip():
-            fields.append(line)
-        if b"proxy-authorization: " + _AUTHORIZATION.lower() not in [line.lower() for line in fields]:
+            fields.append(line.lower())
+        if method != b"CONNECT" or b"proxy-authorization: " + _AUTHORIZATION.lower() not in fields:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
-        parts = urlsplit(target.decode())
-        kept = [line for line in fields if not line.lower().startswith((b"proxy-", b"connection:"))]
-        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        head = b"\r\n".join([method + b" " + path.encode() + b" HTTP/1.1", *kept, b"Connection: close", b"", b""])
-        await self._join((reader, writer), parts.hostname or "", parts.port or 80, head)
+        host, _, port = target.decode().rpartition(":")
+        await self._join((reader, writer), host, int(port), b"HTTP/1.1 200 Connection established\r\n\r\n")
 
 
 class SocksProxy(Proxy):
@@ -94,8 +95,7 @@ class SocksProxy(Proxy):
         (length,) = await reader.readexactly(1)
         host = (await reader.readexactly(length)).decode()
         port = int.from_bytes(await reader.readexactly(2))
-        writer.write(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
-        await self._join((reader, writer), host, port, b"")
+        await self._join((reader, writer), host, port, bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
 
 
 async def _pour(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -17,7 +17,6 @@ from holdpay.core.hooks import TEST, Happening, HookState, Notice, Position, Top
 from holdpay.errors import InvalidRequest, StoreError
 from holdpay.hooks.command import CommandSender
 from holdpay.hooks.delivering import Delivering, Skip
-from holdpay.hooks.http import HttpSender
 from holdpay.hooks.sending import Sender, message_of
 from holdpay.hooks.settings import Hook, Unusable, Url
 from holdpay.hooks.unusable import NoSender
@@ -283,7 +282,12 @@ _WHY_NOT: Final = {
 def _sender(hook: Hook) -> Sender:
     if isinstance(hook.target, Unusable):
         return NoSender(hook.target)
-    return HttpSender(hook.target) if isinstance(hook.target, Url) else CommandSender(hook.target)
+    if not isinstance(hook.target, Url):
+        return CommandSender(hook.target)
+    # Imported where it is wanted: httpx takes 5 MB, and some tens of ms.
+    from holdpay.hooks.http import HttpSender
+
+    return HttpSender(hook.target)
 
 
 def _why_unusable(hook: Hook) -> str:

@@ -7,20 +7,19 @@ can fetch the code or cancel the order.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, TypeVar, cast
-from urllib.parse import urlencode
+from typing import Final, Protocol, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
-import socksio
+import certifi
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from holdpay import __version__
@@ -49,9 +48,11 @@ from holdpay.ports import (
 )
 from holdpay.sms4sats import parse
 from holdpay.sms4sats.cache import FreshCache
+from holdpay.sms4sats.http import Request, Response
 from holdpay.sms4sats.parse import Answer
 from holdpay.sms4sats.rate import RateLimiter
 from holdpay.sms4sats.transport import Transport
+from holdpay.sms4sats.wire import Broken, NotConnected
 
 T = TypeVar("T")
 
@@ -72,10 +73,18 @@ BAD_STATUS: Final = 500
 
 KEY_HEADER: Final = "X-API-Key"
 
-_CONNECTING: Final = ("connection.connect_tcp.", "connection.start_tls.")
-"""Of httpcore's events, those before anything is sent; through a proxy it names others, which say less."""
-_LOST_CONNECTION = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+_LOST_CONNECTION = (NotConnected, Broken)
 """The answer never began, or was cut off: mostly a kept connection that the server had closed meanwhile."""
+
+
+class Server(Protocol):
+    """Implemented by ``transport.Transport``."""
+
+    async def exchange(self, request: Request, max_bytes: int) -> Response:
+        """The whole answer. Raises OSError; TimeoutError if the system gave up."""
+        ...
+
+    async def aclose(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,22 +125,17 @@ class Sms4Sats:
         self._answered_at_ms: int | None = None
         self._last_error = ""
         self._request_count = 0
-        self._tls = _tls(settings.ca_file)
-        self._http: httpx.AsyncBaseTransport = self._new_http()
-        self._url = httpx.URL(settings.url)
-        self._base_path = self._url.raw_path.decode().rstrip("/")
-        self._headers = httpx.Headers(
-            {
-                "User-Agent": f"holdpay/{__version__}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "Cache-Control": "no-cache",
-                "Connection": "keep-alive",
-            }
-        )
-
-    def _new_http(self) -> Transport:
-        return Transport(self._tls, self._settings.proxy)
+        self._http: Server = Transport(settings.url, _tls(settings.ca_file), settings.proxy)
+        url = urlsplit(settings.url)
+        self._base_path = quote(url.path.rstrip("/"), safe="/%:@!$&'()*+,;=")
+        self._headers = {
+            "Host": url.netloc if url.netloc.isascii() else url.netloc.encode("idna").decode(),
+            "User-Agent": f"holdpay/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-cache",
+            "Connection": "keep-alive",
+        }
 
     @property
     def health(self) -> ProviderHealth:
@@ -153,7 +157,7 @@ class Sms4Sats:
 
     async def place(self, placing: Placing) -> Reply[Placed]:
         """See ``CodeProvider``."""
-        request = self._request("POST", placing.path, json=dict(placing.body), needs_key=placing.needs_key)
+        request = self._request("POST", placing.path, content=dict(placing.body), needs_key=placing.needs_key)
         self._check_pause()
         read = parse.placed_prepaid if placing.is_prepaid else parse.placed
         with await self._limiter.slot(Lane.PERSON):
@@ -237,7 +241,7 @@ class Sms4Sats:
                 f"{error.message}. See that provider.api_key_file holds the account's key.", error.raw
             ) from None
 
-    async def _look_up(self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int) -> T:
+    async def _look_up(self, request: Request, read: Callable[[Answer], T], max_bytes: int) -> T:
         """What a person waits for: asked a second time if the provider stumbles and names no pause."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(LOOK_UP_TRIES),
@@ -256,20 +260,19 @@ class Sms4Sats:
         path: str,
         query: Mapping[str, object] | None = None,
         *,
-        json: object | None = None,
+        content: object | None = None,
         needs_key: bool = False,
-    ) -> httpx.Request:
-        """Its path and query are its "target", an extension of httpx: to parse a URL for each request takes as long as
-        a quarter of all the rest."""
+    ) -> Request:
         target = f"{self._base_path}{path}?{urlencode(query)}" if query else f"{self._base_path}{path}"
-        request = httpx.Request(
-            method, self._url, headers=self._headers, json=json, extensions={"target": target.encode()}
-        )
+        headers, body = self._headers, b""
+        if content is not None:
+            headers = {**headers, "Content-Type": "application/json"}
+            body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         if needs_key:
             if self._settings.api_key is None:
                 raise ProviderKeyMissing
-            request.headers[KEY_HEADER] = self._settings.api_key
-        return request
+            headers = {**headers, KEY_HEADER: self._settings.api_key}
+        return Request(method=method, target=target, headers=headers, body=body)
 
     def _check_pause(self) -> None:
         left_s = self._limiter.pause_left_s
@@ -280,9 +283,7 @@ class Sms4Sats:
                 is_turned_away=True,
             )
 
-    async def _ask(
-        self, request: httpx.Request, read: Callable[[Answer], T], max_bytes: int, *, tries: int
-    ) -> Reply[T]:
+    async def _ask(self, request: Request, read: Callable[[Answer], T], max_bytes: int, *, tries: int) -> Reply[T]:
         try:
             answer = _without_key(await self._exchange(request, max_bytes, tries), request)
             reply = Reply(read(answer), answer.raw)
@@ -302,28 +303,25 @@ class Sms4Sats:
         self._last_error = ""
         return reply
 
-    async def _exchange(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
+    async def _exchange(self, request: Request, max_bytes: int, tries: int) -> Answer:
         """One answer, up to ``tries`` times if the connection fails. Raises ProviderError only."""
-        progress = _Progress()
-        request.extensions["trace"] = progress.note
         began_ms = self._clock.now_ms()
         outcome = "canceled"
         try:
             answer = await self._transferred(request, max_bytes, tries)
             outcome = _outcome(answer.http_status)
-        except (TimeoutError, httpx.TimeoutException) as error:
+        except TimeoutError as error:
             outcome = "timeout"
             raise ProviderUnavailable(
                 f"sms4sats did not answer within {self._settings.timeout_s:g} s. Try again later.",
-                is_turned_away=progress.is_connecting,
+                is_turned_away=not request.is_sent,
             ) from error
-        except (httpx.RequestError, socksio.ProtocolError, OSError) as error:
+        except OSError as error:
             outcome = "unreachable"
             # h11 quotes what it could not read: as long as the server likes, with whatever is in it.
             why = f" ({parse.masked(parse.one_line(str(error)))})" if str(error) else ""
             raise ProviderUnavailable(
-                f"sms4sats cannot be reached{why}. {_advice(str(error))}",
-                is_turned_away=isinstance(error, httpx.ConnectError),
+                f"sms4sats cannot be reached{why}. {_advice(str(error))}", is_turned_away=not request.is_sent
             ) from error
         finally:
             self.on_answer(_endpoint(request), outcome, (self._clock.now_ms() - began_ms) / 1000)
@@ -334,7 +332,7 @@ class Sms4Sats:
             self._limiter.fine()
         return answer
 
-    async def _transferred(self, request: httpx.Request, max_bytes: int, tries: int) -> Answer:
+    async def _transferred(self, request: Request, max_bytes: int, tries: int) -> Answer:
         # No tenacity: nearly always the first try is the only one, and its bookkeeping costs more than that.
         for attempt in range(1, tries):
             try:
@@ -346,48 +344,28 @@ class Sms4Sats:
     def _backoff_s(self, attempt: int) -> float:
         return self._rng.uniform(0.2, 0.6) * attempt
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
-        """Kept connections, except through a proxy: there what fails or is canceled during the handshake would leave
-        a dead connection in the pool each time (httpcore issue 1015)."""
-        if self._settings.proxy is None:
-            yield self._http
-            return
-        async with self._new_http() as http:
-            yield http
-
-    async def _transfer(self, request: httpx.Request, max_bytes: int) -> Answer:
+    async def _transfer(self, request: Request, max_bytes: int) -> Answer:
         self._request_count += 1
-        async with asyncio.timeout(self._settings.timeout_s), self._connection() as http:
-            response = await http.handle_async_request(request)
-            try:
-                body = await _read(response, max_bytes)
-            finally:
-                await response.aclose()
-        self.ahead_ms = date_ahead_ms(response.headers.get("Date", ""), self._clock.now_ms())
-        retry_after_s = retry_after(response.headers.get("Retry-After", ""), self._clock.now_ms())
-        return Answer(response.status_code, body, retry_after_s)
+        async with asyncio.timeout(self._settings.timeout_s):
+            response = await self._http.exchange(request, max_bytes)
+        if len(response.body) > max_bytes:
+            raise ProviderProtocolError(
+                f"sms4sats answered with more than {max_bytes} bytes. See that provider.base_url is right.",
+                response.body[:max_bytes].decode("utf-8", errors="replace"),
+            )
+        self.ahead_ms = date_ahead_ms(response.headers.get("date", ""), self._clock.now_ms())
+        retry_after_s = retry_after(response.headers.get("retry-after", ""), self._clock.now_ms())
+        return Answer(response.status, response.body, retry_after_s)
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far a request is, as httpcore traces it. ``is_connecting``: nothing of it was sent for sure."""
-
-    is_connecting: bool = False
-
-    async def note(self, event: str, info: object) -> None:
-        self.is_connecting = event.startswith(_CONNECTING)
-
-
-def _without_key(answer: Answer, request: httpx.Request) -> Answer:
+def _without_key(answer: Answer, request: Request) -> Answer:
     """The account's key is in no reply that is kept or told: the provider names it in some (``/history``: userId)."""
     key = request.headers.get(KEY_HEADER, "")
     return replace(answer, body=answer.body.replace(key.encode(), "…".encode())) if key else answer
 
 
-def _endpoint(request: httpx.Request) -> str:
-    target: bytes = request.extensions["target"]
-    return target.partition(b"?")[0].rpartition(b"/")[2].decode()
+def _endpoint(request: Request) -> str:
+    return request.target.partition("?")[0].rpartition("/")[2]
 
 
 def _outcome(http_status: int) -> str:
@@ -435,18 +413,8 @@ def _is_stumble(error: BaseException) -> bool:
     return isinstance(error, ProviderUnavailable) and error.raw is not None and error.retry_after_s is None
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> bytes:
-    # Raw, not decoded: we asked for no compression, and a few bytes of it can become gigabytes.
-    body = bytearray()
-    async for chunk in cast("AsyncIterator[bytes]", response.stream):
-        body += chunk
-        if len(body) > max_bytes:
-            raise ProviderProtocolError(
-                f"sms4sats answered with more than {max_bytes} bytes. See that provider.base_url is right.",
-                body[:max_bytes].decode("utf-8", errors="replace"),
-            )
-    return bytes(body)
-
-
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False) if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    """The authorities of browsers vouch for the provider, or a given one."""
+    context = ssl.create_default_context(cafile=ca_file or certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context

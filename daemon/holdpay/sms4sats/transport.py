@@ -1,97 +1,75 @@
-"""httpx's transport for one server: its connections, kept in httpcore's pool, over ``wire``.
-
-It is used without httpx.AsyncClient: here are no redirects to follow, no cookies to keep and no addresses to merge, and
-to look for them takes longer than the request itself.
-"""
+"""The connections to one server, as far as they are kept, and the way to it."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from typing import Final, cast
+from collections import deque
+from typing import Final
+from urllib.parse import urlsplit
 
-# httpcore takes its locks from anyio, which imports this with the first one: 20 ms in the midst of the first order.
-import anyio._backends._asyncio  # noqa: F401
-import httpcore
-import httpx
-
-from holdpay.sms4sats.wire import Network
+from holdpay.sms4sats.http import Connection, Request, Response
+from holdpay.sms4sats.proxy import Proxy
+from holdpay.sms4sats.wire import Network, Stream
 
 KEEP_ALIVE_S: Final = 30
 """Longer than from one poll of an order to the next."""
 MAX_IDLE: Final = 20
 
-_NAMESAKES: Final[Mapping[type[Exception], type[httpx.TransportError]]] = {
-    httpcore.ConnectTimeout: httpx.ConnectTimeout,
-    httpcore.ConnectError: httpx.ConnectError,
-    httpcore.ReadError: httpx.ReadError,
-    httpcore.WriteError: httpx.WriteError,
-    httpcore.ProxyError: httpx.ProxyError,
-    httpcore.LocalProtocolError: httpx.LocalProtocolError,
-    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
-}
-_ERRORS: Final = tuple(_NAMESAKES)
 
+class Transport:
+    """``url``: of the server, its scheme, host and port. ``proxy``: http://, https:// or socks5h://; the environment's
+    is never used. There is no time limit but the caller's, and no bound to connections: the request rate bounds them.
+    """
 
-class Transport(httpx.AsyncBaseTransport):
-    """``proxy``: http://, https://, socks5:// or socks5h://; the environment's is never used. There is no time limit
-    but the caller's."""
-
-    def __init__(self, tls: ssl.SSLContext, proxy: str | None) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext, proxy: str | None) -> None:
+        parts = urlsplit(url)
+        self._tls = tls if parts.scheme == "https" else None
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self._tls else 80)
+        self._proxy = None if proxy is None else Proxy(proxy)
         self._network = Network()
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls,
-            proxy=None if proxy is None else _proxy(httpx.Proxy(proxy)),
-            # Without a bound: a request that is canceled in the queue for a connection blocks that one for ever
-            # (httpcore issue 1093). The request rate bounds them well enough.
-            max_connections=None,
-            max_keepalive_connections=MAX_IDLE,
-            keepalive_expiry=KEEP_ALIVE_S,
-            network_backend=self._network,
-        )
+        self._idle: deque[tuple[float, Connection]] = deque()
+        """Each with the loop's time until which it is kept; the one that was used last is the last one."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The head has come; the body is to be read from ``stream``, as it is sent. Raises httpx.TransportError and
-        OSError; socksio.ProtocolError for a proxy that speaks no SOCKS."""
-        url = request.url
-        extensions = dict(request.extensions)
-        # Not left there: httpcore would put it in the place of the whole URL, which an HTTP proxy needs.
-        target = extensions.pop("target", url.raw_path)
-        asked = httpcore.Request(
-            method=request.method,
-            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=extensions,
-        )
+    async def exchange(self, request: Request, max_bytes: int) -> Response:
+        """See Connection. Raises NotConnected, Broken, ProxyRefused, and TimeoutError if the system gave up."""
+        connection = self._kept() or Connection(await self._connected())
         try:
-            answered = await self._pool.handle_async_request(asked)
-        except _ERRORS as error:
-            raise _NAMESAKES[type(error)](str(error)) from error
-        return httpx.Response(answered.status, headers=answered.headers, stream=_Body(answered))
+            response = await connection.exchange(request, max_bytes)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.is_free():
+            self._keep(connection)
+        else:
+            connection.close()
+        return response
 
     async def aclose(self) -> None:
-        await self._pool.aclose()
+        """Ends whatever is under way."""
+        self._idle.clear()
         await self._network.aclose()
 
+    async def _connected(self) -> Stream:
+        if self._proxy is None:
+            stream = await self._network.connect(self._host, self._port)
+        else:
+            stream = await self._proxy.connect(self._network, self._host, self._port)
+        return stream if self._tls is None else await stream.start_tls(self._tls, self._host)
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, answered: httpcore.Response) -> None:
-        self._answered = answered
+    def _kept(self) -> Connection | None:
+        now_s = asyncio.get_running_loop().time()
+        while self._idle and self._idle[0][0] < now_s:
+            self._idle.popleft()[1].close()
+        while self._idle:
+            _, connection = self._idle.pop()
+            if not connection.is_stale:
+                return connection
+            connection.close()
+        return None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in cast("AsyncIterator[bytes]", self._answered.stream):
-                yield chunk
-        except _ERRORS as error:
-            raise _NAMESAKES[type(error)](str(error)) from error
-
-    async def aclose(self) -> None:
-        await self._answered.aclose()
-
-
-def _proxy(given: httpx.Proxy) -> httpcore.Proxy:
-    url = given.url
-    return httpcore.Proxy(
-        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path), auth=given.raw_auth
-    )
+    def _keep(self, connection: Connection) -> None:
+        self._idle.append((asyncio.get_running_loop().time() + KEEP_ALIVE_S, connection))
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popleft()[1].close()

@@ -1,14 +1,16 @@
-"""httpcore's network over asyncio's own transports: without the layers that make one code run on any event loop."""
+"""Connections over asyncio's own transports: TCP, TLS within it, and TLS within that of a proxy.
+
+There are no time limits here: the caller has one around the whole request.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import select
 import ssl
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar, cast
-
-import httpcore
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final, Self, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -19,61 +21,73 @@ HAPPY_EYEBALLS_S: Final = 0.25
 """A name's next address is tried after this, beside the one that is silent (RFC 8305)."""
 
 
-class Network(httpcore.AsyncNetworkBackend):
-    """Time limits are the caller's, around the whole request: those given here are not looked at."""
+class NotConnected(OSError):
+    """No connection came about."""
+
+
+class Broken(OSError):
+    """A connection that stood broke, or what came over it makes no sense."""
+
+
+class Network:
+    """Where connections begin; it knows those that are open."""
 
     def __init__(self) -> None:
         self._open: set[_Tcp] = set()
 
-    async def aclose(self) -> None:
-        """Closes what is open still: of a connection whose way through a SOCKS proxy failed httpcore knows nothing."""
-        for stream in list(self._open):
-            await stream.aclose()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Raises httpcore.ConnectError, and httpcore.ConnectTimeout if the system gave up."""
+    async def connect(self, host: str, port: int) -> Stream:
+        """Raises NotConnected, and TimeoutError if the system gave up."""
         loop = asyncio.get_running_loop()
         try:
             _, stream = await loop.create_connection(
                 lambda: _Tcp(self._open), host, port, happy_eyeballs_delay=HAPPY_EYEBALLS_S
             )
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(str(error)) from error
-        except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
-            raise httpcore.ConnectError(str(error)) from error
-        return stream
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """What a connection in the clear and one within TLS have in common: there may be TLS in both."""
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-    ) -> httpcore.AsyncNetworkStream:
-        """Raises httpcore.ConnectError. Whatever was said before is read as TLS too, and is none."""
-        try:
-            stream = _Tls(self, ssl_context, server_hostname)
-            await stream.shake_hands()
-        except (ssl.SSLError, UnicodeError, httpcore.ReadError, httpcore.WriteError) as error:
-            await self.aclose()
-            raise httpcore.ConnectError(str(error)) from error
-        except asyncio.CancelledError:
-            await self.aclose()
+        except TimeoutError:
             raise
+        except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
+            raise NotConnected(str(error)) from error
         return stream
 
+    async def aclose(self) -> None:
+        """Closes what is open still."""
+        for stream in list(self._open):
+            stream.close()
+        await asyncio.sleep(0)  # asyncio closes the sockets in its next turn
 
-class _Tcp(_Stream, asyncio.Protocol):
+
+class Stream(ABC):
+    """A connection, in the clear or within TLS: there may be TLS in both."""
+
+    @abstractmethod
+    async def read(self, max_bytes: int) -> bytes:
+        """Empty at the end. Raises Broken."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Does not wait: what is sent is one small request. Raises Broken."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """At once, whatever the other side still has to say."""
+
+    @property
+    @abstractmethod
+    def is_readable(self) -> bool:
+        """Of a kept connection: it was closed, or there is what nobody asked for."""
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> Stream:
+        """Raises NotConnected. Whatever was said before is read as TLS too, and is none."""
+        try:
+            return await _Tls(self, context, server_hostname).shaken_hands()
+        except (ssl.SSLError, UnicodeError, Broken) as error:
+            self.close()
+            raise NotConnected(str(error)) from error
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+
+class _Tcp(Stream, asyncio.Protocol):
     def __init__(self, open_: set[_Tcp]) -> None:
         self._open = open_
         self._transport: asyncio.Transport
@@ -103,76 +117,75 @@ class _Tcp(_Stream, asyncio.Protocol):
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    # --- what httpcore asks for ---------------------------------------------------------------------------------------
+    # --- what is asked of it --------------------------------------------------------------------------------------
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """Empty at the end. Raises httpcore.ReadError."""
+    async def read(self, max_bytes: int) -> bytes:
+        """See Stream."""
         if not self._unread and not self._is_lost:
             self._news = asyncio.get_running_loop().create_future()
             await self._news
         if self._error is not None and not self._unread:
-            raise httpcore.ReadError(str(self._error)) from self._error
+            raise Broken(str(self._error)) from self._error
         data = bytes(self._unread[:max_bytes])
         del self._unread[:max_bytes]
         self._transport.resume_reading()
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Does not wait: what is sent is one small request. Raises httpcore.WriteError."""
+    async def write(self, data: bytes) -> None:
+        """See Stream."""
         if self._is_lost:
-            raise httpcore.WriteError(str(self._error or "the connection is closed"))
-        self._transport.write(buffer)
+            raise Broken(str(self._error or "the connection is closed"))
+        self._transport.write(data)
 
-    async def aclose(self) -> None:
-        """At once, whatever the other side still has to say."""
+    def close(self) -> None:
+        """See Stream."""
         self._transport.abort()
-        await asyncio.sleep(0)  # asyncio closes the socket in its next turn
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # of a kept connection: it was closed, or there is what nobody asked for
-            # The system is asked, too: the loop may not have looked since.
-            return self._is_lost or bool(self._unread) or _is_readable(self._transport)
-        return self._transport.get_extra_info(info)
+    @property
+    def is_readable(self) -> bool:
+        """See Stream."""
+        # The system is asked, too: the loop may not have looked since.
+        return self._is_lost or bool(self._unread) or _is_readable(self._transport)
 
 
-class _Tls(_Stream):
+class _Tls(Stream):
     """asyncio's own keeps a buffer of 256 KiB for each connection; and within another TLS, that of Python 3.11.7 cannot
     say why it gives up."""
 
-    def __init__(self, under: _Stream, context: ssl.SSLContext, server_hostname: str | None) -> None:
+    def __init__(self, under: Stream, context: ssl.SSLContext, server_hostname: str) -> None:
         self._under = under
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
 
-    async def shake_hands(self) -> None:
-        """Raises ssl.SSLError, httpcore.ReadError and httpcore.WriteError."""
+    async def shaken_hands(self) -> Self:
+        """Raises ssl.SSLError and Broken."""
         await self._done(self._tls.do_handshake)
+        return self
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """Empty at the end, with or without a word of TLS. Raises httpcore.ReadError."""
+    async def read(self, max_bytes: int) -> bytes:
+        """See Stream. The end may come with or without a word of TLS."""
         try:
             return await self._done(lambda: self._tls.read(max_bytes))
         except ssl.SSLEOFError:
             return b""
         except ssl.SSLError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise Broken(str(error)) from error
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Raises httpcore.WriteError."""
+    async def write(self, data: bytes) -> None:
+        """See Stream."""
         try:
-            await self._done(lambda: self._tls.write(buffer))
+            await self._done(lambda: self._tls.write(data))
         except ssl.SSLError as error:
-            raise httpcore.WriteError(str(error)) from error
+            raise Broken(str(error)) from error
 
-    async def aclose(self) -> None:
-        await self._under.aclose()
+    def close(self) -> None:
+        """See Stream."""
+        self._under.close()
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "ssl_object":
-            return self._tls
-        if info == "is_readable" and (self._tls.pending() or self._incoming.pending):
-            return True
-        return self._under.get_extra_info(info)
+    @property
+    def is_readable(self) -> bool:
+        """See Stream."""
+        return bool(self._tls.pending() or self._incoming.pending) or self._under.is_readable
 
     async def _done(self, step: Callable[[], T]) -> T:
         """``step``, as soon as TLS has read what it needs for it."""

@@ -1,4 +1,4 @@
-"""The network under httpcore: what is taken from it, and when it is given up."""
+"""The network: what is taken from it, and when it is given up."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpcore
 import pytest
 
 from holdpay.sandbox.tls import write_certificate
-from holdpay.sms4sats.wire import Network
+from holdpay.sms4sats.wire import Broken, Network, NotConnected, Stream
 from tests.contract.provider_servers import Answerer, listening
 from tests.unit.sms4sats.clock import settle
 
@@ -25,23 +24,23 @@ MIB = 2**20
 
 
 @asynccontextmanager
-async def stream_to(serve: Answerer) -> AsyncIterator[httpcore.AsyncNetworkStream]:
+async def stream_to(serve: Answerer) -> AsyncIterator[Stream]:
     async with listening(serve) as port:
-        stream = await Network().connect_tcp("127.0.0.1", port)
+        stream = await Network().connect("127.0.0.1", port)
         yield stream
-        await stream.aclose()
+        stream.close()
 
 
 @asynccontextmanager
-async def tls_stream_to(serve: Answerer, directory: Path) -> AsyncIterator[httpcore.AsyncNetworkStream]:
+async def tls_stream_to(serve: Answerer, directory: Path) -> AsyncIterator[Stream]:
     write_certificate(directory)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(directory / "tls.cert", directory / "tls.key")
     async with listening(serve, tls) as port:
-        tcp = await Network().connect_tcp("127.0.0.1", port)
+        tcp = await Network().connect("127.0.0.1", port)
         stream = await tcp.start_tls(ssl.create_default_context(cafile=directory / "tls.cert"), "localhost")
         yield stream
-        await stream.aclose()
+        stream.close()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -85,8 +84,8 @@ async def test_what_was_said_before_tls_is_not_taken_for_what_is_said_in_it() ->
 
     ends = asyncio.Event()
     async with stream_to(serve) as stream:
-        await until(lambda: stream.get_extra_info("is_readable"))
-        with pytest.raises(httpcore.ConnectError):
+        await until(lambda: stream.is_readable)
+        with pytest.raises(NotConnected):
             await stream.start_tls(ssl.create_default_context(), "sms4sats.invalid")
         async with asyncio.timeout(10):
             await ends.wait()
@@ -100,7 +99,7 @@ async def test_who_hangs_up_in_the_handshake_was_never_connected(is_reset: bool)
             reset(writer)
 
     async with stream_to(serve) as stream:
-        with pytest.raises(httpcore.ConnectError):
+        with pytest.raises(NotConnected):
             await stream.start_tls(ssl.create_default_context(), "sms4sats.invalid")
 
 
@@ -111,14 +110,14 @@ async def test_what_came_before_a_reset_is_read_first() -> None:
         reset(writer)
 
     async with stream_to(serve) as stream:
-        await until(lambda: stream.get_extra_info("is_readable"))
+        await until(lambda: stream.is_readable)
         await stream.write(b".")
         await settle()
         assert await stream.read(2) == b"al"
         assert await stream.read(2) == b"l"
-        with pytest.raises(httpcore.ReadError):
+        with pytest.raises(Broken):
             await stream.read(2)
-        with pytest.raises(httpcore.WriteError):
+        with pytest.raises(Broken):
             await stream.write(b".")
 
 
@@ -134,9 +133,9 @@ async def test_a_connection_that_is_given_up_is_closed_at_once_however_much_is_s
             ends.set()
 
     async with listening(serve) as port:
-        stream = await Network().connect_tcp("127.0.0.1", port)
+        stream = await Network().connect("127.0.0.1", port)
         await stream.read(1)
-        await stream.aclose()
+        stream.close()
         async with asyncio.timeout(10):
             await ends.wait()
 
@@ -150,7 +149,7 @@ async def test_a_connection_whose_handshake_is_canceled_is_closed() -> None:
         ends.set()
 
     async with listening(serve) as port:
-        stream = await Network().connect_tcp("127.0.0.1", port)
+        stream = await Network().connect("127.0.0.1", port)
         shaking = asyncio.create_task(stream.start_tls(ssl.create_default_context(), "sms4sats.invalid"))
         await settle()
         shaking.cancel()
@@ -185,7 +184,7 @@ async def test_what_is_no_tls_after_the_handshake_is_an_error_of_the_connection(
         await stream.write(b"done")
         async with asyncio.timeout(10):
             await is_heard.wait()
-        with pytest.raises(httpcore.ReadError):
+        with pytest.raises(Broken):
             await stream.read(2)
 
 
@@ -224,8 +223,8 @@ async def test_a_names_next_address_is_tried_beside_one_that_is_silent(monkeypat
 
         monkeypatch.setattr(socket, "getaddrinfo", resolved)
         async with asyncio.timeout(5):
-            stream = await Network().connect_tcp("sms4sats.invalid", 443)
+            stream = await Network().connect("sms4sats.invalid", 443)
         assert await stream.read(9) == b"here"
-        await stream.aclose()
+        stream.close()
     for one in (silent, *knocking):
         one.close()
