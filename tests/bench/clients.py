@@ -37,13 +37,19 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """While no client asks anything; the provider is polled about the open orders."""
+
+    rss_mb: float
+    core_percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """With so many streams open, each on an order and a connection of its own."""
 
     streams: int
-    rss_mb: float
-    core_percent: float
-    """While no client asks anything; the provider is polled about the open orders."""
+    idle: Idle
     answers: tuple[Answers, ...]
 
 
@@ -60,7 +66,7 @@ class Clients:
         yield Row(f"{streams:,} streams open: RSS of the daemon for each", f"{self.kb_per_stream:.0f} KB")
         yield Row(
             "  share of a core while nothing is asked",
-            f"{self.among.core_percent:.1f} %, without streams {self.alone.core_percent:.1f} %",
+            f"{self.among.idle.core_percent:.1f} %, without streams {self.alone.idle.core_percent:.1f} %",
         )
         for alone, among in zip(self.alone.answers, self.among.answers, strict=True):
             yield Row(f"{alone.call}, p99 without streams", f"{alone.p99_ms:.1f} ms")
@@ -70,7 +76,7 @@ class Clients:
 
     @property
     def kb_per_stream(self) -> float:
-        return (self.among.rss_mb - self.alone.rss_mb) * 1000 / self.among.streams
+        return (self.among.idle.rss_mb - self.alone.idle.rss_mb) * 1000 / self.among.streams
 
 
 async def measure(python: Path, streams: int, *, orders: int, calls: int) -> Clients:
@@ -81,18 +87,24 @@ async def measure(python: Path, streams: int, *, orders: int, calls: int) -> Cli
             try:
                 await daemon.start_patiently(READY_WITHIN_S)
                 await asyncio.sleep(orders / TAKEN_OVER_PER_S)
-                alone = await _measured(daemon, 0, calls)
+                # All that is idle comes first: orders that are made and canceled go on for a while.
+                idle_alone = await _idle(daemon)
                 async with waiting(daemon.socket, streams):
-                    among = await _measured(daemon, streams, calls)
+                    among = Waiting(streams, await _idle(daemon), await _answers(daemon, calls))
+                alone = Waiting(0, idle_alone, await _answers(daemon, calls))
             finally:
                 await daemon.stop()
     return Clients(orders=orders, alone=alone, among=among)
 
 
-async def _measured(daemon: MeasuredDaemon, streams: int, calls: int) -> Waiting:
+async def _idle(daemon: MeasuredDaemon) -> Idle:
     before, began_s = daemon.usage, time.monotonic()
     await asyncio.sleep(IDLE_S)
     usage, took_s = daemon.usage, time.monotonic() - began_s
+    return Idle(rss_mb=usage.rss_mb, core_percent=(usage.cpu_ms - before.cpu_ms) / took_s / 10)
+
+
+async def _answers(daemon: MeasuredDaemon, calls: int) -> tuple[Answers, ...]:
     ids = await newest(str(daemon.socket), calls)
     to_cancel = iter(ids)
 
@@ -108,16 +120,11 @@ async def _measured(daemon: MeasuredDaemon, streams: int, calls: int) -> Waiting
     async def cancel() -> None:
         await daemon.stub.CancelRequest(pb.CancelRequestRequest(request_id=next(to_cancel)))
 
-    return Waiting(
-        streams=streams,
-        rss_mb=usage.rss_mb,
-        core_percent=(usage.cpu_ms - before.cpu_ms) / took_s / 10,
-        answers=(
-            await _timed("GetStatus", get_status, calls),
-            await _timed("GetRequest", get_request, calls),
-            await _timed("CancelRequest", cancel, calls),
-            await _timed(SUBMIT, submit, calls),
-        ),
+    return (
+        await _timed("GetStatus", get_status, calls),
+        await _timed("GetRequest", get_request, calls),
+        await _timed("CancelRequest", cancel, calls),
+        await _timed(SUBMIT, submit, calls),
     )
 
 

@@ -110,7 +110,13 @@ def _tell_provider(world: SandboxWorld, member: _Member) -> None:
     )
     order = ReceiveOrder(sale, "United States", "OpenAI", "")
     order.paid_at_s, order.number = member.paid_at_s, NUMBER
+    order.life = world.provider._numbers._shop.spawn(_no_sms())
     world.provider._numbers.orders[order.order_id] = order
+
+
+async def _no_sms() -> None:
+    """An order's life from its number on, until it is canceled."""
+    await asyncio.Event().wait()
 
 
 # --- what the daemon finds --------------------------------------------------------------------------------------------

@@ -28,4 +28,4 @@ def test_a_call_is_answered_whoever_else_follows_orders(found: Clients) -> None:
 
 def test_a_stream_in_which_nothing_comes_costs_little(found: Clients) -> None:
     assert found.kb_per_stream <= 150
-    assert found.among.core_percent <= 10
+    assert found.among.idle.core_percent <= 10
