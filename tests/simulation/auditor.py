@@ -114,6 +114,7 @@ class Auditor:
             self._not_found(after)
         self._learn(book, event, before)
         self._words_fit_the_truth(after)
+        self._absence_is_true(before, after)
         self._charge_fits_the_truth(book, after)
         self._delivered_is_true(book, after)
         self._messages_are_kept(book, after)
@@ -342,6 +343,14 @@ class Auditor:
                 f"order {order.id} is {payment.htlc}, and its HTLC is {truth.htlc}"
                 f" ({truth.sends_on_the_way} sends on the way)"
             )
+
+    def _absence_is_true(self, before: Order, after: Order) -> None:
+        """A dispatch of which nothing is left but what was known before it: it is called never arrived."""
+        was, now = before.payment, after.payment
+        if was is None or now is None or was.htlc not in OPEN_WORDS or now.htlc not in {"none", "failed"}:
+            return
+        if now.failure == was.failure and self.truths[now.payment_hash].times_out >= now.dispatch_count:
+            raise Violation(f"order {after.id}: dispatch {now.dispatch_count} is called never arrived, and lnd took it")
 
     def _closing(self, book: Book, order: Order) -> None:
         if book.closed is None:

@@ -46,6 +46,8 @@ class Faults:
     """A SendPaymentV2 never arrives, and its stream breaks."""
     false_refusal: float = 0.0
     """A SendPaymentV2 is answered with an error although the payment runs (invoice expired, in transition)."""
+    is_on_sqlite: bool = False
+    """lnd keeps payments in tables of SQLite, where the number of a try that is replaced is free for the next one."""
     lnd_down: float = 0.0
     lnd_down_ms: int = 0
     lnd_forgets_attempts: float = 0.0
@@ -90,9 +92,8 @@ class Faults:
         self.tell(f"    fault: {name.replace('_', ' ')}")
 
 
-CHANCES = tuple(
-    name for name in Faults.__dataclass_fields__ if name not in {"is_calm", "lnd_down_ms", "lag_ms", "counts", "tell"}
-)
+NO_CHANCES = frozenset({"is_calm", "is_on_sqlite", "lnd_down_ms", "lag_ms", "counts", "tell"})
+CHANCES = tuple(name for name in Faults.__dataclass_fields__ if name not in NO_CHANCES)
 
 
 def draw(rng: Random) -> Faults:
@@ -106,4 +107,5 @@ def draw(rng: Random) -> Faults:
     faults.crash = min(faults.crash, 0.1)
     faults.lnd_down = min(faults.lnd_down, 0.1)
     faults.lost_reply = min(faults.lost_reply, 0.3)
+    faults.is_on_sqlite = rng.random() < 0.5
     return faults

@@ -84,7 +84,7 @@ class SimLnd:
         self.payments: dict[str, LndPayment] = {}
         self.truths: dict[str, Truth] = {}
         self.is_down = False
-        self._next_index = 1
+        self._last_index = 0
         self._next_attempt = 1
         self.on_arrival: Callable[[str], None] = lambda payment_hash: None
         """The payee's node got an HTLC for this hash."""
@@ -168,8 +168,7 @@ class SimLnd:
             self._begin(spec, truth, say)
 
     def _begin(self, spec: DispatchSpec, truth: Truth, say: Say) -> None:
-        payment = LndPayment(index=self._next_index, created_at_ms=self.heap.now_ms)
-        self._next_index += 1
+        payment = LndPayment(index=self._index(spec.payment_hash), created_at_ms=self.heap.now_ms)
         self.heap.tell(f"    lnd takes the payment {spec.payment_hash[:8]}, try {payment.index}")
         self.payments[spec.payment_hash] = payment
         truth.htlc = "out"
@@ -181,6 +180,13 @@ class SimLnd:
         self.heap.lagged(200, lambda: self._route(spec, truth, payment))
         if self.faults.hits(self.heap.rng, "lost_record"):
             self.heap.after(self.heap.rng.randrange(30 * MINUTE_MS), lambda: self._lose_record(spec.payment_hash))
+
+    def _index(self, payment_hash: str) -> int:
+        """Of a new try. SQLite gives the next number after the highest that is left, as the failed try is replaced."""
+        if self.faults.is_on_sqlite:
+            return 1 + max((other.index for of, other in self.payments.items() if of != payment_hash), default=0)
+        self._last_index += 1
+        return self._last_index
 
     # --- the way of the HTLC ------------------------------------------------------------------------------------------
 

@@ -150,6 +150,12 @@ def a_failure_of_an_earlier_dispatch_is_believed() -> contextlib.AbstractContext
 
 
 @bug
+def a_try_is_known_by_its_number_alone() -> contextlib.AbstractContextManager[Any]:
+    """The failure of the latest dispatch is taken for that of the one before, whose number SQLite gave it."""
+    return patch.object(hold, "_is_same_try", lambda failure, update: failure.payment_index == update.payment_index)
+
+
+@bug
 def a_preimage_is_not_checked() -> contextlib.AbstractContextManager[Any]:
     """SUCCEEDED is enough."""
     return patch.object(hold, "preimage_fits", lambda preimage, payment_hash: True)

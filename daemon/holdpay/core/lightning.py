@@ -144,7 +144,8 @@ class PaymentUpdate:
     fee_msat: int
     preimage: str | None
     payment_index: int
-    """LND numbers each try of the same hash anew (lnd: payments/db, InitPayment)."""
+    """LND numbers each try of the same hash anew. Only where it keeps payments in tables of SQLite a try may get the
+    number of the one that it replaces (lnd: payments/db/sql_store.go InitPayment), and only the time differs then."""
     created_at_ms: int | None = None
     """When this try began, by LND's clock. None: not said, or journaled by a holdpay that did not note it."""
 

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from holdpay.core.lightning import AttemptStatus, LndMessage, Lost, PaymentUpdate, Reported
 
-Progress: TypeAlias = tuple[int, bool, int, int]
+Try: TypeAlias = tuple[int, int]
+Progress: TypeAlias = tuple[Try, bool, int, int]
 
 
 class Follower:
@@ -46,7 +47,7 @@ class Follower:
         self._messages: list[LndMessage] = []
         self._progress: Progress | None = None
         self._told = 0
-        self._try: tuple[int, int | None] | None = None
+        self._try: Try | None = None
         self._reader: asyncio.Future[None] | None = None
 
     @property
@@ -55,13 +56,12 @@ class Follower:
         return self._progress is not None
 
     def begin(self, first: PaymentUpdate | None) -> None:
-        """LND's first word to the send itself, which is live, and tells this try from others of the same hash: by its
-        index and its time, since an lnd on SQLite gives the index of a payment that it replaces anew. None: it was
-        lost; whose words came before it nobody knows, so they do not count."""
+        """LND's first word to the send itself, which is live, and tells this try from others of the same hash. None: it
+        was lost; whose words came before it nobody knows, so they do not count."""
         self._is_begun = True
         early, self._early = self._early, []
         if first is not None:
-            self._try = _try_of(first)
+            self._try = try_of(first)
             self._tell(first, is_live=True)
         for said in early:
             if isinstance(said, Lost):
@@ -97,7 +97,7 @@ class Follower:
                 return
 
     def _tell(self, update: PaymentUpdate, *, is_live: bool) -> None:
-        if self._try is not None and _try_of(update) != self._try:
+        if self._try is not None and try_of(update) != self._try:
             return
         progress, told = progress_of(update), hash(update)
         if self.is_over or (self._progress is not None and progress < self._progress):
@@ -117,8 +117,9 @@ class Follower:
 def progress_of(update: PaymentUpdate) -> Progress:
     """Never falls while LND works at a payment, and rises with each new try of the same hash."""
     resolved = sum(attempt.status is not AttemptStatus.IN_FLIGHT for attempt in update.attempts)
-    return update.payment_index, update.is_terminal, len(update.attempts), resolved
+    return try_of(update), update.is_terminal, len(update.attempts), resolved
 
 
-def _try_of(update: PaymentUpdate) -> tuple[int, int | None]:
-    return update.payment_index, update.created_at_ms
+def try_of(update: PaymentUpdate) -> Try:
+    """By its time, too, since an lnd on SQLite may give the index of a try that it replaces to the next one."""
+    return update.payment_index, update.created_at_ms or 0

@@ -25,7 +25,7 @@ from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, PaymentUpdate, Reported
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
 from holdpay.lnd.convert import to_update
-from holdpay.lnd.follower import Follower, progress_of
+from holdpay.lnd.follower import Follower, Try, progress_of, try_of
 from holdpay.lnd.gate import Gate
 
 LOOK_UPS_AT_ONCE: Final = 8
@@ -120,8 +120,8 @@ class _Stream:
         """When its latest message came, of whatever payment."""
         self.followers: dict[str, tuple[Follower, ...]] = {}
         """By payment hash, nearly always one."""
-        self.owed: dict[str, int] = {}
-        """Payments that it has to tell the end of, with their payment_index."""
+        self.owed: dict[str, Try] = {}
+        """Payments that it has to tell the end of, each with the try that ends."""
         self.opening: dict[str, PaymentUpdate] = {}
         """The latest word about payments that nobody followed when it came, while the stream is new."""
         self.defect = ""
@@ -314,7 +314,7 @@ class Hub:
             stream.owed.pop(payment_hash, None)
         for follower in stream.followers.get(payment_hash, ()):
             if not (update.is_terminal or follower.is_over):
-                stream.owed[payment_hash] = update.payment_index
+                stream.owed[payment_hash] = try_of(update)
             follower.is_heard = True
             follower.tell(update, is_live=True)
 
@@ -342,10 +342,10 @@ class Hub:
             return
         follower.tell(said.update, is_live=False)
         if said.update.is_terminal:
-            index = said.update.payment_index
+            of_try = try_of(said.update)
             if follower.is_owed and not follower.is_heard:
-                stream.owed[payment_hash] = index
-            self._expect_end(stream, payment_hash, index, self._now_s() + BEGIN_S)
+                stream.owed[payment_hash] = of_try
+            self._expect_end(stream, payment_hash, of_try, self._now_s() + BEGIN_S)
         elif follower.is_heard:
             return
         elif follower.is_owed:
@@ -355,7 +355,7 @@ class Hub:
             else:
                 self._break(stream, "it does not speak of a payment that was sent after it began")
         elif was_proven:
-            stream.owed[payment_hash] = said.update.payment_index
+            stream.owed[payment_hash] = try_of(said.update)
         elif self._now_s() - stream.opened_s > BEGIN_S:
             self._break(stream, "payments are in flight, and it never said a word")
         else:
@@ -376,14 +376,14 @@ class Hub:
         if stream is self._stream and not follower.is_over and not follower.is_heard:
             self._doubtful.put_nowait((stream, follower, looks + 1))
 
-    def _expect_end(self, stream: _Stream, payment_hash: str, index: int, until_s: float) -> None:
-        asyncio.get_running_loop().call_later(OWED_S, self._is_still_owed, stream, payment_hash, index, until_s)
+    def _expect_end(self, stream: _Stream, payment_hash: str, of_try: Try, until_s: float) -> None:
+        asyncio.get_running_loop().call_later(OWED_S, self._is_still_owed, stream, payment_hash, of_try, until_s)
 
-    def _is_still_owed(self, stream: _Stream, payment_hash: str, index: int, until_s: float) -> None:
-        if stream is not self._stream or stream.owed.get(payment_hash) != index:
+    def _is_still_owed(self, stream: _Stream, payment_hash: str, of_try: Try, until_s: float) -> None:
+        if stream is not self._stream or stream.owed.get(payment_hash) != of_try:
             return
         if self._now_s() - stream.heard_s < OWED_S and self._now_s() < until_s:
-            self._expect_end(stream, payment_hash, index, until_s)
+            self._expect_end(stream, payment_hash, of_try, until_s)
         else:
             self._break(stream, "it kept the end of a payment to itself")
 

@@ -11,7 +11,7 @@ from holdpay.core.lightning import Lost, Reported
 from holdpay.lnd import hub as hub_module
 from holdpay.lnd.convert import to_update
 from holdpay.lnd.hub import OWED_S, Hub
-from tests.unit.hub.router import ALICE, Call, hash_of
+from tests.unit.hub.router import ALICE, Call, Record, hash_of
 from tests.unit.hub.test_hub import HASH, IN_FLIGHT, OTHER, SUCCEEDED, Reading, quick, running, sent
 
 
@@ -68,6 +68,42 @@ async def test_an_end_heard_before_a_lost_send_is_not_taken_for_the_sends() -> N
         hub.sent(follower, Lost("the connection broke"))  # lnd has it, index 6, HTLC out
         await asyncio.sleep(0.1)
         assert reading.told == []
+
+
+async def test_a_try_with_the_index_of_one_that_ended_does_not_owe_its_end() -> None:
+    lnd = quick()
+    async with running(lnd) as hub:
+        await asyncio.sleep(0.1)
+        lnd.begin(OTHER)
+        first = payment(lnrpc.Payment.IN_FLIGHT, 7, 100)
+        lnd.records[HASH] = Record(first)
+        followers = [await hub.follow(HASH, ALICE)]
+        await asyncio.sleep(1)
+        first.status = lnrpc.Payment.FAILED
+        followers.append(await hub.follow(HASH, ALICE))
+        await asyncio.sleep(1)  # a look-up tells the end before the stream does
+        _call_of(hub).put(first)
+        await asyncio.sleep(0.1)
+        for each in followers:
+            hub.leave(each)
+        second = payment(lnrpc.Payment.IN_FLIGHT, 7, 200)
+        reading = Reading(sending := await hub.follow(HASH, ALICE, is_sending=True))
+        hub.sent(sending, Reported(to_update(second), True))
+        _call_of(hub).put(second)
+        await asyncio.sleep(4 * OWED_S)
+        assert reading.told == [(IN_FLIGHT, True)]
+        assert lnd.opened == 1, "it hangs, as it seems"
+
+
+async def test_of_two_tries_with_one_index_the_later_one_is_what_a_new_stream_has_told() -> None:
+    async with running(quick()) as hub:
+        await asyncio.sleep(0.1)
+        _call_of(hub).put(payment(lnrpc.Payment.FAILED, 7, 100))
+        _call_of(hub).put(payment(lnrpc.Payment.IN_FLIGHT, 7, 200))
+        await asyncio.sleep(0.1)
+        reading = Reading(await hub.follow(HASH, ALICE))
+        await asyncio.sleep(0.1)
+        assert reading.told == [(IN_FLIGHT, False)]
 
 
 async def test_whoever_left_is_not_looked_up() -> None:
