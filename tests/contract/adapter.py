@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from holdpay.clock import SystemClock
-from holdpay.core.lightning import AttemptStatus, LndMessage, NodeIdentity, PaymentUpdate, Reported
+from holdpay.core.lightning import AttemptStatus, DispatchSpec, LndMessage, NodeIdentity, PaymentUpdate, Reported
 from holdpay.lnd.ledger import LndLedger
 from holdpay.lnd.node import LndNode
 from holdpay.lnd.settings import LndSettings
@@ -18,6 +18,7 @@ from holdpay.sandbox.lnd import SandboxLnd
 from holdpay.sandbox.lnd_rpc import WalletState
 from tests.contract.client import PATIENCE_S
 from tests.contract.real_world import RealWorld, Walletless
+from tests.contract.steps import Order
 from tests.contract.worlds import SandboxWorld, World
 from tests.unit.lnd.fakes import Relay
 
@@ -66,6 +67,18 @@ async def lnd_ledger(world: World, macaroon_hex: str | None = None) -> AsyncIter
     macaroon = bytes.fromhex(macaroon_hex) if macaroon_hex else admin
     async with LndLedger(_settings((address, tls_cert, macaroon)), SystemClock()) as ledger:
         yield ledger
+
+
+def spec(bought: Order, *, fee_limit_msat: int = 10_000) -> DispatchSpec:
+    """What is said to pay it."""
+    return DispatchSpec(
+        payreq=bought.payreq,
+        payment_hash=bought.payment_hash.hex(),
+        fee_limit_msat=fee_limit_msat,
+        timeout_s=1_500,
+        max_parts=1,
+        cltv_limit=600,
+    )
 
 
 async def until_state(node: LndNode, state: NodeState) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from holdpay.sandbox.lnd_model import SqlitePaymentDb
 from tests.contract.client import Client
 from tests.contract.real_world import RealWorld
 from tests.contract.worlds import SandboxWorld, World, sandbox_world
@@ -20,6 +21,12 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[SandboxWorld]:
         yield world
 
 
+@pytest_asyncio.fixture
+async def sandbox_on_sqlite(tmp_path: Path) -> AsyncIterator[SandboxWorld]:
+    async with sandbox_world(tmp_path, SqlitePaymentDb) as world:
+        yield world
+
+
 @pytest.fixture
 def real(healthy_net: Net) -> RealWorld:
     return RealWorld(healthy_net)
@@ -28,6 +35,11 @@ def real(healthy_net: Net) -> RealWorld:
 @pytest.fixture
 def own_real(own_net: Net) -> RealWorld:
     return RealWorld(own_net)
+
+
+@pytest.fixture
+def real_on_sqlite(healthy_net_on_sqlite: Net) -> RealWorld:
+    return RealWorld(healthy_net_on_sqlite)
 
 
 @pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.real)])

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from holdpay.core.lightning import DispatchSpec, FailureReason, Lost, PaymentStatus, PaymentUpdate, Reported
+from holdpay.core.lightning import FailureReason, Lost, PaymentStatus, PaymentUpdate, Reported
 from holdpay.lnd.convert import to_update
 from holdpay.lnd.node import LndNode
 from holdpay.sandbox.payee import InvoiceState
-from tests.contract.adapter import Stream, lnd_node, payer, relayed_node
+from tests.contract.adapter import Stream, lnd_node, payer, relayed_node, spec
 from tests.contract.client import PATIENCE_S, Client, Payment, Watch
 from tests.contract.steps import INCORRECT_DETAILS, NONE, Order, order
 from tests.contract.worlds import SandboxWorld, World
@@ -23,17 +23,6 @@ async def node(world: World) -> AsyncIterator[LndNode]:
     async with lnd_node(world) as node:
         await payer(node)
         yield node
-
-
-def spec(bought: Order) -> DispatchSpec:
-    return DispatchSpec(
-        payreq=bought.payreq,
-        payment_hash=bought.payment_hash.hex(),
-        fee_limit_msat=10_000,
-        timeout_s=1_500,
-        max_parts=1,
-        cltv_limit=600,
-    )
 
 
 async def held(world: World, node: LndNode) -> tuple[Order, Stream]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from holdpay.sandbox.clock import WallClock
 from holdpay.sandbox.lnd import SandboxLnd
-from holdpay.sandbox.lnd_model import InTransition, NotInitiated
+from holdpay.sandbox.lnd_model import InTransition, NotInitiated, PaymentDb
 from holdpay.sandbox.lnd_rpc import WalletState
 from holdpay.sandbox.payee import HoldInvoices, Payee
 from tests.contract.client import Client, client
@@ -103,12 +103,14 @@ SANDBOX_STALL_S = 0.8
 class SandboxWorld:
     block_pause_s = 0.02
 
-    def __init__(self, directory: Path, pace: float = 180.0) -> None:
+    def __init__(
+        self, directory: Path, pace: float = 180.0, *, payment_db: Callable[[], PaymentDb] = PaymentDb
+    ) -> None:
         self._clock = SkippingClock(pace)
         self._directory = directory
         self._payee = Payee(self._clock)
         self._baked: dict[str, Path] = {}
-        self.lnd = SandboxLnd(self._payee, directory, clock=self._clock)
+        self.lnd = SandboxLnd(self._payee, directory, clock=self._clock, payment_db=payment_db)
         self.mission_control_s: float | None = 180.0 / pace
 
     @property
@@ -195,8 +197,10 @@ class SandboxWorld:
 
 
 @asynccontextmanager
-async def sandbox_world(directory: Path) -> AsyncIterator[SandboxWorld]:
-    world = SandboxWorld(directory)
+async def sandbox_world(
+    directory: Path, payment_db: Callable[[], PaymentDb] = PaymentDb
+) -> AsyncIterator[SandboxWorld]:
+    world = SandboxWorld(directory, payment_db=payment_db)
     await world.lnd.start()
     yield world
     await world.lnd.stop()

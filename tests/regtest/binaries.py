@@ -3,8 +3,9 @@
 In order: `lnd` and `btcd` on PATH when that lnd is of the wanted release; the cache (`HOLDPAY_REGTEST_CACHE`, default
 `.cache/regtest` of the checkout), one folder for each release; a build into that cache (two to six minutes).
 
-What is built takes the wallet's password lightly (lnd's build tag `lowscrypt`): else each start of a node would take
-seconds of a core for it, and a new wallet's twice as many. Nothing of what a node does is another for it.
+What is built can keep its database in SQLite (lnd's build tag `kvdb_sqlite`), as lnd's own releases can, and takes
+the wallet's password lightly (`lowscrypt`): else each start of a node would take seconds of a core for it, and a new
+wallet's twice as many. Nothing of what a node does is another for it.
 """
 
 import contextlib
@@ -36,7 +37,8 @@ PACKAGES: Final = (
 # The first Go whose go.mod has `tool` lines. A module that asks for more says so itself, and the build hands that on.
 OLDEST_GO: Final = (1, 24)
 STAMP: Final = "built-from"
-LIGHT: Final = "lowscrypt"
+TAGS: Final = ("invoicesrpc", "kvdb_sqlite", "lowscrypt")
+"""Of the build; also in the name of the folder."""
 
 
 class Unavailable(Exception):
@@ -66,7 +68,7 @@ def ensure(version: str = DEFAULT_VERSION) -> Binaries:
     cache = Path(os.environ.get("HOLDPAY_REGTEST_CACHE") or DEFAULT_CACHE).absolute()
     module = HERE / "go" / f"lnd-{version}"
     fingerprint = _fingerprint(module)
-    folder = cache / f"{version}-{LIGHT}"
+    folder = cache / "-".join([version, *TAGS])
     with _locked(cache, version):
         if not _is_built_from(folder, fingerprint):
             _build(version, module, folder, fingerprint)
@@ -119,7 +121,7 @@ def _build(version: str, module: Path, folder: Path, fingerprint: str) -> None:
         fresh = Path(scratch) / version
         fresh.mkdir()
         command = [go, "build", "-p", "2", "-trimpath", "-buildvcs=false", "-mod=readonly"]
-        command += ["-tags", f"invoicesrpc,{LIGHT}"]
+        command += ["-tags", ",".join(TAGS)]
         # -o with a trailing slash: every package's program goes into that folder.
         done = subprocess.run(
             [*command, "-o", f"{fresh}/", *PACKAGES], cwd=module, stderr=subprocess.PIPE, text=True, check=False

@@ -55,7 +55,7 @@ def test_lnd_on_path_of_another_release_is_passed_over_for_a_build(machine: Path
     install_lnd(machine, "0.20.0")
     install_go(machine)
 
-    assert binaries.ensure("0.21.0").lnd == machine / "cache" / "0.21.0-lowscrypt" / "lnd"
+    assert binaries.ensure("0.21.0").lnd == machine / "cache" / "0.21.0-invoicesrpc-kvdb_sqlite-lowscrypt" / "lnd"
 
 
 def test_what_was_built_once_is_not_built_again(machine: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_was_built_once_is_not_built_again(machine: Path) -> None:
 def test_a_build_from_other_pinned_modules_is_replaced(machine: Path) -> None:
     install_go(machine)
     binaries.ensure("0.18.5")
-    (machine / "cache" / "0.18.5-lowscrypt" / binaries.STAMP).write_text("an older go.sum")
+    (machine / "cache" / "0.18.5-invoicesrpc-kvdb_sqlite-lowscrypt" / binaries.STAMP).write_text("an older go.sum")
 
     binaries.ensure("0.18.5")
 

@@ -7,7 +7,7 @@ real lnd.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -15,7 +15,7 @@ import grpc.aio
 
 from holdpay._pb.lnd import lightning_pb2_grpc, router_pb2_grpc, stateservice_pb2_grpc
 from holdpay.sandbox.clock import Clock, WallClock
-from holdpay.sandbox.lnd_model import Failure, FailureCode
+from holdpay.sandbox.lnd_model import Failure, FailureCode, PaymentDb
 from holdpay.sandbox.lnd_network import Channel, Knobs, Network, default_channels
 from holdpay.sandbox.lnd_node import LndNode
 from holdpay.sandbox.lnd_rpc import NOT_READY, Gate, Lightning, Router, Served, State, WalletState
@@ -53,10 +53,12 @@ class SandboxLnd:
         alias: str = "alice",
         channels: Sequence[Channel] | None = None,
         height: int = 500,
+        payment_db: Callable[[], PaymentDb] = PaymentDb,
     ) -> None:
         self._payee = payee
         self._directory = directory
         self._clock = clock or WallClock()
+        self._payment_db = payment_db
         self._port = port
         self._server: grpc.aio.Server | None = None
         self._router: Router | None = None
@@ -228,7 +230,7 @@ class SandboxLnd:
 
     def _new_node(self, channels: Sequence[Channel], height: int) -> LndNode:
         network = Network(self._clock, self._payee, self.knobs, height=height, channels=tuple(channels))
-        return LndNode(self._clock, network, self.knobs, network_name=self._payee.network_name)
+        return LndNode(self._clock, network, self.knobs, self._payment_db(), network_name=self._payee.network_name)
 
     async def _close(self, grace_s: float | None) -> None:
         server, self._server = self._server, None

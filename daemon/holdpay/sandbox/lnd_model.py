@@ -206,6 +206,10 @@ class PaymentDb:
         Raises AlreadyExists while it is out, before its first attempt, and after it succeeded.
         """
         self._last_index += 1
+        self._refuse_if_there(payment_hash)
+        return self._store(Payment(payment_hash, value_msat, payment_request, now_ns, self._last_index))
+
+    def _refuse_if_there(self, payment_hash: bytes) -> None:
         refusals = {
             PaymentStatus.INITIATED: "payment already exists",
             PaymentStatus.IN_FLIGHT: "payment is in transition",
@@ -214,7 +218,6 @@ class PaymentDb:
         present = self._payments.get(payment_hash)
         if present is not None and present.status in refusals:
             raise AlreadyExists(refusals[present.status])
-        return self._store(Payment(payment_hash, value_msat, payment_request, now_ns, self._last_index))
 
     def fetch(self, payment_hash: bytes) -> Payment:
         """Raises NotInitiated."""
@@ -271,3 +274,21 @@ class PaymentDb:
     def _store(self, payment: Payment) -> Payment:
         self._payments[payment.payment_hash] = payment
         return payment
+
+
+class SqlitePaymentDb(PaymentDb):
+    """Payments in tables of their own of SQLite (lnd: db.backend=sqlite, db.use-native-sql, since 0.21)."""
+
+    def init(self, payment_hash: bytes, value_msat: int, payment_request: str, now_ns: int) -> Payment:
+        """The number is the next one after the highest that is left when the failed try is gone. A refusal uses up
+        none."""
+        try:
+            self._refuse_if_there(payment_hash)
+        except AlreadyExists as error:
+            raise AlreadyExists(f"failed to initialize payment: payment is not initializable: {error}") from None
+        self._payments.pop(payment_hash, None)
+        index = 1 + max((payment.payment_index for payment in self._payments.values()), default=0)
+        return self._store(Payment(payment_hash, value_msat, payment_request, now_ns, index))
+
+    def lose_indexes(self) -> None:
+        """A kill does not touch them."""

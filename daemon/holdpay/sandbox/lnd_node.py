@@ -73,7 +73,9 @@ class _Run:
 
 
 class LndNode:
-    def __init__(self, clock: Clock, network: Network, knobs: Knobs, *, network_name: str = "simnet") -> None:
+    def __init__(
+        self, clock: Clock, network: Network, knobs: Knobs, db: PaymentDb, *, network_name: str = "simnet"
+    ) -> None:
         self._clock = clock
         self._knobs = knobs
         self.key = PrivateKey()
@@ -85,7 +87,7 @@ class LndNode:
         self._is_up = False
         self.network = network
         self.network_name = network_name
-        self.db = PaymentDb()
+        self.db = db
 
     @property
     def pubkey(self) -> str:

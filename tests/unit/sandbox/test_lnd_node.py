@@ -9,7 +9,15 @@ import pytest
 import pytest_asyncio
 
 from holdpay.sandbox.bolt11 import payment_hash_of
-from holdpay.sandbox.lnd_model import AttemptStatus, Failure, FailureCode, FailureReason, Payment, PaymentStatus
+from holdpay.sandbox.lnd_model import (
+    AttemptStatus,
+    Failure,
+    FailureCode,
+    FailureReason,
+    Payment,
+    PaymentDb,
+    PaymentStatus,
+)
 from holdpay.sandbox.lnd_network import Knobs, Network, default_channels
 from holdpay.sandbox.lnd_node import LndNode, ShuttingDown, Subscription
 from holdpay.sandbox.lnd_routing import SendRequest
@@ -30,7 +38,7 @@ class Scene:
         self.knobs = Knobs()
         channels = default_channels(2, capacity_sat=1_000_000, local_sat=500_000)
         self.network = Network(self.clock, self.payee, self.knobs, height=500, channels=channels)
-        self.node = LndNode(self.clock, self.network, self.knobs)
+        self.node = LndNode(self.clock, self.network, self.knobs, PaymentDb())
         self.payreq = ""
 
     async def start(self, value_sat: int = 2_000) -> None:
@@ -272,7 +280,7 @@ async def test_a_second_payer_of_a_held_invoice_is_turned_away(scene: Scene) -> 
     knobs = Knobs()
     other = Network(scene.clock, scene.payee, knobs, height=500, channels=default_channels())
     other.set_online("node", online=True)
-    rival = LndNode(scene.clock, other, knobs)
+    rival = LndNode(scene.clock, other, knobs, PaymentDb())
     rival.start()
     subscription = rival.send(SendRequest(scene.payreq, fee_limit_msat=FEE_LIMIT_MSAT))
     await scene.clock.advance(1)
