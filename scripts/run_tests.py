@@ -24,7 +24,7 @@ from tests.regtest import binaries
 
 ROOT = Path(__file__).resolve().parent.parent
 LNDGRPC_VENV = ROOT / ".cache" / "lndgrpc"
-HANG_S = 1200  # pytest then shows where every thread stands, and ends; hunts for a planted mistake take minutes
+HANG_S = 1200  # pytest then shows where every thread stands, and ends: a test that pyproject's `timeout` could not stop
 FIGURES = "tests/bench"
 PROCESSES = "tests/e2e"
 ON_LND = ("tests/contract", "tests/integration")

@@ -1,6 +1,6 @@
 """An lnd that keeps payments in tables of SQLite (db.backend=sqlite, db.use-native-sql): what is another there.
 
-All else is as the other suites say: they were run on such an lnd, too, by hand.
+All else is as the other suites say: they were run on such an lnd 0.21.0, too, once and by hand.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What scripts/test says at its end, and when it fails."""
 
 import re
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -129,3 +131,29 @@ def test_each_test_of_python_alone_is_in_one_suite_and_each_on_a_real_lnd_where_
     assert len(marked) > 5
     strays = [path for path in marked if not any(path.is_relative_to(run_tests.ROOT / on) for on in run_tests.ON_LND)]
     assert strays == []
+
+
+HANGING = """
+import asyncio
+
+async def test_hangs():
+    await asyncio.Event().wait()
+
+async def test_goes_on():
+    pass
+"""
+
+
+def test_a_test_that_hangs_fails_by_its_name_and_the_others_go_on(tmp_path: Path) -> None:
+    suite = tmp_path / "test_hanging.py"
+    suite.write_text(HANGING)
+    command: list[str | Path] = [sys.executable, "-m", "pytest", "-c", run_tests.ROOT / "pyproject.toml"]
+    command += ["--rootdir", tmp_path, "-o", "timeout=1", suite]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    assert "Failed: Timeout (>1.0s)" in said
+    assert re.search(r"^FAILED \S*::test_hangs", said, re.MULTILINE)
+    assert "1 failed, 1 passed" in said
+
+
+def test_a_test_is_stopped_before_its_whole_suite_is(pytestconfig: pytest.Config) -> None:
+    assert 0 < float(pytestconfig.getini("timeout")) < run_tests.HANG_S

@@ -181,8 +181,9 @@ async def test_a_broken_connection_is_tried_three_times_within_a_second(
 ) -> None:
     lnd.errors["DecodePayReq"] = (CODE.UNAVAILABLE, "Socket closed")
     clock.slept_s.clear()
-    with pytest.raises(LndUnavailable):
-        await node.decode("lnsb1")
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(LndUnavailable):
+            await node.decode("lnsb1")
     assert lnd.calls.count("DecodePayReq") == 3
     assert clock.slept_s == pytest.approx([0.2, 0.6])
 
