@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Final, Protocol
 
 import structlog
@@ -54,6 +55,8 @@ ENDED_SOON: Final = 3
 """After so many in a row that lnd ended sooner, it goes without one for a while."""
 WITHOUT_S: Final = 50.0
 """How long; shorter than ``BEGIN_S``, after which silence is a hang."""
+LET_IN_AT_ONCE: Final = 100
+"""Of those who waited for the stream, as many go on in one turn of the event loop when it stands."""
 ENDED_AT_ONCE: Final = 25
 """Followers that learn in one turn of the event loop that the stream broke."""
 END_EVERY_S: Final = 0.02
@@ -142,6 +145,9 @@ class Hub:
         self._is_closed = False
         self._why_not = "lnd was not asked yet. Wait a second."
         self._change = asyncio.Event()
+        """What the latest look saw is another than before."""
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """Who waits for the stream, in the order of coming."""
         self._doubtful: asyncio.Queue[tuple[_Stream, Follower, int]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -159,7 +165,7 @@ class Hub:
             await asyncio.wait(self._tasks)
         await self.gate.stop()
         self._stream, self._is_closed, self._why_not = None, True, "holdpayd ends."
-        self._changed()
+        self._let_in()
 
     @property
     def node(self) -> NodeIdentity | None:
@@ -170,7 +176,8 @@ class Hub:
         """What the latest look at lnd saw: while it does not answer, little is tried."""
         if answers != self._is_answering:
             self._is_answering = answers
-            self._changed()
+            change, self._change = self._change, asyncio.Event()
+            change.set()
         if not answers:
             self._why_not = why_not
             if self._stream is not None and isinstance(self._stream.call, _NoCall):
@@ -226,10 +233,29 @@ class Hub:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STAND_AWAY_S if self._is_answering is False else STAND_S):
                     while self._stream is None and not self._is_closed:
-                        await self._change.wait()
+                        await self._wait()
         if self._stream is None:
             raise LndUnavailable(self._why_not)
         return self._stream
+
+    async def _wait(self) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[place] = None
+        try:
+            await place
+        finally:
+            self._waiting.pop(place, None)
+
+    def _let_in(self) -> None:
+        """A hundred in each turn of the event loop: all orders may wait."""
+        if self._stream is None and not self._is_closed:
+            return
+        for place in [*islice(self._waiting, LET_IN_AT_ONCE)]:
+            del self._waiting[place]
+            if not place.done():
+                place.set_result(None)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._let_in)
 
     async def _keep_open(self) -> None:
         breaks = ended = 0
@@ -271,7 +297,7 @@ class Hub:
         """One stream from its beginning to its end."""
         stream = self._stream = _Stream(call, self._now_s())
         self.gate.open(call.node)
-        self._changed()
+        self._let_in()
         asyncio.get_running_loop().call_later(OPENING_S, stream.opening.clear)
         lost = Lost("holdpayd ends.")
         try:
@@ -391,10 +417,6 @@ class Hub:
 
     def _begin(self, run: Callable[[], Awaitable[None]]) -> None:
         self._tasks.add(asyncio.create_task(_again_and_again(run), name="lnd payments"))
-
-    def _changed(self) -> None:
-        change, self._change = self._change, asyncio.Event()
-        change.set()
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

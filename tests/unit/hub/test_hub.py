@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,17 @@ from holdpay.lnd import hub as hub_module
 from holdpay.lnd.convert import to_update
 from holdpay.lnd.follower import Follower
 from holdpay.lnd.gate import RELEASE_EVERY_S, RELEASED_AT_ONCE, Gate
-from holdpay.lnd.hub import BEGIN_S, ENDED_AT_ONCE, LOOK_UPS_AT_ONCE, OPENING_S, OWED_S, REOPEN_S, RESTART_AFTER_S, Hub
+from holdpay.lnd.hub import (
+    BEGIN_S,
+    ENDED_AT_ONCE,
+    LET_IN_AT_ONCE,
+    LOOK_UPS_AT_ONCE,
+    OPENING_S,
+    OWED_S,
+    REOPEN_S,
+    RESTART_AFTER_S,
+    Hub,
+)
 from tests.unit.hub.router import ALICE, Call, ScriptedLnd, hash_of
 
 HASH, OTHER = hash_of(1), hash_of(2)
@@ -358,6 +369,55 @@ async def test_look_ups_wait_for_each_other() -> None:
         await asyncio.sleep(10)
         assert lnd.most_at_once == LOOK_UPS_AT_ONCE
         assert all(reading.told for reading in readings)
+
+
+async def test_when_the_stream_stands_a_few_of_those_who_waited_go_on_in_a_turn_and_all_soon() -> None:
+    lnd = quick()
+    turn, opening, gone_on = 0, lnd.open, Counter[int]()
+
+    def count(turns: int) -> None:
+        nonlocal turn
+        turn += 1
+        if turns > 1:
+            asyncio.get_running_loop().call_soon(count, turns - 1)
+
+    async def opened() -> Call:
+        call = await opening()
+        count(20)
+        return call
+
+    async def wait(number: int) -> None:
+        await hub.follow(hash_of(number), ALICE)
+        gone_on[turn] += 1
+
+    lnd.open = opened  # type: ignore[method-assign]
+    async with running(lnd) as hub:
+        waiting = [asyncio.create_task(wait(n)) for n in range(1_000)]
+        await asyncio.sleep(0)
+        waiting[3].cancel()
+        await asyncio.sleep(1)
+    assert gone_on.total() == 999
+    assert max(gone_on.values()) == LET_IN_AT_ONCE
+    assert max(gone_on) < 20
+
+
+async def test_who_waits_for_a_stream_that_breaks_at_once_waits_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lnd = quick()
+
+    class Broken(Call):
+        def __init__(self) -> None:
+            super().__init__()
+            if lnd.opened == 1:
+                self.cut()
+
+    monkeypatch.setattr("tests.unit.hub.router.Call", Broken)
+    async with running(lnd) as hub:
+        waiting = [asyncio.create_task(hub.follow(hash_of(n), ALICE)) for n in range(1_000)]
+        await asyncio.sleep(2)
+        assert lnd.opened == 2
+        assert all(task.result() for task in waiting)
 
 
 async def test_a_break_is_told_to_a_few_orders_in_a_turn_and_to_all_within_seconds() -> None:
