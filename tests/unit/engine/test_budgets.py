@@ -99,15 +99,23 @@ async def test_each_order_of_a_request_that_goes_on_needs_room_and_what_the_last
 # --- what a dry run tells -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit_sat", "verdict"), [(CAP_SAT + FEE_SAT, Verdict.PASS), (CAP_SAT, Verdict.FAIL)])
+@pytest.mark.parametrize(
+    ("limit", "limit_sat", "verdict"),
+    [
+        ("max_spend_per_day_sat", CAP_SAT + FEE_SAT, Verdict.PASS),
+        ("max_spend_per_day_sat", CAP_SAT, Verdict.FAIL),
+        ("max_fee_per_day_sat", FEE_SAT, Verdict.PASS),
+        ("max_fee_per_day_sat", FEE_SAT - 1, Verdict.FAIL),
+    ],
+)
 async def test_a_dry_run_tells_the_budget_first_and_nothing_of_what_others_do(
-    world: World, limit_sat: int, verdict: Verdict
+    world: World, limit: str, limit_sat: int, verdict: Verdict
 ) -> None:
-    allow(world, max_spend_per_day_sat=limit_sat)
+    allow(world, **{limit: limit_sat})
     world.request(client="bob")
     answer = await desk_of(world.engine).check(ASKED, WANTED)
     of_rule = {finding.check.rule: finding.check for finding in answer.findings}
-    assert of_rule["budget"].verdict is verdict
+    assert (of_rule["budget"].verdict, of_rule["budget"].value) == (verdict, f"{CAP_SAT + FEE_SAT:,} sat more")
     assert {of_rule[rule].value for rule in ("open_orders", "sat_pending", "sat_in_24_hours")} == {
         "of all clients together"
     }
@@ -129,6 +137,7 @@ async def test_a_client_that_may_not_look_at_the_prepaid_account_hears_only_whet
         (found,) = (finding for finding in answer.findings if finding.check.rule == "prepaid_account")
         said = f"{found.check.value} {found.check.why} {found.error and found.error.metadata}"
         assert ("765" in said.replace(",", "")) is is_told
+        assert is_told or found.check.value == ("enough" if is_enough else "too little")
         assert found.check.verdict is (Verdict.PASS if is_enough else Verdict.FAIL)
 
 

@@ -26,6 +26,8 @@ from holdpay.errors import (
     LndRefused,
     LndUnavailable,
     NotPayable,
+    NotReady,
+    OutOfStock,
     ProviderUnavailable,
 )
 from holdpay.ports import OrderFilter, Prices
@@ -221,6 +223,16 @@ async def test_an_lnd_that_takes_long_is_not_waited_for(world: World) -> None:
     began_s = world.now_s
     assert await _ask(world)
     assert world.now_s - began_s == pytest.approx(objections.ROUTE_LOOK_S, abs=0.01)
+
+
+async def test_who_is_refused_anyway_does_not_wait_for_lnd(world: World) -> None:
+    world.lnd.route_look_s = 60
+    world.provider.stock = 0
+    began_s = world.now_s
+    with pytest.raises(OutOfStock):
+        await _ask(world)
+    assert world.now_s - began_s < 2 * LATENCY_S + 0.01
+    assert not _looks()
 
 
 @pytest.mark.parametrize("hangs_at_first", [True, False])
@@ -460,6 +472,25 @@ def _no_balance(world: World) -> None:
     world.provider.balance_sat = 1
 
 
+def _disk_full(world: World) -> None:
+    def full() -> None:
+        raise NotReady("The disk is full.", cause="disk", free_mib=7)
+
+    world.store.check_space = full  # type: ignore[method-assign]
+
+
+def _clock_wrong(world: World) -> None:
+    world.engine.clock_trouble = lambda: "The clock is wrong."  # type: ignore[method-assign]
+
+
+def _provider_away(world: World) -> None:
+    world.provider.price = ProviderUnavailable("down")
+
+
+def _balance_unknown(world: World) -> None:
+    world.provider.balance_sat = ProviderUnavailable("down")
+
+
 def _limit(**changes: Any) -> Callable[[World], None]:
     def changed(world: World) -> None:
         world.engine.limits = replace(world.engine.limits, **changes)
@@ -474,30 +505,35 @@ def _route(cause: str) -> Callable[[World], None]:
     return changed
 
 
-TROUBLES: dict[str, tuple[Callable[[World], None], dict[str, Any], str]] = {
-    "no stock": (_no_stock, {}, "stock"),
-    "too dear": (_price(10_001), {}, "price"),
-    "dearer than asked": (_price(2_000), {"max_price_sat": 1_999}, "price"),
-    "no price": (_price(None), {}, "price"),
-    "a fee limit that is too high": (_price(2_000), {"max_fee_sat": 103}, "fee_limit"),
-    "lnd is away": (_lnd_down, {}, "lnd"),
-    "a task is dead": (_task_dead, {}, "holdpayd"),
-    "too little on the account": (_no_balance, {"is_prepaid": True}, "prepaid_account"),
-    "too many orders": (_limit(max_open_orders=0), {}, "open_orders"),
-    "too much pending": (_limit(max_pending_sat=2_059), {}, "sat_pending"),
-    "too much a day": (_limit(max_spend_per_day_sat=2_059), {}, "sat_in_24_hours"),
-    "outbound": (_route("outbound"), {}, "outbound"),
-    "peer offline": (_route("peer_offline"), {}, "outbound"),
-    "fee": (_route("fee_limit"), {}, "routing_fee"),
-    "time lock": (_route("time_lock"), {}, "time_lock"),
-    "payee unknown": (_route("payee_unknown"), {}, "route"),
-    "no route": (_route("no_route"), {}, "route"),
+TROUBLES: dict[str, tuple[Callable[[World], None], dict[str, Any], str, str]] = {
+    "no stock": (_no_stock, {}, "stock", ""),
+    "too dear": (_price(10_001), {}, "price", "payment.max_price_sat"),
+    "dearer than asked": (_price(2_000), {"max_price_sat": 1_999}, "price", ""),
+    "no price": (_price(None), {}, "price", ""),
+    "a fee limit that is too high": (_price(2_000), {"max_fee_sat": 103}, "fee_limit", "payment.max_fee_sat"),
+    "the provider is away": (_provider_away, {}, "provider", ""),
+    "lnd is away": (_lnd_down, {}, "lnd", ""),
+    "a task is dead": (_task_dead, {}, "holdpayd", ""),
+    "the clock is wrong": (_clock_wrong, {}, "clock", ""),
+    "the disk is full": (_disk_full, {}, "disk", ""),
+    "too little on the account": (_no_balance, {"is_prepaid": True}, "prepaid_account", ""),
+    "nobody knows what is on the account": (_balance_unknown, {"is_prepaid": True}, "prepaid_account", ""),
+    "too many orders": (_limit(max_open_orders=0), {}, "open_orders", "limits.max_open_orders"),
+    "too much pending": (_limit(max_pending_sat=2_059), {}, "sat_pending", "limits.max_pending_sat"),
+    "too much a day": (_limit(max_spend_per_day_sat=2_059), {}, "sat_in_24_hours", "limits.max_spend_per_day_sat"),
+    "outbound": (_route("outbound"), {}, "outbound", ""),
+    "peer offline": (_route("peer_offline"), {}, "outbound", ""),
+    "fee": (_route("fee_limit"), {}, "routing_fee", "payment.fee_limit_percent"),
+    "time lock": (_route("time_lock"), {}, "time_lock", "payment.route_cltv_delta"),
+    "payee unknown": (_route("payee_unknown"), {}, "route", ""),
+    "no route": (_route("no_route"), {}, "route", ""),
 }
+"""By name: what spoils it and what is asked, the rule that refuses it, and the key of the configuration to look at."""
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_what_a_dry_run_tells_is_what_an_order_is_refused_with(world: World, trouble: str) -> None:
-    spoil, changes, rule = TROUBLES[trouble]
+    spoil, changes, rule, key = TROUBLES[trouble]
     world.lnd.route_look = WAY
     spoil(world)
     answer = await _check(world, **changes)
@@ -505,6 +541,7 @@ async def test_what_a_dry_run_tells_is_what_an_order_is_refused_with(world: Worl
     assert [f.check.rule for f in answer.findings if f.check.verdict is Verdict.FAIL] == [rule]
     assert answer.error is not None
     assert _rule(answer, rule).why in answer.error.message
+    assert _rule(answer, rule).key == key
     with pytest.raises(HoldpayError) as refused:
         await _ask(world, **changes)
     assert (type(refused.value), refused.value.message) == (type(answer.error), answer.error.message)
@@ -512,10 +549,24 @@ async def test_what_a_dry_run_tells_is_what_an_order_is_refused_with(world: Worl
     _nothing_is_recorded(world)
 
 
+@pytest.mark.parametrize(
+    ("sat", "changes"),
+    [(2_000, {"max_price_sat": 2_000}), (10_000, {}), (2_000, {"max_fee_sat": 102}), (2_000, {"is_prepaid": True})],
+)
+async def test_what_is_just_within_its_limit_is_ordered(world: World, sat: int, changes: dict[str, Any]) -> None:
+    world.lnd.route_look = WAY
+    world.provider.balance_sat = 2_000
+    _price(sat)(world)
+    assert await _ask(world, **changes)
+
+
 async def test_a_dry_run_tells_whether_there_is_a_place_among_the_holds(world: World) -> None:
     world.lnd.route_look = WAY
     world.engine.places.caps = HoldCaps(max_orders=1)
     assert (_rule(await _check(world), "place").value, (await _check(world)).is_fine) == ("free", True)
+    world.engine.places.caps = HoldCaps(max_locked_sat=2_060)
+    assert _rule(await _check(world), "place").value == "free"
+    world.engine.places.caps = HoldCaps(max_orders=1)
     await _ask(world, key="first")
     place = _rule(await _check(world), "place")
     assert (place.value, place.verdict) == ("1st in the queue", Verdict.WARN)
