@@ -30,7 +30,7 @@ from holdpay.errors import (
     OutOfStock,
     ProviderUnavailable,
 )
-from holdpay.ports import OrderFilter, Prices
+from holdpay.ports import NodeState, NodeStatus, OrderFilter, Prices
 from holdpay.store.database import open_beside, transaction
 from holdpay.store.payees import add_payee
 from tests.fakes import LATENCY_S, PAYEE, START_MS
@@ -119,6 +119,7 @@ async def test_an_order_that_lnd_cannot_pay_is_refused_before_it_is_made_with_ca
     with pytest.raises(NotPayable, match=words) as refused:
         await _ask(world)
     assert refused.value.metadata == {"cause": cause, **numbers}
+    assert "holdpayd payees" not in refused.value.message, "it is pinned: the configuration names it"
     await asyncio.sleep(30)
     _nothing_is_recorded(world)
 
@@ -362,6 +363,22 @@ async def test_without_a_price_nothing_is_sure(world: World) -> None:
     assert await _ask(world, max_price_sat=3_000)
 
 
+async def test_where_no_way_can_be_looked_for_a_dry_run_says_why(world: World) -> None:
+    world.provider.price = Prices(asked_at_ms=START_MS)
+    assert _rule(await _check(world, max_price_sat=3_000), "route").why == "no price is known"
+    world.engine.policy = replace(world.engine.policy, payee_check=PayeeCheck.FIRST_USE)
+    why = _rule(await _check(world, max_price_sat=3_000), "route").why
+    assert why == "nobody knows yet which node will be paid"
+
+
+async def test_a_dry_run_tells_the_rest_where_lnd_was_not_heard_of_since_the_start(world: World) -> None:
+    world.engine.node_status = lambda: NodeStatus(state=NodeState.LOCKED)  # type: ignore[method-assign]
+    answer = await _check(world)
+    assert [f.check.rule for f in answer.findings if f.check.verdict is Verdict.FAIL] == ["lnd"]
+    assert _rule(answer, "route").verdict is Verdict.UNKNOWN
+    assert world.lnd.route_queries == []
+
+
 @pytest.mark.parametrize("other", [WAY, UNKNOWN, NO_WAY])
 @pytest.mark.parametrize("payee", [PAYEE, OTHER])
 async def test_one_listed_node_that_may_be_reached_is_enough(world: World, payee: str, other: RouteLook) -> None:
@@ -396,6 +413,9 @@ async def test_on_first_use_nobody_is_looked_for_before_and_then_the_trusted_one
     with pytest.raises(NotPayable):
         await _ask(world, key="next")
     assert {query.payee for query in world.lnd.route_queries} == {OTHER}
+    world.lnd.route_look = IN_THE_WAY["payee_unknown"][0]
+    with pytest.raises(NotPayable, match="if the provider has a new node: holdpayd payees add"):
+        await _ask(world, key="next")
 
 
 # --- a dry run --------------------------------------------------------------------------------------------------------
