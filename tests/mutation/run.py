@@ -125,7 +125,7 @@ def run(mutants: Sequence[Mutant], tests: Sequence[str], jobs: int, seeds: int, 
 
 def _verdict(ended: Ended) -> Verdict:
     if ended.signal is not None:
-        return Verdict.TIMEOUT if ended.signal == signal.SIGALRM else Verdict.KILLED
+        return Verdict.TIMEOUT if ended.signal in {signal.SIGALRM, signal.SIGPROF} else Verdict.KILLED
     if ended.result == SIMULATION:
         return Verdict.SIMULATED
     return Verdict.SURVIVED if ended.result is None else Verdict.KILLED

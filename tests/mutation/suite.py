@@ -20,6 +20,9 @@ Line = tuple[str, int]
 PATIENCE = 5
 """A mutant is given up in a test after this many times what the test takes without one, and then …"""
 PATIENCE_S = 2.0
+"""… of the processor's time, which other programs do not take from it; or …"""
+ASLEEP_S = 20.0
+"""… in which it may sleep."""
 
 
 @dataclass(slots=True)
@@ -112,11 +115,13 @@ def run_all(items: Sequence[pytest.Item], order: Sequence[int], tracer: Tracer |
 
 
 def first_failure(items: Sequence[pytest.Item], order: Sequence[int], took_s: dict[int, float]) -> int | None:
-    """Stops at the first test that fails. A test that takes far too long ends the process by SIGALRM."""
+    """Stops at the first test that fails. A test that takes far too long ends the process by SIGPROF or SIGALRM."""
     for index, following in _pairs(order):
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE * took_s[index] + PATIENCE_S)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE * took_s[index] + PATIENCE_S)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE * took_s[index] + ASLEEP_S)
         if not passes(items[index], None if following is None else items[following]):
             return index
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return None
 

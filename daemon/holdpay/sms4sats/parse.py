@@ -143,8 +143,8 @@ def order_status(answer: Answer, order_id: str = "") -> ProviderStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    status: SendStatus | None = None
-    is_unread: bool = False
+    status: SendStatus | None
+    is_unread: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,23 @@ def test_the_code_of_an_error_is_not_what_an_sms_brought(http_status: int, body:
         read(body, http_status)
 
 
+@pytest.mark.parametrize(
+    ("beside", "code"),
+    [
+        ({"paid": True}, "ABCDE"),
+        ({"paid": "settled"}, "ABCDE"),
+        ({"number": "12025550101"}, "ABCDE"),
+        ({}, "1234"),
+        ({"paid": False}, "G-1234"),
+    ],
+)
+def test_a_no_hides_no_code_that_came_with_a_payment_or_a_number_or_may_be_one(
+    beside: dict[str, Any], code: str
+) -> None:
+    got = read({"status": "error", "reason": "timeout", "error": "x", "code": code, **beside})
+    assert (got.code, got.is_paid, got.error) == (code, True, None)
+
+
 def test_the_words_of_an_error_are_kept_without_what_could_be_a_number_or_a_code() -> None:
     assert status(error="No SMS for +1 202 555 0101").error == "No SMS for +…"
 
@@ -277,6 +294,15 @@ def test_a_status_that_nobody_knows_never_reads_as_unpaid() -> None:
     assert read({"status": "FINISHED", "paid": True}).is_paid
     with pytest.raises(ProviderProtocolError):
         read({"status": "FINISHED", "paid": False})
+    with pytest.raises(ProviderRefused):
+        read({"paid": False, "reason": "not found"})
+
+
+@pytest.mark.parametrize("word", ["OK", "ok", True, "success", 200, "", None])
+def test_a_yes_in_any_word_has_unpaid_read_as_unpaid(word: object) -> None:
+    assert not read({"status": word, "paid": False}).is_paid
+    assert not read({"status": "OK", "paid": False, "reason": "waiting"}).is_paid
+    assert read({"error": "No available number"}) == ProviderStatus(is_paid=False, error="No available number")
 
 
 def test_without_anything_to_deliver_an_error_is_an_error() -> None:
