@@ -61,6 +61,7 @@ def test_a_value_without_quotes_is_never_cut_to_what_it_begins_with(written: str
         (429, {"code": 429, "message": "Too Many Requests"}),
         (404, {"status": "error", "code": 404, "reason": "not found"}),
         (200, {"status": "error", "code": "rate_limited"}),
+        (200, {"status": "error", "code": "rate_limited", "paid": "no"}),
         (200, {"status": "error", "code": 404, "paid": False}),
         (500, {"paid": None, "code": 500, "messages": ["internal error"]}),
     ],

@@ -140,6 +140,22 @@ async def test_a_connection_that_is_given_up_is_closed_at_once_however_much_is_s
             await ends.wait()
 
 
+@pytest.mark.parametrize("is_given_up", [True, False])
+async def test_of_a_connection_that_is_over_nothing_is_kept(is_given_up: bool) -> None:
+    """Through a proxy each request has one of its own."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if is_given_up:
+            await reader.read()
+
+    network = Network()
+    async with listening(serve) as port:
+        stream = await network.connect_tcp("127.0.0.1", port)
+        assert network._open == {stream}
+        await (stream.aclose() if is_given_up else stream.read(1))
+        await until(lambda: not network._open)
+
+
 async def test_a_connection_whose_handshake_is_canceled_is_closed() -> None:
     ends = asyncio.Event()
 
@@ -170,6 +186,32 @@ async def test_tls_ends_with_or_without_a_word(tmp_path: Path, is_polite: bool) 
     async with tls_stream_to(serve, tmp_path) as stream:
         await stream.write(b"done")
         assert [await stream.read(2), await stream.read(2), await stream.read(2)] == [b"al", b"l", b""]
+
+
+@pytest.mark.parametrize("is_polite", [True, False])
+async def test_a_kept_connection_within_tls_that_is_over_is_known_to_be(tmp_path: Path, is_polite: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+        if not is_polite:
+            writer.transport.abort()
+
+    async with tls_stream_to(serve, tmp_path) as stream:
+        assert not stream.get_extra_info("is_readable"), "it can be used again"
+        await stream.write(b"done")
+        await until(lambda: stream.get_extra_info("is_readable"))
+
+
+async def test_a_connection_within_tls_that_is_given_up_is_closed(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        ends.set()
+
+    ends = asyncio.Event()
+    async with tls_stream_to(serve, tmp_path) as stream:
+        await stream.aclose()
+        async with asyncio.timeout(10):
+            await ends.wait()
 
 
 async def test_what_is_no_tls_after_the_handshake_is_an_error_of_the_connection(tmp_path: Path) -> None:
