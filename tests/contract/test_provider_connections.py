@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from tests.contract.provider_servers import hang_up, http, listening, raw_server
 from tests.contract.test_code_provider import ORDER_ID, USA_OPENAI, connected, tls_server
 from tests.unit.sms4sats.clock import settle
 
-UNPAID = http('{"status":"OK","paid":false}')
+UNPAID_TEXT = '{"status":"OK","paid":false}'
+UNPAID = http(UNPAID_TEXT)
 
 
 async def test_a_connection_that_was_closed_a_moment_ago_is_known_to_be_before_the_loop_has_looked() -> None:
@@ -87,6 +90,48 @@ async def test_a_reply_that_nobody_asked_for_is_not_taken_for_the_next_ones_thou
     async with raw_server(answer) as server, connected(server.url) as client:
         await client.order_status(ORDER_ID)
         assert (await client.place(USA_OPENAI)).value.provider_order_id == "a"
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {len(UNPAID_TEXT)}\r\n", ""])
+async def test_an_order_goes_out_over_a_new_connection_if_the_kept_ones_tls_has_ended(
+    tmp_path: Path, length: str
+) -> None:
+    """The connection under it stays open: the server waits for our end of it."""
+    context = tls_server(tmp_path / "tls", "127.0.0.1")
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        async def done(step: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+                finally:
+                    writer.write(outgoing.read())
+
+        await done(tls.do_handshake)
+        heads.append(await done(tls.read))
+        if len(heads) > 1:
+            await done(lambda: tls.write(http('{"status":"OK","orderId":"a","payreq":"lnbc1a"}')))
+        else:
+            await done(lambda: tls.write(f"HTTP/1.1 200 OK\r\n{length}\r\n{UNPAID_TEXT}".encode()))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+            writer.write(outgoing.read())
+        await reader.read()
+
+    async with (
+        listening(serve) as port,
+        connected(f"https://127.0.0.1:{port}", ca_file=tmp_path / "tls" / "tls.cert") as client,
+    ):
+        await client.order_status(ORDER_ID)
+        assert (await client.place(USA_OPENAI)).value.provider_order_id == "a"
+        assert len(heads) == 2
 
 
 async def test_what_was_sent_once_stays_sent_though_the_next_try_finds_no_connection() -> None:

@@ -344,6 +344,9 @@ def test_the_address_of_lnd_is_a_host_and_a_port(read: Load, address: str, is_fi
         ("https://user@api.example.org", "must be the bare base URL: leave out"),
         ("https://api.example.org/?x=1", "must be the bare base URL: leave out"),
         ("https://[::1", "is not a URL"),
+        ("https://xn--e1afmkfd.xn--p1ai:8443/%C3%BC", None),
+        ("https://пример.рф:8443", "must be ASCII"),
+        ("https://sms4sats.com/ü", "must be ASCII"),
         ("https://api example", "has a blank"),
     ],
 )

@@ -318,6 +318,8 @@ def _check_host(text: str) -> str:
 
 
 def _check_base_url(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be ASCII: write the host by its name that begins with xn--, and encode the path")
     url = _split_url(text, ("https", "http"))
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ValueError("must begin with https://; plain http:// is for a server on this machine only")

@@ -91,9 +91,10 @@ class Server(Protocol):
 class Sms4SatsSettings:
     """How to reach the provider, and how often.
 
-    ``proxy``: http://, socks5:// or socks5h://; the environment's is never used. ``ca_file``: PEM, instead of the
-    usual roots. ``api_key``: of the prepaid account; sent with the requests that are about it only. ``timeout_s``: for
-    one request, from connecting to the last byte. ``max_requests_per_s``: all together; 0 means no limit.
+    ``url``: in ASCII. ``proxy``: http://, https:// or socks5h://; the environment's is never used. ``ca_file``: PEM,
+    instead of the usual roots. ``api_key``: of the prepaid account; sent with the requests that are about it only.
+    ``timeout_s``: for one request, from connecting to the last byte. ``max_requests_per_s``: all together; 0 means no
+    limit.
     """
 
     url: str
@@ -129,7 +130,7 @@ class Sms4Sats:
         url = urlsplit(settings.url)
         self._base_path = quote(url.path.rstrip("/"), safe="/%:@!$&'()*+,;=")
         self._headers = {
-            "Host": url.netloc if url.netloc.isascii() else url.netloc.encode("idna").decode(),
+            "Host": url.netloc,
             "User-Agent": f"holdpay/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",

@@ -57,8 +57,10 @@ class Connection:
         return Response(head.status_code, headers, bytes(body))
 
     def is_free(self) -> bool:
-        """Whether the next request may follow: the answer was whole, the server goes on, and nothing else came."""
-        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE or self._h11.trailing_data[0]:
+        """Whether the next request may follow: the answer was whole, the server goes on, and nothing else came, nor
+        the end: that of TLS is said once, however long the connection under it stays open."""
+        is_done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        if not is_done or any(self._h11.trailing_data):
             return False
         self._h11.start_next_cycle()
         return True

@@ -9,7 +9,7 @@ import base64
 import ssl
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import certifi
 
@@ -50,7 +50,7 @@ class Proxy:
         self._host, self._port = parts.hostname or "", parts.port or 0
         self._login: tuple[bytes, bytes] | None = None
         if parts.username is not None:
-            self._login = unquote(parts.username).encode(), unquote(parts.password or "").encode()
+            self._login = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
         self._tls = _tls() if parts.scheme == "https" else None
 
     async def connect(self, network: Network, host: str, port: int) -> Stream:
@@ -93,6 +93,8 @@ class Proxy:
             name = host.encode("idna")
         except UnicodeError as error:
             raise NotConnected(str(error)) from error
+        if len(name) > _MOST_BYTES:
+            raise NotConnected("its name is longer than SOCKS5 allows")
         await stream.write(bytes([_VERSION, _CONNECT, 0, _BY_NAME, len(name)]) + name + port.to_bytes(2, "big"))
         _, refusal, _, kind = await _read(stream, 4)
         if refusal:

@@ -92,9 +92,17 @@ async def test_a_socks_proxy_that_leads_nowhere_says_why(turns: list[tuple[int, 
         await led(Script(*turns), login=login)
 
 
-async def test_a_name_that_no_host_can_have_is_not_asked_for() -> None:
+async def test_a_login_may_have_bytes_that_are_no_text() -> None:
+    said = bytes([1, 1]) + b"u" + bytes([3]) + b"p\xffs"
+    script = Script((3, b"\x05\x02"), (len(said), b"\x01\x00"), (len(NAMED), LED_ON))
+    assert await led(script, login="u:p%FFs@") == b"here"
+    assert script.heard[1] == said
+
+
+@pytest.mark.parametrize("host", ["sms4sats..example", "a." * 128 + "example"])
+async def test_a_name_that_no_host_can_have_is_not_asked_for(host: str) -> None:
     with pytest.raises(NotConnected):
-        await led(Script((3, b"\x05\x00")), host="sms4sats..example")
+        await led(Script((3, b"\x05\x00")), host=host)
 
 
 @pytest.mark.parametrize(("host", "target"), [(HOST, f"{HOST}:443"), ("::1", "[::1]:443")])
