@@ -142,17 +142,18 @@ async def test_a_connection_that_is_given_up_is_closed_at_once_however_much_is_s
 
 @pytest.mark.parametrize("is_given_up", [True, False])
 async def test_of_a_connection_that_is_over_nothing_is_kept(is_given_up: bool) -> None:
-    """Through a proxy each request has one of its own."""
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if is_given_up:
             await reader.read()
 
     network = Network()
     async with listening(serve) as port:
-        stream = await network.connect_tcp("127.0.0.1", port)
+        stream = await network.connect("127.0.0.1", port)
         assert network._open == {stream}
-        await (stream.aclose() if is_given_up else stream.read(1))
+        if is_given_up:
+            stream.close()
+        else:
+            await stream.read(1)
         await until(lambda: not network._open)
 
 
@@ -196,9 +197,9 @@ async def test_a_kept_connection_within_tls_that_is_over_is_known_to_be(tmp_path
             writer.transport.abort()
 
     async with tls_stream_to(serve, tmp_path) as stream:
-        assert not stream.get_extra_info("is_readable"), "it can be used again"
+        assert not stream.is_readable, "it can be used again"
         await stream.write(b"done")
-        await until(lambda: stream.get_extra_info("is_readable"))
+        await until(lambda: stream.is_readable)
 
 
 async def test_a_connection_within_tls_that_is_given_up_is_closed(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ async def test_a_connection_within_tls_that_is_given_up_is_closed(tmp_path: Path
 
     ends = asyncio.Event()
     async with tls_stream_to(serve, tmp_path) as stream:
-        await stream.aclose()
+        stream.close()
         async with asyncio.timeout(10):
             await ends.wait()
 
