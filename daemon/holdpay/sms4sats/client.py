@@ -121,8 +121,8 @@ class Sms4Sats:
         self.on_answer: Callable[[str, str, float], None] = lambda endpoint, outcome, after_s: None
         """Called with each request's endpoint, what became of it (ok, too_many, 4xx, 5xx, timeout, unreachable or
         canceled), and the seconds that it took."""
-        self.ahead_ms: int | None = None
-        """How far the provider's clock was ahead of ours at its latest answer, to a second. None: it told no date."""
+        self._dated: tuple[str, int] = ("", 0)
+        """The Date header of the latest answer, and when it came."""
         self._answered_at_ms: int | None = None
         self._last_error = ""
         self._request_count = 0
@@ -147,6 +147,11 @@ class Sms4Sats:
             request_count=self._request_count,
             requests_per_s=self._limiter.per_s,
         )
+
+    @property
+    def ahead_ms(self) -> int | None:
+        """How far the provider's clock was ahead of ours at its latest answer, to a second. None: it told no date."""
+        return date_ahead_ms(*self._dated)
 
     async def aclose(self) -> None:
         """Closes the connections. Orders go on at the provider; nothing is canceled."""
@@ -354,7 +359,7 @@ class Sms4Sats:
                 f"sms4sats answered with more than {max_bytes} bytes. See that provider.base_url is right.",
                 response.body[:max_bytes].decode("utf-8", errors="replace"),
             )
-        self.ahead_ms = date_ahead_ms(response.headers.get("date", ""), self._clock.now_ms())
+        self._dated = response.headers.get("date", ""), self._clock.now_ms()
         retry_after_s = retry_after(response.headers.get("retry-after", ""), self._clock.now_ms())
         return Answer(response.status, response.body, retry_after_s)
 
@@ -392,6 +397,8 @@ def _advice(why: str) -> str:
 def retry_after(text: str, now_ms: int) -> float | None:
     """What a Retry-After header asks for, seconds or an HTTP date, at most MAX_RETRY_AFTER_S. None: nothing usable."""
     text = text.strip()
+    if not text:
+        return None
     if text.isascii() and text.isdigit():
         return float(min(int(text[:9]), MAX_RETRY_AFTER_S))
     try:
