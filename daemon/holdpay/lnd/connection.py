@@ -75,10 +75,14 @@ class Connection:
         self._watch = asyncio.create_task(self._watch_state(), name="lnd connection")
 
     @property
+    def is_watched(self) -> bool:
+        """Whether its changes are noticed."""
+        return not self._watch.done()
+
+    @property
     def info(self) -> lnrpc.GetInfoResponse | None:
         """What the node behind the standing connection said of itself; None if none stands, or it did not say yet."""
-        is_watched = not self._watch.done()
-        return self._info if is_watched and self._channel.get_state() is _READY else None
+        return self._info if self.is_watched and self._channel.get_state() is _READY else None
 
     @property
     def identity(self) -> NodeIdentity | None:

@@ -26,6 +26,7 @@ from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, PaymentUpdate, Reported
 from holdpay.errors import LndError, LndUnavailable, LndWrongNode
 from holdpay.lnd.convert import to_update
+from holdpay.lnd.failures import is_own_cancel
 from holdpay.lnd.follower import Follower, Try, progress_of, try_of
 from holdpay.lnd.gate import Gate
 
@@ -427,6 +428,8 @@ async def _again_and_again(run: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await run()
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except (Exception, asyncio.CancelledError) as error:
+            if is_own_cancel(error):
+                raise
             _log.error("following the payments failed; it goes on after a pause", exc_info=error)
             await asyncio.sleep(RESTART_AFTER_S)

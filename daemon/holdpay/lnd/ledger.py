@@ -83,7 +83,12 @@ class LndLedger:
         except LndError as error:
             return Lost(error.message)
         return await first_word(
-            self._link, connection, lambda: connection.track(payment_hash), is_live=False, judge=judge_track
+            self._link,
+            connection,
+            lambda: connection.track(payment_hash),
+            is_live=False,
+            judge=judge_track,
+            timeout_s=self._settings.call_timeout_s,
         )
 
     async def decode(self, payreq: str) -> Invoice:

@@ -48,6 +48,7 @@ class Link:
         self.current = Connection(settings, certificates, on_break)
         self._retiring: set[asyncio.Task[None]] = set()
         self._retired: set[Connection] = set()
+        self._is_closed = False
 
     async def ask(self, call: Callable[[Connection], Awaitable[T]]) -> T:
         """One unary call. Raises CallFailed."""
@@ -65,6 +66,9 @@ class Link:
     async def look(self) -> lnrpc.GetInfoResponse:
         """GetInfo of the node behind the present connection, whose ``identity`` is known then. Raises CallFailed."""
         for _ in range(_LOOK_ATTEMPTS):
+            if not self.current.is_watched:
+                # It would never know its node again.
+                self._replace(self.current.certificates)
             await self.ask(Connection.get_info)
             if (info := self.current.info) is not None:
                 return info
@@ -98,6 +102,7 @@ class Link:
 
     async def close(self) -> None:
         """Ends every call on every connection."""
+        self._is_closed = True
         for task in self._retiring:
             task.cancel()
         for connection in [self.current, *self._retired]:
@@ -130,6 +135,8 @@ class Link:
         self._on_break()
 
     def _replace(self, certificates: bytes) -> None:
+        if self._is_closed:
+            return  # a call ended only now, and nobody would end the new connection
         old, self.current = self.current, Connection(self.settings, certificates, self._on_break)
         self._retired.add(old)
         task = asyncio.create_task(self._retire(old), name="lnd connection, retired")

@@ -42,6 +42,7 @@ class LndNode:
         self._sending = asyncio.Semaphore(SENDS_AT_ONCE)
         self._link_or_none: Link | None = None
         self._stream_link: Link | None = None
+        self._router: LndRouter | None = None
         self._hub_or_none: Hub | None = None
         self._watching: Background | None = None
 
@@ -50,7 +51,8 @@ class LndNode:
         link = Link(self._settings, self._clock, self._monitor.wake, self._monitor.deny)
         self._stream_link = Link(self._settings, self._clock, lambda: None, self._monitor.deny)
         self._link_or_none = link
-        self._hub_or_none = Hub(LndRouter(link, self._stream_link))
+        self._router = LndRouter(link, self._stream_link)
+        self._hub_or_none = Hub(self._router)
         self._hub.start()
         self._watching = Background(
             "lnd monitor", lambda: self._monitor.turn(self._link), MONITOR_SILENT_S, self._clock
@@ -62,6 +64,8 @@ class LndNode:
             await self._watching.stop()
         if self._hub_or_none is not None:
             await self._hub.close()
+        if self._router is not None:
+            await self._router.close()
         for link in (self._link_or_none, self._stream_link):
             if link is not None:
                 await link.close()

@@ -110,6 +110,8 @@ class LndRouter:
         self._link = link
         self._stream_link = stream_link
         self._next_look: asyncio.Task[Connection] | None = None
+        self._looks: set[asyncio.Task[Connection]] = set()
+        """That one, and the one that runs."""
         self._looking = asyncio.Lock()
         self._denied: Failure | None = None
         """The macaroon does not allow the stream. It is read at the start only, so lnd is not asked again."""
@@ -149,6 +151,13 @@ class LndRouter:
             timeout_s=timeout_s,
         )
 
+    async def close(self) -> None:
+        """Once nobody asks any more."""
+        for look in self._looks:
+            look.cancel()
+        if self._looks:
+            await asyncio.wait(self._looks)
+
     def _deny(self, failure: Failure) -> None:
         self._denied = failure
 
@@ -156,6 +165,8 @@ class LndRouter:
         """One GetInfo for all who ask before it begins."""
         if self._next_look is None:
             self._next_look = asyncio.create_task(self._look(), name="lnd look-up")
+            self._looks.add(self._next_look)
+            self._next_look.add_done_callback(self._looks.discard)
         return await asyncio.shield(self._next_look)
 
     async def _look(self) -> Connection:

@@ -451,8 +451,9 @@ async def test_several_may_follow_the_same_payment() -> None:
         assert second.told[-1] == (SUCCEEDED, True)
 
 
+@pytest.mark.parametrize("error", [ValueError("a defect"), asyncio.CancelledError("by nobody, as grpc.aio may")])
 async def test_a_defect_of_ours_ends_neither_the_stream_nor_the_look_ups_and_is_not_repeated_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     lnd = quick()
     lnd.begin(HASH)
@@ -462,7 +463,7 @@ async def test_a_defect_of_ours_ends_neither_the_stream_nor_the_look_ups_and_is_
         nonlocal tries
         tries += 1
         if tries < 3:
-            raise ValueError("a defect")
+            raise error
         return await right()
 
     monkeypatch.setattr(lnd, "open", defect)

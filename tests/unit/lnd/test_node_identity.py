@@ -156,6 +156,16 @@ async def test_a_watch_that_died_makes_the_node_unknown(node: LndNode) -> None:
     assert connection.identity is None
 
 
+async def test_a_connection_whose_watch_died_gives_way_to_another_one_at_the_next_look(node: LndNode) -> None:
+    connection = node._link.current
+    connection._watch.cancel()
+    await asyncio.wait({connection._watch})
+    async with asyncio.timeout(PATIENCE_S):
+        await node._link.verified(afresh=True)
+    assert node._link.current is not connection
+    assert node._link.current.identity == ALICE
+
+
 # --- decoding ---
 
 

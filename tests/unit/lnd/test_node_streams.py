@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,8 +12,22 @@ import pytest
 from holdpay._pb.lnd import lightning_pb2 as lnrpc
 from holdpay.core.lightning import LndMessage, Lost, NotKnown, PaymentStatus, Refused, Reported
 from holdpay.errors import LndWrongNode
+from holdpay.lnd.failures import Failure, FailureKind
+from holdpay.lnd.ledger import LndLedger
 from holdpay.lnd.node import LndNode
-from tests.unit.lnd.fakes import ALICE, MALLORY, PATIENCE_S, SPEC, FakeLnd, Reading, collect, followers
+from holdpay.sandbox.tls import write_certificate
+from tests.unit.lnd.fakes import (
+    ALICE,
+    MALLORY,
+    PATIENCE_S,
+    SPEC,
+    FakeClock,
+    FakeLnd,
+    Reading,
+    collect,
+    followers,
+    settings_for,
+)
 
 HASH = SPEC.payment_hash
 BEGUN = lnrpc.Payment(payment_hash=HASH, status=lnrpc.Payment.IN_FLIGHT)
@@ -238,3 +253,43 @@ async def test_after_close_every_stream_is_lost_at_once(node: LndNode, lnd: Fake
     await node.close()
     assert [type(message) for message in await collect(node.send(SPEC, ALICE))] == [Lost]
     assert [type(message) for message in await collect(node.track(HASH, ALICE))] == [Lost]
+
+
+def tasks() -> list[str]:
+    """Those of the adapter that run."""
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("lnd ")]
+
+
+async def test_after_close_no_task_is_left_also_where_lnd_was_just_asked(node: LndNode, lnd: FakeLnd) -> None:
+    lnd.mute.clear()
+    lnd.calls.clear()
+    reading = Reading(node.track(HASH, ALICE))
+    async with asyncio.timeout(PATIENCE_S):
+        while "GetInfo" not in lnd.calls:
+            await asyncio.sleep(0)
+    await node.close()
+    assert tasks() == []
+    lnd.mute.set()
+    assert await reading.ended() == [Lost]
+
+
+@pytest.mark.parametrize("kind", [FailureKind.UNRESOLVED, FailureKind.UNTRUSTED])
+async def test_a_call_that_fails_while_all_is_closed_opens_no_other_connection(
+    node: LndNode, kind: FailureKind, tmp_path: Path
+) -> None:
+    link = node._link
+    await node.close()
+    write_certificate(tmp_path, ("another",))
+    link.note(link.current, Failure(kind, "too late"))
+    assert tasks() == []
+
+
+async def test_a_ledger_waits_for_an_answer_about_a_payment_no_longer_than_for_any_other(
+    lnd: FakeLnd, clock: FakeClock, tmp_path: Path
+) -> None:
+    async with LndLedger(settings_for(lnd.port, tmp_path / "tls.cert", call_timeout_s=0.5), clock) as ledger:
+        await ledger.identity()
+        lnd.mute.clear()
+        async with asyncio.timeout(PATIENCE_S):
+            assert isinstance(await ledger.payment(HASH), Lost)
+        lnd.mute.set()
