@@ -145,6 +145,47 @@ async def test_what_was_sent_once_stays_sent_though_the_next_try_finds_no_connec
         assert not caught.value.is_turned_away
 
 
+async def test_a_connection_that_is_of_no_use_any_more_is_closed_though_the_server_keeps_it() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(UNPAID_TEXT, "200 OK", "Connection: close") if len(server.heads) > 1 else UNPAID)
+        await settle()
+        writer.write(b"more")
+
+    async with raw_server(answer) as server, connected(server.url) as client:
+        transport: Any = client._http
+        await client.order_status(ORDER_ID)
+        while not transport._idle[0][1].is_stale:
+            await asyncio.sleep(0)
+        await client.order_status(ORDER_ID)
+        await settle()
+        assert (server.connection_count, len(transport._network._open)) == (2, 0)
+
+
+async def test_at_the_end_what_is_kept_and_what_is_under_way_is_closed() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) < 3:
+            await both_asked.wait()
+            writer.write(UNPAID)
+
+    both_asked = asyncio.Event()
+    async with raw_server(answer) as server, connected(server.url) as client:
+        transport: Any = client._http
+        asking = [asyncio.create_task(client.order_status(ORDER_ID)) for _ in range(2)]
+        while len(server.heads) < 2:
+            await asyncio.sleep(0)
+        both_asked.set()
+        await asyncio.gather(*asking)
+        placing = asyncio.create_task(client.place(USA_OPENAI))
+        while len(server.heads) < 3:
+            await asyncio.sleep(0)
+        assert len(transport._network._open) == 2
+        await client.aclose()
+        assert not transport._network._open
+        with pytest.raises(ProviderUnavailable) as caught:
+            await placing
+        assert not caught.value.is_turned_away
+
+
 async def test_connections_are_kept_for_a_while_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     async with raw_server(UNPAID) as server, connected(server.url) as client:
         transport: Any = client._http
