@@ -23,7 +23,7 @@ from tests.regtest.node import ALL_PAYMENTS
 
 Payment = lightning_pb2.Payment
 # Any wait in the suite: a real node that restarts needs seconds, everything else far less.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Client:
@@ -140,7 +140,7 @@ async def client(target: str, tls_cert: Path, macaroon_hex: str | None) -> Async
     # After a refused connection gRPC would wait up to minutes before it tries again.
     options = (
         ("grpc.enable_http_proxy", 0),
-        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.initial_reconnect_backoff_ms", 50),
         ("grpc.max_reconnect_backoff_ms", 200),
     )
     async with grpc.aio.secure_channel(target, credentials, options) as channel:
