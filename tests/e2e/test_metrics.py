@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.addresses import kept_address
 from tests.e2e.shop import FEE_MSAT, PRICE_MSAT, QUICK, Shop, open_shop
-from tests.e2e.test_webhooks import free_address
 from tests.harness import is_over
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,8 +42,9 @@ class Scraped:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def address() -> str:
-    return free_address()
+async def address() -> AsyncIterator[str]:
+    with kept_address() as kept:
+        yield kept
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from holdpay import listener as module
 from holdpay.errors import ConfigError
 from holdpay.listener import MAX_BODY_BYTES, MAX_CONNECTIONS, Answer, Listener, hinting
 from holdpay.lock import AlreadyRunning, SocketClaim
+from tests.addresses import kept_address
 
 SECRET = "s" * 43
 POST = f"POST /{SECRET} HTTP/1.1\r\nHost: x\r\n"
@@ -45,7 +45,7 @@ class Door:
         """The status of the answer; None: the connection was closed without one."""
         reader, writer = await self.connect()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 with contextlib.suppress(ConnectionError):
                     for part in parts:
                         writer.write(part)
@@ -60,18 +60,13 @@ class Door:
             writer.close()
 
 
-def free_address() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
-
-
 @pytest.fixture
 async def door() -> AsyncIterator[Door]:
-    opened = Door(free_address())
-    await opened.listener.start()
-    yield opened
-    await opened.listener.stop()
+    with kept_address() as address:
+        opened = Door(address)
+        await opened.listener.start()
+        yield opened
+        await opened.listener.stop()
 
 
 # --- what is a hint -------------------------------------------------------------------------------------------------
@@ -220,7 +215,7 @@ async def test_it_serves_on_a_unix_socket_that_a_proxy_may_open(tmp_path: Path) 
         path.unlink()
         assert not door.listener.is_up
         await door.listener.keep()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await reader.read() == b"", "nothing of the one before is left"
         writer.close()
         assert (door.listener.is_up, await door.send(HINT)) == (True, 200)
@@ -243,7 +238,7 @@ async def test_stopping_ends_what_is_connected(door: Door) -> None:
     reader, writer = await door.connect()
     writer.write(POST.encode())
     await door.send(HINT)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await door.listener.stop()
         assert await reader.read() == b""
     writer.close()
