@@ -11,7 +11,7 @@ import grpc
 from holdpay._pb.lnd import lightning_pb2
 from holdpay.sandbox.bolt11 import payment_hash_of
 from holdpay.sandbox.payee import InvoiceState
-from tests.contract.client import Client, Payment, Watch
+from tests.contract.client import PATIENCE_S, Client, Payment, Watch
 from tests.contract.worlds import World
 
 VALUE_SAT = 2_000
@@ -78,6 +78,14 @@ async def later(lnd: Client, payment_hash: bytes) -> Payment:
     """What somebody who was away is told: LND changes the record a moment after the last message of the stream."""
     await asyncio.sleep(0.3)
     return await lnd.track(payment_hash).end()
+
+
+async def tidied(lnd: Client, payment_hash: bytes) -> Payment:
+    """The same of a payment that failed: LND deletes its attempts, sooner or later. Fails if it never does."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (record := await later(lnd, payment_hash)).htlcs:
+            pass
+    return record
 
 
 def outcome(payment: Payment) -> tuple[int, int]:

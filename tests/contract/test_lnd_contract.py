@@ -40,6 +40,7 @@ from tests.contract.steps import (
     order,
     outcome,
     settle,
+    tidied,
 )
 from tests.contract.worlds import World
 
@@ -92,10 +93,9 @@ async def test_after_a_cancel_the_attempt_is_gone(world: World, lnd: Client) -> 
     await cancel(world, refused)
     await stream.end()
 
-    record = await later(lnd, refused.payment_hash)
+    record = await tidied(lnd, refused.payment_hash)
 
     assert outcome(record) == (Payment.FAILED, INCORRECT_DETAILS)
-    assert not record.htlcs
 
 
 async def test_without_inflight_updates_only_the_end_is_told(world: World, lnd: Client) -> None:
@@ -181,9 +181,9 @@ async def test_a_refused_duplicate_uses_up_an_index(world: World, lnd: Client) -
 
 
 async def test_while_out_an_expired_invoice_is_refused_as_expired(world: World, lnd: Client) -> None:
-    bought = await order(world, expiry_s=2)
+    bought = await order(world, expiry_s=5)
     stream = await hold(world, lnd, bought)
-    await world.pass_s(3)
+    await world.pass_s(6)
 
     code, text = await lnd.send(bought.payreq).refusal()
 
@@ -226,7 +226,7 @@ async def test_more_than_the_balance_is_insufficient_balance(world: World, lnd: 
 async def test_with_the_first_peer_away_it_is_insufficient_balance_too(world: World, lnd: Client) -> None:
     asked = await order(world)
     await world.set_online("peer", online=False)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(channel.active for channel in await lnd.channels()):
             await asyncio.sleep(0.05)
 
@@ -330,13 +330,14 @@ async def test_what_was_sent_to_a_stalled_lnd_is_out_in_a_moment_or_never(
 
 
 NOTHING, NO_HTLC_YET, OUT = range(3)
+OFTEN = 20
 
 
 async def follow(lnd: Client, sent: Sequence[Order], seconds: float) -> list[list[int]]:
-    """What Tracks say of each, one after the other, for so long."""
+    """What Tracks say of each, one after the other, for so long, and often."""
     seen: list[list[int]] = [[] for _ in sent]
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or len(seen[0]) < OFTEN:
         for views, one in zip(seen, sent, strict=True):
             views.append(await progress(lnd, one))
     return seen

@@ -179,7 +179,7 @@ async def test_without_a_wallet_or_locked_only_the_state_is_told(world: World, s
 
 async def test_the_state_is_told_without_a_macaroon(world: World) -> None:
     async with world.connect(None) as stranger:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await stranger.state() != WalletState.SERVER_ACTIVE:
                 await asyncio.sleep(0.05)
 

@@ -30,6 +30,7 @@ from tests.contract.steps import (
     order,
     outcome,
     settle,
+    tidied,
 )
 from tests.contract.worlds import World
 
@@ -46,9 +47,11 @@ async def test_when_lnd_stops_streams_say_so_and_then_nobody_answers(world: Worl
     # A real lnd sometimes is gone before it has said so.
     for code, text in (await stream.refusal(), await tracking.refusal()):
         assert (code, text) == (UNKNOWN, "routerrpc server shutting down") or code is UNAVAILABLE
-    code, text = await lnd.track(bought.payment_hash).refusal()
-    assert code is UNAVAILABLE
-    assert "Connection refused" in text
+    # The connection may still be there for a moment.
+    async with asyncio.timeout(60):
+        while "Connection refused" not in (refusal := await lnd.track(bought.payment_hash).refusal())[1]:
+            assert refusal[0] in {UNAVAILABLE, UNKNOWN}
+    assert refusal[0] is UNAVAILABLE
     await world.start_payer()
     await cancel(world, bought)
 
@@ -78,7 +81,7 @@ async def test_a_held_payment_outlives_a_kill(world: World, lnd: Client, is_sett
         assert await again.send(bought.payreq).refusal() == (ALREADY_EXISTS, "payment is in transition")
         await (settle if is_settled else cancel)(world, bought)
         last = await tracking.end()
-        record = await later(again, bought.payment_hash)
+        record = await (later if is_settled else tidied)(again, bought.payment_hash)
 
     assert after.htlcs[0].route.total_time_lock == before.htlcs[0].route.total_time_lock
     assert after.htlcs[0].attempt_id == before.htlcs[0].attempt_id
@@ -113,13 +116,12 @@ async def test_a_cancel_that_came_home_before_our_track_shows_no_htlcs(world: Wo
     await cancel(world, refused)
     await world.start_payer()
     async with world.connect() as again:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while refused.payment_hash.hex() in await in_flight(again):
                 await asyncio.sleep(0.05)
-        record = await later(again, refused.payment_hash)
+        record = await tidied(again, refused.payment_hash)
 
     assert outcome(record) == (Payment.FAILED, INCORRECT_DETAILS)
-    assert not record.htlcs
 
 
 async def in_flight(lnd: Client) -> set[str]:
@@ -162,7 +164,7 @@ async def test_while_lnd_starts_calls_are_refused_in_known_words(world: World, l
     await world.stop_payer()
     starting = asyncio.create_task(world.start_payer())
     refusals = set()
-    async with world.connect() as client, asyncio.timeout(30):
+    async with world.connect() as client, asyncio.timeout(60):
         while True:
             tracking = client.track(bought.payment_hash)
             try:
@@ -185,7 +187,7 @@ async def test_while_lnd_starts_calls_are_refused_in_known_words(world: World, l
 async def test_info_names_the_node_its_network_and_its_height(world: World, lnd: Client) -> None:
     before = await lnd.info()
     await world.mine(2)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (after := await lnd.info()).synced_to_chain:
             await asyncio.sleep(0.02)
 
@@ -204,7 +206,7 @@ async def test_at_a_new_block_lnd_is_not_synced_for_a_moment_but_tells_the_heigh
     # The polls may miss the moment, a few milliseconds; at one of the first blocks they do not.
     for blocks in range(1, 41):
         await world.mine(1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while seen[-1].block_height < before.block_height + blocks or not seen[-1].synced_to_chain:
                 await asyncio.sleep(0.01)
         if moved_while_not_synced(seen):
@@ -231,7 +233,7 @@ async def test_while_the_last_block_is_old_lnd_is_not_synced(world: World) -> No
             stale.append(await late.info())
             await asyncio.sleep(0.05)
         await mine()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (fresh := await late.info()).synced_to_chain:
                 await asyncio.sleep(0.02)
 
@@ -288,7 +290,7 @@ async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world
         await mortal_world.mine(SHORT_DELTA + PADDING + HOP_DELTA - 1)
         assert len(await lnd.channels()) == 1
         await mortal_world.mine(1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await lnd.channels():
                 await asyncio.sleep(0.05)
         await mine_until(mortal_world, stream, blocks=10)

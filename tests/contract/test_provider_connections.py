@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections import deque
@@ -52,7 +53,7 @@ async def test_an_order_and_a_cancel_go_out_over_a_new_connection_if_the_kept_on
             await asking
             first.close()  # and the loop has not looked since
             doing = asyncio.create_task(client.place(USA_OPENAI) if is_order else client.cancel(ORDER_ID))
-            server.settimeout(2)
+            server.settimeout(20)
             with contextlib.suppress(TimeoutError):
                 second, _ = await loop.run_in_executor(None, server.accept)
                 await loop.run_in_executor(
@@ -222,8 +223,10 @@ async def test_a_socks_proxy_that_does_not_lead_on_keeps_no_connection_of_ours_o
         for _ in range(3):
             with pytest.raises(ProviderUnavailable):
                 await client.cancel(ORDER_ID)
-        await settle()
-        assert open_count == 0
+        async with asyncio.timeout(60):
+            while open_count:
+                gc.collect()  # to whom asyncio leaves the socket of a connecting that is canceled
+                await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("host", ["sms4sats..com", f"{'a' * 64}.com"])

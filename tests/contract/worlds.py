@@ -31,7 +31,7 @@ class World(Protocol):
     @property
     def invoices(self) -> HoldInvoices: ...
 
-    # Ordinary seconds for which lnd avoids a hop that failed; None: too long to wait for.
+    # For so long lnd avoids a hop that failed; None: too long to wait for.
     mission_control_s: float | None
     # What every node needs after a block to publish and to sweep.
     block_pause_s: float
@@ -87,31 +87,33 @@ class World(Protocol):
         ...
 
 
-class SkippingClock(WallClock):
-    """The machine's clock, which a test can put forward."""
+class SandboxClock(WallClock):
+    """The machine's clock, which a test can put forward. A sleep of ``STALL_S`` ends with ``go_on``, and not before."""
 
-    skipped_s = 0.0
+    STALL_S = 1e9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped_s = 0.0
+        self.go_on = asyncio.Event()
 
     def now_s(self) -> float:
         return super().now_s() + self.skipped_s
 
-
-# Longer than a test holds the stall, so that what was sent in it arrives after it.
-SANDBOX_STALL_S = 0.8
+    async def sleep_s(self, seconds: float) -> None:
+        await (self.go_on.wait() if seconds == self.STALL_S else super().sleep_s(seconds))
 
 
 class SandboxWorld:
     block_pause_s = 0.02
+    mission_control_s: float | None = 180.0
 
-    def __init__(
-        self, directory: Path, pace: float = 180.0, *, payment_db: Callable[[], PaymentDb] = PaymentDb
-    ) -> None:
-        self._clock = SkippingClock(pace)
+    def __init__(self, directory: Path, *, payment_db: Callable[[], PaymentDb] = PaymentDb) -> None:
+        self._clock = SandboxClock()
         self._directory = directory
         self._payee = Payee(self._clock)
         self._baked: dict[str, Path] = {}
         self.lnd = SandboxLnd(self._payee, directory, clock=self._clock, payment_db=payment_db)
-        self.mission_control_s: float | None = 180.0 / pace
 
     @property
     def invoices(self) -> HoldInvoices:
@@ -163,11 +165,13 @@ class SandboxWorld:
 
     @asynccontextmanager
     async def stalled_payer(self) -> AsyncIterator[None]:
-        self.lnd.set_knobs(send_delay_s=SANDBOX_STALL_S)
+        self._clock.go_on.clear()
+        self.lnd.set_knobs(send_delay_s=self._clock.STALL_S)
         try:
             yield
         finally:
             self.lnd.set_knobs(send_delay_s=0.0)
+            self._clock.go_on.set()
 
     @asynccontextmanager
     async def wallet(self, state: int) -> AsyncIterator[Connect]:

@@ -48,11 +48,11 @@ async def accepted(world: SandboxWorld) -> None:
 async def test_a_late_send_is_not_found_meanwhile_and_arrives_though_its_sender_died(
     world: SandboxWorld, lnd: Client
 ) -> None:
-    world.lnd.set_knobs(send_delay_s=0.3)
-    stream = lnd.send(await invoice(world))
-    assert await lnd.track(HASH).refusal() == NOT_FOUND
-    stream.drop()
-    assert await lnd.track(HASH).refusal() == NOT_FOUND
+    async with world.stalled_payer():
+        stream = lnd.send(await invoice(world))
+        assert await lnd.track(HASH).refusal() == NOT_FOUND
+        stream.drop()
+        assert await lnd.track(HASH).refusal() == NOT_FOUND
 
     await accepted(world)
 
