@@ -46,7 +46,7 @@ class Receiver:
     def of_type(self, *types: str) -> list[Got]:
         return [got for got in self.got if got.type in types]
 
-    async def until(self, count: int, *types: str, within_s: float = 20) -> list[Got]:
+    async def until(self, count: int, *types: str, within_s: float = 120) -> list[Got]:
         """Once so many came of these types, or of any."""
         async with asyncio.timeout(within_s), self.news:
             await self.news.wait_for(lambda: len(self.of_type(*types) if types else self.got) >= count)

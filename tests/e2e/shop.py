@@ -28,18 +28,19 @@ max_open_orders = 100
 max_pending_sat = 1000000
 max_spend_per_day_sat = 10000000
 [payment]
-pay_within_s = 10
+pay_within_s = 60
 close_unpaid_after_s = {CLOSE_UNPAID_AFTER_S}
 retry_delays_s = [0, 1]
 max_dispatches = 5
 confirm_unpaid_s = 1
 prove_absent_s = 2
-settled_grace_s = 3
+settled_grace_s = 30
 [guard]
 in_transit_s = 1
 refund_s = 1
 """
-"""Waits of a second where an operator's are minutes, and limits that do not get in the way."""
+"""Waits of a second where an operator's are minutes, and limits that do not get in the way. What ends an order for
+which the machine was too slow is longer."""
 
 
 class Books:

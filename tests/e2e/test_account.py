@@ -15,7 +15,7 @@ from tests.e2e.shop import Shop, open_shop
 from tests.harness import run_cli
 
 KEY = "k3y-of-the-account"
-PATIENCE_S = 20
+PATIENCE_S = 120
 
 
 def with_account(folder: Path) -> str:

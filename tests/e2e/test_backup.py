@@ -13,7 +13,7 @@ from tests.e2e.shop import QUICK, Shop, open_shop
 from tests.e2e.test_audit import Ran, check, database, holdpayd
 from tests.harness import Seen, enum_name, is_over, pair
 
-CONFIG = QUICK.replace("pay_within_s = 10", "pay_within_s = 300").replace("prove_absent_s = 2", "prove_absent_s = 1")
+CONFIG = QUICK.replace("pay_within_s = 60", "pay_within_s = 300").replace("prove_absent_s = 2", "prove_absent_s = 1")
 CONFIG = CONFIG.replace("prove_absent_s = 1", "prove_absent_s = 1\nretrack_s = 1")
 STORE = 74
 

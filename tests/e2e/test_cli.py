@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tests.unit.cli.fake_daemon import (
 )
 
 COMMAND = str(Path(sys.executable).with_name("holdpay"))
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @pytest.fixture
@@ -123,13 +123,14 @@ def test_a_closed_pipe_is_no_traceback(daemon: FakeDaemon) -> None:
 
 
 def test_help_is_quick() -> None:
-    """About 120 ms are wanted; the limit only catches a heavy import, on a machine that does other things too."""
-    durations_ms = []
+    """Of CPU time: the machine may do other things too. About 120 ms are wanted; the limit catches a heavy import."""
+    spent_s = []
     for _ in range(5):
-        started_s = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([COMMAND, "--help"], check=True, capture_output=True)
-        durations_ms.append((time.perf_counter() - started_s) * 1000)
-    assert min(durations_ms) < 1000
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent_s) < 1
 
 
 # --- output that cannot be written ----------------------------------------------------------------------------------

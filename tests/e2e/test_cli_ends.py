@@ -17,7 +17,7 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
 from tests.unit.cli.fake_daemon import ACCEPTED, DELIVERED, HELD, FakeDaemon, updates
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 RECONNECTS = 300
 PROCESSES = 24
 AT_ONCE = 6

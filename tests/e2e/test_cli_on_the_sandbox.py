@@ -18,7 +18,7 @@ from holdpay.sandbox.world import SandboxWorld
 from tests.harness import Daemon, run_cli
 
 PACE = 20.0
-PATIENCE_S = 60
+PATIENCE_S = 180
 HELD = Scenario(code_after_s=1e9)
 """Until ``deliver``."""
 

@@ -313,7 +313,7 @@ async def reloaded(shop: Shop, text: str, wanted: str) -> None:
     shop.world.config.write_text(text)
     before = len(shop.daemon.log())
     os.kill(shop.daemon.pid, signal.SIGHUP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while wanted not in shop.daemon.log()[before:]:
             await asyncio.sleep(0.05)
 
@@ -335,6 +335,6 @@ async def test_it_does_not_start_where_a_clients_group_is_the_daemons_own(shop: 
     shop.world.config.write_text(shop.world.config.read_text().replace(f'"{group_of(ANN_GROUP)}"', f'"{own}"'))
     await shop.daemon.stop()
     await shop.daemon.launch()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await shop.daemon.wait() == 78
     assert "its group is that of daemon.socket too" in shop.daemon.log()

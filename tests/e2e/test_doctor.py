@@ -343,9 +343,8 @@ async def test_an_lnd_and_a_provider_that_hang_do_not_hang_the_doctor(world: San
     port = server.sockets[0].getsockname()[1]
     configure(world, "provider.base_url", f'"http://127.0.0.1:{port}"')
     configure(world, "lnd.address", f'"127.0.0.1:{port}"')
-    began_s = time.monotonic()
-    ran = await doctor(world)
-    assert time.monotonic() - began_s < 45
+    async with asyncio.timeout(120):
+        ran = await doctor(world)
     assert {"lnd", "provider"} <= ran.failed
     assert ran.of("disk").startswith("ok")
 

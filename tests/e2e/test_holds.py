@@ -31,7 +31,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def until_status(shop: Shop, is_so: Callable[[pb.GetStatusResponse], bool]) -> pb.GetStatusResponse:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not is_so(status := await shop.daemon.status()):
             await asyncio.sleep(0.1)
     return status

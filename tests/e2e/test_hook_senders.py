@@ -229,18 +229,17 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("ends", [False, True])
 async def test_at_its_time_limit_and_at_its_end_nobody_of_its_group_is_left(tmp_path: Path, ends: bool) -> None:
-    last = "exit 0" if ends else "wait"
-    sender = program(tmp_path, f'sleep 300 & echo $! > "$2/child"; trap "" TERM; {last}', timeout_s=0.5)
-    began_s = time.monotonic()
-    trouble = await sender.send(MESSAGE)
-    assert time.monotonic() - began_s < 5
+    last, timeout_s = ("exit 0", 60) if ends else ("wait", 3)
+    sender = program(tmp_path, f'sleep 300 & echo $! > "$2/child"; trap "" TERM; {last}', timeout_s=timeout_s)
+    async with asyncio.timeout(60):
+        trouble = await sender.send(MESSAGE)
     if ends:
         assert trouble is None
     else:
         assert trouble is not None
-        assert trouble.text == "did not end within 0.5 s, and was killed"
+        assert trouble.text == "did not end within 3 s, and was killed"
     child = int((tmp_path / "child").read_text())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while is_running(child):
             await asyncio.sleep(0.02)
 
@@ -248,7 +247,7 @@ async def test_at_its_time_limit_and_at_its_end_nobody_of_its_group_is_left(tmp_
 async def test_one_that_runs_when_the_daemon_stops_is_killed(tmp_path: Path) -> None:
     sender = program(tmp_path, 'echo $$ > "$2/own"; sleep 300')
     task = asyncio.create_task(sender.send(MESSAGE))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (tmp_path / "own").exists() or not (tmp_path / "own").read_text():
             await asyncio.sleep(0.02)
     task.cancel()

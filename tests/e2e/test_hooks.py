@@ -63,7 +63,7 @@ def told_to_pager(shop: Shop) -> list[dict[str, Any]]:
 
 async def until_pager(shop: Shop, order: Seen) -> list[dict[str, Any]]:
     """All that it was told of an order, to its end; what it is still told of those before does not matter."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := [told for told in told_to_pager(shop) if told["data"]["request_id"] == order.id]) or (
             found[-1]["type"] != "closed"
         ):
@@ -121,10 +121,10 @@ async def test_a_failing_hook_is_seen_everywhere_holds_up_no_order_and_a_replay_
     receiver.status = 500
     order = await shop.buy()
     await receiver.until(1)
-    code, out, _ = await run_cli(shop.daemon.socket, "hooks", "list")
-    assert code == 0
+    async with asyncio.timeout(60):
+        while "failing for" not in (out := (await run_cli(shop.daemon.socket, "hooks", "list"))[1]):
+            await asyncio.sleep(0.1)
     shown, pager = out.split("\n\n")
-    assert "failing for" in shown
     assert "it answered with HTTP 500" in shown
     assert "well" in pager
     assert "hidden-argument" not in out
@@ -178,7 +178,7 @@ async def test_a_reload_brings_hooks_into_effect(shop: Shop, receiver: Receiver)
     write_private(path, only_ends.encode())
     before = len(shop.daemon.log())
     os.kill(shop.daemon.pid, signal.SIGHUP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while 'in_effect=["hook.shop.events"]' not in shop.daemon.log()[before:]:
             await asyncio.sleep(0.05)
     receiver.got.clear()

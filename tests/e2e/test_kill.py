@@ -35,8 +35,8 @@ LEAST_KILLS = 50
 PACE = 30.0
 CROWD = 14
 """Orders at a time; when one is over, the next one comes."""
-END_WITHIN_S = 60.0
-COMES_WITHIN_S = 6.0
+END_WITHIN_S = 180.0
+COMES_WITHIN_S = 15.0
 """A moment that does not come is waited for so long; many times what a quiet machine needs."""
 LATE_SEND_S = 1.2
 """Longer than a restart of the daemon takes, and shorter than what it takes for a proof of absence."""

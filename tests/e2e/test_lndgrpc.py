@@ -57,7 +57,7 @@ class Client:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([method, arguments]).encode() + b"\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = await self._process.stdout.readline()
         assert line, "the driver ended"
         answer = json.loads(line)

@@ -19,7 +19,9 @@ from tests.harness import Seen, enum_name, is_held, run_cli
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COUNTRIES = ["usa", "canada", "england"]
-STRATEGY = pb.Strategy(number_within_s=3, sms_within_s=6)
+NUMBER_WITHIN_S = 5
+"""Longer than the daemon takes to see a number that is there, also after a restart on a slow machine."""
+STRATEGY = pb.Strategy(number_within_s=NUMBER_WITHIN_S, sms_within_s=30)
 """The sandbox takes a cancel soon."""
 
 
@@ -57,13 +59,13 @@ async def test_no_number_in_the_first_country_and_a_code_in_the_second(shop: Sho
     ]
     assert _ends(done) == ["REFUNDED", "FULFILLED"]
     assert (enum_name(done, "end"), bool(done.code)) == ("FULFILLED", True)
-    assert orders[0].moved_on == "no number came in 3 s"
+    assert orders[0].moved_on == f"no number came in {NUMBER_WITHIN_S} s"
     assert orders[1].created_at_ms >= orders[0].closed_at_ms
     assert shop.books.gone_msat - gone_msat == PRICE_MSAT + FEE_MSAT == done.spent_msat
     assert [shop.books.settled(order.payment_hash) for order in orders] == [0, 1]
     told = await shop.daemon.explain(first.id)
     text = "\n".join(entry.text for entry in told.history)
-    assert "no number came in 3 s, so the daemon asks for a cancel" in text
+    assert f"no number came in {NUMBER_WITHIN_S} s, so the daemon asks for a cancel" in text
     assert "order 2 of the request is made, for an activation code" in text
 
 
@@ -94,7 +96,7 @@ async def test_the_list_has_a_request_once_and_any_of_its_orders_names_it(shop: 
     assert done.id not in [request.id for request in by_end]
 
 
-@pytest.mark.parametrize("wait_s", [0.5, 3.0, 3.4, 4.2])
+@pytest.mark.parametrize("wait_s", [0.5, 5.0, 5.4, 6.2])
 async def test_a_killed_daemon_goes_on_with_the_next_order_once(shop: Shop, wait_s: float) -> None:
     """Wherever it dies: with money out, while it cancels, between two orders, in the second one."""
     gone_msat, placed = shop.books.gone_msat, len(shop.world.provider.orders)
@@ -146,11 +148,18 @@ async def test_the_same_key_streams_the_same_request_and_another_strategy_is_ref
 async def test_the_command_tells_of_all_orders_and_prints_the_code_alone(shop: Shop) -> None:
     _without_number(shop)
     code, stdout, stderr = await run_cli(
-        shop.daemon.socket, "code", "usa,canada", "openai", "--number-within", "3", "--sms-within", "60s"
+        shop.daemon.socket,
+        "code",
+        "usa,canada",
+        "openai",
+        "--number-within",
+        f"{NUMBER_WITHIN_S}",
+        "--sms-within",
+        "60s",
     )
     assert code == 0, stderr
     assert stdout.strip().isdecimal()
-    assert "no number came in 3 s; the order is being canceled" in stderr
+    assert f"no number came in {NUMBER_WITHIN_S} s; the order is being canceled" in stderr
     assert "the money is back; the next order is being made" in stderr
     assert "now Canada (2 of 2)" in stderr
 

@@ -58,7 +58,7 @@ async def test_lnd_behind_a_certificate_of_another_name_needs_that_name(tmp_path
         await world.lnd.start()
         shop = Shop(world, Daemon(world.config, world.socket), Books(world.lnd.network))
         await shop.daemon.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while "not asked yet" in (status := await shop.daemon.status()).lnd.detail:
                 await asyncio.sleep(0.05)
         assert (status.ready, status.lnd.state) == (False, "unreachable")

@@ -35,7 +35,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Path]:
     options = ("--dir", str(tmp_path), "--pace", "300", "--trick", "price=1500")
     process = await asyncio.create_subprocess_exec(*COMMAND, "run", *options, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while b"^C ends it" not in await process.stdout.readline():
             pass
     yield tmp_path
@@ -81,7 +81,7 @@ async def test_of_two_sandboxes_that_start_at_the_same_moment_one_is_refused(tmp
     ]
     ends = [asyncio.create_task(process.wait()) for process in started]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             (refused,) = (process for process in started if process.returncode is not None)
             assert refused.stdout is not None

@@ -165,22 +165,20 @@ async def test_a_settlement_that_comes_before_the_code_is_no_reason_to_worry_yet
     assert ending(done) == ("FULFILLED", ("DELIVERED", "SETTLED"))
 
 
-async def test_a_charge_without_a_code_is_an_alarm_and_ends_with_the_proof(shop: Shop) -> None:
-    shop.next_order(code_after_s=420, settle_lag_s=-400)
-    order = await shop.daemon.order()
-    await shop.daemon.until(order.id, lambda o: enum_name(o, "htlc") == "SETTLED")
-    async with asyncio.timeout(5):
-        while not (await shop.daemon.status()).alarms:
-            await asyncio.sleep(0.1)
-    (alarm,) = (await shop.daemon.get(order.id)).alarms
-    assert "charged, and the code did not come" in alarm
+async def test_a_charge_without_a_code_is_an_alarm_and_ends_with_the_proof(tmp_path: Path) -> None:
+    impatient = QUICK.replace("settled_grace_s = 30", "settled_grace_s = 3")
+    async with open_shop(tmp_path, extra_config=impatient) as shop:
+        order = await shop.held()
+        await shop.settle(order)
+        done = await shop.daemon.until(order.id, is_over)
 
-    done = await shop.daemon.until(order.id, is_over)
-
-    assert ending(done) == ("CHARGED_UNFULFILLED", ("ABANDONED", "SETTLED"))
-    assert done.spent_msat == PRICE_MSAT + FEE_MSAT
-    text = await story(shop, done)
-    assert in_order(text, "It was charged", "support with the preimage", f"orders show {order.id}")
+        # Alarmed before its end; by now the alarm is over as well.
+        assert f"order {order.id}: charged, and the code did not come; the preimage is the proof" in shop.daemon.log()
+        assert ending(done) == ("CHARGED_UNFULFILLED", ("ABANDONED", "SETTLED"))
+        assert done.spent_msat == PRICE_MSAT + FEE_MSAT
+        text = await story(shop, done)
+        assert in_order(text, "It was charged", "support with the preimage", f"orders show {order.id}")
+        await shop.audit()
 
 
 async def test_a_cancel_whose_money_comes_late_stays_open_until_it_is_back(shop: Shop) -> None:
@@ -267,13 +265,12 @@ async def test_a_provider_that_cannot_take_orders_for_a_moment_is_asked_again(sh
     shop.world.provider.knobs.only_path = "/createorder"
     await shop.play("http-500=1")
     order = await shop.daemon.order()
-    refused_once = await shop.daemon.until(order.id, lambda o: o.phase != "")
-    assert not refused_once.terminal
+    async for update in shop.daemon.updates(order.id):
+        if update.event == "placing_failed":
+            break
+    assert not update.request.terminal
 
     # The second try comes after 5 s: too long for a test, and a cancel ends it now.
-    async with asyncio.timeout(5):
-        while shop.world.provider.knobs.http_500:
-            await asyncio.sleep(0.02)
     await shop.daemon.cancel(order.id)
     done = await shop.daemon.until(order.id, is_over)
 
@@ -282,8 +279,7 @@ async def test_a_provider_that_cannot_take_orders_for_a_moment_is_asked_again(sh
 
 
 async def test_orders_end_well_while_the_provider_answers_429_and_500_and_garbage(tmp_path: Path) -> None:
-    patient = QUICK.replace("settled_grace_s = 3", "")  # the provider's pauses make the codes late
-    async with open_shop(tmp_path, extra_config=patient) as shop:
+    async with open_shop(tmp_path) as shop:
         knobs = shop.world.provider.knobs
         knobs.only_path = "/orderstatus"
         await shop.play("http-429=1", "http-500=1", "garbage=1")
@@ -351,9 +347,9 @@ async def test_an_invoice_of_another_payee_is_refused_and_nothing_is_paid(shop: 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hurried(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    """Where lnd avoids a failed hop for 1.8 s: for 180 s of the simulated world."""
-    four = QUICK.replace("max_dispatches = 5", "max_dispatches = 4").replace("[0, 1]", "[0, 2]")
-    async with open_shop(tmp_path_factory.mktemp("hurried"), pace=100, extra_config=four) as opened:
+    """Where lnd avoids a failed hop for 3 s: for 180 s of the simulated world."""
+    four = QUICK.replace("max_dispatches = 5", "max_dispatches = 4").replace("[0, 1]", "[0, 4]")
+    async with open_shop(tmp_path_factory.mktemp("hurried"), pace=60, extra_config=four) as opened:
         yield opened
 
 
@@ -361,7 +357,7 @@ async def hurried(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sho
 async def hurried_shop(hurried: Shop) -> AsyncIterator[Shop]:
     yield hurried
     await hurried.play("payee-online")
-    await asyncio.sleep(2)  # until the hop is not avoided any more
+    await asyncio.sleep(3)  # until the hop is not avoided any more
     await hurried.audit()
 
 
@@ -399,7 +395,7 @@ async def test_a_payee_that_is_away_costs_nothing(hurried_shop: Shop) -> None:
 
 
 async def test_a_cancel_while_the_money_is_back_ends_the_order_without_another_payment(tmp_path: Path) -> None:
-    patient = QUICK.replace("pay_within_s = 10", "pay_within_s = 3600").replace("[0, 1]", "[0, 600]")
+    patient = QUICK.replace("pay_within_s = 60", "pay_within_s = 3600").replace("[0, 1]", "[0, 600]")
     async with open_shop(tmp_path, extra_config=patient) as shop:
         await shop.play("payee-offline")
         order = await shop.daemon.order()
@@ -422,7 +418,7 @@ async def test_a_payment_that_is_stuck_on_its_way_is_an_alarm_and_nothing_is_sen
     shop.world.lnd.set_knobs(forward_delay_s=clock.DELAY_S)
     order = await shop.daemon.order()
     await shop.daemon.until(order.id, lambda o: pair(o) == ("AWAITING_PAYMENT", "IN_FLIGHT"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (alarms := (await shop.daemon.status()).alarms):
             await asyncio.sleep(0.05)
     assert "does not call it paid" in alarms[0]
@@ -467,8 +463,8 @@ class _Late(WallClock):
 
 @pytest_asyncio.fixture(loop_scope="module", params=[False, True], ids=["before its absence is proven", "after that"])
 async def credulous(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Shop, bool]]:
-    """Whose daemon believes after a second that a payment did not arrive, or only after five."""
-    config = f"[payment]\nprove_absent_s = {1 if request.param else 5}\nconfirm_unpaid_s = 0\n"
+    """Whose daemon believes after a second that a payment did not arrive, or only after ten."""
+    config = f"[payment]\nprove_absent_s = {1 if request.param else 10}\nconfirm_unpaid_s = 0\n"
     async with open_shop(tmp_path, extra_config=config) as opened:
         yield opened, request.param
 
@@ -517,7 +513,7 @@ async def test_lnd_is_away_while_one_order_is_settled_and_one_refunded(tmp_path:
         settled, refunded = await shop.held(), await shop.held(has_number=False)
 
         await shop.play(*leave)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (status := await shop.daemon.status()).lnd.state != state:
                 await asyncio.sleep(0.05)
         assert not status.ready
@@ -562,7 +558,7 @@ async def test_another_node_at_lnds_address_is_neither_asked_nor_paid_from(tmp_p
         await lnd.kill()
         alice = lnd.replace_node()
         await lnd.start()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while (status := await shop.daemon.status()).lnd.state != "wrong-node":
                 await asyncio.sleep(0.05)
         assert not status.ready

@@ -61,7 +61,7 @@ async def streams(daemon: NarrowDaemon) -> AsyncIterator[None]:
     """As many as there is room for, each begun."""
     calls: list[Call] = []
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(calls) < ROOM:
                 call = daemon.watch()
                 # Those who have just left may still be counted.

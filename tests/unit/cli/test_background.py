@@ -11,7 +11,7 @@ import pytest
 
 from holdpay.cli import background
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 """Only a ^C that is lost takes so long."""
 
 

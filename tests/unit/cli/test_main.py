@@ -10,10 +10,17 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
+from holdpay.cli import complete as completing
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 from tests.unit.cli.conftest import Terminal
 from tests.unit.cli.fake_daemon import FakeDaemon, a_request
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with other things to do takes longer for an answer than a shell waits."""
+    monkeypatch.setattr(completing, "PATIENCE_S", 20)
 
 
 def complete(daemon: FakeDaemon, *arguments: str, incomplete: str = "") -> list[str]:

@@ -16,22 +16,29 @@ from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.app import App, Clock
 from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.failure import Unreachable
+from holdpay.cli.feed import FIRST_WAIT_S
 from holdpay.cli.root import cli
 from holdpay.cli.top import source as sources
 from holdpay.cli.top.view import watch
 from tests.unit.cli.conftest import Pty
 from tests.unit.cli.fake_daemon import HELD, NOW_MS, NUMBERED, FakeDaemon, Hang, Refuse, Wait, a_request, updates
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class HastyClock(Clock):
-    """The fake daemon's time, and no pause longer than need be."""
+    """The fake daemon's time, and no pause longer than need be. Until ``may_reconnect`` a lost daemon is not asked."""
+
+    def __init__(self) -> None:
+        self.may_reconnect = threading.Event()
+        self.may_reconnect.set()
 
     def now_ms(self) -> int:
         return NOW_MS
 
     def sleep(self, duration_s: float) -> None:
+        if duration_s == FIRST_WAIT_S:
+            self.may_reconnect.wait()
         time.sleep(min(duration_s, 0.02))
 
 
@@ -43,6 +50,7 @@ class Session:
     daemon: FakeDaemon
     seen: str = ""
     error: BaseException | None = None
+    clock: HastyClock = field(default_factory=HastyClock)
     _thread: threading.Thread | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -50,7 +58,7 @@ class Session:
 
         def run() -> None:
             try:
-                watch(App(self.daemon.path, HastyClock()), terminal)
+                watch(App(self.daemon.path, self.clock), terminal)
             except BaseException as error:  # noqa: BLE001 - the test looks at it
                 self.error = error
 
@@ -61,9 +69,9 @@ class Session:
         self.device.press(keys)
 
     def see(self, words: str) -> None:
-        """Until it has been on the screen since the last look."""
+        """Until it has been written on the screen, after what was seen before."""
         self._until(lambda: words in self.seen, f"{words!r} was not seen")
-        self.seen = ""
+        self.seen = self.seen.partition(words)[2]
 
     def end(self) -> None:
         assert self._thread is not None
@@ -204,8 +212,10 @@ def test_a_daemon_that_goes_away_is_told_waited_for_and_found_again(session: Ses
 
 def test_a_daemon_that_stops_says_so(session: Session) -> None:
     session.daemon.watch_scripts = [[pb.RequestUpdate(cursor=1, shutting_down=True)], [Hang()]]
+    session.clock.may_reconnect.clear()  # or it might be found again before its last words are on the screen
     session.start()
     session.see("It is stopping.")
+    session.clock.may_reconnect.set()
     session.press(b"q")
     session.end()
 

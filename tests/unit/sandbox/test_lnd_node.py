@@ -89,7 +89,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def told(subscription: Subscription) -> list[Payment]:
     """Every snapshot up to the terminal one."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return [payment async for payment in subscription.snapshots()]
 
 

@@ -159,7 +159,7 @@ class Hook:
         self.http = HttpServer(self._answer)
 
     async def next(self) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             method, body = await self.got.get()
         assert method == "POST"
         return body

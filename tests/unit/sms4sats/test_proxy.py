@@ -42,7 +42,7 @@ class Script:
 
 async def led(script: Script, *, scheme: str = "socks5h", login: str = "", host: str = HOST) -> bytes:
     """What the server behind it says."""
-    async with listening(script.serve) as port, asyncio.timeout(10):
+    async with listening(script.serve) as port, asyncio.timeout(60):
         network = Network()
         try:
             stream = await Proxy(f"{scheme}://{login}127.0.0.1:{port}").connect(network, host, PORT)
