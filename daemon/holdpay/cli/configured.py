@@ -23,9 +23,11 @@ def load(config_path: Path | None) -> tuple[Path, Settings]:
 
 
 def given_path(context: click.Context, config_path: Path | None) -> Path | None:
-    """Of the configuration: given to the command, or before it."""
-    given: Path | None = config_path or context.find_root().params.get("config_path")
-    return given
+    """Of the configuration: given to the command, or to any group before it; the nearest counts."""
+    above = context.parent
+    while config_path is None and above is not None:
+        config_path, above = above.params.get("config_path"), above.parent
+    return config_path
 
 
 def complain(problems: Iterable[str]) -> None:

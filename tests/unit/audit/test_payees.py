@@ -81,6 +81,23 @@ def test_a_node_is_added_and_forgotten_while_the_daemon_runs(config: Path, store
 
 
 @pytest.mark.parametrize("word", ["add", "remove"])
+@pytest.mark.parametrize("place", ["holdpayd", "payees", "the command", "also before, of another"])
+def test_the_record_that_is_changed_is_that_of_the_configuration_named_nearest(
+    config: Path, store: SqliteStore, word: str, place: str
+) -> None:
+    option, elsewhere = ["--config", str(config)], ["--config", str(config.with_name("none.toml"))]
+    words = {
+        "holdpayd": [*option, "payees", word],
+        "payees": ["payees", *option, word],
+        "the command": ["payees", word, *option],
+        "also before, of another": [*elsewhere, "payees", *option, word],
+    }[place]
+    changed = CliRunner().invoke(cli, [*words, OTHER if word == "add" else PAYEE])
+    assert changed.exit_code == 0, changed.output
+    assert set(store.trusted_payees()) == ({PAYEE, OTHER} if word == "add" else set())
+
+
+@pytest.mark.parametrize("word", ["add", "remove"])
 @pytest.mark.parametrize("pubkey", ["02abcd", "04" + "dd" * 32, "02" + "xx" * 32, PAYEE + "00"])
 def test_what_is_no_node_id_is_refused(config: Path, store: SqliteStore, word: str, pubkey: str) -> None:
     done = run(config, word, pubkey)
