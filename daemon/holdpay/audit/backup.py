@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from holdpay.audit.database import is_there
 from holdpay.audit.recover import database_path
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
@@ -34,9 +36,10 @@ def backup(settings: Settings, clock: SystemClock, target: Path, *, keep: int | 
     """``target``: a file that is not there, or a folder, in which it gets a name of the time; ``keep``: of those in the
     folder, the newest. Raises StoreError."""
     began_s, now_ms = time.monotonic(), clock.now_ms()
-    path = target / _name(now_ms) if target.is_dir() else target
+    is_folder = os.path.isdir(target)  # noqa: PTH112 - Path.is_dir raises where this user may not look
+    path = target / _name(now_ms) if is_folder else target
     database = database_path(settings)
-    if not database.exists():
+    if not is_there(database):
         raise StoreError(f"There is no database {database}. Start holdpayd once, or see daemon.state_dir.")
     note = make_copy(database, path, now_ms, is_without_secrets=is_without_secrets)
     deleted = 0 if keep is None else _delete_older(path, keep)

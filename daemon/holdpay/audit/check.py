@@ -18,7 +18,7 @@ from holdpay.audit.against_lnd import (
     missing_htlc_findings,
     stranger_findings,
 )
-from holdpay.audit.database import DatabaseUnreadable, StoredBooks
+from holdpay.audit.database import AS_THE_DAEMON, DatabaseForbidden, DatabaseUnreadable, StoredBooks
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import MEND, journal_findings
 from holdpay.audit.laws import is_hash, law_findings, shared_findings, turn_findings
@@ -40,11 +40,13 @@ CONNECT_TIMEOUT_S: Final = 1.0
 
 @dataclass(slots=True)
 class Stored:
-    """What the database had to say. ``relevant``: open orders and those closed not long ago."""
+    """What the database had to say. ``relevant``: open orders and those closed not long ago; ``are_hashes_known``: so
+    far all could be read that lnd's payments are held against."""
 
     findings: list[Finding] = field(default_factory=list)
     relevant: list[Order] = field(default_factory=list)
     hashes: set[str] = field(default_factory=set)
+    are_hashes_known: bool = False
     order_count: int = 0
     journal_row_count: int = 0
 
@@ -57,8 +59,8 @@ async def check(settings: Settings, clock: SystemClock, database: Path | None = 
     policy = settings.policy()
     stored = read_stored(path, policy, now_ms)
     stored.findings += macaroon_findings(lnd_settings(settings).macaroon)
-    lnd = _Compared("not asked (--offline)")
-    if not is_offline:
+    lnd = _Compared("not asked (--offline)" if is_offline else "not asked: the database could not be read")
+    if not is_offline and stored.are_hashes_known:
         lnd = await _against_lnd(settings, clock, path, stored, now_ms)
         stored.findings += lnd.findings
     for order in stored.relevant:
@@ -89,7 +91,10 @@ def read_stored(path: Path, policy: Policy, now_ms: int) -> Stored:
             stored.findings += books.file_findings()
             _read_orders(books, stored, policy, now_ms)
     except FileNotFoundError:
+        stored.are_hashes_known = True
         stored.findings.append(_missing(path))
+    except DatabaseForbidden:
+        stored.findings.append(_forbidden(path))
     except DatabaseUnreadable as error:
         stored.findings.append(_unreadable(str(error)))
     except sqlite3.Error as error:
@@ -100,6 +105,7 @@ def read_stored(path: Path, policy: Policy, now_ms: int) -> Stored:
 def _read_orders(books: StoredBooks, stored: Stored, policy: Policy, now_ms: int) -> None:
     orders: list[Order] = []
     stored.hashes = books.payment_hashes()
+    stored.are_hashes_known = True
     for order_id in books.order_ids():
         stored.order_count += 1
         book = books.book(order_id)
@@ -121,6 +127,11 @@ def _missing(path: Path) -> Finding:
         text=f"There is no database {path}, or nothing in it: holdpayd never ran here, or it was lost.",
         todo="If holdpayd ran before, run `holdpayd recover` before you start it again.",
     )
+
+
+def _forbidden(path: Path) -> Finding:
+    text = f"{path} may not be read by this user, so nothing of it was looked at."
+    return Finding(severity=Severity.WARNING, code="database-forbidden", text=text, todo=AS_THE_DAEMON)
 
 
 def _unreadable(text: str) -> Finding:
@@ -232,7 +243,7 @@ def _second_look(path: Path, candidates: Iterable[Order], stored: Stored) -> tup
         with StoredBooks(path) as books:
             at_rest = [order for order in candidates if books.order(order.id) == order]
             return at_rest, stored.hashes | books.payment_hashes()
-    except (FileNotFoundError, DatabaseUnreadable, sqlite3.Error):
+    except (FileNotFoundError, DatabaseForbidden, DatabaseUnreadable, sqlite3.Error):
         return [], stored.hashes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sqlite3
 import typing
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from holdpay.core.dispatches import DispatchRecord
 from holdpay.core.events import Event, event_name
 from holdpay.core.lightning import Attempt
 from holdpay.core.model import Order
-from holdpay.errors import OrderUnreadable, StoreError
+from holdpay.errors import HoldpayError, OrderUnreadable, StoreError
 from holdpay.store.changes import order_of
 from holdpay.store.journal import RAW_LIMIT_BYTES, REQUESTED, SELECT_WITH_REPLIES, Written, said, written
 from holdpay.store.reading import BAD_ROW, SELECT_ORDERS, to_order
@@ -50,8 +51,18 @@ _OTHER_ENDS: Final = """
 """
 
 
-class DatabaseUnreadable(Exception):
+class DatabaseUnreadable(HoldpayError):
     """It cannot be opened, or is no database; the text is a sentence."""
+
+
+AS_THE_DAEMON: Final = "Run this as the daemon's user (`sudo -u holdpay`)."
+
+
+class DatabaseForbidden(HoldpayError):
+    """This user may not read the database, which says nothing of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} may not be read by this user. {AS_THE_DAEMON}")
 
 
 _OF_SEVERAL_CLIENTS = """
@@ -63,7 +74,7 @@ _OF_SEVERAL_CLIENTS = """
 
 
 class StoredBooks:
-    """A context manager. Entering raises FileNotFoundError if there is no database, DatabaseUnreadable otherwise."""
+    """A context manager. Entering raises as ``open_read_only`` does."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -230,18 +241,30 @@ class StoredBooks:
         return readable, unreadable
 
 
+def is_there(path: Path) -> bool:
+    """Raises DatabaseForbidden where this user cannot know or may not read it, DatabaseUnreadable."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as error:
+        raise DatabaseForbidden(path) from error
+    except OSError as error:
+        raise DatabaseUnreadable(f"{path} cannot be opened ({error.strerror})") from error
+    # Not by opening it: to close it again would end the locks that SQLite has on it in this process.
+    if not os.access(path, os.R_OK):
+        raise DatabaseForbidden(path)
+    return True
+
+
 def open_read_only(path: Path, *, is_glance: bool = False) -> sqlite3.Connection:
-    """As of one moment, also beside a running daemon. Raises FileNotFoundError, DatabaseUnreadable.
+    """As of one moment, also beside a running daemon. Raises FileNotFoundError, DatabaseForbidden, DatabaseUnreadable.
 
     ``is_glance``: a look so short that nobody begins to use the database meanwhile. While nobody does, not even
     the lock files of SQLite come into being beside it then.
     """
-    try:
-        path.stat()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DatabaseUnreadable(f"{path} cannot be opened ({error.strerror})") from error
+    if not is_there(path):
+        raise FileNotFoundError(path)
     is_in_use = path.with_name(path.name + "-shm").exists() or _size(path.with_name(path.name + "-wal")) > 0
     try:
         return _connect(path, "immutable=1" if is_glance and not is_in_use else "mode=ro")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdpay.audit.database import DatabaseUnreadable, open_read_only
+from holdpay.audit.database import DatabaseForbidden, DatabaseUnreadable, open_read_only
 from holdpay.config import Settings
 from holdpay.core.payees import PayeeCheck
 
@@ -52,7 +52,7 @@ def paid_nodes(settings: Settings, *databases: Path) -> PaidNodes:
 def _recorded(path: Path) -> set[str]:
     found: set[str] = set()
     with (
-        contextlib.suppress(FileNotFoundError, DatabaseUnreadable),
+        contextlib.suppress(FileNotFoundError, DatabaseForbidden, DatabaseUnreadable),
         closing(open_read_only(path, is_glance=True)) as db,
     ):
         for sql in _RECORDED:

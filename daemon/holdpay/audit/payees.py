@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from holdpay.audit.database import is_there
 from holdpay.audit.recover import database_path
 from holdpay.config import Settings
 from holdpay.core.payees import Payee, PayeeCheck, Trust
@@ -85,7 +86,7 @@ def remark(settings: Settings) -> str:
 
 def _path(settings: Settings) -> Path:
     path = database_path(settings)
-    if not path.exists():
+    if not is_there(path):
         raise PayeesRefused(f"There is no database {path}. See that --config names the daemon's configuration.")
     return path
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from holdpay.app import lnd_settings
 from holdpay.audit.against_lnd import is_of_node
+from holdpay.audit.database import is_there
 from holdpay.audit.laws import is_hash
 from holdpay.audit.recover import database_path
 from holdpay.clock import SystemClock
@@ -64,7 +65,7 @@ class LndView:
 def books(settings: Settings) -> Iterator[SqliteStore]:
     """The daemon's database, for as long as no daemon has it. Raises ResolveRefused, AlreadyRunning, StoreError."""
     path = database_path(settings)
-    if not path.exists():
+    if not is_there(path):
         raise ResolveRefused(f"There is no database {path}. See that --config names the daemon's configuration.")
     with StateLock(settings.daemon.state_dir), closing(SqliteStore(path)) as store:
         yield store

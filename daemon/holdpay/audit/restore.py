@@ -16,6 +16,7 @@ from typing import Final
 
 from holdpay.audit.against_lnd import against_lnd, stranger_findings
 from holdpay.audit.check import Stored, ask_lnd, read_stored
+from holdpay.audit.database import DatabaseForbidden, is_there
 from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.laws import is_hash
 from holdpay.audit.paid_nodes import PaidNodes, paid_nodes
@@ -95,6 +96,7 @@ def _restore(
 
 def _take(file: Path, new: Path) -> tuple[Note | None, int]:
     """A copy of the copy, with all of its log; its note, and until when all is in it."""
+    _refuse_no_file(file)
     try:
         check_room(file, new.parent)
         new.touch(mode=0o600)
@@ -108,14 +110,22 @@ def _take(file: Path, new: Path) -> tuple[Note | None, int]:
             if note is not None:
                 take_out_note(conn)
         allow(new, cursor)
-    except FileNotFoundError:
-        raise RestoreRefused(f"There is no file {file}. Name a copy of the database.") from None
     except sqlite3.Error as error:
         raise RestoreRefused(
             f"{file} cannot be restored: {error}. Take another copy, or rebuild the orders from lnd (`holdpayd"
             " recover`)."
         ) from error
     return note, (last_ms or 0) if note is None else note.made_at_ms
+
+
+def _refuse_no_file(file: Path) -> None:
+    try:
+        if not is_there(file):
+            raise RestoreRefused(f"There is no file {file}. Name a copy of the database.")
+        if not file.is_file():
+            raise RestoreRefused(f"{file} is no file. Name a copy of the database.")
+    except DatabaseForbidden:
+        raise RestoreRefused(f"{file} may not be read by this user. Let the daemon's user read it.") from None
 
 
 def _refuse_damaged(file: Path, stored: Stored) -> None:

@@ -54,12 +54,21 @@ def audit_errors(context: click.Context, otherwise: AuditExit = AuditExit.WRONG)
         context.exit(AuditExit.ALREADY_RUNNING if isinstance(error, AlreadyRunning) else otherwise)
 
 
+def _named(context: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """An option's callback: a file that is there. One that this user may not look at is a finding."""
+    with contextlib.suppress(PermissionError):
+        if value is not None and not value.is_file():
+            raise click.BadParameter(f"There is no file {value}. Name a copy of the database.")
+    return value
+
+
 @click.command(epilog=EPILOG)
 @config_option
 @click.option("--offline", is_flag=True, help="Do not ask lnd.")
 @click.option(
     "--database",
     type=click.Path(path_type=Path),
+    callback=_named,
     metavar="FILE",
     help="Look at a copy, such as `holdpayd backup` makes. Default: that of the daemon.",
 )
@@ -98,11 +107,13 @@ def recover(context: click.Context, config_path: Path | None, is_write: bool) ->
 
 def _recover(settings: Settings, is_write: bool) -> AuditExit:
     """Raises HoldpayError."""
+    from holdpay.audit.database import is_there
     from holdpay.audit.recover import database_path, refuse_if_used, write
     from holdpay.clock import SystemClock
     from holdpay.lock import StateLock
 
     path, clock = database_path(settings), SystemClock()
+    is_there(path)  # raises where this user cannot know: nothing is shown as lost then
     if is_write:
         with StateLock(settings.daemon.state_dir):
             refuse_if_used(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ def backup(
 
     The copy is consistent, checked and 0600, and there whole or not at all. No file is overwritten.
     """
-    if keep is not None and not target.is_dir():
+    if keep is not None and not os.path.isdir(target):  # noqa: PTH112 - see audit.backup
         raise click.UsageError("--keep needs a FOLDER that is there.")
     with audit_errors(context):
         settings = settings_of(context, config_path)

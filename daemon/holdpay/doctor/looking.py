@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from holdpay.audit.database import AS_THE_DAEMON
 from holdpay.doctor.findings import Unseen, parted
 from holdpay.errors import HoldpayError
 
@@ -24,7 +25,8 @@ async def look(wanted: Awaitable[T], limit_s: float, slow: Unseen) -> T | Unseen
     except HoldpayError as error:
         return parted(error.message)
     except OSError as error:
-        return Unseen(f"It cannot be looked at ({error.strerror or type(error).__name__}).", "See to what it names.")
+        todo = AS_THE_DAEMON if isinstance(error, PermissionError) else "See to what it names."
+        return Unseen(f"It cannot be looked at ({error.strerror or type(error).__name__}).", todo)
     except Exception as error:  # noqa: BLE001 - the other checks go on
         return Unseen(f"The check itself failed ({type(error).__name__}).", "Please report this.")
 

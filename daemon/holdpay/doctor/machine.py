@@ -82,7 +82,7 @@ def look_at_database(path: Path) -> DatabaseSeen | Unseen:
             error.__cause__, sqlite3.OperationalError
         ):
             return DatabaseSeen(path=path, is_there=True, damage=str(error.__cause__))
-        return Unseen(f"{error}.", "Run this as the daemon's user (`sudo -u holdpay`); `holdpayd check` says more.")
+        return Unseen(f"{error}.", "`holdpayd check` says more.")
     try:
         return replace(_look_into(conn, path), written_cursor=written)
     except sqlite3.Error as error:

@@ -79,7 +79,8 @@ def _empty(file: Path, known: int) -> str:
 
 def allow(path: Path, cursor: int) -> None:
     """Lets a database that ends there be served at ``path``. Raises OSError."""
-    with newest_of(path).open("w") as file:
+    fd = os.open(newest_of(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
         file.write(f"{cursor:0{DIGITS}}\n")
         file.flush()
         os.fsync(file.fileno())

@@ -205,7 +205,8 @@ def test_what_is_restored_is_what_was_copied_and_the_database_that_was_there_is_
     )
     assert found.restored_at_ms is not None
     assert read_stored(state / "holdpay.db", POLICY, NOW_MS).findings == []
-    assert (state / "holdpay.db").stat().st_mode & 0o777 == 0o600
+    for name in ("holdpay.db", "holdpay.db.newest"):
+        assert (state / name).stat().st_mode & 0o777 == 0o600, name
     assert not [name for name in content(state) if "restoring" in name]
 
 
@@ -268,6 +269,7 @@ REFUSED: dict[str, tuple[tuple[Timed, ...], Callable[[Path, Said], object], str]
     "lnd is away": (HELD, lambda copy, lnd: setattr(lnd, "error", "It is away."), "lnd could not be asked"),
     "lnd may not be asked": (HELD, lambda copy, lnd: setattr(lnd, "payments", None), "does not allow ListPayments"),
     "there is no file": (HELD, lambda copy, lnd: copy.unlink(), "There is no file"),
+    "it is a folder": (HELD, lambda copy, lnd: make_folder(copy), "is no file. Name a copy"),
     "it is no database": (HELD, lambda copy, lnd: copy.write_text("garbage" * 999), "cannot be restored"),
     "it is another database": (HELD, lambda copy, lnd: other_database(copy), "is no database of holdpayd's"),
     "it is damaged": (HELD, lambda copy, lnd: damage(copy), "cannot be restored"),
@@ -279,6 +281,11 @@ REFUSED: dict[str, tuple[tuple[Timed, ...], Callable[[Path, Said], object], str]
 def other_database(path: Path) -> None:
     path.unlink()
     change(path, "CREATE TABLE music (id)")
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def damage(path: Path) -> None:
