@@ -18,7 +18,7 @@ from holdpay.audit.placing import log_of, move_aside, remove, remove_log
 from holdpay.audit.rebuild import Found, Rebuilt, Unusable, names, rebuild
 from holdpay.clock import SystemClock
 from holdpay.config import Settings
-from holdpay.core.events import ProviderReplied
+from holdpay.core.events import ProviderReplied, ProviderStatus
 from holdpay.core.lightning import Invoice, NodeIdentity, StoredPayment
 from holdpay.core.policy import Policy
 from holdpay.errors import (
@@ -27,11 +27,12 @@ from holdpay.errors import (
     InvalidRequest,
     LndRefused,
     ProviderError,
+    ProviderRefused,
     ProviderUnavailable,
     StoreError,
 )
 from holdpay.lnd.ledger import LndLedger
-from holdpay.ports import Lane, Limits
+from holdpay.ports import Lane, Limits, Reply
 from holdpay.sms4sats.catalog import bundled
 from holdpay.sms4sats.client import Sms4Sats
 from holdpay.store.newest import newest_of, sync_folder
@@ -39,6 +40,10 @@ from holdpay.store.store import SqliteStore
 
 _NO_LIMITS: Final = Limits(max_open_orders=2**31, max_pending_sat=2**50, max_spend_per_day_sat=2**50)
 """What is recorded has happened already."""
+
+
+ASK_AGAIN_S: Final = (2, 5, 10)
+"""So long after each answer in a row that was none. Then the provider counts as away."""
 
 
 class RecoverRefused(HoldpayError):
@@ -76,7 +81,7 @@ async def survey(settings: Settings, clock: SystemClock, tell: Callable[[str], N
     tell(f"{len(paid):,} went to the provider's node. Asking the provider about each.")
     if not nodes.are_known:
         tell("If holdpayd paid another node, add that to provider.payee_pubkeys and run this again.")
-    found, problem = await _ask_provider(settings, clock, paid)
+    found, problem = await _ask_provider(settings, clock, paid, tell)
     rebuilt = _rebuilt(found, node, settings.policy(), clock.now_ms(), unusable)
     return Survey(node=node, rebuilt=rebuilt, unusable=unusable, provider_problem=problem)
 
@@ -101,30 +106,52 @@ async def _payments_to(
 
 
 async def _ask_provider(
-    settings: Settings, clock: SystemClock, paid: Iterable[tuple[StoredPayment, Invoice]]
+    settings: Settings, clock: SystemClock, paid: Iterable[tuple[StoredPayment, Invoice]], tell: Callable[[str], None]
 ) -> tuple[list[Found], str]:
-    """Stops asking at the first sign that the provider is away; then also the reason."""
+    """Stops asking once the provider stays away; then also the reason, as where it could not be understood."""
     provider = Sms4Sats(provider_settings(settings), clock, Random())  # noqa: S311 - jitter
-    found, problem = [], ""
+    found, problem, is_away = [], "", False
     try:
         for payment, invoice in paid:
             word: ProviderReplied | None = None
             raw: str | None = None
             asked_at_ms = clock.now_ms()
             try:
-                if not problem:
-                    # The provider's order id is the payment hash, as far as anybody has seen.
-                    with await provider.slot(Lane.LOOK):
-                        reply = await provider.order_status(payment.payment_hash)
+                if not is_away:
+                    reply = await _patiently(provider, clock, payment.payment_hash, tell)
                     word, raw = ProviderReplied(asked_at_ms, reply.value), reply.raw
             except ProviderUnavailable as error:
-                problem = error.message
-            except ProviderError:
+                is_away, problem = True, error.message
+            except ProviderRefused:
                 pass  # it knows no such order
+            except ProviderError as error:
+                problem = error.message
             found.append(Found(payment=payment, invoice=invoice, word=word, raw=raw))
     finally:
         await provider.aclose()
     return found, problem
+
+
+async def _patiently(
+    provider: Sms4Sats, clock: SystemClock, payment_hash: str, tell: Callable[[str], None]
+) -> Reply[ProviderStatus]:
+    """Asks again where the provider has a bad moment: without its word an order may close as if nothing had come.
+
+    A pause that it wants is waited for before the next slot. Raises ProviderError.
+    """
+    for retry_s in ASK_AGAIN_S:
+        try:
+            return await _asked(provider, payment_hash)
+        except ProviderUnavailable as error:
+            tell(f"{error.message.partition('. ')[0]}. It is asked again.")
+            await clock.sleep(retry_s)
+    return await _asked(provider, payment_hash)
+
+
+async def _asked(provider: Sms4Sats, payment_hash: str) -> Reply[ProviderStatus]:
+    """The provider's order id is the payment hash, as far as anybody has seen. Raises ProviderError."""
+    with await provider.slot(Lane.LOOK):
+        return await provider.order_status(payment_hash)
 
 
 def _rebuilt(
@@ -152,7 +179,7 @@ def _country(name: str) -> tuple[int, str] | None:
 
 
 def refuse_if_used(path: Path) -> None:
-    """Raises RecoverRefused, unless there is no database or one without orders."""
+    """Raises RecoverRefused, unless there is no database or one without orders; DatabaseForbidden."""
     try:
         with StoredBooks(path) as books:
             count = 0 if books.is_blank else len(books.order_ids())

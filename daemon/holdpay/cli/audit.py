@@ -143,7 +143,7 @@ def _survey(settings: Settings, clock: SystemClock) -> Survey:
     for unusable in found.unusable:
         click.echo(unusable_line(unusable))
     if found.provider_problem:
-        complain([f"{found.provider_problem} So the orders are shown without its word; holdpayd asks it later."])
+        complain([f"{found.provider_problem} So orders are shown without its word; holdpayd asks it later."])
     return found
 
 

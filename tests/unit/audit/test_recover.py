@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -11,8 +13,10 @@ from holdpay.audit import recover as module
 from holdpay.audit.check import read_stored
 from holdpay.audit.rebuild import Rebuilt
 from holdpay.audit.recover import RecoverRefused, Survey, refuse_if_used, write
+from holdpay.core.events import ProviderStatus
 from holdpay.core.states import End, HtlcState
-from holdpay.errors import StoreError
+from holdpay.errors import ProviderProtocolError, ProviderRefused, ProviderUnavailable, StoreError
+from holdpay.ports import Lane, Reply
 from holdpay.store.store import SqliteStore
 from tests.unit.audit.test_database import live
 from tests.unit.audit.test_rebuild import BY_NAME, rebuilt
@@ -120,6 +124,79 @@ def test_the_log_of_a_lost_database_is_not_played_into_the_new_one(path: Path) -
     store.close()
     (kept,) = path.parent.glob("holdpay.db.before-recover-*-wal")
     assert kept.read_bytes() == log
+
+
+# --- the provider's word ---
+
+AWAY = ProviderUnavailable("sms4sats has a problem of its own (HTTP 500). Try again later.")
+GARBLED = ProviderProtocolError("A web page came in place of sms4sats's answer.")
+Answers = list[Exception | None]
+"""In the order in which they come; None: its word."""
+
+
+class Provider:
+    """Answers as told, and as it should after that."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.asked = 0
+
+    async def slot(self, lane: Lane) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    async def order_status(self, provider_order_id: str) -> Reply[ProviderStatus]:
+        self.asked += 1
+        error = self.answers.pop(0) if self.answers else None
+        if error is not None:
+            raise error
+        return Reply(ProviderStatus(is_paid=True), "{}")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Waits:
+    """A clock whose waits are noted, and over at once."""
+
+    def __init__(self) -> None:
+        self.slept_s: list[float] = []
+
+    def now_ms(self) -> int:
+        return LATER_MS
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+
+
+@pytest.mark.parametrize(
+    ("answers", "words", "asked", "slept_s", "problem"),
+    [
+        ([], [True, True], 2, [], ""),
+        ([AWAY], [True, True], 3, [2], ""),
+        ([AWAY, AWAY, AWAY, None, AWAY], [True, True], 6, [2, 5, 10, 2], ""),
+        ([AWAY] * 4, [False, False], 4, [2, 5, 10], AWAY.message),
+        ([ProviderRefused("sms4sats says no")], [False, True], 2, [], ""),
+        ([GARBLED], [False, True], 2, [], GARBLED.message),
+    ],
+    ids=["fine", "one bad moment", "bad moments", "away", "it knows no such order", "a login page"],
+)
+async def test_a_bad_moment_of_the_provider_takes_its_word_from_no_payment(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: Answers,
+    words: list[bool],
+    asked: int,
+    slept_s: list[float],
+    problem: str,
+) -> None:
+    provider, clock, told = Provider(list(answers)), Waits(), list[str]()
+    monkeypatch.setattr(module, "Sms4Sats", lambda *_: provider)
+    monkeypatch.setattr(module, "provider_settings", lambda _: None)
+    each = BY_NAME["in flight, number"]
+    paid = [(each.payment, each.invoice)] * 2
+    found, said = await module._ask_provider(cast("Any", None), cast("Any", clock), paid, told.append)
+    assert ([one.word is not None for one in found], said) == (words, problem)
+    assert (provider.asked, clock.slept_s) == (asked, slept_s)
+    assert told == ["sms4sats has a problem of its own (HTTP 500). It is asked again."] * len(slept_s)
 
 
 # --- half a database is none ---
