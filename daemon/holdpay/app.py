@@ -37,7 +37,7 @@ from holdpay.lnd.settings import LndSettings
 from holdpay.lock import SOCKET_MODE, SocketClaim, StateLock, check_apart
 from holdpay.log import configure
 from holdpay.notify import Notifier
-from holdpay.ports import HookStore, NodeState
+from holdpay.ports import Clock, HookStore, NodeState
 from holdpay.rpc.catalog import CatalogCalls
 from holdpay.rpc.feed import Feed
 from holdpay.rpc.server import RpcServers
@@ -70,6 +70,7 @@ LISTENER_EVERY_S = 10
 NOTICES_EVERY_S = 5
 NOTICES_SILENT_S = 60
 LOOP_SILENT_S = 60
+PLACE_EVERY_S = 5
 
 log = structlog.get_logger(__name__)
 
@@ -182,7 +183,11 @@ class _Daemon:
             beside = Background(
                 "notices", lambda: _notice(parts), NOTICES_SILENT_S, self._clock, every_s=NOTICES_EVERY_S
             )
-            failing = (running, asyncio.create_task(_until_damaged(path), name="database check"))
+            failing = (
+                running,
+                asyncio.create_task(_until_damaged(path), name="database check"),
+                asyncio.create_task(_until_moved(parts.store, self._clock), name="database place"),
+            )
             engine.on_pass = lambda: self._passed(node, tasks)
             engine.trouble = lambda: _trouble(tasks)
             try:
@@ -414,6 +419,14 @@ async def _until_damaged(path: Path) -> None:
         await check.run()
         log.info("the database is sound")
     await asyncio.Event().wait()
+
+
+async def _until_moved(store: SqliteStore, clock: Clock) -> None:
+    """Never ends, but for a database that lies elsewhere now: before something is to be written to it. Raises
+    StoreError."""
+    while True:
+        store.check_place()
+        await clock.sleep(PLACE_EVERY_S)
 
 
 async def _shorten_log(path: Path) -> None:

@@ -250,6 +250,41 @@ async def test_a_database_that_stays_locked_ends_the_daemon_and_the_order_goes_o
     assert await over(shop, order) == "FULFILLED"
 
 
+async def test_a_database_that_is_moved_away_ends_the_daemon_and_nothing_is_ordered_until_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async with open_shop(tmp_path) as shop:
+        order = await shop.held()
+        state, away = tmp_path / "state", tmp_path / "away"
+        away.mkdir()
+        for file in state.glob("holdpay.db*"):
+            file.rename(away / file.name)
+
+        with contextlib.suppress(grpc.aio.AioRpcError):  # the look at the files may come first
+            await shop.daemon.order(country="germany")
+        assert await exit_code(shop.daemon) == EXIT_STORE
+        assert "moved, removed or replaced while holdpayd ran" in last_words(shop.daemon)
+        await shop.daemon.launch()  # as systemd would
+        assert await exit_code(shop.daemon) == EXIT_STORE
+        assert "it was lost" in last_words(shop.daemon)
+        assert (shop.world.provider.requests["/createorder"], shop.sends) == (1, 1)
+
+        for file in away.iterdir():
+            file.replace(state / file.name)
+        await shop.daemon.start()
+        await shop.deliver(order)
+        assert await over(shop, order) == "FULFILLED"
+        await shop.audit()
+
+
+async def test_a_database_that_is_replaced_ends_a_daemon_that_has_nothing_to_write(tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as shop:
+        path = tmp_path / "state" / "holdpay.db"
+        shutil.copyfile(path, tmp_path / "state" / "other").replace(path)
+        assert await exit_code(shop.daemon) == EXIT_STORE
+        assert "is another file than the one that is open" in last_words(shop.daemon)
+
+
 async def test_a_damaged_database_is_refused_at_the_start_untouched_and_a_copy_goes_on(tmp_path: Path) -> None:
     async with open_shop(tmp_path) as shop:
         order = await shop.held()

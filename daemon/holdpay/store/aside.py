@@ -23,7 +23,9 @@ def checkpoint(path: Path, *, least_bytes: int = 0) -> None:
     with contextlib.suppress(FileNotFoundError, sqlite3.Error):
         if path.with_name(f"{path.name}-wal").stat().st_size <= least_bytes:
             return
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        # Not one that it would make itself: SQLite deletes the log of an empty file.
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn:
             conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

@@ -43,6 +43,11 @@ _DAMAGED: Final = (
     f"It is damaged. Keep the file, and follow {manual.page('operations.md', 'Damaged database')}"
     " (`holdpayd check`, then `holdpayd recover`)"
 )
+# SQLite deletes the log of an empty file, and what was committed last is nowhere else.
+_LOG_ALONE: Final = (
+    "{path} is missing or empty, and its log {path}-wal is there, with what was written last. Put the file back beside"
+    " the log, or move the log to another folder and keep it."
+)
 _RIGHTS: Final = "See that it and its folder belong to the daemon's user, and that the disk is not mounted read-only"
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "Make room on the disk",
@@ -60,8 +65,10 @@ def open_database(path: Path, newest: Newest) -> Database:
     """Opens or creates the database, brings its tables up to date. Raises StoreError with what to do; also for a copy
     that nobody has compared with lnd."""
     try:
-        path.touch(mode=0o600, exist_ok=True)
         is_left_behind = was_left_behind(path)
+        if is_left_behind and _is_missing(path):
+            raise StoreError(_LOG_ALONE.format(path=path))
+        path.touch(mode=0o600, exist_ok=True)
         conn = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=STATEMENTS_KEPT)
         # A plug-in of the user's sqlite-utils has no business in here.
         db = Database(conn, execute_plugins=False)
@@ -78,6 +85,10 @@ def open_database(path: Path, newest: Newest) -> Database:
             f"The database {path} cannot be opened: {error.strerror}. Check its folder's rights and the disk."
         ) from error
     return db
+
+
+def _is_missing(path: Path) -> bool:
+    return not path.exists() or not path.stat().st_size
 
 
 @contextlib.contextmanager

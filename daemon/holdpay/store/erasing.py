@@ -73,7 +73,8 @@ def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int, *, is_first:
     found = copies(path)
     if not found:
         return
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn:
         ids = to_erase(conn, closed_before_ms)
     for copy in found if ids or is_first else ():
         try:

@@ -59,7 +59,8 @@ class SqliteHookStore:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._conn = conn = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            uri = f"{path.absolute().as_uri()}?mode=rw"
+            self._conn = conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             conn.row_factory = sqlite3.Row
             conn.text_factory = lenient
             conn.execute("PRAGMA foreign_keys = ON")

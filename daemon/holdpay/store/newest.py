@@ -29,8 +29,10 @@ class Newest:
     """Keeps the file of one database. ``close`` it."""
 
     def __init__(self, path: Path) -> None:
+        self._database = path
         self._path = newest_of(path)
         self._fd: int | None = None
+        self._cursor = 0
 
     def admit(self, cursor: int, *, is_ours: bool) -> None:
         """``cursor``: the last of the database; ``is_ours``: it is from before there was such a file. Raises StoreError
@@ -48,9 +50,16 @@ class Newest:
 
     def keep(self, cursor: int) -> None:
         """After a commit. What cannot be written is only known less exactly."""
+        self._cursor = cursor
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, f"{cursor:0{DIGITS}}\n".encode(), 0)
+
+    def remember(self) -> None:
+        """Where the database was taken away, and this file with it: the next start shall not begin anew in silence."""
+        if self._cursor and not self._database.exists() and not self._path.exists():
+            with contextlib.suppress(OSError):
+                allow(self._database, self._cursor)
 
     def close(self) -> None:
         if self._fd is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -50,6 +51,7 @@ from holdpay.store.listing import where
 from holdpay.store.newest import Newest
 from holdpay.store.outcomes import read_outcomes
 from holdpay.store.payees import note_payee, standing_of, trusted_payees
+from holdpay.store.place import Place
 from holdpay.store.reading import (
     ITEM_COLUMNS,
     REQUEST_COLUMNS,
@@ -188,6 +190,7 @@ class SqliteStore:
         self._newest = Newest(path)
         self._db = open_database(path, self._newest)
         self._conn = self._db.conn
+        self._place = Place(path, self._newest)
         self._conn.row_factory = sqlite3.Row
         self._conn.text_factory = lenient
         self._journal = Journal(self._conn)
@@ -206,6 +209,16 @@ class SqliteStore:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with transaction(self._conn):
+            yield
+            self.check_place()
+
+    def check_place(self) -> None:
+        """Raises StoreError if the database's files are not any more where they were opened."""
+        self._place.check()
+
     def check_space(self) -> None:
         """See OrderStore."""
         check_space(self._path)
@@ -213,7 +226,7 @@ class SqliteStore:
     def create(self, order: Order, limits: Limits, now_ms: int) -> Order:
         """See OrderStore."""
         self._carry_on_spent(now_ms)
-        with transaction(self._conn):
+        with self._transaction():
             first = self.find_key(order.request.key, order.request.client)
             if first is not None:
                 if first.request.fingerprint != order.request.fingerprint:
@@ -231,7 +244,7 @@ class SqliteStore:
     def create_next(self, before: Change, order: Order, limits: Limits, now_ms: int) -> None:
         """See OrderStore."""
         self._carry_on_spent(now_ms)
-        with transaction(self._conn):
+        with self._transaction():
             self._check_limits(order, limits, now_ms)
             followed = self._write_change(before, now_ms)
             cursor = self._record(order, now_ms)
@@ -274,7 +287,7 @@ class SqliteStore:
         first = next(changes, None)
         if first is None:
             return []
-        with transaction(self._conn):
+        with self._transaction():
             done = [self._write_change(each, now_ms) for each in chain((first,), changes)]
         self._newest.keep(done[-1].cursor)
         self.commit_count += 1
@@ -401,7 +414,7 @@ class SqliteStore:
         found = (*self._found(OPEN), *self._found(GOING_ON))
         ids = [row["id"] for row in found if self._read(row) is None]
         if ids:
-            with transaction(self._conn):
+            with self._transaction():
                 for order_id in ids:
                     self._quarantine_row(order_id, now_ms)
         return ids
@@ -425,7 +438,7 @@ class SqliteStore:
 
     def keep_hooks(self, names: Iterable[str]) -> None:
         """Where other hooks were is forgotten: one that has such a name later begins anew."""
-        with transaction(self._conn):
+        with self._transaction():
             self._conn.execute(FORGET, (json.dumps(list(names)),))
 
     def checkpoint(self) -> None:

@@ -1,0 +1,138 @@
+"""Files that are moved, removed or replaced under a store that has them open: nothing is committed any more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from holdpay.errors import StoreError
+from holdpay.store.aside import checkpoint
+from holdpay.store.newest import newest_of, read_newest
+from holdpay.store.place import ENDINGS
+from holdpay.store.store import SqliteStore
+from tests.unit.audit.test_database import live
+from tests.unit.build import order
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state" / "holdpay.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    """With one order, open."""
+    with closing(SqliteStore(path)) as opened:
+        live(opened, order(id="order00001", key="a"))
+        yield opened
+
+
+def files_of(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}*"))
+
+
+def move_away(path: Path) -> Path:
+    away = path.parent.parent / "away"
+    away.mkdir()
+    for file in files_of(path):
+        file.rename(away / file.name)
+    return away
+
+
+def replace(path: Path, ending: str = "") -> None:
+    file = path.with_name(path.name + ending)
+    shutil.copyfile(file, other := file.with_name("other"))
+    other.replace(file)
+
+
+def remove(path: Path, ending: str) -> None:
+    path.with_name(path.name + ending).unlink()
+
+
+def another_folder(path: Path) -> None:
+    """As a file system that is mounted over it."""
+    path.parent.rename(path.parent.with_name("old"))
+    shutil.copytree(path.parent.with_name("old"), path.parent)
+
+
+GONE: dict[str, Callable[[Path], object]] = {
+    "moved": move_away,
+    "its folder renamed": lambda path: path.parent.rename(path.parent.with_name("old")),
+    "its folder replaced": another_folder,
+    **{f"removed{ending}": partial(remove, ending=ending) for ending in ENDINGS},
+    **{f"replaced{ending}": partial(replace, ending=ending) for ending in ENDINGS},
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_nothing_is_committed_to_a_database_that_the_next_start_would_not_find(
+    store: SqliteStore, path: Path, how: str
+) -> None:
+    GONE[how](path)
+    with pytest.raises(StoreError, match="moved, removed or replaced while holdpayd ran"):
+        live(store, order(id="order00002", key="b"))
+    assert store.last_cursor() == 1
+    with pytest.raises(StoreError, match="moved, removed or replaced"):
+        store.check_place()
+
+
+def test_what_is_done_to_the_files_where_they_are_moves_nothing(store: SqliteStore, path: Path) -> None:
+    for file in files_of(path):
+        file.chmod(0o640)
+        os.utime(file)
+        os.link(file, path.parent.parent / file.name)
+    store.checkpoint()
+    list(store.erase_codes(10**15, 10**15))
+    live(store, order(id="order00002", key="b"))
+
+
+def test_a_start_after_all_was_moved_away_is_refused_until_it_is_back(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="order00001", key="a"))
+    away = move_away(path)
+    with pytest.raises(StoreError):
+        store.check_place()
+    store.close()
+    assert read_newest(newest_of(path)) == 1
+    with pytest.raises(StoreError, match="it was lost"):
+        SqliteStore(path)
+
+    for file in sorted(away.iterdir()):
+        file.replace(path.with_name(file.name))
+    with closing(SqliteStore(path)) as again:
+        assert again.last_cursor() == 1
+
+
+def test_a_database_in_its_place_is_judged_by_what_came_with_it(store: SqliteStore, path: Path) -> None:
+    replace(path)
+    newest_of(path).unlink()
+    with pytest.raises(StoreError):
+        store.check_place()
+    assert not newest_of(path).exists()
+
+
+def test_the_log_that_stayed_when_the_file_was_moved_is_kept_and_goes_on_with_it(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="order00001", key="a"))
+    path.rename(path.parent / "moved")
+    checkpoint(path)
+    with pytest.raises(StoreError):
+        live(store, order(id="order00002", key="b"))
+    store.close()
+    assert not path.exists()
+    with pytest.raises(StoreError, match="missing or empty, and its log"):
+        SqliteStore(path)
+    path.touch()
+    with pytest.raises(StoreError, match="missing or empty, and its log"):
+        SqliteStore(path)
+
+    (path.parent / "moved").replace(path)
+    with closing(SqliteStore(path)) as again:
+        assert again.last_cursor() == 1
