@@ -110,6 +110,10 @@ async def test_all_is_well_beside_a_running_daemon_which_goes_on_and_pays_nothin
         assert "may order" in ran.of("socket")
         assert f"The client ann may order at {tmp_path}/holdpay-ann.sock: whoever is in the group {group}." in ran.out
         assert (len(shop.world.provider.orders), len(shop.world.lnd.network.htlcs)) == (orders, htlcs)
+        ours = shop.world.lnd.replace_node()
+        ran = await holdpayd(shop.world.config, "doctor", "--json")
+        assert f"open orders were paid from {ours.pubkey[:10]}…" in ran.of("lnd")
+        shop.world.lnd.replace_node(node=ours)
         await shop.deliver(order)
         (tmp_path / "holdpay-ann.sock").chmod(0o666)
         ran = await holdpayd(shop.world.config, "doctor", "--json")

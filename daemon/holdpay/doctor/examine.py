@@ -100,7 +100,7 @@ async def _examine(settings: Settings, clock: SystemClock) -> list[Finding]:
         judge_machine.judge_disk(await disk, MIN_FREE_BYTES),
         judge_machine.judge_database(await stored),
         judge_machine.judge_certificate(await certificate, clock.now_ms()),
-        *_of_lnd(await lnd, settings, clock.now_ms()),
+        *_of_lnd(await lnd, await stored, settings, clock.now_ms()),
         judge_provider.judge_provider(await provider),
         *_judged(await account, settings),
         _clock(await provider, await lnd, clock.now_ms()),
@@ -150,7 +150,9 @@ def _judged(account: int | Unseen | None, settings: Settings) -> list[Finding]:
     return [judge_provider.judge_account(account, settings.provider.warn_balance_below_sat)]
 
 
-def _of_lnd(lnd: LndSeen | Unseen, settings: Settings, now_ms: int) -> list[Finding]:
+def _of_lnd(
+    lnd: LndSeen | Unseen, stored: DatabaseSeen | Unseen, settings: Settings, now_ms: int
+) -> list[Finding]:
     if isinstance(lnd, Unseen):
         return [unseen("lnd", lnd), skipped(_OF_LND, "lnd has to answer first.")]
     rights = judge_lnd.judge_rights(lnd.rights, PAYING)
@@ -161,7 +163,7 @@ def _of_lnd(lnd: LndSeen | Unseen, settings: Settings, now_ms: int) -> list[Find
     price_sat, fee_sat = policy.max_price_sat, policy.fee_cap_sat(policy.max_price_sat)
     is_providers = settings.provider.base_url == _PROVIDERS_URL
     return [
-        judge_lnd.judge_node(node),
+        judge_lnd.judge_node(node, () if isinstance(stored, Unseen) else stored.payers),
         *rights,
         judge_lnd.judge_version(node),
         judge_lnd.judge_network(node, settings.lnd.network, is_providers=is_providers),

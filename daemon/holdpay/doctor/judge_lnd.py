@@ -94,10 +94,19 @@ def judge_rights(rights: Rights, paying: Collection[str]) -> list[Finding]:
     return [*([ok(check, f"It allows {_listed(allowed)}.")] if allowed else []), *found]
 
 
-def judge_node(node: Node | Unseen) -> Finding:
+def judge_node(node: Node | Unseen, payers: Collection[str] = ()) -> Finding:
+    """``payers``: our nodes from which money of open orders is out."""
     check = "lnd"
     if isinstance(node, Unseen):
         return unseen(check, node)
+    if others := [payer for payer in payers if payer != node.pubkey]:
+        return failed(
+            check,
+            f"{node_name(node.pubkey, node.alias)} answers, and open orders were paid from"
+            f" {', '.join(f'{payer[:10]}…' for payer in others)}: holdpayd asks and pays nothing until that node is"
+            " back.",
+            "Point lnd.address at that node again. If it is gone for good: `holdpayd resolve ORDER --node-retired`.",
+        )
     return ok(check, f"{node_name(node.pubkey, node.alias)} answers, and takes the macaroon.")
 
 

@@ -59,6 +59,9 @@ def judge_files(seen: FilesSeen | Unseen) -> list[Finding]:
                 f"Run `chmod 700 {state_dir.path}`.",
             )
         )
+    if state_dir.mode & 0o700 != 0o700:
+        text = f"{state_dir.owner} may not write to {state_dir.path} (mode {state_dir.mode:04o})."
+        found.append(failed(check, text, f"Run `chmod 700 {state_dir.path}`."))
     for file in seen.database:
         if file.mode & 0o077:
             text = f"Others may read {file.path} (mode {file.mode:04o})."
@@ -132,6 +135,9 @@ def judge_disk(seen: DiskSeen | Unseen, min_free_bytes: int) -> Finding:
     check = "disk"
     if isinstance(seen, Unseen):
         return unseen(check, seen)
+    if seen.is_read_only:
+        text = f"{seen.folder} is mounted read-only: nothing can be recorded, so holdpayd will not start."
+        return failed(check, text, "Mount it read-write; a disk that went read-only by itself is failing (`dmesg`).")
     text = f"{seen.free_bytes // MIB:,} MiB are free in {seen.folder}"
     if seen.free_bytes < min_free_bytes:
         text = f"Only {text}; with less than {min_free_bytes // MIB} MiB no new order is taken."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from holdpay.audit.database import DatabaseUnreadable, applied_migrations, known_migrations, open_read_only
+from holdpay.core.states import MONEY_MAY_BE_OUT
 from holdpay.doctor.findings import Unseen
 from holdpay.doctor.seen import DatabaseSeen, DiskSeen, FileSeen, FilesSeen, Listening, SocketSeen, UnitSeen
 from holdpay.store.integrity import look_at_open_orders, mark_of
@@ -32,6 +33,11 @@ _OPEN: Final = (
     "SELECT count(*), coalesce(sum(quarantined_at_ms IS NOT NULL), 0) FROM orders INDEXED BY orders_open"
     " WHERE closed_at_ms IS NULL"
 )
+
+_PAYERS: Final = f"""
+    SELECT DISTINCT p.node_pubkey FROM orders o INDEXED BY orders_open JOIN payments p ON p.order_no = o.no
+    WHERE o.closed_at_ms IS NULL AND p.htlc IN ({", ".join(repr(out.value) for out in sorted(MONEY_MAY_BE_OUT))})
+"""  # noqa: S608 - our own words only
 
 
 def look_at_files(state_dir: Path, database: Path) -> FilesSeen:
@@ -67,7 +73,12 @@ def _user(uid: int) -> str:
 def look_at_disk(state_dir: Path) -> DiskSeen:
     """Of a folder that is not there yet: the one above it that is. Raises OSError."""
     folder = next(each for each in (state_dir, *state_dir.parents) if each.exists())
-    return DiskSeen(folder=folder, free_bytes=shutil.disk_usage(folder).free)
+    system = os.statvfs(folder)
+    return DiskSeen(
+        folder=folder,
+        free_bytes=system.f_bavail * system.f_frsize,
+        is_read_only=bool(system.f_flag & os.ST_RDONLY),
+    )
 
 
 def look_at_database(path: Path) -> DatabaseSeen | Unseen:
@@ -109,6 +120,7 @@ def _look_into(conn: sqlite3.Connection, path: Path) -> DatabaseSeen:
         open_count=open_count,
         quarantined_count=quarantined_count,
         trusted_payees=tuple(trusted_payees(conn)[:MOST_PAYEES]),
+        payers=tuple(pubkey for (pubkey,) in conn.execute(_PAYERS)),
     )
 
 

@@ -54,6 +54,8 @@ class Problem(Enum):
 class DiskSeen:
     folder: Path
     free_bytes: int
+    is_read_only: bool = False
+    """Mounted so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ class DatabaseSeen:
     quarantined_count: int = 0
     trusted_payees: tuple[str, ...] = ()
     """Pubkeys of the record of `holdpayd payees`, the one that was paid last first; no more than can be looked at."""
+    payers: tuple[str, ...] = ()
+    """Pubkeys of our nodes from which money of open orders is, or may be, out."""
 
 
 class Listening(Enum):

@@ -83,6 +83,11 @@ def test_every_documented_right_has_its_cost() -> None:
 def test_an_lnd_that_cannot_be_used_is_told_in_its_own_words() -> None:
     told(judge_node(Unseen("lnd's wallet is locked.", "Unlock it with `lncli unlock`.")), FAILED, "locked", "unlock")
     told(judge_node(NODE), OK, "alice (0211111111…)")
+    told(judge_node(NODE, [NODE.pubkey]), OK)
+
+
+def test_another_node_than_the_one_that_paid_open_orders_has_failed() -> None:
+    told(judge_node(NODE, [NODE.pubkey, "03" + "2" * 64]), FAILED, "paid from 0322222222…:", "lnd.address")
 
 
 def test_a_release_is_supported_warned_about_or_refused() -> None:

@@ -89,6 +89,16 @@ def test_a_state_directory_that_others_may_enter_has_failed() -> None:
         told(the_one(judge_files(open_to_all)), FAILED, f"{mode:04o}", "`chmod 700 /state`")
 
 
+def test_a_state_directory_that_its_owner_may_not_write_to_has_failed() -> None:
+    closed = replace(FILES, state_dir=replace(STATE, mode=0o500))
+    told(the_one(judge_files(closed)), FAILED, "may not write", "`chmod 700 /state`")
+
+
+def test_a_state_directory_on_a_read_only_mount_has_failed_whatever_is_free_there() -> None:
+    seen = DiskSeen(folder=Path("/state"), free_bytes=100_000 * MIB, is_read_only=True)
+    told(judge_disk(seen, 64 * MIB), FAILED, "/state is mounted read-only", "dmesg")
+
+
 def test_another_users_state_directory_is_looked_at_by_the_wrong_user() -> None:
     foreign = replace(FILES, state_dir=replace(STATE, is_ours=False), me="root")
     told(the_one(judge_files(foreign)), WARNING, "runs as root", "`sudo -u holdpay holdpayd doctor`")

@@ -27,7 +27,9 @@ from holdpay.store.integrity import mark_of
 from holdpay.store.newest import Newest
 from holdpay.store.store import SqliteStore
 from tests.spoiling import spoil
-from tests.unit.build import NOW_MS, order
+from tests.unit.audit.books import FULFILLED, HELD, Timed
+from tests.unit.audit.test_database import live
+from tests.unit.build import ALICE, NOW_MS, order
 
 LIMITS = Limits(max_open_orders=100, max_pending_sat=10**9, max_spend_per_day_sat=10**9)
 
@@ -55,6 +57,7 @@ def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_the_one_above(tmp
     seen = look_at_disk(tmp_path / "not" / "there")
     assert seen.folder == tmp_path
     assert seen.free_bytes > 0
+    assert not seen.is_read_only
 
 
 # --- database ---------------------------------------------------------------------------------------------------------
@@ -70,6 +73,15 @@ def test_a_sound_database_is_seen_and_nothing_in_it_changes(database: Path) -> N
     before = {file.name: file.read_bytes() for file in database.parent.iterdir()}
     assert seen_of(database) == DatabaseSeen(path=database, is_there=True, written_cursor=0)
     assert {file.name: file.read_bytes() for file in database.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(("events", "payers"), [(FULFILLED, ()), (HELD, (ALICE.pubkey,))], ids=["over", "held"])
+def test_the_nodes_from_which_money_of_open_orders_is_out_are_seen_and_no_others(
+    database: Path, events: list[Timed], payers: tuple[str, ...]
+) -> None:
+    with closing(SqliteStore(database)) as store:
+        live(store, order(), *events)
+        assert seen_of(database).payers == payers
 
 
 def test_a_database_that_is_in_use_is_seen_too(database: Path) -> None:
