@@ -287,7 +287,7 @@ async def test_a_call_that_fails_while_all_is_closed_opens_no_other_connection(
 async def test_a_ledger_waits_for_an_answer_about_a_payment_no_longer_than_for_any_other(
     lnd: FakeLnd, clock: FakeClock, tmp_path: Path
 ) -> None:
-    async with LndLedger(settings_for(lnd.port, tmp_path / "tls.cert", call_timeout_s=0.5), clock) as ledger:
+    async with LndLedger(settings_for(lnd.port, tmp_path / "tls.cert", call_timeout_s=3), clock) as ledger:
         await ledger.identity()
         lnd.mute.clear()
         async with asyncio.timeout(PATIENCE_S):
