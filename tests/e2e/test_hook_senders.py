@@ -50,6 +50,30 @@ async def test_a_post_is_signed_and_a_2xx_acknowledges_it() -> None:
         assert got.headers["content-type"] == "application/json"
 
 
+async def test_one_after_the_other_goes_over_one_connection_which_is_closed_at_the_end() -> None:
+    connections, ends = 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(len(MESSAGE.body))
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nthanks")
+        ends.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    sender = sender_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert [await sender.send(MESSAGE) for _ in range(4)] == [None] * 4
+    assert connections == 1
+    await sender.close()
+    async with asyncio.timeout(5):
+        await ends.wait()
+    server.close()
+
+
 @pytest.mark.parametrize(
     ("status", "wanted", "is_final"),
     [
@@ -120,6 +144,11 @@ async def test_nobody_there_is_told_without_the_url_whose_path_may_be_secret() -
     assert trouble is not None
     assert trouble.text == "cannot be reached (ConnectError)"
     assert sender.target == url.partition("/hooks")[0]
+
+
+def test_nothing_that_may_be_secret_is_in_what_a_log_could_show() -> None:
+    target = Url(url="https://x/hidden", secret=b"hidden", proxy="http://hidden@x", timeout_s=1)
+    assert "hidden" not in f"{target} {Message('msg_1', 'code', 1, b'hidden')}"
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_not_taken(tmp_path: Path) -> None:
