@@ -42,7 +42,7 @@ def main() -> int:
     begun_s = time.monotonic()
     results: list[Result] = []
     for group in sorted({_group(mutant) for mutant in chosen}):
-        tests = options.tests or [f"tests/unit/{group}"]
+        tests = options.tests or [_tests_of(group)]
         of_group = [mutant for mutant in chosen if _group(mutant) == group]
         with tempfile.TemporaryDirectory(prefix="m-") as scratch:
             results += run(of_group, tests, options.jobs, options.simulate if group == "core" else 0, Path(scratch))
@@ -81,7 +81,12 @@ def _files(chosen: str) -> list[Path]:
 
 
 def _group(mutant: Mutant) -> str:
-    return mutant.path.parent.relative_to(PACKAGE).parts[0] if mutant.path.is_relative_to(PACKAGE) else "others"
+    return mutant.path.relative_to(PACKAGE).parts[0] if mutant.path.is_relative_to(PACKAGE) else "others"
+
+
+def _tests_of(group: str) -> str:
+    """Of a package, or of a module beside them."""
+    return f"tests/unit/test_{group}" if group.endswith(".py") else f"tests/unit/{group}"
 
 
 def _report(results: list[Result], listed: list[Mutant], took_s: float) -> None:

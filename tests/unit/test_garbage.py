@@ -56,11 +56,12 @@ def test_many_young_objects_are_looked_at_even_if_as_many_were_freed_and_few_are
     gc.collect()
     gc.disable()
     many: list[list[int]] = [[] for _ in range(garbage.YOUNG_AT_MOST // 2)]
-    looks = gc.get_stats()[1]["collections"]
+    _, looks, looks_at_all = (generation["collections"] for generation in gc.get_stats())
     garbage.look_at_many_young()
     assert gc.get_stats()[1]["collections"] == looks
     lost = weakref.ref(Knot())
     many += [[] for _ in range(garbage.YOUNG_AT_MOST // 2)]
     garbage.look_at_many_young()
     assert lost() is None
+    assert gc.get_stats()[2]["collections"] == looks_at_all
     assert sum(len(gc.get_objects(generation)) for generation in (0, 1)) < garbage.YOUNG_AT_MOST // 2
