@@ -169,8 +169,8 @@ async def test_a_price_over_the_daemons_own_limit_is_refused(shop: Shop) -> None
     )
 
 
-async def test_a_message_over_64_kib_is_refused_by_the_transport(shop: Shop) -> None:
-    refused = await refusal(shop, country="u" * 70_000)
+async def test_a_message_over_256_kib_is_refused_by_the_transport(shop: Shop) -> None:
+    refused = await refusal(shop, country="u" * 270_000)
     assert (refused.code, refused.is_marked) == (EXHAUSTED, False)
 
 
@@ -390,6 +390,7 @@ async def test_a_cancel_before_the_provider_has_answered_ends_the_order_at_once(
         ("ABANDONED", "NONE"),
     )
     assert "canceled before anything was paid" in answer.message
+    assert not answer.too_late
 
 
 def much_later(config: str) -> str:
@@ -404,6 +405,7 @@ async def test_a_cancel_while_held_is_a_durable_wish_that_is_carried_out_when_it
         assert not Seen(answer.request).terminal
         assert Seen(answer.request).cancel_from_ms > Seen(answer.request).cancel_wanted_at_ms
         assert re.search(r"asked to cancel .*what comes first wins", answer.message)
+        assert not answer.too_late
         again = await shop.daemon.cancel(order.id)
         assert Seen(again.request).cancel_wanted_at_ms == Seen(answer.request).cancel_wanted_at_ms
         assert shop.world.provider.requests["/cancelorder"] == 0
@@ -439,6 +441,7 @@ async def test_a_cancel_that_comes_too_late_says_so_and_changes_nothing(shop: Sh
     closed = await shop.daemon.cancel(order.id)
 
     assert "too late" in delivered.message
+    assert (delivered.too_late, closed.too_late) == (True, True)
     assert enum_name(done, "end") == "FULFILLED"
     assert not Seen(closed.request).has("cancel_wanted_at_ms")
     assert "3,001.003 sat were spent" in closed.message
@@ -466,6 +469,19 @@ async def test_a_request_that_does_not_exist_is_not_found_by_any_call(shop: Shop
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await watched(shop, pb.WatchRequestsRequest(request_id=order_id, after_cursor=0))
         assert Refusal(error.value).code is expected[0]
+
+
+@pytest.mark.parametrize("size", [64 * 1024, 200_000])
+async def test_a_request_that_is_too_long_is_refused_as_what_it_is_by_calls_and_streams(shop: Shop, size: int) -> None:
+    stub = shop.daemon.stub
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await stub.GetRequest(pb.GetRequestRequest(request_id="a" * size))
+    refused = Refusal(error.value)
+    assert (refused.code, refused.reason) == (INVALID, "INVALID_REQUEST")
+    assert "65,536 are the most" in refused.text
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await watched(shop, pb.WatchRequestsRequest(request_id="a" * size))
+    assert Refusal(error.value).code is INVALID
 
 
 @pytest.mark.parametrize(

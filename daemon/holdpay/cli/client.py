@@ -75,6 +75,7 @@ class Client:
             check(b"", timeout=timeout_s)
         except grpc.RpcError as error:
             if is_lost(error):
+                check_socket(self.path, timeout_s)  # it may have gone away since
                 raise Unreachable(
                     f"What answers at {self.path} is not holdpayd, or it hangs ({details(error)}). "
                     "See its log (journalctl -u holdpayd), or give another --socket."

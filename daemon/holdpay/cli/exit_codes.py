@@ -37,6 +37,7 @@ class ExitCode(IntEnum):
     PEER_OFFLINE = 12, "A peer of yours is offline, whose channels it would take. Nothing was spent."
     NO_WAY = 13, "lnd knows no way to the provider's node, or none within the time lock. Nothing was spent."
     HOP_FAILED = 14, "A node on the way failed the payment, or lnd avoids one for some minutes. Nothing was spent."
+    TOO_LATE = 15, "Too late to cancel: it was over before, or it is paid for and goes on."
     INTERRUPTED = 130, "Interrupted (^C, SIGTERM) where no order was waited for."
 
 

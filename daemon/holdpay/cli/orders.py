@@ -9,6 +9,7 @@ import click
 
 from holdpay.cli import progress, render, tries
 from holdpay.cli.app import App, pass_app
+from holdpay.cli.exit_codes import ExitCode
 from holdpay.cli.kinds import KINDS, Until, brief, code_of, kind_number, kind_of, number_of, numbers_of, order_of, texts
 from holdpay.cli.ordering import timeout_option
 from holdpay.cli.params import MAX_INT64, complete_order, past_ms
@@ -365,11 +366,13 @@ def _watch_line(update: pb.RequestUpdate) -> str:
 @orders.command()
 @_order
 @_json
+@click.pass_context
 @pass_app
-def cancel(app: App, *, order: str, as_json: bool) -> None:
+def cancel(app: App, ctx: click.Context, *, order: str, as_json: bool) -> None:
     """Ask for ORDER to be canceled. The wish is kept; what comes first wins.
 
-    Messages and money for the prepaid account cannot be canceled any more once they are paid for.
+    Messages and money for the prepaid account cannot be canceled any more once they are paid for. What is too late
+    ends with 15.
     """
     from holdpay._pb.v1 import holdpay_pb2 as pb
 
@@ -378,6 +381,8 @@ def cancel(app: App, *, order: str, as_json: bool) -> None:
         render.echo_json(reply)
     else:
         render.out(render.plain(reply.message))
+    if reply.too_late:
+        ctx.exit(ExitCode.TOO_LATE)
 
 
 @orders.command()

@@ -150,9 +150,7 @@ def _judged(account: int | Unseen | None, settings: Settings) -> list[Finding]:
     return [judge_provider.judge_account(account, settings.provider.warn_balance_below_sat)]
 
 
-def _of_lnd(
-    lnd: LndSeen | Unseen, stored: DatabaseSeen | Unseen, settings: Settings, now_ms: int
-) -> list[Finding]:
+def _of_lnd(lnd: LndSeen | Unseen, stored: DatabaseSeen | Unseen, settings: Settings, now_ms: int) -> list[Finding]:
     if isinstance(lnd, Unseen):
         return [unseen("lnd", lnd), skipped(_OF_LND, "lnd has to answer first.")]
     rights = judge_lnd.judge_rights(lnd.rights, PAYING)

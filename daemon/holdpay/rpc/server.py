@@ -21,7 +21,9 @@ from holdpay._pb.v1 import holdpay_pb2_grpc as pb_grpc
 from holdpay.rpc.service import HoldpayService
 from holdpay.rpc.streams import MAX_STREAMS
 
-MAX_REQUEST_BYTES = 64 * 1024
+MAX_RECEIVED_BYTES = 256 * 1024
+"""gRPC reads no more, and has a sentence of its own for it. More than one word of a command line can be (128 KiB): what
+is over ``status.MAX_REQUEST_BYTES`` is told as what it is."""
 MAX_CALLS = 1000
 """Besides the streams, which count themselves: over both together gRPC lets a call wait in silence."""
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Holdpay"].full_name
@@ -29,7 +31,7 @@ LND_SERVICE = "lnd"
 """The health service answers for "" and the service's name (the daemon serves), and for "lnd" (it can be used)."""
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     # All clients come back at once after a restart: gRPC would turn some of them away at random from 1,000 on.
     ("grpc.server.max_pending_requests", MAX_STREAMS + MAX_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS + MAX_CALLS),

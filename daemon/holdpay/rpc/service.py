@@ -203,7 +203,11 @@ class HoldpayService(pb_grpc.HoldpayServicer):
     @unary
     async def CancelRequest(self, request: pb.CancelRequestRequest, context: Context) -> pb.CancelRequestResponse:
         order = await self._engine.cancel(request.request_id, self._sees)
-        return pb.CancelRequestResponse(request=self._to_pb(self._all_of(order)), message=self._cancel_message(order))
+        return pb.CancelRequestResponse(
+            request=self._to_pb(self._all_of(order)),
+            message=self._cancel_message(order),
+            too_late=_is_too_late(order),
+        )
 
     def _cancel_message(self, order: Order) -> str:
         words = self._explain(order)
@@ -447,6 +451,11 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         queue = self._queue(orders[-1])
         cursor = engine.store.last_cursor() if cursor is None else cursor
         return convert.request_to_pb(orders, engine.policy, engine.clock.now_ms(), cursor, sight, queue)
+
+
+def _is_too_late(order: Order) -> bool:
+    """Whether the wish to cancel, recorded as far as it makes sense, changes nothing about an order."""
+    return not order.is_cancel_wanted_by_client if order.is_closed else order.cancel_wanted_at_ms is None
 
 
 def _to_the_end(updates: list[Update]) -> list[Update]:

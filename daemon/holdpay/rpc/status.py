@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from holdpay import errors
+
+MAX_REQUEST_BYTES = 64 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,15 @@ def details_of(error: errors.HoldpayError) -> bytes:
     return bytes(status.SerializeToString())
 
 
+def _check_size(request: object) -> None:
+    """Raises InvalidRequest."""
+    if isinstance(request, Message) and request.ByteSize() > MAX_REQUEST_BYTES:
+        raise errors.InvalidRequest(
+            f"The request has {request.ByteSize():,} bytes, and {MAX_REQUEST_BYTES:,} are the most. Nothing was done;"
+            " give less."
+        )
+
+
 async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, errors.StoreError | errors.InvariantViolation):
         # Without details: it is not known what became of the request. A broken transport knows no details either.
@@ -72,6 +84,7 @@ def unary(method: Callable[[S, R, Context], Awaitable[A]]) -> Callable[[S, R, Co
     @functools.wraps(method)
     async def guarded(self: S, request: R, context: Context) -> A:
         try:
+            _check_size(request)
             return await method(self, request, context)
         except Exception as error:
             await _abort(context, error)
@@ -88,6 +101,7 @@ def stream(
     @functools.wraps(method)
     async def guarded(self: S, request: R, context: Context) -> AsyncGenerator[A, None]:
         try:
+            _check_size(request)
             async for message in method(self, request, context):
                 yield message
         except Exception as error:  # noqa: BLE001 - this is the edge

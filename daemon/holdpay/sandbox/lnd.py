@@ -102,7 +102,10 @@ class SandboxLnd:
         return self._served.node.network
 
     async def start(self, until: WalletState = WalletState.SERVER_ACTIVE) -> None:
-        """Listen, and come up as far as this state (a locked wallet, say); `advance` goes on from there."""
+        """Listen, and come up as far as this state (a locked wallet, say); `advance` goes on from there. One that runs
+        is left as it is."""
+        if self._server is not None:
+            return
         self._served.state = until if until in NOT_READY else WalletState.UNLOCKED
         self._server = grpc.aio.server(interceptors=(Gate(self._served),), options=self._options())
         lightning_pb2_grpc.add_LightningServicer_to_server(Lightning(self._served), self._server)

@@ -320,6 +320,16 @@ def test_cancel_prints_the_daemons_message(daemon: FakeDaemon, terminal: Termina
     assert (result.exit_code, result.stdout) == (ExitCode.DONE, f"{message}\n")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_cancel_that_comes_too_late_has_an_exit_code_of_its_own(
+    daemon: FakeDaemon, terminal: Terminal, options: tuple[str, ...]
+) -> None:
+    answer = pb.CancelRequestResponse(request=a_request(), message="It is too late to cancel.", too_late=True)
+    daemon.answers["CancelRequest"] = answer
+    result = terminal.run("orders", "cancel", ORDER_ID, *options)
+    assert (result.exit_code, "too late" in result.stdout) == (ExitCode.TOO_LATE, True)
+
+
 def test_explain_prints_story_money_and_next_step(daemon: FakeDaemon, terminal: Terminal) -> None:
     daemon.answers["ExplainRequest"] = pb.ExplainRequestResponse(
         request=a_request(),

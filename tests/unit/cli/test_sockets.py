@@ -39,6 +39,23 @@ def test_a_socket_without_a_daemon_says_that_it_is_not_running(tmp_path: Path) -
     assert "the daemon is not running" in result.stderr
 
 
+def test_a_daemon_that_dies_while_it_is_greeted_is_not_running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "dying.sock"
+    dying = socket.socket(socket.AF_UNIX)
+    dying.bind(str(path))
+    dying.listen()
+    look = sockets.check_socket
+
+    def look_and_let_it_die(named: str, timeout_s: float) -> None:
+        look(named, timeout_s)
+        dying.close()
+
+    monkeypatch.setattr("holdpay.cli.client.check_socket", look_and_let_it_die)
+    result = order(path)
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert "the daemon is not running" in result.stderr
+
+
 def test_a_forbidden_socket_says_which_group_to_join(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def forbid(self: socket.socket, address: str) -> None:
         raise PermissionError(13, "Permission denied")

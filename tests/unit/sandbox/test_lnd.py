@@ -156,6 +156,14 @@ async def test_after_a_new_certificate_only_a_new_connection_works(world: Sandbo
     assert "CERTIFICATE_VERIFY_FAILED" in text
 
 
+async def test_one_that_runs_is_not_started_a_second_time(world: SandboxWorld, lnd: Client) -> None:
+    await world.lnd.start()
+    assert (await lnd.info()).identity_pubkey == world.lnd.node.pubkey
+    await world.lnd.stop()
+    await world.lnd.start()
+    assert (await lnd.info()).identity_pubkey == world.lnd.node.pubkey
+
+
 async def test_a_routing_failure_comes_as_often_as_asked(world: SandboxWorld, lnd: Client) -> None:
     assert world.mission_control_s is not None
     world.lnd.fail_routing(1)

@@ -1880,8 +1880,11 @@ class CancelRequestResponse(_message.Message):
 
     REQUEST_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    TOO_LATE_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What happens with the wish, and when."""
+    too_late: _builtins.bool
+    """The wish changes nothing: the request was over before, or it is paid for and cannot be canceled any more."""
     @_builtins.property
     def request(self) -> Global___Request:
         """With the wish recorded; or as it was, if it is too late, or cannot be."""
@@ -1891,10 +1894,11 @@ class CancelRequestResponse(_message.Message):
         *,
         request: Global___Request | None = ...,
         message: _builtins.str = ...,
+        too_late: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request", b"request", "too_late", b"too_late"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
