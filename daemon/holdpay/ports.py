@@ -622,11 +622,11 @@ class OrderStore(Protocol):
     def last_cursor(self) -> int: ...
 
     def totals(self, now_ms: int) -> MoneyTotals:
-        """Reads every open order."""
+        """What the limits look at. Reads no order but the first time."""
         ...
 
     def budget_usage(self, budget: Budget, now_ms: int) -> Usage:
-        """What its client has used of it. Reads the client's open orders; the rest by index."""
+        """What its client has used of it. By index; as ``totals`` of what is open."""
         ...
 
     def over_budget(self, budget: Budget, now_ms: int, order_msat: int = 1, fee_msat: int = 0) -> LimitExceeded | None:

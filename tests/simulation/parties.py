@@ -58,6 +58,8 @@ class Truth:
     is_called_unknown: bool = False
     """lnd has said that it has no record of it."""
     settled_at_ms: int | None = None
+    fee_msat: int = 0
+    """Of the HTLC that is out or settled."""
 
 
 @dataclass(slots=True)
@@ -205,7 +207,7 @@ class SimLnd:
             self._fail(truth, payment, FailureReason.NO_ROUTE, (failed,))
             return
         payment.attempts = (attempt,)
-        payment.fee_msat = attempt.fee_msat
+        payment.fee_msat = truth.fee_msat = attempt.fee_msat
         self._tell(payment)
         if self.faults.hits(rng, "never_signed"):
             truth.htlc = "unsigned"

@@ -19,6 +19,7 @@ from holdpay.core.duties import Duty, spec_of
 from holdpay.core.items import Item, ItemKind, Keeper
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity
 from holdpay.core.model import Order
+from holdpay.core.outstanding import NOTHING
 from holdpay.core.states import End, OrderState
 from holdpay.engine import asking, performers, ways
 from holdpay.engine.asking import Asker
@@ -35,6 +36,7 @@ from holdpay.store import budgets
 from holdpay.store import store as store_module
 from holdpay.store.changes import change
 from holdpay.store.database import transaction
+from holdpay.store.outstanding import OutstandingOf
 from holdpay.store.rows import to_row
 from holdpay.store.store import SqliteStore
 from tests.simulation.core import Outcome
@@ -428,6 +430,31 @@ def what_comes_back_is_still_counted_as_out() -> AbstractContextManager[Any]:
     return patch.object(Tally, "changed", adding)
 
 
+@bug()
+def what_an_ended_order_might_have_cost_is_given_free_twice() -> AbstractContextManager[Any]:
+    """When its money is back, and when it is closed."""
+    carried = OutstandingOf.changed
+
+    def generous(self: OutstandingOf, before: Order | None, after: Order) -> None:
+        carried(self, before, after)
+        if before is not None and after.is_closed and not before.is_closed:
+            carried(self, before, after)
+
+    return patch.object(OutstandingOf, "changed", generous)
+
+
+@bug("kill", 0.03)
+def what_was_open_before_a_restart_may_cost_nothing() -> AbstractContextManager[Any]:
+    """What this process has made is what counts."""
+    begin = OutstandingOf.__init__
+
+    def fresh(self: OutstandingOf, conn: Any) -> None:
+        begin(self, conn)
+        self._known = {}
+
+    return patch.object(OutstandingOf, "__init__", fresh)
+
+
 # --- the account ----------------------------------------------------------------------------------------------------
 
 
@@ -547,7 +574,25 @@ def what_lnd_has_not_told_of_yet_is_on_no_channel() -> AbstractContextManager[An
 @bug()
 def a_budget_counts_only_what_is_spent() -> AbstractContextManager[Any]:
     """What is pending is no money spent."""
-    return patch.object(budgets, "TOTALS_OF_CLIENT", budgets.TOTALS_OF_CLIENT.replace("0, o.reserved_msat", "0, 0"))
+    return patch.object(OutstandingOf, "client", lambda self, client: NOTHING)
+
+
+@bug()
+def an_order_that_follows_another_needs_no_room() -> AbstractContextManager[Any]:
+    """The one before it had its room, and cost nothing."""
+    check = SqliteStore._check_limits
+
+    def of_first_ones(self: SqliteStore, order: Order, limits: Limits, now_ms: int) -> None:
+        if order.nth == 1:
+            check(self, order, limits, now_ms)
+
+    return patch.object(SqliteStore, "_check_limits", of_first_ones)
+
+
+@bug()
+def only_a_clients_own_limits_are_looked_at() -> AbstractContextManager[Any]:
+    """They are the tighter ones."""
+    return patch.object(Limits, "reached_by", lambda *of: None)
 
 
 @bug()

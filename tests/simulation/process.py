@@ -12,18 +12,19 @@ from typing import Any, NoReturn, TypeVar
 from holdpay.core.duties import Duty
 from holdpay.core.events import Resolved
 from holdpay.core.model import Order
+from holdpay.core.outstanding import NOTHING
 from holdpay.engine.account import Account
 from holdpay.engine.desk import Desk
 from holdpay.engine.engine import Engine
 from holdpay.errors import StoreError
-from holdpay.ports import CountryInfo, Limits, ServiceInfo
+from holdpay.ports import CountryInfo, ServiceInfo
+from holdpay.store.outstanding import added_up
 from tests.simulation.auditor import Violation, has_place
 from tests.simulation.core import POLICY
 from tests.simulation.disk import Disk, SimStore
 from tests.simulation.ports import NodePort, ProviderPort
 from tests.simulation.world import World
 
-LIMITS = Limits(max_open_orders=10, max_pending_sat=100_000, max_spend_per_day_sat=100_000)
 SERVICE = ServiceInfo("oi", "OpenAI", 100)
 BURIAL_S = 60.0
 HOT_COUNT = 20
@@ -89,7 +90,7 @@ class Process:
             node=NodePort(self),
             provider=ProviderPort(self),
             policy=POLICY,
-            limits=replace(LIMITS, budgets=world.budgets),
+            limits=replace(world.limits, budgets=world.budgets),
             clock=SimClock(world, offset_ms),
             rng=Random(world.rng.getrandbits(64)),
             caps=world.caps,
@@ -139,8 +140,12 @@ class Process:
         engine, open_orders = self.engine, self._open_on_disk()
         out = [order for order in open_orders if order.is_money_out]
         placed = sum(has_place(order) for order in open_orders)
-        on_disk = (len(out), sum(order.locked_msat for order in out), placed, self.store.totals(engine.clock.now_ms()))
-        counted = (engine.tally.out, engine.tally.locked_msat, engine.tally.placed, engine.totals())
+        may_cost = added_up(self.store._conn)
+        on_disk = (len(out), sum(order.locked_msat for order in out), placed, may_cost)
+        carried = {client: self.store._outstanding.client(client) for client in may_cost}
+        counted = (engine.tally.out, engine.tally.locked_msat, engine.tally.placed, carried)
+        if (whole := sum(may_cost.values(), NOTHING)) != self.store._outstanding.all():
+            raise Violation(f"{whole} may still be spent, and {self.store._outstanding.all()} is counted")
         if counted != on_disk:
             raise Violation(f"{on_disk} is on disk, and {counted} is counted")
 

@@ -29,6 +29,8 @@ class Spend:
     """One placing that was to be paid from the account, and what really happened to the money."""
 
     price_sat: int
+    at_ms: int
+    """When it set out."""
     state: str = "on the way"
     """on the way, lost, refused, taken, returned"""
 
@@ -126,7 +128,7 @@ class SimProvider:
 
     def announce(self, placing: Placing, owner: str) -> Spend:
         """A placing from the account sets out. ``owner``: the order of ours, for the judge only."""
-        spend = Spend(PRICES_SAT[_kind_of(placing)])
+        spend = Spend(PRICES_SAT[_kind_of(placing)], self.heap.now_ms)
         self.spends.setdefault(owner, []).append(spend)
         return spend
 

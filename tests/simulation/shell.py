@@ -73,7 +73,7 @@ class ShellSimulation:
         self._accepted: dict[str, str] = {}
         """Order id by the client's key."""
         self._over_budget: set[str] = set()
-        """Keys of buyers to whom the latest answer was that their client has used up its budget."""
+        """Keys of buyers to whom the latest answer was that a limit is reached."""
         self._not_allowed: set[str] = set()
         """Keys of buyers who were told that their client may not have that, ever."""
         self._gave_up = 0
@@ -309,12 +309,13 @@ class ShellSimulation:
                 self.world.budget_book.not_allowed(asked.client, wanted)
             raise
         except LimitExceeded as error:
-            if error.metadata["limit"].startswith(f"client.{asked.client}."):
+            if not error.metadata["limit"].startswith("holds."):
                 self._over_budget.add(asked.key)
-                if is_no_dearer_than_a_code(wanted):
-                    with self.world.judged():
-                        limit_sat = int(error.metadata["limit_sat"])
-                        self.world.budget_book.refused(asked.client, self.world.on_disk.values(), limit_sat)
+            is_own = error.metadata["limit"].startswith(f"client.{asked.client}.")
+            if is_own and is_no_dearer_than_a_code(wanted):
+                with self.world.judged():
+                    limit_sat = int(error.metadata["limit_sat"])
+                    self.world.budget_book.refused(asked.client, self.world.on_disk.values(), limit_sat)
             raise
 
     async def _ask_to_cancel(self, order_id: str) -> list[Order]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 from holdpay.core.holds import HoldCaps
 from holdpay.core.lightning import DispatchSpec, FailureReason, NodeIdentity
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState
+from holdpay.ports import Limits
 from tests.simulation.auditor import Auditor, Violation
-from tests.simulation.budgets import BudgetBook, draw_budgets
+from tests.simulation.budgets import DEAREST_SAT, BudgetBook, draw_budgets
 from tests.simulation.daemon import NODE
 from tests.simulation.heap import START_MS, Heap
 from tests.simulation.parties import LndPayment, SimLnd, Truth
@@ -29,6 +31,15 @@ CAPS = (
     HoldCaps(max_channel_orders=1),
 )
 """lnd has one channel here, so that the cap of each is one of all."""
+AMPLE = Limits(max_open_orders=10, max_pending_sat=100_000, max_spend_per_day_sat=100_000)
+LIMITS = (
+    AMPLE,
+    AMPLE,
+    replace(AMPLE, max_open_orders=1),
+    replace(AMPLE, max_pending_sat=2 * DEAREST_SAT),
+    replace(AMPLE, max_spend_per_day_sat=2 * DEAREST_SAT - 1),
+)
+"""What all clients together may do."""
 OTHER_NODE = NodeIdentity("03" + "33" * 32, NODE.network)
 """A second node of the user, without channels, that is sometimes found at lnd's address."""
 
@@ -74,6 +85,7 @@ class World:
         self.busy_share = self.busy.choice((0.0, 0.0, 0.5))
         """Of the turns of the daemon's loop: what came meanwhile is ready all at once."""
         self.caps = Random(f"caps {seed}").choice(CAPS)
+        self.limits = Random(f"limits {seed}").choice(LIMITS)
         self.budgets, self.shopping = draw_budgets(seed)
         """What each client may spend, and the chance by which its buyers come. Empty: all buyers are the operator."""
         self.heap = LoopHeap(self.rng, loop)
@@ -90,7 +102,7 @@ class World:
         caps = self.caps
         self.auditor.max_places = caps.max_orders
         self.auditor.max_holds = caps.max_orders if caps.max_channel_orders is None else caps.max_channel_orders
-        self.budget_book = BudgetBook(self, self.budgets, CLOCK_OFF_MS)
+        self.budget_book = BudgetBook(self, self.budgets, CLOCK_OFF_MS, self.limits)
         self.on_disk: dict[str, Order] = {}
         """What the judge saw being committed: a restart must find exactly this."""
         self.changed = asyncio.Event()

@@ -144,8 +144,6 @@ class Engine:
         self.places = Places(caps, self.tally)
         self.ways = Ways(self.places)
         self.budget_warnings = BudgetWarnings()
-        self._uncounted: MoneyTotals | None = None
-        """Of open orders that cannot be read: only the database counts them. None: there is none."""
         self._agenda = Agenda()
         self._passed_at_ms = 0
         self._findings: dict[str, tuple[Finding, ...]] = {}
@@ -183,8 +181,6 @@ class Engine:
         for order in orders:
             self._opened(order)
         self._deny_places()
-        if self._unreadable:
-            self._uncounted = _besides(self.store.totals(self.clock.now_ms()), self.tally)
         for first in range(0, len(orders), MOST_AT_ONCE):
             batch = orders[first : first + MOST_AT_ONCE]
             self._step([Posted(order_id=order.id, event=DaemonRestarted()) for order in batch])
@@ -506,13 +502,7 @@ class Engine:
 
     def totals(self) -> MoneyTotals:
         """What the limits look at, as it is on disk; no order is read for it."""
-        tally, besides = self.tally, self._uncounted
-        return MoneyTotals(
-            open_orders=tally.open_orders + (besides.open_orders if besides else 0),
-            settled_orders=tally.settled_orders + (besides.settled_orders if besides else 0),
-            pending_msat=tally.pending_msat + (besides.pending_msat if besides else 0),
-            spent_day_msat=self.store.spent_day_msat(self.clock.now_ms()),
-        )
+        return self.store.totals(self.clock.now_ms())
 
     def alarms(self) -> list[str]:
         """What an operator should look at now, of the oldest order first. A new one is seen with the next pass."""
@@ -712,15 +702,6 @@ class Engine:
 
 def _unreadable(order_id: str) -> str:
     return f"order {order_id}: quarantined, since its row in the database makes no sense; see `holdpayd check`"
-
-
-def _besides(totals: MoneyTotals, tally: Tally) -> MoneyTotals:
-    return replace(
-        totals,
-        open_orders=totals.open_orders - tally.open_orders,
-        settled_orders=totals.settled_orders - tally.settled_orders,
-        pending_msat=totals.pending_msat - tally.pending_msat,
-    )
 
 
 def _keys(found: Collection[Finding]) -> set[tuple[str, HoldLevel]]:

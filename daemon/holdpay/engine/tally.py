@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from holdpay.core.charge import ChargeState
 from holdpay.core.explain import Beside, beside
 from holdpay.core.holds import takes_place
 from holdpay.core.lightning import NodeIdentity
 from holdpay.core.model import Order, Payment
-from holdpay.core.states import SPENT, HoldLevel
+from holdpay.core.states import HoldLevel
 
 
 class Tally:
-    """As ``MoneyTotals`` counts them; and besides, of those whose money is, or may be, out, how many there are and how
-    much it is."""
+    """Of those whose money is, or may be, out, how many there are and how much it is; who has a place among the holds;
+    and why the others are open. What the limits look at the store counts (``MoneyTotals``)."""
 
     def __init__(self) -> None:
-        self.open_orders = 0
-        self.settled_orders = 0
-        self.pending_msat = 0
         self.out = 0
         self.locked_msat = 0
         self.levels: Counter[HoldLevel] = Counter()
@@ -29,7 +25,7 @@ class Tally:
         self.placed_msat = 0
         """What they may come to lock, with the largest fee that can be."""
         self.besides: Counter[Beside] = Counter()
-        """Why those of ``settled_orders`` are open."""
+        """Why those of ``MoneyTotals.settled_orders`` are open."""
         self._payers: Counter[NodeIdentity] = Counter()
 
     def changed(self, before: Order | None, after: Order | None) -> None:
@@ -45,12 +41,8 @@ class Tally:
         if order is None:
             return
         why = beside(order)
-        if why is None:
-            self.open_orders += by
-        else:
-            self.settled_orders += by
+        if why is not None:
             self.besides[why] += by
-        self.pending_msat += by * _pending_msat(order)
         if takes_place(order):
             self.placed += by
             self.placed_msat += by * order.reserved_msat
@@ -65,9 +57,3 @@ class Tally:
         self._payers[payer] += by
         if not self._payers[payer]:
             del self._payers[payer]
-
-
-def _pending_msat(order: Order) -> int:
-    """What counts as spent is not pending too."""
-    is_spent = order.charge is not None and order.charge.state is not ChargeState.REFUSED
-    return 0 if is_spent or order.htlc in SPENT else order.reserved_msat

@@ -1,4 +1,4 @@
-"""What the limits count: over all orders, and how much of its budget a client has used. Sums by index."""
+"""How much of its budget a client has used. Sums by index."""
 
 from __future__ import annotations
 
@@ -6,35 +6,13 @@ import sqlite3
 from typing import Final
 
 from holdpay.core.budget import MINUTE_MS, Budget, Usage, Used, Window, window
-from holdpay.core.charge import ChargeState
-from holdpay.core.states import HtlcState
+from holdpay.core.outstanding import Outstanding
 from holdpay.errors import LimitExceeded
 from holdpay.ports import BudgetEntry
+from holdpay.store.outstanding import IS_SPENT, OPEN, WORDS
 from holdpay.store.rows import Row
 
-# An open order that is settled or charged, or may be charged, holds no HTLC. What counts as spent is not pending too.
-_IS_SPENT: Final = "p.htlc IN (:settled, :gone) OR c.state <> :refused"
-_OPEN: Final = """
-    FROM orders o LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no
-    WHERE o.closed_at_ms IS NULL
-"""
-TOTALS: Final = f"""
-    SELECT count(*) AS all_orders,
-      coalesce(sum(p.htlc IS :settled OR c.state IN (:charged, :unknown, :returned)), 0) AS settled_orders,
-      coalesce(sum(iif({_IS_SPENT}, 0, o.reserved_msat)), 0) AS pending_msat,
-      coalesce(sum(iif({_IS_SPENT} OR NOT o.reserved_msat, 0, o.max_fee_sat * 1000)), 0) AS pending_fee_msat
-    {_OPEN}
-"""
-OF_TOTALS: Final = {
-    "settled": HtlcState.SETTLED.value,
-    "gone": HtlcState.GONE.value,
-    "charged": ChargeState.CHARGED.value,
-    "unknown": ChargeState.UNKNOWN.value,
-    "returned": ChargeState.RETURNED.value,
-    "refused": ChargeState.REFUSED.value,
-}
 _OPEN_OF_CLIENT: Final = " AND o.client <> '' AND o.client = :client"
-TOTALS_OF_CLIENT: Final = TOTALS + _OPEN_OF_CLIENT
 _SPENDS: Final = "what = 'spend' AND l.client <> '' AND l.client = :client AND at_ms >= :from_ms AND at_ms < :before_ms"
 SPENT_BY_CLIENT: Final = f"""
     SELECT coalesce(sum(msat), 0) AS msat, coalesce(sum(fee_msat), 0) AS fee_msat, min(at_ms) AS oldest_ms
@@ -48,8 +26,8 @@ RECENT: Final = """
       AND created_at_ms < :now_ms + :minute_ms
 """
 RESERVES: Final = f"""
-    SELECT o.request_id AS id, o.created_at_ms AS at_ms, o.reserved_msat AS msat {_OPEN} {_OPEN_OF_CLIENT}
-      AND o.reserved_msat AND NOT coalesce({_IS_SPENT}, 0)
+    SELECT o.request_id AS id, o.created_at_ms AS at_ms, o.reserved_msat AS msat {OPEN} {_OPEN_OF_CLIENT}
+      AND o.reserved_msat AND NOT coalesce({IS_SPENT}, 0)
     ORDER BY o.created_at_ms DESC, o.id DESC LIMIT :limit
 """
 SPENDS: Final = f"""
@@ -58,11 +36,10 @@ SPENDS: Final = f"""
 """  # noqa: S608 - our own words only
 
 
-def usage(conn: sqlite3.Connection, budget: Budget, now_ms: int) -> Usage:
-    """What the client has used. Within the transaction that records its next request, or any other."""
-    of_client: Row = {"client": budget.client}
-    is_open = conn.execute(TOTALS_OF_CLIENT, {**OF_TOTALS, **of_client}).fetchone()
-    recent = conn.execute(RECENT, {**of_client, "now_ms": now_ms, "minute_ms": MINUTE_MS}).fetchone()
+def usage(conn: sqlite3.Connection, budget: Budget, is_open: Outstanding, now_ms: int) -> Usage:
+    """What the client has used. Within the transaction that records its next request, or any other. ``is_open``: of its
+    open orders."""
+    recent = conn.execute(RECENT, {"client": budget.client, "now_ms": now_ms, "minute_ms": MINUTE_MS}).fetchone()
     used = []
     for line in budget.lines():
         found = window(line.period, budget.renewal, now_ms)
@@ -71,25 +48,25 @@ def usage(conn: sqlite3.Connection, budget: Budget, now_ms: int) -> Usage:
             line=line,
             window=found,
             spent_msat=spent["fee_msat" if line.is_of_fees else "msat"],
-            reserved_msat=is_open["pending_fee_msat" if line.is_of_fees else "pending_msat"],
+            reserved_msat=is_open.pending_fee_msat if line.is_of_fees else is_open.pending_msat,
             oldest_ms=spent["oldest_ms"],
         )
         used.append(one)
     return Usage(
         budget=budget,
         used=tuple(used),
-        open_orders=is_open["all_orders"] - is_open["settled_orders"],
+        open_orders=is_open.open_orders,
         recent_orders=recent["orders"],
         recent_since_ms=recent["since_ms"],
     )
 
 
 def over_budget(
-    conn: sqlite3.Connection, budget: Budget, order_msat: int, fee_msat: int, now_ms: int
+    conn: sqlite3.Connection, budget: Budget, is_open: Outstanding, order_msat: int, fee_msat: int, now_ms: int
 ) -> LimitExceeded | None:
     """The limit of the client that leaves no room for an order of ``order_msat``, of which ``fee_msat`` may go for
     routing; None: there is room."""
-    return usage(conn, budget, now_ms).reached_by(
+    return usage(conn, budget, is_open, now_ms).reached_by(
         order_msat, fee_msat, lambda used, over_msat: _room_at_ms(conn, budget, used, over_msat)
     )
 
@@ -111,7 +88,7 @@ def entries(conn: sqlite3.Connection, budget: Budget, now_ms: int, limit: int) -
     """The orders behind the sums, newest first: those that reserve something, then what was spent within the longest
     window."""
     windows = [window(line.period, budget.renewal, now_ms) for line in budget.lines()]
-    of_client: Row = {**OF_TOTALS, "client": budget.client, "limit": limit}
+    of_client: Row = {**WORDS, "client": budget.client, "limit": limit}
     found = [
         BudgetEntry(request_id=row["id"], at_ms=row["at_ms"], reserved_msat=row["msat"])
         for row in conn.execute(RESERVES, of_client)

@@ -37,7 +37,7 @@ _ADD: Final = """
     INSERT INTO payees (pubkey, trust, added_at_ms, times) VALUES (:pubkey, 'by-hand', :now_ms, 0)
     ON CONFLICT (pubkey) DO UPDATE SET trust = 'by-hand' WHERE trust IS NULL
 """
-_SELECT: Final = """
+ALL: Final = """
     SELECT p.pubkey, p.trust, p.added_at_ms, o.id AS first_order, p.last_seen_at_ms, p.times
     FROM payees p LEFT JOIN orders o ON o.no = p.first_order_no ORDER BY p.added_at_ms, p.pubkey
 """
@@ -74,7 +74,7 @@ def all_payees(conn: sqlite3.Connection) -> list[Payee]:
             last_seen_at_ms=last_seen_at_ms,
             times=times,
         )
-        for pubkey, trust, added_at_ms, first_order, last_seen_at_ms, times in conn.execute(_SELECT)
+        for pubkey, trust, added_at_ms, first_order, last_seen_at_ms, times in conn.execute(ALL)
     ]
 
 

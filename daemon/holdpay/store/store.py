@@ -50,6 +50,7 @@ from holdpay.store.ledger import entries
 from holdpay.store.listing import where
 from holdpay.store.newest import Newest
 from holdpay.store.outcomes import read_outcomes
+from holdpay.store.outstanding import OutstandingOf
 from holdpay.store.payees import note_payee, standing_of, trusted_payees
 from holdpay.store.place import Place
 from holdpay.store.reading import (
@@ -196,6 +197,7 @@ class SqliteStore:
         self._journal = Journal(self._conn)
         self._recent = Recent()
         self._spent_day = SpentDay(self._conn)
+        self._outstanding = OutstandingOf(self._conn)
         self._row_of: dict[str, _Row] = {}
         """Of open orders, as far as they were written to."""
         self._erased_in_copies_before_ms = 0
@@ -211,7 +213,7 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with transaction(self._conn):
+        with self._outstanding.carried(), transaction(self._conn):
             yield
             self.check_place()
 
@@ -264,7 +266,7 @@ class SqliteStore:
         budget = limits.budgets.get(order.request.client)
         reached = None
         if budget is not None:
-            reached = budgets.over_budget(self._conn, budget, order.reserved_msat, order.max_fee_sat * 1000, now_ms)
+            reached = self.over_budget(budget, now_ms, order.reserved_msat, order.max_fee_sat * 1000)
         reached = reached or limits.reached_by(self.totals(now_ms), order.reserved_msat, order.request.client)
         if reached is not None:
             raise reached
@@ -371,6 +373,7 @@ class SqliteStore:
         self._write_items(row, () if before is None else before.items, after, cursor)
         for what, msat, fee_msat, at_ms in entries(before, after, lambda: self._spent_at_ms(row), now_ms):
             self._conn.execute(_INSERT_LEDGER, (row.no, client, what, msat, fee_msat, at_ms))
+        self._outstanding.changed(before, after)
         return cursor
 
     def _spent_at_ms(self, row: _Row) -> int | None:
@@ -588,21 +591,22 @@ class SqliteStore:
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """See MoneyTotals."""
-        row = self._conn.execute(budgets.TOTALS, budgets.OF_TOTALS).fetchone()
+        is_open = self._outstanding.all()
         return MoneyTotals(
-            open_orders=row["all_orders"] - row["settled_orders"],
-            settled_orders=row["settled_orders"],
-            pending_msat=row["pending_msat"],
+            open_orders=is_open.open_orders,
+            settled_orders=is_open.settled_orders,
+            pending_msat=is_open.pending_msat,
             spent_day_msat=self.spent_day_msat(now_ms),
         )
 
     def budget_usage(self, budget: Budget, now_ms: int) -> Usage:
         """See OrderStore."""
-        return budgets.usage(self._conn, budget, now_ms)
+        return budgets.usage(self._conn, budget, self._outstanding.client(budget.client), now_ms)
 
     def over_budget(self, budget: Budget, now_ms: int, order_msat: int = 1, fee_msat: int = 0) -> LimitExceeded | None:
         """See OrderStore."""
-        return budgets.over_budget(self._conn, budget, order_msat, fee_msat, now_ms)
+        is_open = self._outstanding.client(budget.client)
+        return budgets.over_budget(self._conn, budget, is_open, order_msat, fee_msat, now_ms)
 
     def budget_entries(self, budget: Budget, now_ms: int, limit: int) -> list[BudgetEntry]:
         """See OrderStore."""

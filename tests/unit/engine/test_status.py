@@ -38,7 +38,7 @@ async def test_the_status_reads_no_order_from_the_database(world: World, monkeyp
     for number in (1, 2, 3):
         world.request(number)
     await asyncio.sleep(5)
-    for read in ("open_orders", "list_orders", "get", "updates", "totals"):
+    for read in ("open_orders", "list_orders", "get", "updates"):
         monkeypatch.setattr(world.store, read, _never)
     status = await _service(world).GetStatus(pb.GetStatusRequest(), UNUSED)
     assert status.open_orders == 3

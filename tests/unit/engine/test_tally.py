@@ -28,7 +28,7 @@ ALL = (PLAIN, OUT, SETTLED, OWN_LAW, CHARGED, REFUSED, UNCHARGED, UNKNOWN, RENTA
 
 def _sums(tally: Tally) -> tuple[object, ...]:
     besides = {why: count for why, count in tally.besides.items() if count}
-    return tally.open_orders, tally.settled_orders, tally.pending_msat, tally.out, tally.locked_msat, besides
+    return tally.out, tally.locked_msat, besides
 
 
 def _of(*orders: Order) -> Tally:
@@ -42,33 +42,14 @@ NOTHING = _sums(Tally())
 
 
 def test_without_an_order_all_is_nothing() -> None:
-    assert NOTHING == (0, 0, 0, 0, 0, {})
+    assert NOTHING == (0, 0, {})
     assert Tally().payer_besides(ALICE) is None
 
 
-@pytest.mark.parametrize(
-    ("order", "pending_msat"),
-    [
-        (PLAIN, PLAIN.reserved_msat),
-        (OUT, OUT.reserved_msat),
-        (SETTLED, 0),
-        (CHARGED, 0),
-        (UNKNOWN, 0),
-        (REFUSED, REFUSED.reserved_msat),
-        (UNCHARGED, UNCHARGED.reserved_msat),
-    ],
-)
-def test_what_is_spent_is_not_pending_too(order: Order, pending_msat: int) -> None:
-    assert order.reserved_msat > 0
-    assert _of(order).pending_msat == pending_msat
-    assert _of(order, order).pending_msat == 2 * pending_msat
-
-
 @pytest.mark.parametrize("order", ALL)
-def test_an_order_is_open_or_open_beside_the_others_for_its_reason(order: Order) -> None:
+def test_an_order_that_is_open_beside_the_others_is_counted_for_its_reason(order: Order) -> None:
     why = beside(order)
     tally = _of(order, order)
-    assert (tally.open_orders, tally.settled_orders) == ((2, 0) if why is None else (0, 2))
     assert dict(tally.besides) == ({} if why is None else {why: 2})
 
 

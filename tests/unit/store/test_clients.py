@@ -14,9 +14,9 @@ from holdpay.core import events as ev
 from holdpay.core.budget import DAY_MS, HOUR_MS, MINUTE_MS, Budget, Period, Renewal
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.model import OPERATOR, Order
+from holdpay.core.outstanding import outstanding
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.core.step import Step
-from holdpay.engine.tally import Tally
 from holdpay.errors import KeyTaken, LimitExceeded, OrderNotFound
 from holdpay.ports import BudgetEntry, Limits, OrderFilter
 from holdpay.store import budgets, journal, listing, reading
@@ -139,9 +139,7 @@ def test_an_order_that_is_spent_and_still_open_counts_once(db: SqliteStore, stat
     paid = pair(state, htlc, htlc_since_ms=NOW_MS)
     after = commit(db, now, replace(now, state=paid.state, payment=paid.payment), NOW_MS)
     assert line(db, ANN) == (SPENT_MSAT, 0)
-    tally = Tally()
-    tally.changed(None, after)
-    assert tally.pending_msat == db.totals(NOW_MS).pending_msat == 0
+    assert outstanding(after).pending_msat == db.totals(NOW_MS).pending_msat == 0
 
 
 def test_an_order_that_is_settled_and_still_open_takes_no_place(db: SqliteStore) -> None:
@@ -305,7 +303,6 @@ SUMS = {
     "what is spent": (budgets.SPENT_BY_CLIENT, "COVERING INDEX ledger_client "),
     "spends in turn": (budgets.SPENDS_IN_TURN, "COVERING INDEX ledger_client "),
     "spends with their orders": (budgets.SPENDS, "COVERING INDEX ledger_client "),
-    "what is reserved": (budgets.TOTALS_OF_CLIENT, "_open "),
     "reserves in turn": (budgets.RESERVES, "INDEX orders_client_open "),
     "orders of the last minute": (budgets.RECENT, "COVERING INDEX orders_client "),
 }

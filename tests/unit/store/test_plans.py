@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdpay.core.states import End
 from holdpay.ports import OrderFilter
-from holdpay.store import budgets, dispatching, erasing, integrity, journal, listing, reading, spent, store
+from holdpay.store import dispatching, erasing, integrity, journal, listing, reading, spent, store
 from holdpay.store.store import SqliteStore
+from tests.unit import conftest as watch
 from tests.unit.build import NOW_MS
 
 
@@ -133,7 +136,6 @@ def test_what_the_daemon_looks_up_is_found_by_an_index(conn: sqlite3.Connection,
     ("sql", "values"),
     [
         (ORDERS + store.OPEN, ()),
-        (budgets.TOTALS, BOUND),
         (integrity.NEWEST_OPEN_BY_INDEX, (5,)),
         (store.MAY_MOVE_BALANCE, BOUND),
         (store.SINCE_THE_EARLIEST, BOUND),
@@ -166,3 +168,14 @@ def test_erasing_and_deleting_check_no_foreign_key_by_a_scan(conn: sqlite3.Conne
         if row["table"] == table
     }
     assert children == set()
+
+
+def test_what_the_store_says_in_any_test_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what would read a whole table is seen; not what a test itself asks its database."""
+    monkeypatch.setattr(watch, "_EXPLAINED", set())
+    with closing(SqliteStore(tmp_path / "holdpay.db")) as db:
+        db._rows("SELECT 1")
+        db.find_key("nobody's")
+        assert watch.Watched.said == {store.REQUEST_BY_KEY: ("", "nobody's")}
+        assert watch.scans(db._conn, "SELECT sum(reserved_msat) FROM orders") == ["SCAN orders"]
+        assert watch.scans(db._conn, store.REQUEST_BY_KEY, ("", "x")) == []
