@@ -11,10 +11,12 @@ from holdpay.core import machine
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import Resolution, Resolved
 from holdpay.core.kinds.spec import KindName
-from holdpay.core.model import Order, Request
+from holdpay.core.model import OPERATOR, Order, Request
 from holdpay.core.policy import Strictness
 from holdpay.core.states import HtlcState
 from tests.simulation.auditor import Auditor, Violation
+from tests.simulation.budgets import BudgetBook, draw_limits
+from tests.simulation.buyers import Buyers
 from tests.simulation.daemon import SimDaemon
 from tests.simulation.faults import Faults, draw
 from tests.simulation.heap import START_MS, Heap
@@ -60,6 +62,13 @@ class CoreSimulation:
         self.auditor = Auditor(self.lnd.truths, self.provider, lambda: self.heap.now_ms)
         self.daemon = SimDaemon(self.heap, self.faults, POLICY, self.lnd, self.provider, self.auditor)
         self.lnd.is_known = self._is_known
+        limits, chance = draw_limits(seed)
+        self.buyers: Buyers | None = None
+        """None: there are no limits, and an order is made whenever one is wanted."""
+        if limits is not None:
+            self.daemon.purse.limits = limits
+            self.daemon.budget_book = BudgetBook(self, dict(limits.budgets), limits=limits)
+            self.buyers = Buyers(self.heap, self.daemon, self.daemon.budget_book, chance, self._order)
         self.transcript: list[str] = []
         if trace:
             self.daemon.tell = self.heap.tell = self.faults.tell = self._tell
@@ -78,9 +87,13 @@ class CoreSimulation:
         return Outcome(self.seed, violation, ends, counts, self.transcript)
 
     def _run(self) -> None:
-        for number in range(2 if self._prepaid_share == max(PREPAID_SHARES) else self.rng.choice((1, 1, 2))):
-            at_ms = START_MS + self.rng.randrange(MINUTE_MS)
-            self.heap.at(at_ms, lambda n=number: self.daemon.request(self._order(n)))  # type: ignore[misc]
+        count = 2 if self._prepaid_share == max(PREPAID_SHARES) else self.rng.choice((1, 1, 2))
+        if self.buyers is not None:
+            self.buyers.come(range(count + self.rng.choice((1, 2, 4))))
+        else:
+            for number in range(count):
+                at_ms = START_MS + self.rng.randrange(MINUTE_MS)
+                self.heap.at(at_ms, lambda n=number: self.daemon.request(self._order(n)))  # type: ignore[misc]
         self.daemon.begin_ticking()
         self._each_minute("lnd_down", self._lnd_down)
         self._each_minute("others_spend", self.provider.others_move_balance)
@@ -104,17 +117,19 @@ class CoreSimulation:
         return any(p.payment_hash == payment_hash and p.htlc is HtlcState.IN_FLIGHT for p in payments)
 
     def _is_over(self) -> bool:
-        return bool(self.daemon.orders) and all(
+        is_any_to_come = bool(self.buyers.waiting) if self.buyers is not None else not self.daemon.orders
+        return not is_any_to_come and all(
             order.is_closed and not order.is_going_on for order in self.daemon.orders.values()
         )
 
-    def _order(self, number: int) -> Order:
+    def _order(self, number: int, client: str = OPERATOR) -> Order:
         now_ms = self.heap.now_ms
         spec, price_sat = draw_spec(self.rng)
         is_prepaid = spec.kind is not KindName.FUND and self.rng.random() < self._prepaid_share
         may_go_on = spec.kind is KindName.CODE and not is_prepaid
         request = Request(
             id=f"order{number}",
+            client=client,
             key=f"key{number}",
             fingerprint="",
             spec=spec,

@@ -22,15 +22,19 @@ from holdpay.core.kinds.spec import KindName
 from holdpay.core.lightning import LndMessage, Lost, NodeIdentity, NotKnown, Refused, Reported
 from holdpay.core.machine import half
 from holdpay.core.model import Order
+from holdpay.core.outstanding import NOTHING, Outstanding, outstanding
 from holdpay.core.policy import Policy
 from holdpay.core.routes import RouteLook
 from holdpay.core.states import OrderState
 from holdpay.engine.performers import BALANCE_LATE_S
+from holdpay.errors import LimitExceeded
 from tests.simulation.auditor import Auditor, Violation
+from tests.simulation.budgets import BudgetBook
 from tests.simulation.faults import Faults
 from tests.simulation.heap import Heap
 from tests.simulation.parties import LATE_SEND_MS, SimLnd
 from tests.simulation.provider import SimProvider, Spend
+from tests.simulation.purse import Purse, added_up
 from tests.simulation.story import short
 from tests.simulation.turns import last_of, next_order
 
@@ -76,6 +80,9 @@ class Memory:
     asked_at_ms: dict[str, int] = field(default_factory=dict)
     failures: dict[Key, int] = field(default_factory=dict)
     looked_at: dict[str, Looked] = field(default_factory=dict)
+    may_cost: dict[str, Outstanding] = field(default_factory=dict)
+    """What the open orders of each client may still cost."""
+    is_ticking: bool = False
     is_charging: bool = False
     """A balance before and after is to tell of one charge only."""
 
@@ -92,6 +99,8 @@ class SimDaemon:
         self.lnd = lnd
         self.provider = provider
         self.auditor = auditor
+        self.purse = Purse()
+        self.budget_book: BudgetBook | None = None
         self.orders: dict[str, Order] = {}
         self.journal: list[Row] = []
         self.memory = Memory()
@@ -103,10 +112,33 @@ class SimDaemon:
 
     # --- the process --------------------------------------------------------------------------------------------------
 
-    def request(self, order: Order) -> None:
-        if order.id not in self.orders:
-            self.orders[order.id] = order
-            self._guard(lambda: self._reconcile(order.id))
+    def request(self, order: Order) -> LimitExceeded | None:
+        """Records it, and begins it; or says which limit leaves no room for it."""
+        if order.id in self.orders:
+            return None
+        reached = self.purse.reached_by(order, self.memory.may_cost, self.heap.now_ms)
+        if reached is None:
+            self._guard(lambda: self._record(order))
+        return reached
+
+    def _record(self, order: Order) -> None:
+        # Without limits nobody asks again.
+        crash = self.purse.limits is not None and self.faults.hits(self.heap.rng, "crash")
+        if not crash or self.heap.rng.random() < 0.5:
+            self._write(None, order)
+        if crash:
+            raise Crash
+        self._reconcile(order.id)
+        self.begin_ticking()
+
+    def _write(self, before: Order | None, after: Order) -> None:
+        """The order, and what is booked of it, in one transaction."""
+        self.orders[after.id] = after
+        if self.purse.limits is not None and self.budget_book is not None:
+            self.purse.written(before, after, self.heap.now_ms)
+            client, known = after.request.client, self.memory.may_cost
+            known[client] = known.get(client, NOTHING) + outstanding(after) - outstanding(before)
+            self.budget_book.look(self.orders.values())
 
     def cancel(self, order_id: str) -> None:
         """Of a request, by the id of its first order."""
@@ -143,17 +175,20 @@ class SimDaemon:
     def _start(self) -> None:
         self.tell("the daemon starts")
         self.is_up = True
-        self.memory = Memory()
+        self.memory = Memory(may_cost=added_up(self.orders.values()))
         self._guard(self._take_over)
 
     def _take_over(self) -> None:
         for order_id in list(self.orders):
             self.apply(order_id, ev.DaemonRestarted())
             self._reconcile(order_id)
-        self.later(1_000, self._tick)
+        self.begin_ticking()
 
     def begin_ticking(self) -> None:
-        self.later(1_000, self._tick)
+        """Until nothing is open any more."""
+        if not self.memory.is_ticking:
+            self.memory.is_ticking = True
+            self.later(1_000, self._tick)
 
     def _tick(self) -> None:
         is_any_open = False
@@ -163,7 +198,8 @@ class SimDaemon:
                 self._look(order)
                 self._reconcile(order_id)
         age_ms = self.heap.now_ms - min((o.created_at_ms for o in self.orders.values()), default=self.heap.now_ms)
-        if is_any_open or not self.orders:
+        self.memory.is_ticking = is_any_open or not self.orders
+        if self.memory.is_ticking:
             self.later(next(wait_ms for until_ms, wait_ms in TICKS_MS if age_ms < until_ms), self._tick)
 
     def _look(self, order: Order) -> None:
@@ -189,7 +225,7 @@ class SimDaemon:
         crash = self.faults.hits(self.heap.rng, "crash")
         is_written = not crash or self.heap.rng.random() < 0.5
         if is_written:
-            self.orders[order_id] = step.order
+            self._write(before, step.order)
             self.journal.append(Row(self.heap.now_ms, order_id, event, step.order))
             if self.is_traced:
                 after = f"{step.order.state} × {half(step.order)} {step.order.end or ''}"
@@ -456,15 +492,17 @@ class SimDaemon:
 
     def _follow(self, before: Order, after: Order) -> None:
         """Both in one transaction."""
+        if self.purse.reached_by(after, self.memory.may_cost, self.heap.now_ms) is not None:
+            return
         event = ev.NextOrdered()
         step = machine.decide(before, event, self.policy, self.heap.now_ms)
         crash = self.faults.hits(self.heap.rng, "crash")
         if not crash or self.heap.rng.random() < 0.5:
             self.auditor.committed(before, event, step.order)
             self.auditor.next_made(after, self.orders.values())
-            self.orders[before.id] = step.order
+            self._write(before, step.order)
             self.journal.append(Row(self.heap.now_ms, before.id, event, step.order))
-            self.orders[after.id] = after
+            self._write(None, after)
             self.tell(f"{before.id} is followed by {after.id}")
         if crash:
             raise Crash

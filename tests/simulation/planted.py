@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from holdpay.core import duties, hold, machine, prepaid, step, tables
+from holdpay.core import budget, duties, hold, machine, prepaid, step, tables
 from holdpay.core import events as ev
 from holdpay.core.charge import ChargeState
 from holdpay.core.items import Item, ItemKind, Keeper
@@ -16,9 +16,12 @@ from holdpay.core.kinds import CodeSpec, FundSpec, RentalSpec, SmsSpec
 from holdpay.core.kinds.message import MessageSpec
 from holdpay.core.lightning import PaymentStatus
 from holdpay.core.model import Order, Payment
+from holdpay.core.outstanding import NOTHING, Outstanding, outstanding
 from holdpay.core.policy import classify
 from holdpay.core.states import End, FailureClass, HtlcState, OrderSignal, OrderState
 from holdpay.core.succession import decide_between
+from holdpay.store import ledger
+from tests.simulation import daemon, purse
 from tests.unit import build
 
 BUGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
@@ -443,6 +446,122 @@ def a_prepaid_order_is_paid_by_lnd_besides() -> contextlib.AbstractContextManage
 
 def _some_payment(ctx: Any) -> Payment:
     return build.payment(htlc_since_ms=ctx.now_ms, dispatch_at_ms=ctx.now_ms)
+
+
+# --- limits and budgets -----------------------------------------------------------------------------------------------
+
+Entries = Iterator[tuple[ledger.What, int, int, int]]
+
+
+def _booked(entry: Callable[..., Entries]) -> contextlib.AbstractContextManager[Any]:
+    return patch.object(ledger, "entries", entry)
+
+
+@bug
+def the_fee_of_a_payment_is_not_counted_as_spent() -> contextlib.AbstractContextManager[Any]:
+    """What was bought is what was spent."""
+    entries = ledger.entries
+
+    def free(before: Order | None, after: Order, *given: Any) -> Entries:
+        for what, msat, fee_msat, at_ms in entries(before, after, *given):
+            yield what, msat - fee_msat, 0, at_ms
+
+    return _booked(free)
+
+
+@bug
+def the_fee_limit_of_an_open_order_is_not_reserved() -> contextlib.AbstractContextManager[Any]:
+    """A fee counts when it is paid."""
+
+    def without_fee(order: Order) -> Outstanding:
+        found = outstanding(order)
+        return replace(found, pending_msat=found.pending_msat - found.pending_fee_msat, pending_fee_msat=0)
+
+    return _may_cost(without_fee)
+
+
+def _may_cost(of: Callable[[Order], Outstanding]) -> contextlib.AbstractContextManager[Any]:
+    def found(order: Order | None) -> Outstanding:
+        return NOTHING if order is None else of(order)
+
+    @contextlib.contextmanager
+    def planted() -> Iterator[None]:
+        with patch.object(daemon, "outstanding", found), patch.object(purse, "outstanding", found):
+            yield
+
+    return planted()
+
+
+@bug
+def what_is_settled_is_booked_when_the_order_is_over() -> contextlib.AbstractContextManager[Any]:
+    """By then the sum is sure."""
+    entries = ledger.entries
+
+    def late(before: Order | None, after: Order, *given: Any) -> Entries:
+        for entry in entries(before, after, *given):
+            if entry[0] != "spend" or after.is_closed:
+                yield entry
+
+    return _booked(late)
+
+
+@bug
+def an_order_that_the_provider_canceled_reserves_nothing() -> contextlib.AbstractContextManager[Any]:
+    """It is over; the HTLC will come back."""
+
+    def hopeful(order: Order) -> Outstanding:
+        found = outstanding(order)
+        is_over = order.state is OrderState.CANCELED
+        return replace(found, pending_msat=0, pending_fee_msat=0) if is_over else found
+
+    return _may_cost(hopeful)
+
+
+@bug
+def what_is_settled_is_given_free_twice() -> contextlib.AbstractContextManager[Any]:
+    """Once when it is spent, and once more when the order is closed."""
+
+    def generous(order: Order) -> Outstanding:
+        found = outstanding(order)
+        is_closed_and_paid = order.is_closed and order.htlc is HtlcState.SETTLED
+        return replace(found, pending_msat=-order.reserved_msat) if is_closed_and_paid else found
+
+    return _may_cost(generous)
+
+
+@bug
+def what_is_back_stays_reserved() -> contextlib.AbstractContextManager[Any]:
+    """What was reserved once is as good as spent."""
+
+    def kept(order: Order) -> Outstanding:
+        is_back = order.is_closed and not order.spent_msat
+        return outstanding(replace(order, closed_at_ms=None)) if is_back else outstanding(order)
+
+    return _may_cost(kept)
+
+
+@bug
+def a_day_has_twenty_three_hours() -> contextlib.AbstractContextManager[Any]:
+    """As on the day when the clocks go forward."""
+    return patch.dict(budget._LENGTH_MS, {budget.Period.DAY: 23 * budget.HOUR_MS})
+
+
+@bug
+def a_day_of_the_calendar_is_one_of_local_time() -> contextlib.AbstractContextManager[Any]:
+    """It begins when the people's does: hours earlier here."""
+    of_calendar = budget._of_calendar
+
+    def local(period: budget.Period, now_ms: int) -> tuple[int, int]:
+        from_ms, until_ms = of_calendar(period, now_ms + 5 * budget.HOUR_MS)
+        return from_ms - 5 * budget.HOUR_MS, until_ms - 5 * budget.HOUR_MS
+
+    return patch.object(budget, "_of_calendar", local)
+
+
+@bug
+def what_was_spent_yesterday_counts_for_a_week() -> contextlib.AbstractContextManager[Any]:
+    """A limit that is reached stays reached."""
+    return patch.dict(budget._LENGTH_MS, {budget.Period.DAY: budget.WEEK_MS})
 
 
 # --- rentals --------------------------------------------------------------------------------------------------------
