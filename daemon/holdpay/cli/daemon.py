@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from holdpay.cli.backup import backup, restore
 from holdpay.cli.completion import completion
 from holdpay.cli.configured import complain, load
 from holdpay.cli.doctor import bake_macaroon, doctor
+from holdpay.cli.output import OutputLost, guard_stdout
 from holdpay.cli.payees import payees
 from holdpay.cli.resolve import resolve
 from holdpay.cli.sandbox import sandbox
@@ -94,7 +96,12 @@ cli.add_command(sandbox)
 
 def main() -> None:
     """The console script."""
-    cli(prog_name="holdpayd")
+    guard_stdout()
+    try:
+        cli(prog_name="holdpayd")
+    except OutputLost as lost:
+        complain([lost.sentence] if lost.sentence else [])
+        sys.exit(DaemonExit.UNEXPECTED)
 
 
 def _print_example(context: click.Context) -> None:

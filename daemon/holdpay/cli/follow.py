@@ -13,6 +13,7 @@ from holdpay.cli.exit_codes import ExitCode, of_end
 from holdpay.cli.failure import Failure
 from holdpay.cli.feed import Feed, TimedOut
 from holdpay.cli.kinds import Until, answer_of, code_of, is_paid, kind_of, number_of, order_of
+from holdpay.cli.output import OutputLost
 
 
 class View(Protocol):
@@ -120,7 +121,7 @@ class Follower:
             if not self._feed.is_sent:
                 raise
             self._view.note(f"Interrupted. {self._way_back()}")
-        except render.OutputLost as lost:
+        except OutputLost as lost:
             return self._tell_of_lost_output(str(lost))
         finally:
             self._view.close()

@@ -34,24 +34,21 @@ def _run() -> int:
         cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else _UNEXPECTED
-    except OSError as error:
-        # Of click's own output (--help); commands write with render.out.
-        _tell_of_lost_output(error)
-        return _UNEXPECTED
-    except Exception:  # noqa: BLE001 - the last place that can tell of it
-        import traceback
-
-        _complain(traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 - the last place that can tell of it
+        _tell(error)
         return _UNEXPECTED
     return 0
 
 
-def _tell_of_lost_output(error: OSError) -> None:
-    if not isinstance(error, BrokenPipeError):
-        _complain(f"Error: The output could not be written ({error.strerror or error}).")
-    if sys.stdout is not None:
-        # What could not be written is still in the buffer, and would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _tell(error: Exception) -> None:
+    from holdpay.cli.output import OutputLost
+
+    if not isinstance(error, OutputLost):
+        import traceback
+
+        _complain("".join(traceback.format_exception(error)))
+    elif error.sentence:
+        _complain(f"Error: {error.sentence}")
 
 
 def _complain(text: str) -> None:
@@ -70,8 +67,8 @@ def _leave(exit_code: int) -> NoReturn:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError as error:
-        _tell_of_lost_output(error)
+    except Exception as error:  # noqa: BLE001 - it is told
+        _tell(error)
         exit_code = exit_code or _UNEXPECTED
     with contextlib.suppress(OSError):
         sys.stderr.flush()
@@ -82,9 +79,11 @@ def _prepare_streams() -> None:
     """A closed stderr swallows what is written to it, and no terminal is too old for a character."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process; pathlib takes long to load
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    from holdpay.cli.output import guard_stdout
+
+    guard_stdout()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -122,25 +121,9 @@ def _single_value(field: Field, value: Any) -> object:
     return value
 
 
-class OutputLost(Exception):
-    """stdout is closed, or what it goes to is full; the message says which."""
-
-    is_reader_gone = False
-    """As with `| head -1`, where nobody needs to hear of it."""
-
-
 def out(text: str) -> None:
-    """A line on stdout, flushed. Raises OutputLost: what was paid for must not vanish without a word."""
-    if sys.stdout is None:
-        raise OutputLost("stdout is closed")
-    try:
-        click.echo(text)
-    except OSError as error:
-        # What could not be written is still in the buffer: Python would try again at its end, and fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        lost = OutputLost(error.strerror or str(error))
-        lost.is_reader_gone = isinstance(error, BrokenPipeError)
-        raise lost from error
+    """A line on stdout, flushed. Raises OutputLost."""
+    click.echo(text)
 
 
 def note(text: str) -> None:

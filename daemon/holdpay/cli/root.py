@@ -40,10 +40,6 @@ class Holdpay(click.Group):
         except Failure as failure:
             render.note(f"Error: {render.plain(str(failure))}")
             ctx.exit(failure.exit_code)
-        except render.OutputLost as lost:
-            if not lost.is_reader_gone:
-                render.note(f"Error: The output could not be written ({lost}).")
-            ctx.exit(ExitCode.UNEXPECTED)
         except UnicodeEncodeError:
             # What the shell hands over byte by byte, and gRPC cannot send as text.
             render.note("Error: The command line is not valid UTF-8. Set a UTF-8 locale, or write it without accents.")
