@@ -492,6 +492,7 @@ def test_a_macaroon_that_everybody_may_use_is_refused_with_the_remedy(read: Load
         (b"0201036c6e64\n" * 20, "and that holds hex digits"),
         (base64.b64encode(MACAROON * 20), "and that holds base64 text"),
         (base64.encodebytes(MACAROON * 20), "and that holds base64 text"),
+        (b"root:x:0:0:root:/root:/bin/sh\n", "and that holds no macaroon: name the file that `bakemacaroon"),
         (b"\x02" * 70_000, "and that is longer than 65,536"),
         (MACAROON + b"\x02\x23lnd-custom account 0123456789abcdef\0", "which belongs to a litd account"),
     ],
@@ -500,6 +501,22 @@ def test_a_file_that_is_no_macaroon_is_told(read: Load, folder: Path, content: b
     (folder / "a.macaroon").write_bytes(content)
     text = problem(read, "")
     assert text.startswith(f"lnd.macaroon names {folder}/a.macaroon, {wanted}"), text
+
+
+@pytest.mark.parametrize(
+    ("section", "what"),
+    [
+        ('[lnd]\nmacaroon = "other"', "holds no macaroon"),
+        ('[provider]\napi_key_file = "other"', "does not hold a key"),
+    ],
+)
+def test_nobody_is_sent_to_change_the_rights_of_some_other_file(
+    read: Load, folder: Path, section: str, what: str
+) -> None:
+    (folder / "other").write_text("root:x:0:0:root of all:/root:/bin/sh\n")
+    (folder / "other").chmod(0o644)
+    text = problem(read, section)
+    assert (what in text, "chmod" in text) == (True, False)
 
 
 def test_a_macaroon_that_its_group_may_write_is_refused_with_the_remedy(read: Load, folder: Path) -> None:
@@ -884,7 +901,6 @@ def test_each_limit_of_a_client_reaches_its_budget(read: Load) -> None:
     [
         ("[[client]]\nname = 'a'\nmax_open_orders = 1\n", "client[1].group is missing: name the group whose"),
         (f"[[client]]\ngroup = '{GROUP}'\n", "client[1].name is missing: give it a short name."),
-        (SHOP + SHOP, "client[2].name is that of client[1] too: rename one."),
         (SHOP + 'socket = "/run/holdpay/holdpay.sock"', "client[1].socket is daemon.socket too: name another path."),
         (
             SHOP + BOT + 'socket = "/run/holdpay/holdpay-shop.sock"',
@@ -939,6 +955,23 @@ def test_hooks_lead_to_a_url_or_to_a_program_and_nothing_of_a_url_is_shown(read:
     assert (url.found(), command.found()) == (b"0123456789abcdef01234567", b"")
     assert command.command == ("/bin/true", "-x")
     assert "hidden" not in repr(url)
+
+
+def test_how_sections_fit_each_other_is_told_beside_what_is_wrong_in_others(read: Load) -> None:
+    """All at once: a second look after the first has been mended is one too many."""
+    same = ["client[2].name is that of client[1] too: rename one."]
+    same.append("client[2].group is that of client[1] too, and whoever is in it is both: give each a group of its own.")
+    assert problems(read, SHOP + SHOP) == same
+    for wrong in ("[limits]\nmax_open_orders = 0\n", HOOK, "[limits]\nmax_open = 3\n", "[nonsense]\n"):
+        first, *rest = problems(read, wrong + SHOP + SHOP)
+        assert (wrong[1:4] in first or "hook[1]" in first, rest) == (True, same), first
+    # What cannot be known while another section is wrong is not made up.
+    assert len(problems(read, SHOP + SHOP + "[daemon]\nshutdown_wait_s = -1\n")) == 1
+
+
+def test_what_must_be_a_list_is_called_one(read: Load) -> None:
+    text = problem(read, HOOK + 'command = "rm -rf"')
+    assert text.startswith("hook[1].command must be a list in brackets, 1 to 64 long, not the text 'rm -rf'"), text
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,11 @@ def _explain(path: str, error: OSError) -> str:
         return f"Nobody answers at {path}: the daemon is not running. Start it (systemctl start holdpayd)."
     if isinstance(error, PermissionError):
         group = _group_of(path)
+        if group == "root":
+            return (
+                f"You may not use the socket {path}, which is for root alone. Run this as root (sudo), or start the"
+                " daemon by its unit, whose socket is for a group of its own."
+            )
         return (
             f"You may not use the socket {path}. Join the group {group} (sudo usermod -aG {group} {_user()}), "
             "then log in again; a client of its own has a socket of its own: name that with --socket or HOLDPAY_SOCKET."

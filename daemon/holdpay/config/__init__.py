@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from holdpay.config.fields import read_bounded, read_key
 from holdpay.config.problems import sentences
-from holdpay.config.settings import LndOnly, LndPlace, Settings
+from holdpay.config.settings import LndOnly, LndPlace, Settings, Together
 from holdpay.config.trust import CONFIGURATION, distrust
 from holdpay.errors import ConfigError
 
@@ -79,7 +79,7 @@ def load(path: Path) -> Settings:
         settings = Settings.model_validate(data, context=context)
     except ValidationError as error:
         problems += sentences(error, Settings)
-        problems += _problems_behind_unknown_keys(data, error, context)
+        problems += _problems_behind(data, error, context)
     if info.st_mode & stat.S_IROTH and _holds_password(data):
         problems.append(f"provider.proxy holds a password, and everybody may read {path}: run `chmod o= {path}`.")
     if settings is None or problems:
@@ -126,17 +126,26 @@ def _parse(path: Path) -> tuple[dict[str, Any], os.stat_result]:
     return data, info
 
 
-def _problems_behind_unknown_keys(data: dict[str, Any], error: ValidationError, context: dict[str, Path]) -> list[str]:
-    """A section with an unknown key is not looked at as a whole: so look again without those keys."""
+def _problems_behind(data: dict[str, Any], error: ValidationError, context: dict[str, Path]) -> list[str]:
+    """A section with an unknown key is not looked at as a whole, and how sections fit each other not while there is
+    anything else: so look again without what is wrong."""
+    problems: list[str] = []
     unknown = [finding["loc"] for finding in error.errors() if finding["type"] == "extra_forbidden"]
-    if not unknown:
-        return []
     known = {section: _without(unknown, keys, section) for section, keys in data.items() if (section,) not in unknown}
+    wrong = {finding["loc"][0] for finding in error.errors() if finding["loc"] and finding["loc"] not in unknown}
+    if unknown:
+        try:
+            Settings.model_validate(known, context=context)
+        except ValidationError as second:
+            problems += sentences(second, Settings)
+            wrong |= {finding["loc"][0] for finding in second.errors() if finding["loc"]}
+    wrong |= {behind for of, behind in (("daemon", "client"), ("provider", "hook")) if of in wrong}
+    right = {section: keys for section, keys in known.items() if section in Together.model_fields.keys() - wrong}
     try:
-        Settings.model_validate(known, context=context)
-    except ValidationError as second:
-        return sentences(second, Settings)
-    return []
+        Together.model_validate(right, context=context)
+    except ValidationError as third:
+        problems += sentences(third, Settings)
+    return problems
 
 
 def _without(unknown: list[tuple[int | str, ...]], given: Any, *at: int | str) -> Any:

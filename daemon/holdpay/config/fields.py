@@ -36,6 +36,8 @@ MAX_KEY_FILE_BYTES = 4096
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>\d{1,5})")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PUBKEY = re.compile(r"0[23][0-9a-f]{64}")
+_MACAROON_VERSION = b"\x02"
+"""With which those of lnd begin (gopkg.in/macaroon.v2, marshal-v2.go)."""
 _LITD_ACCOUNT = b"lnd-custom account "
 """How the caveat begins that binds a macaroon to one (lightning-terminal: accounts/interceptor.go; what it may ask:
 accounts/checkers.go)."""
@@ -148,7 +150,6 @@ def _check_macaroon(path: Path) -> Path:
         raise ValueError(
             f"names {path}, and that is empty: put lnd's macaroon there (for the unit: /etc/holdpay/holdpay.macaroon)"
         )
-    _check_rights(path, info)
     if kind := _spelled_out(content):
         raise ValueError(f"names {path}, and that holds {kind}: name the file that `bakemacaroon --save_to` wrote")
     if _LITD_ACCOUNT in content:
@@ -156,10 +157,13 @@ def _check_macaroon(path: Path) -> Path:
             f"names {path}, which belongs to a litd account: litd hides the node's channels and stream of payments from"
             " it, so that nobody could see what became of a payment; bake one of lnd's own"
         )
+    _check_rights(path, info)
     return path
 
 
 def _check_rights(path: Path, info: os.stat_result) -> None:
+    """To be called once the content is known to be what it should: else a path that is mistyped would have the rights
+    of some other file changed."""
     if info.st_mode & 0o007:
         raise ValueError(f"names {path}, which everybody on this machine may use: run `chmod o= {path}`")
     if info.st_mode & 0o020:
@@ -167,11 +171,14 @@ def _check_rights(path: Path, info: os.stat_result) -> None:
 
 
 def _spelled_out(content: bytes) -> str:
-    """How a macaroon was written as text, in one line or wrapped; empty for a binary one."""
+    """What a file has in place of a binary macaroon: one that was written as text, in one line or wrapped, or none;
+    empty for a binary one."""
     joined = b"".join(content.split())
     if _HEX_TEXT.fullmatch(joined):
         return "hex digits"
-    return "base64 text" if _BASE64_TEXT.fullmatch(joined) else ""
+    if _BASE64_TEXT.fullmatch(joined):
+        return "base64 text"
+    return "" if content[:1] == _MACAROON_VERSION else "no macaroon"
 
 
 def _resolve_key(text: object, info: ValidationInfo) -> object:
@@ -201,7 +208,6 @@ def read_key(path: Path) -> str:
         content, info = read_bounded(path, MAX_KEY_FILE_BYTES)
     except ValueError as error:
         raise ValueError(f"should name the file that holds the key, {error}") from None
-    _check_rights(path, info)
     key = content.strip()
     if not key:
         raise ValueError(f"names {path}, and that is empty: put the prepaid account's key there, in one line")
@@ -210,6 +216,7 @@ def read_key(path: Path) -> str:
             f"names {path}, and that does not hold a key: put the key there alone, in one line of 8 to 512 characters"
             " without blanks"
         )
+    _check_rights(path, info)
     return key.decode("ascii")
 
 
@@ -225,7 +232,6 @@ def read_hook_secret(path: Path) -> bytes:
         content, info = read_bounded(path, MAX_KEY_FILE_BYTES)
     except ValueError as error:
         raise ValueError(f"names {path}, {error}") from None
-    _check_rights(path, info)
     wanted = f"{SECRET_PREFIX} and base64 of 24 to 64 random bytes, in one line"
     make = f"`printf {SECRET_PREFIX}; head -c 32 /dev/urandom | base64` makes one"
     try:
@@ -235,6 +241,7 @@ def read_hook_secret(path: Path) -> bytes:
         raise ValueError(f"names {path}, and that does not hold {wanted}: {make}") from None
     if not text.startswith(SECRET_PREFIX) or len(secret) not in _SECRET_BYTES:
         raise ValueError(f"names {path}, and that does not hold {wanted}: {make}")
+    _check_rights(path, info)
     return secret
 
 

@@ -53,7 +53,15 @@ def wanted(model: type[BaseModel], key: str) -> str:
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One sentence for each finding, in the order of the sections."""
-    return [_sentence(finding, model) for finding in error.errors(include_url=False)]
+    findings = error.errors(include_url=False)
+    return [sentence for finding in findings for sentence in _sentences(finding, model)]
+
+
+def _sentences(finding: ErrorDetails, model: type[BaseModel]) -> list[str]:
+    """Of a check over all sections as many as it has found problems."""
+    if finding["type"] == "value_error" and not finding["loc"]:
+        return [f"{problem}." for problem in finding["ctx"]["error"].args]
+    return [_sentence(finding, model)]
 
 
 def _sentence(finding: ErrorDetails, model: type[BaseModel]) -> str:
@@ -149,9 +157,11 @@ def _lengths(field: FieldInfo) -> str:
 
 
 def _item_type(annotation: Any) -> Any:
-    """``X`` of ``tuple[X, ...]``; None for anything else."""
+    """``X`` of ``tuple[X, ...]``, also of one with ``| None`` or with checks of its own; None for anything else."""
     arguments = get_args(annotation)
-    return arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return arguments[0]
+    return next((found for argument in arguments if (found := _item_type(argument)) is not None), None)
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -300,7 +300,7 @@ class HookSection(_Section):
     url: HookUrl | None = Field(default=None, repr=False)
     secret_file: HookSecretFile = None
     use_provider_proxy: bool = False
-    command: HookCommand | None = Field(default=None, strict=False, max_length=64)
+    command: HookCommand | None = Field(default=None, strict=False, min_length=1, max_length=64)
     timeout_s: int = Field(default=15, ge=1, le=300)
     include_secrets: bool = False
 
@@ -348,38 +348,13 @@ class Settings(_Section):
     hook: tuple[HookSection, ...] = Field(default=(), strict=False, max_length=16)
 
     @model_validator(mode="after")
-    def _tells_hooks_apart(self) -> Settings:
-        _tell_apart("hook", self.hook)
-        for number, hook in enumerate(self.hook, start=1):
-            if hook.use_provider_proxy and self.provider.proxy is None:
-                raise ValueError(f"hook[{number}].use_provider_proxy is set, and there is no provider.proxy: name one")
-        return self
-
-    @model_validator(mode="after")
-    def _tells_clients_apart(self) -> Settings:
-        _tell_apart("client", self.client)
-        groups: dict[str, int] = {}
-        sockets = {self.daemon.socket: "daemon.socket"}
-        for number, client in enumerate(self.client, start=1):
-            if client.group in groups:
-                raise ValueError(
-                    f"client[{number}].group is that of client[{groups[client.group]}] too, and whoever is in it is"
-                    " both: give each a group of its own"
-                )
-            groups[client.group] = number
-            path = self.socket_of(client)
-            try:
-                check_socket(path)
-            except ValueError as error:
-                raise ValueError(f"client[{number}].socket {error}") from None
-            if path in sockets:
-                raise ValueError(f"client[{number}].socket is {sockets[path]} too: name another path")
-            sockets[path] = f"client[{number}].socket"
+    def _fits_together(self) -> Settings:
+        _raise(_problems_together(self.daemon, self.provider, self.client, self.hook))
         return self
 
     def socket_of(self, client: ClientSection) -> Path:
         """Where it asks."""
-        return client.socket or self.daemon.socket.with_name(f"holdpay-{client.name}.sock")
+        return _socket_of(client, self.daemon)
 
     def policy(self) -> Policy:
         """What the pure part needs."""
@@ -471,13 +446,68 @@ class Settings(_Section):
         return [warning for look in looks for warning in look(self)]
 
 
-def _tell_apart(section: str, entries: Sequence[ClientSection | HookSection]) -> None:
-    """Raises ValueError if two have one name."""
+class Together(_Section):
+    """The sections that have to fit each other, as far as each of them is right: whatever is wrong with the rest."""
+
+    daemon: DaemonSection = Field(default_factory=DaemonSection)
+    provider: ProviderSection = Field(default_factory=ProviderSection)
+    client: tuple[ClientSection, ...] = Field(default=(), strict=False)
+    hook: tuple[HookSection, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Together:
+        _raise(_problems_together(self.daemon, self.provider, self.client, self.hook))
+        return self
+
+
+def _raise(problems: Iterable[str]) -> None:
+    """Raises ValueError with all of them, if there are any."""
+    if found := tuple(problems):
+        raise ValueError(*found)
+
+
+def _problems_together(
+    daemon: DaemonSection,
+    provider: ProviderSection,
+    clients: Sequence[ClientSection],
+    hooks: Sequence[HookSection],
+) -> Iterator[str]:
+    yield from _same_names("hook", hooks)
+    for number, hook in enumerate(hooks, start=1):
+        if hook.use_provider_proxy and provider.proxy is None:
+            yield f"hook[{number}].use_provider_proxy is set, and there is no provider.proxy: name one"
+    yield from _same_names("client", clients)
+    names: set[str] = set()
+    groups: dict[str, int] = {}
+    sockets = {daemon.socket: "daemon.socket"}
+    for number, client in enumerate(clients, start=1):
+        if client.group in groups:
+            yield (
+                f"client[{number}].group is that of client[{groups[client.group]}] too, and whoever is in it is"
+                " both: give each a group of its own"
+            )
+        groups.setdefault(client.group, number)
+        path = _socket_of(client, daemon)
+        try:
+            check_socket(path)
+        except ValueError as error:
+            yield f"client[{number}].socket {error}"
+        if path in sockets and (client.socket is not None or client.name not in names):
+            yield f"client[{number}].socket is {sockets[path]} too: name another path"
+        sockets.setdefault(path, f"client[{number}].socket")
+        names.add(client.name)
+
+
+def _socket_of(client: ClientSection, daemon: DaemonSection) -> Path:
+    return client.socket or daemon.socket.with_name(f"holdpay-{client.name}.sock")
+
+
+def _same_names(section: str, entries: Sequence[ClientSection | HookSection]) -> Iterator[str]:
     names: dict[str, int] = {}
     for number, entry in enumerate(entries, start=1):
         if entry.name in names:
-            raise ValueError(f"{section}[{number}].name is that of {section}[{names[entry.name]}] too: rename one")
-        names[entry.name] = number
+            yield f"{section}[{number}].name is that of {section}[{names[entry.name]}] too: rename one"
+        names.setdefault(entry.name, number)
 
 
 def _warn_of_times(settings: Settings) -> list[str]:

@@ -210,7 +210,9 @@ def judge_socket(seen: SocketSeen | Unseen) -> Finding:
             return failed(
                 check,
                 f"{seen.me} may not use {seen.path}, which is for the group {seen.group}.",
-                f"Run `sudo usermod -aG {seen.group} {seen.me}`, and log in again.",
+                "Run this as root, or start holdpayd by its unit, whose socket is for a group of its own."
+                if seen.group == "root"
+                else f"Run `sudo usermod -aG {seen.group} {seen.me}`, and log in again.",
             )
         case Listening.SILENT:
             text = f"Who listens at {seen.path} does not take the connection."

@@ -56,17 +56,26 @@ def test_a_daemon_that_dies_while_it_is_greeted_is_not_running(monkeypatch: pyte
     assert "the daemon is not running" in result.stderr
 
 
-def test_a_forbidden_socket_says_which_group_to_join(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("group", "wanted", "unwanted"),
+    [
+        ("codes", "Join the group codes (sudo usermod -aG codes ann), then log in again", "as root"),
+        ("root", "which is for root alone. Run this as root (sudo)", "usermod"),
+    ],
+)
+def test_a_forbidden_socket_says_which_group_to_join(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, wanted: str, unwanted: str
+) -> None:
     def forbid(self: socket.socket, address: str) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "connect", forbid)
-    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("codes", "x", gid, [])))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((group, "x", gid, [])))
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("ann", "x", uid, 0, "", "/", "/bin/sh")))
     result = order(tmp_path / "holdpay.sock")
     assert result.exit_code == ExitCode.UNREACHABLE
-    assert "Join the group codes (sudo usermod -aG codes ann)" in result.stderr
-    assert "log in again" in result.stderr
+    assert wanted in result.stderr
+    assert unwanted not in result.stderr
 
 
 def test_a_path_too_long_for_a_socket_is_said_so(tmp_path: Path) -> None:

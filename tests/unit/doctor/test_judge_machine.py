@@ -194,6 +194,7 @@ SOCKET = SocketSeen(path=Path("/run/s"), listening=Listening.ANSWERS, mode=0o660
         (SOCKET, OK, "ann and the group holdpay may order"),
         (replace(SOCKET, mode=0o662), FAILED, "`chmod 660 /run/s`"),
         (replace(SOCKET, listening=Listening.DENIED), FAILED, "`sudo usermod -aG holdpay ann`"),
+        (replace(SOCKET, listening=Listening.DENIED, group="root"), FAILED, "Run this as root"),
         (replace(SOCKET, listening=Listening.SILENT), FAILED, "restart it"),
         (replace(SOCKET, listening=Listening.NO_SOCKET), FAILED, "Move it away"),
         (replace(SOCKET, listening=Listening.NOBODY), WARNING, "systemctl start holdpayd"),
