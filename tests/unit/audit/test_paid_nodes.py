@@ -76,7 +76,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The payment hashes that recover asks the provider about."""
     hashes: list[str] = []
 
-    async def ask(settings: object, clock: object, found: list[tuple[StoredPayment, Invoice]]) -> tuple[list[Any], str]:
+    async def ask(
+        settings: object, clock: object, found: list[tuple[StoredPayment, Invoice]], tell: object
+    ) -> tuple[list[Any], str]:
         hashes.extend(payment.payment_hash for payment, _ in found)
         return [], ""
 
