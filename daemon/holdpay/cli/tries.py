@@ -27,6 +27,8 @@ def lines(order: pb.Order) -> Iterator[str]:
 def _outcome(each: pb.Dispatch) -> str:
     if not each.failure_reason:
         return "in flight" if any(attempt.status == "in_flight" for attempt in each.attempts) else _word(each)
+    if each.failure_reason == "by_operator":
+        return "an operator said how it ended"
     reason = each.failure_reason.replace("_", " ")
     return f"nothing to try ({reason})" if each.failure_class == "no_attempt" else f"failed ({reason})"
 

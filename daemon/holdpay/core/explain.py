@@ -75,7 +75,7 @@ def explain(
         follows = f"{follows} Now this is in the way: {held_up_by.rstrip('.')}."
     if lnd_trouble and order.is_money_out:
         money = f"{money} lnd cannot be asked now: {lnd_trouble}"
-    elif lnd_trouble and _is_waiting_for_lnd(order):
+    elif lnd_trouble and not held_up_by and _is_waiting_for_lnd(order):
         follows = f"{follows} lnd cannot be used now: {lnd_trouble}"
     return Explanation(f"{_summary(order)}{_of_the_reply(order)}", money, follows)
 
@@ -115,11 +115,18 @@ _ENDS = {
 }
 
 
+_PERHAPS_PAID = "{got}, and counts as paid for: nobody can say whether it is."
+
+
 def end_words(order: Order) -> str:
     """One sentence how a closed order ended."""
     assert order.end is not None
     words = order.spec.words
-    text = _ENDS[order.end].format(got=words.got, thing=words.thing)
+    is_proven = order.htlc is not HtlcState.GONE and (
+        order.charge is None or order.charge.state is not ChargeState.UNKNOWN
+    )
+    ending = _ENDS[order.end] if order.end is not End.FULFILLED or is_proven else _PERHAPS_PAID
+    text = ending.format(got=words.got, thing=words.thing)
     return text[0].upper() + text[1:]
 
 

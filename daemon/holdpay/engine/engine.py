@@ -231,14 +231,14 @@ class Engine:
         ask_first_until_ms = self._ask_first_until_ms.get(order.id, now_ms)
         if ask_first_until_ms > now_ms:
             self._agenda.plan(order.id, ask_first_until_ms)
-        elif self._decided(order, passed := TimePassed(self._why_unpaid(order)), now_ms)[1].is_change:
+        elif self._decided(order, passed := TimePassed(self.why_unpaid(order)), now_ms)[1].is_change:
             self.tell(order.id, passed)
         self._find(order, now_ms)
         next_ms = next_deadline_ms(order, self.policy, now_ms)
         if next_ms is not None:
             self._agenda.plan(order.id, next_ms)
 
-    def _why_unpaid(self, order: Order) -> str:
+    def why_unpaid(self, order: Order) -> str:
         """What keeps its payment from being sent just now. Empty: nothing that is known, or it is not to be sent."""
         held_up_by = self.held_up_by(order.id)
         if held_up_by or order.state is not OrderState.AWAITING_PAYMENT or order.is_money_out:
@@ -669,16 +669,17 @@ class Engine:
     def node_status(self) -> NodeStatus:
         """LND's state as it concerns us: another node than the one that paid open orders is of no use."""
         status = self.node.status
-        foreign = self._foreign_payer(status.identity)
-        if foreign is None or status.identity is None:
-            return status
-        return replace(
-            status,
-            state=NodeState.WRONG_NODE,
-            detail=(
-                f"The node at lnd.address is {status.identity.pubkey[:16]}…, and open orders were paid from"
-                f" {foreign.pubkey[:16]}…. Point lnd.address at that node again; nothing is asked or paid until then."
-            ),
+        detail = self.why_not_from(status.identity)
+        return replace(status, state=NodeState.WRONG_NODE, detail=detail) if detail else status
+
+    def why_not_from(self, node: NodeIdentity | None) -> str:
+        """Why nothing is paid from the node that answers, with what to do. Empty: it may be; see ``may_pay_from``."""
+        foreign = self._foreign_payer(node)
+        if foreign is None or node is None:
+            return ""
+        return (
+            f"The node at lnd.address is {node.pubkey[:16]}…, and open orders were paid from {foreign.pubkey[:16]}…."
+            " Point lnd.address at that node again; nothing is asked or paid until then."
         )
 
     def standing_of(self, payee: str) -> Standing:

@@ -278,10 +278,13 @@ class Performers:
             return Followed(may_go_on=True)
         except LndError as error:
             log.warning("lnd cannot decode now", order_id=order_id, error=error.message)
+            self._held_up.pop(order_id, None)
             return Followed(may_go_on=False)
-        if not self._engine.may_pay_from(node):
+        if why_not := self._engine.why_not_from(node):
             log.warning("lnd is another node than the one that paid open orders", order_id=order_id)
+            self._held_up[order_id] = why_not
             return Followed(may_go_on=False)
+        self._held_up.pop(order_id, None)
         vetting = self._engine.post(order_id, partial(self._decoded, payreq, invoice, node))
         if self._engine.ways.is_capped:
             await vetting
@@ -341,6 +344,7 @@ class Performers:
         assert order.payment is not None
         payer = _payer(order.payment)
         if not self._may_send_from(payer):
+            self._held_up[order.id] = self._why_not_sent_from(payer)
             return Followed(may_go_on=False)
         async with self._engine.ways.one_at_a_time if self._engine.ways.is_capped else contextlib.nullcontext():
             by_channels = await self._channels_with_room(order, payer)
@@ -351,6 +355,16 @@ class Performers:
 
     def _may_send_from(self, payer: NodeIdentity) -> bool:
         return self._engine.node.identity == payer and self._engine.may_pay_from(payer)
+
+    def _why_not_sent_from(self, payer: NodeIdentity) -> str:
+        """Empty: lnd's state says it."""
+        now = self._engine.node.identity
+        if now is None or now == payer:
+            return self._engine.why_not_from(now)
+        return (
+            f"The node at lnd.address is {now.pubkey[:16]}…, and its hold invoice was taken for {payer.pubkey[:16]}…,"
+            " which alone may pay it. Point lnd.address at that node again, or cancel it."
+        )
 
     def _intend(self, order_id: str, payer: NodeIdentity) -> Awaitable[Order | None]:
         """The intent to pay, if it is still to be paid, from there, when that is decided. See ``Engine.intend``."""

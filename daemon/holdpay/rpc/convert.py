@@ -99,6 +99,14 @@ def request_to_pb(
     return message
 
 
+def add_wait(message: pb.Request, order: Order, why: str) -> pb.Request:
+    """What keeps the last order from being paid just now is a part of its phase."""
+    is_to_be_paid = order.state is OrderState.AWAITING_PAYMENT and not order.is_closed and not order.is_money_out
+    if why and is_to_be_paid:
+        message.orders[-1].phase += f"; it waits: {why}"
+    return message
+
+
 def items_of(orders: Sequence[Order]) -> tuple[Item, ...]:
     """All that was delivered for a request."""
     return tuple(item for order in orders for item in order.items)

@@ -450,7 +450,8 @@ class HoldpayService(pb_grpc.HoldpayServicer):
         sight = engine.guard.sight(orders[-1])
         queue = self._queue(orders[-1])
         cursor = engine.store.last_cursor() if cursor is None else cursor
-        return convert.request_to_pb(orders, engine.policy, engine.clock.now_ms(), cursor, sight, queue)
+        message = convert.request_to_pb(orders, engine.policy, engine.clock.now_ms(), cursor, sight, queue)
+        return convert.add_wait(message, orders[-1], engine.why_unpaid(orders[-1]))
 
 
 def _is_too_late(order: Order) -> bool:

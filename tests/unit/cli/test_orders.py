@@ -374,6 +374,7 @@ TRIES = [
         attempts=[pb.HtlcAttempt(status="in_flight", attempted_at_ms=NOW_MS)],
     ),
     pb.Dispatch(n=4, at_ms=NOW_MS, fee_limit_msat=20_000),
+    pb.Dispatch(n=5, at_ms=NOW_MS, fee_limit_msat=20_000, failure_reason="by_operator", failure_class="read_later"),
 ]
 
 
@@ -393,6 +394,7 @@ def test_the_payments_are_told_one_by_one_with_hop_and_cause(
         "fee up to 20 sat: in flight\n",
         "HTLC by a channel that lnd did not name: in flight\n",
         "fee up to 20 sat: lnd has not said how it ended\n",
+        "fee up to 20 sat: an operator said how it ended\n",
     ):
         assert expected in stdout
     assert stdout.count("\nPayments\n") == 1

@@ -320,6 +320,7 @@ def test_an_lnd_that_cannot_be_used_is_named_where_it_has_to_read_or_pay_the_inv
     assert words.next == (
         f"lnd reads the hold invoice next; it is checked before anything is paid. lnd cannot be used now: {why}"
     )
+    assert explain(placed, POLICY, NOW_MS, why, held_up_by=why).next.count(why.rstrip(".")) == 1
     for waiting in (pair(AWAITING, NONE), pair(AWAITING, FAILED)):
         assert explain(waiting, POLICY, NOW_MS, why).next.endswith(why)
     for found in (order(), pair(PAID, FAILED), pair(CANCELED, FAILED)):

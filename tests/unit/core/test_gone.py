@@ -311,6 +311,12 @@ def test_what_is_written_off_counts_as_spent(state: OrderState, htlc: HtlcState)
     assert "lnd reported" not in words(done, 0)
 
 
+def test_a_code_whose_payment_is_written_off_is_not_called_paid_for() -> None:
+    done = after(pair(OrderState.DELIVERED, HtlcState.IN_FLIGHT), resolved(ev.Resolution.WRITTEN_OFF))
+    assert done.end is End.FULFILLED
+    assert "Code received, and counts as paid for: nobody can say whether it is." in words(done, 0)
+
+
 @pytest.mark.parametrize("htlc", [HtlcState.DISPATCHING, HtlcState.UNKNOWN, HtlcState.IN_FLIGHT])
 def test_what_is_resolved_as_failed_gives_the_money_back_to_the_limits(htlc: HtlcState) -> None:
     done = after(pair(AWAITING, htlc), resolved(ev.Resolution.FAILED))

@@ -8,7 +8,7 @@ import pytest
 
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.ports import NodeState
-from tests.fakes import HOP_DOWN, MALLORY, Send, Story
+from tests.fakes import ALICE, HOP_DOWN, MALLORY, Send, Story
 from tests.unit.engine.world import World
 
 
@@ -19,6 +19,36 @@ async def test_another_node_is_wrong_while_money_is_out_from_the_first_one(world
     world.lnd.node = MALLORY
     assert world.engine.node_status().state is NodeState.WRONG_NODE
     assert not world.engine.may_pay_from(MALLORY)
+
+
+async def test_an_order_that_waits_for_the_node_that_paid_another_says_so_at_once_and_is_paid_from_that(
+    world: World,
+) -> None:
+    """Also before lnd's state is known to be wrong: the look at lnd comes every few seconds."""
+    world.provider.story = Story(number_after_s=None, code_after_s=None)
+    held = world.request(1)
+    await world.until(lambda: world.order(held).state is OrderState.PAID)
+    world.lnd.node = MALLORY
+    waiting = world.request(2)
+    await world.until(lambda: bool(world.engine.held_up_by(waiting)))
+    assert world.order(waiting).state is OrderState.AWAITING_PAYMENT
+    assert "Point lnd.address at that node again" in world.engine.why_unpaid(world.order(waiting))
+    assert len(world.lnd.sends) == 1
+
+    world.lnd.node = ALICE
+    await world.until(lambda: world.order(waiting).state is OrderState.PAID)
+    payment = world.order(waiting).payment
+    assert payment is not None
+    assert (payment.node_pubkey, world.engine.held_up_by(waiting)) == (ALICE.pubkey, "")
+
+
+async def test_an_order_whose_own_node_is_away_names_it(world: World) -> None:
+    world.lnd.next_sends = deque([Send(fails=HOP_DOWN)])
+    order_id = world.request()
+    await world.until(lambda: world.order(order_id).htlc is HtlcState.FAILED)
+    world.lnd.node = MALLORY
+    await world.until(lambda: bool(world.engine.held_up_by(order_id)))
+    assert ALICE.pubkey[:16] in world.engine.why_unpaid(world.order(order_id))
 
 
 @pytest.mark.parametrize(

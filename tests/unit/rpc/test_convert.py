@@ -18,7 +18,7 @@ from holdpay.core.kinds.spec import KindName, Spec
 from holdpay.core.lightning import AttemptStatus, FailureReason
 from holdpay.core.model import Order
 from holdpay.core.states import FailureClass, HtlcState, OrderState
-from holdpay.rpc.convert import add_tries, in_few, items_after, request_to_pb
+from holdpay.rpc.convert import add_tries, add_wait, in_few, items_after, request_to_pb
 from tests.unit.build import NOW_MS, POLICY, S, attempt, changed, failure, order, pair
 
 CODE = CodeSpec(country=0, country_name="Russia", service="oi", service_name="OpenAI", is_real_phone=True, ref="a@b.c")
@@ -61,6 +61,23 @@ def to_pb(order: Order) -> pb.Request:
 
 def test_it_says_up_to_which_cursor_it_tells() -> None:
     assert to_pb(order()).cursor == 7
+
+
+@pytest.mark.parametrize(
+    ("found", "waits"),
+    [
+        (pair(OrderState.AWAITING_PAYMENT, HtlcState.NONE), True),
+        (pair(OrderState.AWAITING_PAYMENT, HtlcState.FAILED), True),
+        (pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT), False),
+        (pair(OrderState.PAID, HtlcState.IN_FLIGHT), False),
+    ],
+    ids=["unpaid", "failed", "out", "paid"],
+)
+def test_why_an_order_is_not_paid_just_now_is_a_part_of_its_phase(found: Order, *, waits: bool) -> None:
+    before = to_pb(found).orders[-1].phase
+    told = add_wait(to_pb(found), found, "lnd is another node").orders[-1].phase
+    assert told == (f"{before}; it waits: lnd is another node" if waits else before)
+    assert add_wait(to_pb(found), found, "").orders[-1].phase == before
 
 
 def test_every_kind_is_here() -> None:
