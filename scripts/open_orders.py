@@ -37,7 +37,7 @@ def databases(usual: Path, config: Path | None = None) -> set[Path]:
     if config is None or not config.exists():
         return found
     try:
-        daemon = tomllib.loads(config.read_text(encoding="utf-8")).get("daemon", {})
+        daemon = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("daemon", {})
         folder = daemon.get("state_dir", usual.parent)
         return found | {(config.parent / Path(folder).expanduser() / usual.name).resolve()}
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:

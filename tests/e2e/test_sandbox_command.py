@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from holdpay.sandbox.control import NoSandbox, play_remotely
 from holdpay.sandbox.tricks import TRICKS, UnknownTrick, play
 from holdpay.sandbox.world import SandboxWorld
 from tests.harness import Daemon, enum_name, is_over
@@ -141,3 +142,24 @@ def test_without_what_only_the_sandbox_needs_it_says_so_and_the_daemon_still_loa
     assert said.returncode == 1
     assert said.stderr.startswith("Error: The sandbox needs coincurve, which this installation does not have.")
     assert "Python 3.11 to 3.13" in said.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "play"])
+async def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    words = ("no-number",) if command == "play" else ()
+    code, said = await _holdpayd_sandbox(command, "--dir", str(tmp_path / "file" / "x"), *words)
+    told = {
+        "run": f"Error: {tmp_path}/file/x cannot be used (Not a directory). Give a --dir in which you may write.\n",
+        "play": f"Error: No sandbox runs in {tmp_path}/file/x. Start one with `holdpayd sandbox run`.\n",
+    }
+    assert (code, said) == (1, told[command])
+
+
+def test_a_sandbox_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(NoSandbox, match="Run this as the user who started the sandbox"):
+        play_remotely(tmp_path, "no-number")

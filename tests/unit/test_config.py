@@ -113,6 +113,13 @@ def read(folder: Path) -> Load:
     return read
 
 
+def test_a_mark_that_an_editor_puts_before_the_text_is_no_error(folder: Path) -> None:
+    path = folder / "config.toml"
+    path.write_bytes(b'\xef\xbb\xbf[lnd]\nmacaroon = "a.macaroon"\n')
+    path.chmod(0o640)
+    assert load(path).lnd.macaroon == folder / "a.macaroon"
+
+
 def problems(read: Load, text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         read(text)

@@ -58,8 +58,11 @@ def run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
         raise click.ClickException(
             f"A sandbox runs in {directory} already. End it first, or give another --dir."
         ) from None
-    except (UnknownTrick, OSError) as error:
+    except UnknownTrick as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        why = f"{error.filename or directory} cannot be used ({error.strerror or type(error).__name__})"
+        raise click.ClickException(f"{why}. Give a --dir in which you may write.") from error
     finally:
         lock.release()
 

@@ -116,7 +116,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], os.stat_result]:
     except ValueError as error:
         raise ConfigError([f"The configuration should be in {path}, {error}."]) from None
     try:
-        data = tomllib.loads(content.decode())
+        data = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark before the text
     except UnicodeDecodeError:
         raise ConfigError([f"{path} is not UTF-8 text: save it as UTF-8."]) from None
     except RecursionError:

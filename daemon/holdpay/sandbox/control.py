@@ -57,6 +57,8 @@ def play_remotely(directory: Path, text: str) -> str:
         url = json.loads(address_file(directory).read_text())["control"]
         with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as client:
             answer = client.post(f"{url}/trick", content=text.encode()).json()
+    except PermissionError as error:
+        raise NoSandbox(f"You may not look into {directory}. Run this as the user who started the sandbox.") from error
     except (OSError, ValueError, KeyError, httpx.HTTPError) as error:
         raise NoSandbox(f"No sandbox runs in {directory}. Start one with `holdpayd sandbox run`.") from error
     if "error" in answer:
