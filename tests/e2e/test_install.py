@@ -233,6 +233,14 @@ def test_a_purge_of_a_lost_database_says_which_files_to_move_away(below: Path) -
     assert (below / "opt/holdpay/current/bin/holdpayd").exists()
 
 
+def test_a_purge_without_the_word_removes_nothing_at_all(below: Path) -> None:
+    before = files(below)
+    done = install("--root", below, "--purge", said="no\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\nNothing was removed.\n")
+    assert files(below) == before
+
+
 def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(below: Path) -> None:
     with closing(SqliteStore(below / "var/lib/holdpay/holdpay.db")) as store:
         live(store, order(), *FULFILLED)
@@ -249,7 +257,7 @@ def test_uninstalling_removes_the_program_and_keeps_configuration_and_state(belo
 def test_a_purge_without_the_word_keeps_the_data(below: Path, word: str) -> None:
     done = install("--root", below, "--purge", said=word)
     assert done.returncode == 0, done.stderr
-    assert "They are kept." in done.stdout
+    assert "Nothing was removed." in done.stdout
     assert (below / "var/lib/holdpay/holdpay.db").exists()
 
 
