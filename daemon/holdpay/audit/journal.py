@@ -21,7 +21,7 @@ from holdpay.core.events import (
     PaymentReported,
     TimePassed,
 )
-from holdpay.core.items import Item
+from holdpay.core.items import Item, ItemKind
 from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
@@ -36,6 +36,7 @@ MEND = (
 """What to do about a database that contradicts itself."""
 
 _SHOWN = 5
+_UNREAD = frozenset({ItemKind.UNREAD, ItemKind.UNREAD_MAYBE})
 
 
 def journal_findings(book: OrderBook, policy: Policy) -> list[Finding]:
@@ -145,6 +146,12 @@ class _Fold:
     attempts: dict[int, StoredAttempt] = field(default_factory=dict)
 
 
+def _is_last_unread_kept(told: tuple[Item, ...], kept: tuple[Item, ...]) -> bool:
+    """Before migration 0008 an order had room for one, and a later one took its place."""
+    unread = [item for item in told if item.kind in _UNREAD]
+    return len(unread) > 1 and kept == tuple(item for item in told if item not in unread[:-1])
+
+
 def _fold_findings(book: OrderBook, policy: Policy) -> Iterator[Finding]:
     fold = _Fold()
     for before, row in pairwise(book.journal):
@@ -162,7 +169,10 @@ def _fold_findings(book: OrderBook, policy: Policy) -> Iterator[Finding]:
         yield about(book.order, Severity.NOTE, "other-policy", text)
     if fold.broken or book.unreadable or not book.journal:
         return
-    if fold.items != book.order.items:
+    if _is_last_unread_kept(fold.items, book.order.items):
+        text = "Only the last of its replies that could not be read was kept by the holdpay of then."
+        yield about(book.order, Severity.NOTE, "other-policy", text)
+    elif fold.items != book.order.items:
         text = "What it delivered differs from what its journal says."
         yield about(book.order, Severity.ERROR, "items-differ", text, MEND)
     if fold.attempts != dict(book.attempts):

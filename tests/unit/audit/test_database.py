@@ -59,6 +59,18 @@ def codes(path: Path) -> set[str]:
 # --- healthy ---
 
 
+@pytest.mark.parametrize(
+    "dump", sorted((Path(__file__).parents[2] / "fixtures").glob("database-*.sql")), ids=lambda dump: dump.stem
+)
+def test_a_database_of_an_earlier_release_has_no_error_before_and_after_it_is_brought_up_to_date(
+    dump: Path, tmp_path: Path
+) -> None:
+    old = restore(dump, tmp_path / "holdpay.db")
+    assert codes(old) == set()
+    SqliteStore(old).close()
+    assert codes(old) == set()
+
+
 def test_a_healthy_database_has_no_findings(path: Path) -> None:
     stored = read_stored(path, POLICY, NOW_MS)
     assert (stored.findings, stored.order_count, stored.journal_row_count) == ([], 1, 9)

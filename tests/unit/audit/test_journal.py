@@ -12,7 +12,7 @@ from holdpay.audit.findings import Finding, Severity
 from holdpay.audit.journal import gap_findings, journal_findings
 from holdpay.audit.laws import law_findings
 from holdpay.core.charge import ChargeState
-from holdpay.core.events import CancelRequested, PaymentNotFound, TimePassed
+from holdpay.core.events import CancelRequested, PaymentNotFound, ProviderConfused, TimePassed
 from holdpay.core.model import Order
 from holdpay.core.states import HtlcState, OrderState
 from tests.unit.audit.books import (
@@ -267,3 +267,14 @@ def test_rows_missing_at_the_end_are_seen_by_the_next_cursor() -> None:
 
 def test_an_unbroken_journal_has_no_gap() -> None:
     assert gap_findings([], last_cursor=9, next_to_give=10) == []
+
+
+def test_of_replies_that_could_not_be_read_an_earlier_release_kept_the_last() -> None:
+    first, last = (ProviderConfused("not JSON", f"Your code is {code}") for code in ("48010", "48011"))
+    healthy = book(*HELD, (30, first), (31, last))
+    *_, unread, later = healthy.order.items
+    older = replace(healthy, order=replace(healthy.order, items=(*healthy.order.items[:-2], later)))
+    (note,) = found(older)
+    assert (note.severity, note.code, "48010" in note.text) == (Severity.NOTE, "other-policy", False)
+    newer = replace(healthy, order=replace(healthy.order, items=(*healthy.order.items[:-2], unread)))
+    assert codes(newer) == {"items-differ"}
