@@ -20,7 +20,16 @@ LISTED = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", HEAD))
 ONLY_CHILDREN_ARE_RAISED = {errors.ProviderError, errors.LndError}
 OF_UNKNOWN_OUTCOME = {errors.StoreError, errors.InvariantViolation}
 """Sent without details: it is not known what became of the request."""
-OF_A_COMMAND = {"ConfigError", "AlreadyRunning", "PayeesRefused", "RecoverRefused", "ResolveRefused", "RestoreRefused"}
+OF_A_COMMAND = {
+    "AlreadyRunning",
+    "ConfigError",
+    "DatabaseForbidden",
+    "DatabaseUnreadable",
+    "PayeesRefused",
+    "RecoverRefused",
+    "ResolveRefused",
+    "RestoreRefused",
+}
 """They end `holdpayd` before it serves, or one of its other commands."""
 
 
