@@ -153,3 +153,58 @@ def test_output_that_cannot_be_written_ends_with_1_and_without_a_traceback(
     else:  # a pipe's reader may be gone sooner or later, and the doctor finds something
         assert done.stderr == ""
         assert done.returncode in {0, 1, 4, 78}
+
+
+CLOSED_STDIN = [
+    ("main", "vet -", 2, "Stdin is closed. Hand the text over with a pipe or <FILE, or write it instead of -."),
+    ("main", "sms send +19871234567 -", 2, "Stdin is closed."),
+    ("main", "email send a@example.org -", 2, "Stdin is closed."),
+    ("main", "top", 2, "`holdpay top` needs a terminal"),
+    ("daemon", "resolve dpktyah2w6 --failed --why lost", 2, "There is no terminal to ask on."),
+    ("daemon", "resolve dpktyah2w6 --settled - --why paid --yes", 2, "Stdin is closed."),
+]
+
+
+@pytest.mark.parametrize(("program", "words", "exit_code", "sentence"), CLOSED_STDIN)
+def test_a_closed_stdin_is_told_in_a_sentence(program: str, words: str, exit_code: int, sentence: str) -> None:
+    run = f"{sys.executable} -c 'from holdpay.cli.{program} import main; main()' {words}"
+    done = subprocess.run(["bash", "-c", f"{run} <&-"], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stdin", "locale", "sentence"),
+    [
+        ("<<<$'\\xff'", "C.UTF-8", "What stdin has is not valid UTF-8."),
+        ("<<<$'\\xff'", "C", "What stdin has is not valid UTF-8."),
+        ("0>/dev/null", "C.UTF-8", "Stdin cannot be read (Bad file descriptor)."),
+    ],
+)
+@pytest.mark.parametrize("words", ["vet -", "email send a@example.org -"])
+def test_what_cannot_be_read_from_stdin_is_told_in_a_sentence(
+    words: str, stdin: str, locale: str, sentence: str
+) -> None:
+    run = f"LC_ALL={locale} {sys.executable} -m holdpay.cli.main {words} {stdin}"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout) == (ExitCode.REFUSED_INPUT, "")
+    assert sentence in done.stderr
+
+
+HALF_A_COMPLETION = [("bash", {}), ("bash", {"COMP_WORDS": "holdpay c", "COMP_CWORD": "x"}), ("zsh", {}), ("fish", {})]
+
+
+@pytest.mark.parametrize(("shell", "handed"), HALF_A_COMPLETION)
+@pytest.mark.parametrize(("module", "program"), [("main", "holdpay"), ("daemon", "holdpayd")])
+def test_a_completion_without_the_shells_words_is_told_in_a_sentence(
+    module: str, program: str, shell: str, handed: dict[str, str]
+) -> None:
+    environment = {**os.environ, f"_{program.upper()}_COMPLETE": f"{shell}_complete", **handed}
+    run = [sys.executable, "-c", f"from holdpay.cli.{module} import main; main()"]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "Error: A completion was asked for without COMP_WORDS and COMP_CWORD. Its script hands them over: "
+        f"{program} completion bash\n"
+    )

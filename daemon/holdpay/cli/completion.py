@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 
@@ -20,3 +23,18 @@ def completion(ctx: click.Context, *, shell: str) -> None:
     root = ctx.find_root()
     program = root.info_name or ""
     click.echo(shell_class(root.command, {}, program, f"_{program.upper()}_COMPLETE").source())
+
+
+def refuse_half_a_completion(program: str) -> None:
+    """Ends the process, with a sentence, where a completion is asked for without what its script hands over."""
+    asked = os.environ.get(f"_{program.upper()}_COMPLETE", "")
+    if not asked.endswith("_complete"):
+        return
+    at = os.environ.get("COMP_CWORD")
+    if "COMP_WORDS" not in os.environ or at is None or not (at.isdecimal() or asked == "fish_complete"):
+        click.echo(
+            "Error: A completion was asked for without COMP_WORDS and COMP_CWORD. Its script hands them over:"
+            f" {program} completion bash",
+            err=True,
+        )
+        sys.exit(2)

@@ -14,7 +14,7 @@ import click
 from holdpay import __version__
 from holdpay.cli.audit import check, recover
 from holdpay.cli.backup import backup, restore
-from holdpay.cli.completion import completion
+from holdpay.cli.completion import completion, refuse_half_a_completion
 from holdpay.cli.configured import complain, load
 from holdpay.cli.doctor import bake_macaroon, doctor
 from holdpay.cli.output import OutputLost, guard_stdout
@@ -96,6 +96,7 @@ cli.add_command(sandbox)
 
 def main() -> None:
     """The console script."""
+    refuse_half_a_completion("holdpayd")
     guard_stdout()
     try:
         cli(prog_name="holdpayd")

@@ -29,8 +29,10 @@ def _run() -> int:
         # As ^C: who stops a wait with `kill` or `timeout` must read, too, that the order goes on.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _prepare_streams()
+        from holdpay.cli.completion import refuse_half_a_completion
         from holdpay.cli.root import COMPLETE_VARIABLE, PROGRAM, cli
 
+        refuse_half_a_completion(PROGRAM)
         cli(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else _UNEXPECTED

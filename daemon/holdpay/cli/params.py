@@ -1,8 +1,9 @@
-"""Values on the command line: lengths of time, points in time, and what completes countries and orders."""
+"""Values on the command line: lengths of time, points in time, texts, and what completes countries and orders."""
 
 from __future__ import annotations
 
 import re
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -55,6 +56,23 @@ def past_ms(ctx: click.Context, param: click.Parameter, value: str | None) -> in
         with suppress(ValueError, OverflowError):
             return int(time.mktime(time.strptime(value, pattern)) * 1000)
     raise click.BadParameter(f"{value!r} is no time. Write it like 2h, 7d, 2026-01-31 or '2026-01-31 14:00'.")
+
+
+def read_stdin(most_chars: int) -> str:
+    """What stdin has, at most so many characters of it. Raises BadParameter: nothing can be read, or it is no text."""
+    if sys.stdin is None:
+        raise click.BadParameter("Stdin is closed. Hand the text over with a pipe or <FILE, or write it instead of -.")
+    try:
+        text = sys.stdin.read(most_chars)
+        # In some locales Python carries bytes that are no text along, and only who sends them fails.
+        text.encode()
+    except UnicodeError:
+        raise click.BadParameter("What stdin has is not valid UTF-8. Hand over text.") from None
+    except OSError as error:
+        raise click.BadParameter(
+            f"Stdin cannot be read ({error.strerror or error}). Hand the text over with a pipe or <FILE."
+        ) from None
+    return text
 
 
 def complete_country(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -59,14 +59,14 @@ def resolve(
     """
     if [is_failed, preimage is not None, is_written_off].count(True) != 1:
         raise click.UsageError("Say one of --failed, --settled [PREIMAGE] and --written-off.")
-    if not yes and not sys.stdin.isatty():
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on. Give --yes and --why.")
     from holdpay.core.events import Resolution, Resolved
 
     resolution = Resolution.FAILED if is_failed else Resolution.WRITTEN_OFF
     if preimage is not None:
         resolution = Resolution.SETTLED
-        preimage = "".join((sys.stdin.readline() if preimage == "-" else preimage).split()).lower() or None
+        preimage = "".join((_line_of_stdin() if preimage == "-" else preimage).split()).lower() or None
     if why is None and yes:
         raise click.UsageError("The journal wants a reason. Give --why TEXT.")
     reason = _words("--why", why if why is not None else click.prompt("Why"))
@@ -81,6 +81,12 @@ def _words(option: str, text: str) -> str:
     if not line or len(line) > MAX_WORDS_CHARS or not line.isprintable():
         raise click.UsageError(f"{option} wants 1 to {MAX_WORDS_CHARS} printable characters.")
     return line
+
+
+def _line_of_stdin() -> str:
+    if sys.stdin is None:
+        raise click.UsageError("Stdin is closed. Hand the preimage over with a pipe or <FILE.")
+    return sys.stdin.readline()
 
 
 def _who() -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.kinds import Until
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
-from holdpay.cli.params import complete_country
+from holdpay.cli.params import complete_country, read_stdin
 
 _MAX_CHARS = 10_000
 """Far more than any message has: the daemon says how long one may be."""
@@ -18,11 +16,7 @@ _MAX_CHARS = 10_000
 def _text(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """An argument's callback: the text, or what stdin has where it is `-`, without the line end that closes it."""
     if value == "-":
-        try:
-            value = sys.stdin.read(_MAX_CHARS + 2)
-        except UnicodeDecodeError:
-            raise click.BadParameter("What stdin has is not valid UTF-8.") from None
-        value = value.removesuffix("\n").removesuffix("\r")
+        value = read_stdin(_MAX_CHARS + 2).removesuffix("\n").removesuffix("\r")
     if len(value) > _MAX_CHARS:
         raise click.BadParameter(f"It has more than {_MAX_CHARS:,} characters, and no message may.")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +9,7 @@ import click
 from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.exit_codes import ExitCode
-from holdpay.cli.params import MAX_INT64
+from holdpay.cli.params import MAX_INT64, read_stdin
 
 if TYPE_CHECKING:
     from holdpay._pb.v1 import holdpay_pb2 as pb
@@ -21,12 +20,7 @@ _MAX_CHARS = 10_000
 
 def _invoice(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """An argument's callback: the invoice, or what stdin has where it is `-`."""
-    if value != "-":
-        return value.strip()
-    try:
-        return sys.stdin.read(_MAX_CHARS).strip()
-    except UnicodeDecodeError:
-        raise click.BadParameter("What stdin has is not valid UTF-8, and no invoice.") from None
+    return (read_stdin(_MAX_CHARS) if value == "-" else value).strip()
 
 
 @click.command(short_help="Say whether an invoice would be paid, and why not.")

@@ -22,7 +22,7 @@ def top(app: App) -> None:
     Keys: up and down select a request, enter explains it, c cancels it (asks first), q leaves. Where there is no such
     terminal, and for pipes: `holdpay status --watch`.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         raise Failure(f"`holdpay top` needs a terminal for its screen and its keys. {_PLAIN}", ExitCode.REFUSED_INPUT)
     if not render.obeys_escapes():
         raise Failure(f"This terminal (TERM) can show no full screen. {_PLAIN}", ExitCode.REFUSED_INPUT)
