@@ -43,7 +43,7 @@ class TextView:
         """Since when the money of the latest order is out."""
 
     def accepted(self, request: pb.Request) -> None:
-        self._screen.line(f"Order {request.id}: {request.what}, {progress.limits(request)}.")
+        self._screen.line(f"Order {request.id}: {request.what}{_turn(request)}, {progress.limits(request)}.")
         self._screen.line(f"Key {request.idempotency_key}.")
 
     def update(self, update: pb.RequestUpdate) -> None:
@@ -232,6 +232,12 @@ class Follower:
             "The request was sent and no answer came, so it may have been ordered. The same command with "
             f"--key {key} asks again and orders nothing twice; `holdpay orders list --open` shows what is open."
         )
+
+
+def _turn(request: pb.Request) -> str:
+    """Of one that went on: what is told begins with its first order."""
+    count = len(request.orders)
+    return f" (order {count} of the request; the first was in {request.orders[0].country})" if count > 1 else ""
 
 
 def _standing(request: pb.Request) -> tuple[object, ...]:

@@ -114,6 +114,7 @@ def _state(hook: pb.Hook, now_ms: int) -> str:
         since = render.span(now_ms - hook.dead_at_ms)
         return f"DEAD for {since}: it {hook.trouble}. Mend it, then `holdpay hooks replay {hook.name}`"
     if hook.HasField("failing_since_ms"):
+        tries = "1 try" if hook.attempts == 1 else f"{hook.attempts:,} tries"
         since, again = render.span(now_ms - hook.failing_since_ms), render.span(max(0, hook.next_try_at_ms - now_ms))
-        return f"failing for {since} ({hook.attempts:,} tries): it {hook.trouble}. Tried again in {again}"
+        return f"failing for {since} ({tries}): it {hook.trouble}. Tried again in {again}"
     return "well"

@@ -91,6 +91,10 @@ _NEWER = Kind(name="?", thing="what was ordered", came="what was ordered came", 
 """Of a daemon that is newer than this command."""
 
 
+LACKS_ZEROS = "came as a number: zeros at its beginning may be missing"
+"""Of an item with may_lack_zeros."""
+
+
 def kind_number(name: str) -> pb.Kind.ValueType:
     """As the interface counts them. "" is any."""
     from holdpay._pb.v1 import holdpay_pb2 as pb

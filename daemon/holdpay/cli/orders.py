@@ -10,7 +10,18 @@ import click
 from holdpay.cli import progress, render, tries
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.exit_codes import ExitCode
-from holdpay.cli.kinds import KINDS, Until, brief, code_of, kind_number, kind_of, number_of, numbers_of, order_of, texts
+from holdpay.cli.kinds import (
+    KINDS,
+    LACKS_ZEROS,
+    Until,
+    brief,
+    kind_number,
+    kind_of,
+    number_of,
+    numbers_of,
+    order_of,
+    texts,
+)
 from holdpay.cli.ordering import timeout_option
 from holdpay.cli.params import MAX_INT64, complete_order, past_ms
 
@@ -229,13 +240,12 @@ def _state(order: pb.Order) -> str:
 
 
 def _items(request: pb.Request) -> list[tuple[str, str]]:
-    number, code = number_of(request), code_of(request)
-    notes = [" (came as a number: zeros at its beginning may be missing)" for item in request.items if _is_odd(item)]
+    number = number_of(request)
+    codes = [_item_text(item) for item in request.items if render.enum_text(item, "kind") == "code"]
     return [
         ("Number", "" if number is None else render.phone(number)),
         *(("Earlier number", f"{render.phone(earlier)} (replaced)") for earlier in numbers_of(request)[:-1]),
-        ("Code", "" if code is None else f"{code}{notes[0] if notes else ''}"),
-        *(("Later code", later) for later in texts(request, "code")[1:]),
+        *(("Later code" if earlier else "Code", code) for earlier, code in enumerate(codes)),
         *(("Message", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "message"),
         *(("Sending", _item_line(item)) for item in request.items if render.enum_text(item, "kind") == "sending"),
         *(("Unread reply", render.one_line(unread)) for unread in texts(request, "unread")),
@@ -248,12 +258,12 @@ def _items(request: pb.Request) -> list[tuple[str, str]]:
     ]
 
 
-def _is_odd(item: pb.Item) -> bool:
-    return item.may_lack_zeros and render.enum_text(item, "kind") == "code"
-
-
 def _item_line(item: pb.Item) -> str:
-    return f"{render.date_time(item.seen_at_ms)}  {render.one_line(item.text)}"
+    return f"{render.date_time(item.seen_at_ms)}  {_item_text(item)}"
+
+
+def _item_text(item: pb.Item) -> str:
+    return f"{render.one_line(item.text)}{f' ({LACKS_ZEROS})' if item.may_lack_zeros else ''}"
 
 
 def _secret(text: str) -> str:

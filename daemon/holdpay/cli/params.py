@@ -41,7 +41,7 @@ def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
     if not length_s:
         raise click.BadParameter(f"{value!r} is no length of time. Write it like 90s, 10m or 1h30m.")
     if length_s > MAX_WAIT_S:
-        raise click.BadParameter(f"{value!r} is too long. Wait for 30d at most; the order goes on in any case.")
+        raise click.BadParameter(f"{value!r} is too long. Give 30d at most.")
     return length_s
 
 

@@ -12,7 +12,7 @@ from holdpay.cli import render
 from holdpay.cli.app import App, pass_app
 from holdpay.cli.exit_codes import ExitCode, of_end
 from holdpay.cli.failure import Failure
-from holdpay.cli.kinds import Until, number_of, order_of, texts
+from holdpay.cli.kinds import LACKS_ZEROS, Until, number_of, order_of, texts
 from holdpay.cli.ordering import Ordering, ordering, prepaid_option, ref_option
 from holdpay.cli.params import complete_country, complete_rental, complete_service
 
@@ -129,6 +129,8 @@ class _Printer:
         else:
             mark = "(cannot be read) " if render.enum_text(item, "kind") == "unread" else ""
             render.out(f"{render.date_time(item.seen_at_ms)}  {mark}{render.one_line(item.text)}")
+            if item.may_lack_zeros:
+                render.note(f"The message before this line {LACKS_ZEROS}.")
 
 
 def _is_printed(item: pb.Item) -> bool:

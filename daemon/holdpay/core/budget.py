@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from holdpay.core.amounts import counted
 from holdpay.errors import LimitExceeded, NotAllowed
 
 MINUTE_MS: Final = 60_000
@@ -223,7 +224,8 @@ class Usage:
         if budget.max_open_orders is not None and self.open_orders >= budget.max_open_orders:
             limit = budget.key("max_open_orders")
             return LimitExceeded(
-                f"{self.open_orders:,} of {budget.client}'s orders are open and {limit} is {budget.max_open_orders:,}."
+                f"{budget.client} has {counted(self.open_orders, 'open order')} and {limit} is"
+                f" {budget.max_open_orders:,}."
                 " Wait for one to end, or have the limit raised.",
                 limit=limit,
                 limit_orders=budget.max_open_orders,
@@ -233,7 +235,7 @@ class Usage:
             limit = budget.key("max_orders_per_minute")
             more = {} if self.recent_since_ms is None else {"renews_at_ms": self.recent_since_ms + MINUTE_MS}
             return LimitExceeded(
-                f"{budget.client} made {self.recent_orders:,} orders in the last minute and {limit} is"
+                f"{budget.client} made {counted(self.recent_orders, 'order')} in the last minute and {limit} is"
                 f" {budget.max_orders_per_minute:,}. Wait a minute, or have the limit raised.",
                 limit=limit,
                 limit_orders=budget.max_orders_per_minute,
@@ -250,12 +252,12 @@ def _reached(budget: Budget, used: Used, order_msat: int, fee_msat: int, room_at
     if over_msat <= 0:
         return None
     at_ms = room_at_ms(used, over_msat)
-    what = "fees " if line.is_of_fees else ""
+    what = "fees" if line.is_of_fees else "total"
     when = "No time makes room for it" if at_ms is None else f"There is room from {_words(at_ms)} on"
     return LimitExceeded(
-        f"With this order {budget.client}'s {what}of this {line.period} would be up to {_sat(wanted_msat):,} sat, spent"
-        f" and reserved, and {line.limit} is {line.limit_sat:,}. {when}; an open order that ends unpaid makes room too,"
-        " or have the limit raised.",
+        f"With this order {budget.client}'s {what} of this {line.period} would be up to {_sat(wanted_msat):,} sat,"
+        f" spent and reserved, and {line.limit} is {line.limit_sat:,}. {when}; an open order that ends unpaid"
+        " makes room too, or have the limit raised.",
         limit=line.limit,
         limit_sat=line.limit_sat,
         wanted_sat=_sat(wanted_msat),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from holdpay.core.amounts import sat
+from holdpay.core.amounts import minutes, sat
 from holdpay.core.charge import Charge, ChargeState
 from holdpay.core.duties import wants_look
 from holdpay.core.hold import is_dispatch_planned, was_never_sent, why_given_up
@@ -24,14 +24,6 @@ class Explanation:
     summary: str
     money: str
     next: str
-
-
-def minutes(duration_ms: int) -> str:
-    """A rough duration for people."""
-    seconds = max(0, duration_ms) // 1000
-    if seconds < 120:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
 
 
 def _soon(duration_ms: int) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from holdpay.core.amounts import minutes
 from holdpay.core.charge import Charge, ChargeState
-from holdpay.core.explain import minutes
 from holdpay.core.machine import may_be_canceled, patience_until_ms
 from holdpay.core.model import Order, Payment
 from holdpay.core.policy import Policy

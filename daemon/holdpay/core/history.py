@@ -89,6 +89,8 @@ def _event_line(moment: Moment) -> str | None:
         return "order {nth} of the request is made, for {what}, at most {max_price}"
     if moment.event == "payment_not_found" and not moment.order.is_money_out:
         return "lnd twice knew nothing of the payment, which proves that it was never sent"
+    if moment.event == "order_placed" and moment.order.request.is_prepaid:
+        return "the provider took the order and the price of the prepaid account"
     if moment.event in {"invoice_decoded", "invoice_undecodable"} and moment.order.payment is None:
         return "{reason}"
     return _EVENT_LINES.get(moment.event)

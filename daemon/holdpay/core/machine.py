@@ -28,6 +28,7 @@ from typing import Any
 
 from holdpay.core import events as ev
 from holdpay.core import hold, prepaid
+from holdpay.core.amounts import minutes
 from holdpay.core.charge import PERHAPS_CHARGED, ChargeState
 from holdpay.core.items import Keeper
 from holdpay.core.model import Order
@@ -283,7 +284,7 @@ def _why_canceled(order: Order) -> str:
 
 def _daemon_restarted(order: Order, event: ev.DaemonRestarted, ctx: Context) -> Order:
     if by_ms := ahead_ms(order, ctx.now_ms):
-        ctx.notes.append(f"the wall clock was set back by {by_ms / 1000:.0f} s or more; the waits go on as they were")
+        ctx.notes.append(f"the wall clock was set back by {minutes(by_ms)} or more; the waits go on as they were")
         order = moved_back(order, by_ms)
     return prepaid.after_restart(hold.after_restart(order, ctx), ctx)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from holdpay.core.events import InvoiceDecoded
@@ -98,12 +99,14 @@ class Desk:
     async def _submit_strategy(self, asked: Asked, wanted: CodeWanted) -> Order:
         """The first order, in the first country that can be ordered from. Raises what was in the way of the last."""
         strategy = strategy_of(asked, wanted, await self._countries(wanted), self._engine.policy)
+        refusals: list[HoldpayError] = []
         for country in strategy.countries:
             try:
                 draft = await self._drafted_within(asked, wanted.in_country(country.code), strategy)
-            except (OutOfStock, UnknownService, PriceTooHigh):
+            except (OutOfStock, UnknownService, PriceTooHigh) as error:
+                refusals.append(error)
                 if country == strategy.countries[-1]:
-                    raise
+                    raise _refusal_of_all(refusals, wanted) from error
                 continue
             break
         fingerprint = self._fingerprint_of_strategy(asked, wanted, draft.spec)
@@ -187,12 +190,21 @@ class Desk:
         """Of the country that ``_submit_strategy`` would order from, or of the last one."""
         strategy = strategy_of(asked, wanted, await self._countries(wanted), self._engine.policy)
         *others, last = strategy.countries
+        refusals: list[HoldpayError] = []
         for country in others:
-            with contextlib.suppress(UnknownService):
+            try:
                 answer = await self._checked(asked, wanted.in_country(country.code), strategy)
-                if not isinstance(answer.error, OutOfStock | PriceTooHigh):
+            except UnknownService as error:
+                refusals.append(error)
+            else:
+                refusal = answer.error
+                if not isinstance(refusal, OutOfStock | PriceTooHigh):
                     return answer
-        return await self._checked(asked, wanted.in_country(last.code), strategy)
+                refusals.append(refusal)
+        answer = await self._checked(asked, wanted.in_country(last.code), strategy)
+        if not isinstance(answer.error, OutOfStock):
+            return answer
+        return _answered(answer, _refusal_of_all([*refusals, answer.error], wanted))
 
     async def _checked(self, asked: Asked, wanted: Wanted, strategy: Strategy | None = None) -> Answer:
         draft = Draft()
@@ -317,6 +329,30 @@ class Desk:
             full = engine.places.full(1)
             reached = None if full is None else told_to(client, full)
         return "" if reached is None else reached.message
+
+
+def _refusal_of_all(refusals: Sequence[HoldpayError], wanted: CodeWanted) -> HoldpayError:
+    """Where no country of a request can be ordered from: the last one's refusal, unless there are no numbers in any."""
+    countries = [str(error.metadata["country"]) for error in refusals if isinstance(error, OutOfStock)]
+    if len(countries) == 1 or len(countries) < len(refusals):
+        return refusals[-1]
+    return OutOfStock(
+        f"The provider has no numbers for {wanted.service} in {', '.join(countries[:-1])} or {countries[-1]} now. Try"
+        " another country.",
+        country=", ".join(countries),
+        service=wanted.service,
+    )
+
+
+def _answered(answer: Answer, error: HoldpayError) -> Answer:
+    """With another refusal in place of its own."""
+    findings = (
+        replace(finding, check=replace(finding.check, why=error.message), error=error)
+        if finding.error is answer.error
+        else finding
+        for finding in answer.findings
+    )
+    return replace(answer, findings=tuple(findings))
 
 
 def _within_total(draft: Draft, strategy: Strategy) -> Finding:

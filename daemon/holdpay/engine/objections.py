@@ -232,7 +232,7 @@ class Objections:
                 return refused("price", error, value=value, limit=f"at most {limit_sat:,} sat", key=key), cap_sat
         if cap_sat is None:
             return refused("price", PriceUnknown(limit="max_price_sat"), value=value, limit="a known one"), None
-        limit = f"at most {cap_sat:,} sat in the invoice"
+        limit = f"at most {cap_sat:,} sat {'of the account' if asked.is_prepaid else 'in the invoice'}"
         return Finding(Check(rule="price", value=value, limit=limit, key="payment.price_tolerance_percent")), cap_sat
 
     def _own_price_limit(self, client: str) -> tuple[int | None, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from holdpay.core.kinds import AnySpec, CodeSpec, EmailSpec, FundSpec, RentalSpec, SmsSpec
 from holdpay.core.strategy import Country
-from holdpay.engine.wanted import CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
+from holdpay.engine.wanted import ANY, BEST, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
 from holdpay.errors import InvalidRequest, KeyTaken, OutOfStock, ProviderError, UnknownService
 from holdpay.ports import Catalog, CodeProvider, CountryInfo, Prices, RentalOffer, ServiceInfo
 from holdpay.recipients import email_address, is_region, lightning_address, message_text, phone_number, webhook_url
@@ -75,6 +75,12 @@ class Quoter:
         if not 1 <= len(wanted.countries) <= MAX_COUNTRIES:
             raise InvalidRequest(
                 f"A request names 1 to {MAX_COUNTRIES} countries. Give that many, any or best.", field="countries"
+            )
+        if wanted.has_any_beside:
+            raise InvalidRequest(
+                f"{ANY} and {BEST} stand alone: they look for the countries themselves. Name countries, or one of the"
+                " two words.",
+                field="countries",
             )
         found = (self._catalog.resolve_country(text) for text in wanted.countries)
         return tuple(dict.fromkeys(Country(country.code, country.name) for country in found))

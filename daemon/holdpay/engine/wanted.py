@@ -8,9 +8,9 @@ from typing import Final
 from holdpay.core.model import OPERATOR
 
 ANY: Final = "any"
+"""In place of countries: those that have numbers, the cheapest first."""
 BEST: Final = "best"
 """As ANY; the countries where codes for the service came surest and soonest so far go first."""
-"""In place of countries: those that have numbers, the cheapest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,17 @@ class CodeWanted:
     def is_best(self) -> bool:
         return self._is_alone(BEST)
 
+    @property
+    def has_any_beside(self) -> bool:
+        """ANY or BEST stands beside another country."""
+        return len(self.countries) > 1 and not {ANY, BEST}.isdisjoint(self._words)
+
     def _is_alone(self, word: str) -> bool:
-        return [country.strip().casefold() for country in self.countries] == [word]
+        return self._words == (word,)
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return tuple(country.strip().casefold() for country in self.countries)
 
     @property
     def goes_on(self) -> bool:

@@ -64,6 +64,12 @@ class CatalogCalls:
         country = self._directory.resolve_country(request.country) if request.country else None
         service = await self._service_to_rent(request.service, country) if request.service else ANY_SERVICE
         offers = await self._provider.rentals(service.code)
+        if not offers and country is None and not self._was_seen(service):
+            raise UnknownService(
+                f'No number is rented for "{service.code}", and no service of that short code was listed yet.'
+                " `holdpay services COUNTRY` lists them all.",
+                field="service",
+            )
         names = {known.code: known.name for known in self._directory.countries()}
         told = [
             _rental_to_pb(offer, names) for offer in offers if country is None or offer.country_code == country.code
@@ -74,6 +80,9 @@ class CatalogCalls:
             service=convert.service_to_pb(service),
             rentals=told,
         )
+
+    def _was_seen(self, service: ServiceInfo) -> bool:
+        return service.code in {ANY_SERVICE.code, *(seen.code for seen in self._directory.seen_services())}
 
     async def _service_to_rent(self, text: str, country: CountryInfo | None) -> ServiceInfo:
         """In a country by what the provider lists there now, else by what it ever listed."""

@@ -49,6 +49,9 @@ def test_each_hook_is_shown_with_what_it_is_told_and_what_is_wrong(daemon: FakeD
     assert "Cursor     5,123" in well
     assert "failing for 2m00s (5 tries): it ended with exit code 1. Tried again in 1m20s" in failing
     assert "Waiting    for 5m00s" in failing
+    once = pb.Hook(name="shop", failing_since_ms=WELL.delivered_at_ms, attempts=1, trouble="is gone")
+    daemon.answers["ListHooks"] = pb.ListHooksResponse(hooks=[once])
+    assert "(1 try): it is gone." in terminal.run("hooks", "list").stdout
     assert "DEAD for 2h00m: it is gone. Mend it, then `holdpay hooks replay old`" in dead
     assert "nothing yet" in dead
     assert "NOT USABLE: command names /opt/x: put it there. Then `systemctl reload holdpayd`" in unusable

@@ -145,6 +145,19 @@ def test_show_prints_what_was_replaced_and_a_reply_that_could_not_be_read_withou
     assert all(line.isprintable() for line in lines)
 
 
+def test_show_marks_each_item_that_came_as_a_number_and_no_other(daemon: FakeDaemon, terminal: Terminal) -> None:
+    request = a_request(**SETTLED | {"code": ["4211", "004212"], "messages": "4213"})
+    for item in request.items:
+        item.may_lack_zeros = item.text in {"4211", "4213"}
+    daemon.requests = [request]
+    lines = terminal.run("orders", "show", ORDER_ID).stdout.splitlines()
+    marked = [
+        line.split("  ")[0] for line in lines if "(came as a number: zeros at its beginning may be missing)" in line
+    ]
+    assert marked == ["Code", "Message"]
+    assert any(line.split() == ["Later", "code", "004212"] for line in lines)
+
+
 def test_the_whole_sms_of_a_code_is_told_of_and_shown(daemon: FakeDaemon, terminal: Terminal) -> None:
     whole = SETTLED | {"messages": "004211 is your code"}
     daemon.requests = [a_request(**whole)]
@@ -228,6 +241,15 @@ def test_wait_on_a_closed_order_tells_its_story_with_its_own_times(
         "4.0s  done: the code arrived and is paid",
     ):
         assert line in told
+
+
+def test_wait_on_a_request_that_went_on_says_where_its_story_begins(daemon: FakeDaemon, terminal: Terminal) -> None:
+    request = a_request(**SETTLED | OLD)
+    request.orders.insert(0, pb.Order(country="Canada"))
+    daemon.requests = [request]
+    daemon.watch_scripts = [past(HELD, NUMBERED, DELIVERED, SETTLED)]
+    first, *_ = terminal.run("orders", "wait", ORDER_ID).stderr.splitlines()
+    assert "an activation code for OpenAI in USA (order 2 of the request; the first was in Canada), for up to" in first
 
 
 def test_wait_until_settled_shows_a_code_of_the_past_at_once_and_waits_on(

@@ -100,6 +100,16 @@ def test_the_messages_that_came_are_printed_a_line_each_and_the_number_beside_th
     assert daemon.received_of(pb.WatchRequestsRequest) == []
 
 
+def test_a_message_that_came_as_a_number_is_told_of_beside_it(daemon: FakeDaemon, terminal: Terminal) -> None:
+    request = a_request(**rented("4211", "004211"))
+    for item in request.items:
+        item.may_lack_zeros = item.text == "4211"
+    daemon.requests = [request]
+    result = terminal.run("rent", "messages", ORDER_ID)
+    assert shown(result.stdout) == ["4211", "004211"]
+    assert result.stderr.count("came as a number: zeros at its beginning may be missing") == 1
+
+
 def test_messages_that_cannot_be_read_are_printed_as_they_came_and_those_that_are_not_kept_are_counted(
     daemon: FakeDaemon, terminal: Terminal
 ) -> None:

@@ -158,6 +158,7 @@ def test_open_orders_and_orders_a_minute_are_counted() -> None:
     assert reached(usage(budget, open_orders=1, recent_orders=2), 1) is None
     too_many_open = reached(usage(budget, open_orders=2, recent_orders=2), 1)
     assert too_many_open is not None
+    assert "ann has 2 open orders and" in too_many_open.message
     assert too_many_open.metadata == {"limit": "client.ann.max_open_orders", "limit_orders": "2", "open_orders": "2"}
     too_fast = reached(usage(budget, open_orders=1, recent_orders=3), 1)
     assert too_fast is not None
@@ -167,6 +168,15 @@ def test_open_orders_and_orders_a_minute_are_counted() -> None:
         "recent_orders": "3",
         "renews_at_ms": str(NOW_MS - 7 + MINUTE_MS),
     }
+
+
+def test_one_order_is_not_counted_as_several() -> None:
+    budget = Budget(client="ann", max_open_orders=1, max_orders_per_minute=1)
+    one_open, one_made = (reached(usage(budget, **used), 1) for used in ({"open_orders": 1}, {"recent_orders": 1}))
+    assert one_open is not None
+    assert "ann has 1 open order and" in one_open.message
+    assert one_made is not None
+    assert "ann made 1 order in the last minute" in one_made.message
 
 
 def test_a_client_without_limits_has_none() -> None:
@@ -198,7 +208,7 @@ def test_a_refusal_says_of_what_over_which_time_and_rounds_up() -> None:
     spent = usage(Budget(client="ann", max_spend_per_week_sat=DAY_SAT), spent_msat=7_000_000)
     over = reached(spent, 1)
     assert over is not None
-    assert "ann's of this week would be up to 7,001 sat" in over.message
+    assert "ann's total of this week would be up to 7,001 sat" in over.message
     fees = reached(usage(Budget(client="ann", max_fee_per_day_sat=DAY_SAT), spent_msat=9_001), 0, fee_msat=1_000)
     assert fees is not None
     assert "ann's fees of this day would be up to 11 sat" in fees.message

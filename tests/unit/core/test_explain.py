@@ -9,10 +9,10 @@ import pytest
 
 from holdpay.core import events as ev
 from holdpay.core import history as module
-from holdpay.core.amounts import sat
+from holdpay.core.amounts import minutes, sat
 from holdpay.core.charge import ChargeState
 from holdpay.core.events import event_name
-from holdpay.core.explain import Beside, beside, explain, minutes
+from holdpay.core.explain import Beside, beside, explain
 from holdpay.core.guard import alarms
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import Attempt, FailureReason
@@ -357,7 +357,8 @@ def test_every_line_belongs_to_an_event_that_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("msat", "text"), [(0, "0 sat"), (1, "0.001 sat"), (2_001_002, "2,001.002 sat"), (1000, "1 sat")]
+    ("msat", "text"),
+    [(0, "0 sat"), (1, "0.001 sat"), (2_001_002, "2,001.002 sat"), (1000, "1 sat"), (24_500, "24.5 sat")],
 )
 def test_sums_are_said_in_sat(msat: int, text: str) -> None:
     assert sat(msat) == text

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from holdpay.core.amounts import minutes
 from holdpay.core.charge import ChargeState
-from holdpay.core.explain import explain, minutes, trouble
+from holdpay.core.explain import explain, trouble
 from holdpay.core.guard import alarms
 from holdpay.core.history import Moment, history, history_line
 from holdpay.core.lightning import FailureReason
@@ -390,7 +391,8 @@ def test_what_is_in_the_way_of_an_end_is_said_as_long_as_the_order_is_open() -> 
         (1000, "1 s"),
         (7_200_000, "2 h"),
         (7_199_999, "119 min"),
-        (9_999 * 3_600_000, "9999 h"),
+        (7 * 86_400_000 - 1, "167 h"),
+        (4_275_253_000, "49 days"),
     ],
 )
 def test_a_duration_is_rounded_down(ms: int, text: str) -> None:

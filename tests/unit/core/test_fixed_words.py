@@ -21,7 +21,7 @@ from holdpay.core.policy import Strictness
 from holdpay.core.states import End, FailureClass, HoldLevel, HtlcState, OrderState, Succession
 from holdpay.core.stats import StatsBy
 from holdpay.core.vetting import Verdict
-from tests.unit.build import HASH, NOW_MS, POLICY, pair
+from tests.unit.build import HASH, NOW_MS, POLICY, pair, prepaid
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,9 @@ def test_without_a_block_height_none_is_said() -> None:
 def test_each_event_has_its_line(event: str, told: str) -> None:
     found = pair(OrderState.AWAITING_PAYMENT, HtlcState.IN_FLIGHT, provider_order_id=HASH)
     assert history_line(Moment(NOW_MS, event, found, ()), found) == told
+
+
+def test_the_history_of_a_prepaid_order_knows_no_hold_invoice() -> None:
+    taken = prepaid(OrderState.PAID, ChargeState.CHARGED)
+    told = history_line(Moment(NOW_MS, "order_placed", taken, ()), prepaid(OrderState.REQUESTED))
+    assert told == "the provider took the order and the price of the prepaid account"

@@ -156,7 +156,7 @@ async def test_a_clock_that_was_set_back_is_noted_in_the_journal(world: World) -
     world.start()
 
     (restarted,) = [u for u in world.store.updates(0, order_id, 100) if u.event == "daemon_restarted"]
-    assert "set back by 3600 s or more" in restarted.notes[0]
+    assert "set back by 60 min or more" in restarted.notes[0]
     await world.until_closed(order_id)
 
 

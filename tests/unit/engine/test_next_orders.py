@@ -171,7 +171,7 @@ async def test_a_country_without_numbers_is_passed_by_and_takes_no_attempt(world
     assert (second.country_name, second.nth, second.end) == ("United States", 2, End.FULFILLED)
     first_of_two = replace(wanted, countries=("England", "usa"))
     assert world.order(await _submit(world, first_of_two, key="k2")).country_code == 187
-    with pytest.raises(OutOfStock):
+    with pytest.raises(OutOfStock, match="in England now"):
         await _submit(world, replace(wanted, countries=("England", "16")), key="k3")
 
 
@@ -193,10 +193,22 @@ async def test_a_dry_run_tells_of_the_country_that_would_be_ordered_from(world: 
     assert last.what == answer.what
     none = await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("Russia", "0")))
     assert isinstance(none.error, OutOfStock)
+    assert "in Russia now" in none.error.message
     passed = await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("usa", "England")))
     assert passed.what == answer.what
     with pytest.raises(UnknownService):
         await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("Russia", "usa")))
+
+
+async def test_where_no_country_of_several_has_numbers_all_are_named(world: World) -> None:
+    world.provider.stock = 0
+    wanted = replace(WANTED, countries=("Russia", "England", "usa"))
+    sentence = "The provider has no numbers for OpenAI in Russia, England or United States now. Try another country."
+    with pytest.raises(OutOfStock) as caught:
+        await _submit(world, wanted)
+    assert caught.value.message == sentence
+    answer = await desk(world).check(replace(ASKED, key="k2"), wanted)
+    assert [finding.check.why for finding in answer.findings if finding.error is not None] == [sentence]
 
 
 @pytest.mark.parametrize("max_total_sat", [2_019, 2_020, 2_059, 3_000])

@@ -443,6 +443,10 @@ async def test_a_dry_run_tells_values_limits_and_the_keys_that_set_them(world: W
     told = {check.rule: (check.value, check.limit, check.key) for check in (f.check for f in answer.findings)}
     assert told["stock"] == ("5", "some; force orders all the same", "")
     assert told["price"] == ("2,000 sat", "at most 2,040 sat in the invoice", "payment.price_tolerance_percent")
+    world.provider.balance_sat = 5_000
+    prepaid = await _check(world, is_prepaid=True)
+    (price,) = (found.check for found in prepaid.findings if found.check.rule == "price")
+    assert price.limit == "at most 2,040 sat of the account"
     assert told["fee_limit"] == ("20 sat", "at most 102 sat", "payment.max_fee_sat")
     assert told["outbound"] == ("50,000 sat in the largest usable channel", "at least 2,000 sat and the fee", "")
     assert told["routing_fee"] == ("1.002 sat", "at most 20 sat", "payment.fee_limit_percent")

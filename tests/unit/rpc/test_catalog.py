@@ -179,6 +179,15 @@ async def test_without_a_country_the_service_is_known_by_what_was_seen_or_by_its
     assert desk.provider.asked == [("rentals", "dr")] * 2
 
 
+async def test_a_short_code_that_was_never_listed_and_brings_nothing_may_be_a_typo(desk: Desk) -> None:
+    desk.provider.offers = []
+    with pytest.raises(UnknownService, match='No number is rented for "nope", and no service of that short code'):
+        await desk.rentals("", "nope")
+    desk.known.seen = [ServiceInfo("nope", "Nope", None)]
+    for country, service in (("", "nope"), ("", "full"), ("", ""), ("usa", "dr")):
+        assert list((await desk.rentals(country, service)).rentals) == []
+
+
 @pytest.mark.parametrize("service", ["", "full", " FULL "])
 async def test_any_service_is_no_service_to_look_up(desk: Desk, service: str) -> None:
     await desk.rentals("usa", service)
