@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from holdpay.core.lightning import FailureReason, Lost, PaymentStatus, PaymentUpdate, Reported
+from holdpay.errors import LndWrongNode
 from holdpay.lnd.convert import to_update
 from holdpay.lnd.node import LndNode
 from holdpay.sandbox.payee import InvoiceState
@@ -234,6 +235,24 @@ async def test_a_stream_that_hangs_is_found_out_by_the_next_payment(sandbox: San
         assert isinstance(await stream.last(), Lost)
         await ended(sandbox, bought, is_settled=True)
         assert (await _end(node, bought)).update.status is PaymentStatus.SUCCEEDED
+
+
+async def test_another_node_that_takes_lnds_place_behind_a_connection_that_stands_pays_nothing_as_the_first_one(
+    sandbox: SandboxWorld,
+) -> None:
+    """As behind a proxy, which keeps its connection to us: all that breaks is the stream."""
+    async with lnd_node(sandbox) as node:
+        bought, who = await order(sandbox), await payer(node)
+        sandbox.lnd.replace_node()
+        async with asyncio.timeout(PATIENCE_S):
+            while node._hub.node is not None:
+                await asyncio.sleep(0.001)
+            while node._hub.node is None:
+                await asyncio.sleep(0.001)
+        assert node.identity != who
+        with pytest.raises(LndWrongNode):
+            await anext(node.send(spec(bought), who))
+        assert sandbox.lnd.node.db.all() == []
 
 
 # --- few streams ---

@@ -127,7 +127,10 @@ class LndRouter:
         call = connection.track_all()
         begun = AllPayments(self._stream_link, connection, node, call, self._deny)
         try:
-            await self._stream_link.verified(afresh=True)
+            # A proxy keeps its connection to us while another node takes lnd's place behind it: the stream breaks then.
+            now = await self._stream_link.verified(afresh=True)
+            if now is not connection or now.identity != node:
+                raise LndUnavailable("Another connection, or another node, stands for lnd now. holdpayd tries again.")
         except BaseException:
             begun.cancel()
             raise
