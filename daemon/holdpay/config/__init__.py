@@ -6,6 +6,7 @@ folder of the configuration file, ``~`` is the user's home.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import stat
@@ -116,7 +117,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], os.stat_result]:
     except ValueError as error:
         raise ConfigError([f"The configuration should be in {path}, {error}."]) from None
     try:
-        data = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark before the text
+        data = tomllib.loads(content.removeprefix(codecs.BOM_UTF8).decode())  # some editors begin with it
     except UnicodeDecodeError:
         raise ConfigError([f"{path} is not UTF-8 text: save it as UTF-8."]) from None
     except RecursionError:
