@@ -106,6 +106,23 @@ async def test_it_goes_on_over_a_restart_of_the_daemon(program: Program, shop: S
     assert (code, bool(re.fullmatch(r"\d+\n", out))) == (0, True)
 
 
+async def test_a_daemon_that_does_not_answer_is_told_of_once_and_asked_again(
+    program: Program, shop: Shop, tmp_path: Path
+) -> None:
+    """A path that is wrong is waited at, too: nobody shall wait without a word."""
+    environment = {**ENVIRONMENT, "HOLDPAY_SOCKET": str(tmp_path / "none.sock")}
+    process = await asyncio.create_subprocess_exec(
+        *program.command, "usa", "openai", fresh_key(), env=environment, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = await asyncio.wait_for(process.stderr.readline(), 30)
+    assert said.startswith(b"holdpayd does not answer, it is asked again: ")
+    assert process.returncode is None
+    (tmp_path / "none.sock").symlink_to(shop.daemon.socket)
+    assert (await asyncio.wait_for(process.stderr.readline(), 60)).startswith(b"the number is")
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
 async def test_a_refusal_is_told_by_its_reason(program: Program, shop: Shop) -> None:
     code, out, err = await program.run(shop, "atlantis", "openai", fresh_key())
     assert (code, out) == (1, "")

@@ -938,6 +938,36 @@ def test_a_client_that_makes_no_sense_is_told_with_its_place(read: Load, text: s
     assert wanted in problem(read, text)
 
 
+HOOKS_TO_US = "[webhook]\nlisten = '%s'\npublic_url = 'https://pay.example.org'\n"
+METRICS = "[metrics]\nlisten = '%s'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            HOOKS_TO_US % "127.0.0.1:8780" + METRICS % "127.0.0.1:8780",
+            "metrics.listen is webhook.listen too: name another address.",
+        ),
+        (HOOKS_TO_US % "/a/b" + METRICS % "/a/b", "metrics.listen is webhook.listen too: name another address."),
+        (METRICS % "/run/holdpay/holdpay.sock", "metrics.listen is daemon.socket too: name another address."),
+        (
+            SHOP + HOOKS_TO_US % "/run/holdpay/holdpay-shop.sock",
+            "webhook.listen is client[1].socket too: name another address.",
+        ),
+    ],
+)
+def test_an_address_that_two_were_to_listen_on_is_told_and_no_start_is_tried_again(
+    read: Load, text: str, wanted: str
+) -> None:
+    assert problem(read, text) == wanted
+
+
+def test_what_listens_at_different_addresses_is_right(read: Load) -> None:
+    read(HOOKS_TO_US % "127.0.0.1:8780" + METRICS % "127.0.0.1:8781")
+    read(METRICS % "/run/holdpay/metrics.sock")
+
+
 def test_all_that_is_wrong_with_several_clients_is_told_behind_an_unknown_key_of_one(read: Load) -> None:
     found = problems(read, SHOP + "sokcet = 1\n" + SHOP.replace("shop", "Bot"))
     assert [text.split()[0] for text in found] == ["client[1].sokcet", "client[2].name"]

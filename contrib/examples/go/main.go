@@ -46,7 +46,7 @@ func main() {
 			return
 		}
 	}
-	fail("no code after 25 minutes; the order goes on: run this again with the same key")
+	fail("no code after 25 minutes; an order that was taken goes on: run this again with the same key")
 }
 
 // follow returns the code, or "" if the stream was lost before it came. It ends the program where none will come.
@@ -87,6 +87,8 @@ func follow(holdpay pb.HoldpayClient, request *pb.SubmitRequest) string {
 	}
 }
 
+var told string // of a daemon that does not answer: each trouble is told once
+
 // retryable returns "" if nobody refused anything: no daemon answered. A refusal has a reason for programs.
 func retryable(err error) string {
 	for _, detail := range status.Convert(err).Details() {
@@ -96,6 +98,10 @@ func retryable(err error) string {
 	}
 	if status.Code(err) != codes.Unavailable {
 		fail(err.Error())
+	}
+	if words := status.Convert(err).Message(); words != told {
+		told = words
+		fmt.Fprintln(os.Stderr, "holdpayd does not answer, it is asked again:", words)
 	}
 	return ""
 }

@@ -30,6 +30,8 @@ function errorInfo(error) {
   return info && decode("ErrorInfo", info.value);
 }
 
+let told; // of a daemon that does not answer
+
 // Resolves with the code, or with nothing if the stream was lost before it came.
 function follow(holdpay, request) {
   return new Promise((resolve, reject) => {
@@ -48,8 +50,12 @@ function follow(holdpay, request) {
     stream.on("error", (error) => {
       const info = errorInfo(error);
       if (info) reject(new Failure(`${info.reason} ${JSON.stringify(info.metadata)}: ${error.details}`));
-      else if (error.code === grpc.status.UNAVAILABLE) resolve(); // no daemon answered, and nobody refused anything
-      else reject(error);
+      else if (error.code !== grpc.status.UNAVAILABLE) reject(error);
+      else {
+        // No daemon answered, and nobody refused anything. Each trouble is told once.
+        if (error.details !== told) console.error("holdpayd does not answer, it is asked again:", (told = error.details));
+        resolve();
+      }
     });
   });
 }
@@ -66,7 +72,7 @@ async function main([country, service, key]) {
     const code = await follow(holdpay, request);
     if (code) return code;
   }
-  throw new Failure("no code after 25 minutes; the order goes on: run this again with the same key");
+  throw new Failure("no code after 25 minutes; an order that was taken goes on: run this again with the same key");
 }
 
 try {

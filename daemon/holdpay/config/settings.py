@@ -349,7 +349,7 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:
-        _raise(_problems_together(self.daemon, self.provider, self.client, self.hook))
+        _raise(_problems_together(self))
         return self
 
     def socket_of(self, client: ClientSection) -> Path:
@@ -453,10 +453,12 @@ class Together(_Section):
     provider: ProviderSection = Field(default_factory=ProviderSection)
     client: tuple[ClientSection, ...] = Field(default=(), strict=False)
     hook: tuple[HookSection, ...] = Field(default=(), strict=False)
+    webhook: WebhookSection = Field(default_factory=WebhookSection)
+    metrics: MetricsSection = Field(default_factory=MetricsSection)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Together:
-        _raise(_problems_together(self.daemon, self.provider, self.client, self.hook))
+        _raise(_problems_together(self))
         return self
 
 
@@ -466,20 +468,16 @@ def _raise(problems: Iterable[str]) -> None:
         raise ValueError(*found)
 
 
-def _problems_together(
-    daemon: DaemonSection,
-    provider: ProviderSection,
-    clients: Sequence[ClientSection],
-    hooks: Sequence[HookSection],
-) -> Iterator[str]:
-    yield from _same_names("hook", hooks)
-    for number, hook in enumerate(hooks, start=1):
-        if hook.use_provider_proxy and provider.proxy is None:
+def _problems_together(sections: Settings | Together) -> Iterator[str]:
+    daemon, clients = sections.daemon, sections.client
+    yield from _same_names("hook", sections.hook)
+    for number, hook in enumerate(sections.hook, start=1):
+        if hook.use_provider_proxy and sections.provider.proxy is None:
             yield f"hook[{number}].use_provider_proxy is set, and there is no provider.proxy: name one"
     yield from _same_names("client", clients)
     names: set[str] = set()
     groups: dict[str, int] = {}
-    sockets = {daemon.socket: "daemon.socket"}
+    sockets: dict[Path | str, str] = {daemon.socket: "daemon.socket"}
     for number, client in enumerate(clients, start=1):
         if client.group in groups:
             yield (
@@ -496,6 +494,11 @@ def _problems_together(
             yield f"client[{number}].socket is {sockets[path]} too: name another path"
         sockets.setdefault(path, f"client[{number}].socket")
         names.add(client.name)
+    for key, listen in (("webhook.listen", sections.webhook.listen), ("metrics.listen", sections.metrics.listen)):
+        if listen is not None and listen in sockets:
+            yield f"{key} is {sockets[listen]} too: name another address"
+        elif listen is not None:
+            sockets[listen] = key
 
 
 def _socket_of(client: ClientSection, daemon: DaemonSection) -> Path:
