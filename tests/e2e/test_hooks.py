@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from tests.harness import Seen, run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "hooks.md"
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
@@ -87,6 +89,12 @@ async def test_an_order_is_told_in_order_and_again_after_a_kill_before_the_ackno
     assert number.told["data"]["number"] == f"+{order.number}"
     assert code.told["data"]["code"] == order.code
     assert closed.told["data"]["end"] == "fulfilled"
+    shown = json.loads(DOCUMENTED.read_text("utf-8").split("## What is sent")[1].split("```json")[1].split("```")[0])
+    of_its_own = {"cursor", "request_id", "order_id", "spent_msat", "fee_msat"}
+    assert closed.told.keys() == shown.keys()
+    assert closed.told["data"].keys() == shown["data"].keys()
+    for name, value in shown["data"].items():
+        assert name in of_its_own or closed.told["data"][name] == value
     for got in (number, code, closed):
         message = Message(got.id, got.type, int(got.headers["webhook-timestamp"]), got.body)
         assert got.headers["webhook-signature"] == signature(message, SECRET)

@@ -107,7 +107,7 @@ async def test_a_message_that_is_paid_for_cannot_be_canceled_and_the_command_say
 
     code, stdout, _ = await cli(shop, "orders", "cancel", order.id)
 
-    assert code == ExitCode.DONE
+    assert code == ExitCode.TOO_LATE
     assert "It cannot be canceled: the provider has no cancel for orders of this kind" in stdout
     assert not (await shop.daemon.get(order.id)).has("cancel_wanted_at_ms")
     assert shop.world.provider.requests["/cancelorder"] == 0
