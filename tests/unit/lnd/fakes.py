@@ -51,7 +51,8 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)
         if seconds < 1:
-            await asyncio.sleep(0)
+            # No turn of the loop alone: gRPC's own threads have to see that a connection is gone.
+            await asyncio.sleep(0.01)
             return
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sleepers.append((self.ms + int(seconds * 1000), sleeper))
