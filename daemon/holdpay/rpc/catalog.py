@@ -66,8 +66,7 @@ class CatalogCalls:
         offers = await self._provider.rentals(service.code)
         if not offers and country is None and not self._was_seen(service):
             raise UnknownService(
-                f'No number is rented for "{service.code}", and no service of that short code was listed yet.'
-                " `holdpay services COUNTRY` lists them all.",
+                f'No number is rented for "{service.code}", and no service of that short code was listed yet.',
                 field="service",
             )
         names = {known.code: known.name for known in self._directory.countries()}
