@@ -29,6 +29,7 @@ HoldpayError
 │   ├── LndRefused              LND answered with an error of its own
 │   └── LndWrongNode            another node answers at the address
 ├── StoreError                  ends the process
+│   └── DatabaseGone            and keeps it down
 └── InvariantViolation          we contradicted ourselves: puts the order into quarantine
 
 A failed payment, a payment that LND does not know and an illegal remote event are values, not errors.
@@ -244,6 +245,10 @@ class LndWrongNode(LndError):
 
 class StoreError(HoldpayError):
     """The database cannot be used. See the log; nothing was paid that is not recorded."""
+
+
+class DatabaseGone(StoreError):
+    """Its folder is gone, and a start would begin an empty one. Put it back, then start holdpayd."""
 
 
 class InvariantViolation(HoldpayError):

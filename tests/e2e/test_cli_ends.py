@@ -155,6 +155,15 @@ def test_output_that_cannot_be_written_ends_with_1_and_without_a_traceback(
         assert done.returncode in {0, 1, 4, 78}
 
 
+def test_output_in_ascii_that_cannot_be_written_is_told_as_well() -> None:
+    shell = f"PYTHONIOENCODING=ascii {sys.executable} -m holdpay.cli.main completion bash >/dev/full"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: The output could not be written (No space left on device).\n",
+    )
+
+
 CLOSED_STDIN = [
     ("main", "vet -", 2, "Stdin is closed. Hand the text over with a pipe or <FILE, or write it instead of -."),
     ("main", "sms send +19871234567 -", 2, "Stdin is closed."),

@@ -43,7 +43,9 @@ _NO_LIMITS: Final = Limits(max_open_orders=2**31, max_pending_sat=2**50, max_spe
 
 
 ASK_AGAIN_S: Final = (2, 5, 10)
-"""So long after each answer in a row that was none. Then the provider counts as away."""
+"""So long after each answer in a row that was none."""
+AWAY_AFTER: Final = 2
+"""Payments in a row of which the provider gave no word: of a single one it may never have any."""
 
 
 class RecoverRefused(HoldpayError):
@@ -110,22 +112,22 @@ async def _ask_provider(
 ) -> tuple[list[Found], str]:
     """Stops asking once the provider stays away; then also the reason, as where it could not be understood."""
     provider = Sms4Sats(provider_settings(settings), clock, Random())  # noqa: S311 - jitter
-    found, problem, is_away = [], "", False
+    found, problem, unanswered = [], "", 0
     try:
         for payment, invoice in paid:
             word: ProviderReplied | None = None
             raw: str | None = None
             asked_at_ms = clock.now_ms()
             try:
-                if not is_away:
+                if unanswered < AWAY_AFTER:
                     reply = await _patiently(provider, clock, payment.payment_hash, tell)
-                    word, raw = ProviderReplied(asked_at_ms, reply.value), reply.raw
+                    word, raw, unanswered = ProviderReplied(asked_at_ms, reply.value), reply.raw, 0
             except ProviderUnavailable as error:
-                is_away, problem = True, error.message
+                unanswered, problem = unanswered + 1, error.message
             except ProviderRefused:
-                pass  # it knows no such order
+                unanswered = 0  # it knows no such order
             except ProviderError as error:
-                problem = error.message
+                unanswered, problem = 0, error.message
             found.append(Found(payment=payment, invoice=invoice, word=word, raw=raw))
     finally:
         await provider.aclose()

@@ -21,7 +21,7 @@ from holdpay.cli.output import OutputLost, guard_stdout
 from holdpay.cli.payees import payees
 from holdpay.cli.resolve import resolve
 from holdpay.cli.sandbox import sandbox
-from holdpay.errors import ConfigError, HoldpayError, InvariantViolation, StoreError
+from holdpay.errors import ConfigError, DatabaseGone, HoldpayError, InvariantViolation, StoreError
 
 if TYPE_CHECKING:
     from holdpay.config import Settings
@@ -42,6 +42,7 @@ class DaemonExit(IntEnum):
     ALREADY_RUNNING = 75
     """Another daemon, or what listens where we would, may end; then the next start succeeds."""
     CONFIG = 78
+    """A person has to mend something before the next start."""
 
 
 @click.group(
@@ -55,7 +56,8 @@ Exit codes:
   70  holdpay contradicted itself and stopped before doing harm
   74  the database could not be written
   75  another holdpayd uses the state directory or the socket, or webhook.listen or metrics.listen is taken
-  78  the configuration cannot be used; everything wrong with it is listed
+  78  the configuration cannot be used; everything wrong with it is listed. Or
+      the state directory was taken away: put it back before the next start
 """,
 )
 @click.option(
@@ -146,6 +148,8 @@ def _exit_code(error: HoldpayError) -> DaemonExit:
 
     if isinstance(error, AlreadyRunning):
         return DaemonExit.ALREADY_RUNNING
+    if isinstance(error, DatabaseGone):
+        return DaemonExit.CONFIG
     if isinstance(error, StoreError):
         return DaemonExit.STORE
     return DaemonExit.INVARIANT if isinstance(error, InvariantViolation) else DaemonExit.UNEXPECTED

@@ -5,6 +5,7 @@ Nothing heavy is imported: this loads at every start of a command.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -28,10 +29,10 @@ def guard_stdout() -> None:
     if sys.stdout is None:
         sys.stdout = _Closed()
     elif isinstance(sys.stdout, io.TextIOWrapper):
-        is_line_wise = sys.stdout.line_buffering
-        sys.stdout = _Guarded(
-            sys.stdout.buffer, sys.stdout.encoding, errors="backslashreplace", line_buffering=is_line_wise
-        )
+        given = sys.stdout
+        # In place of a stream in ASCII click puts one of its own, in UTF-8, and past this one.
+        encoding = "utf-8" if codecs.lookup(given.encoding).name == "ascii" else given.encoding
+        sys.stdout = _Guarded(given.buffer, encoding, errors="backslashreplace", line_buffering=given.line_buffering)
 
 
 class _Guarded(io.TextIOWrapper):

@@ -61,7 +61,11 @@ def run(directory: Path, pace: float, tricks: tuple[str, ...]) -> None:
     except UnknownTrick as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        why = f"{error.filename or directory} cannot be used ({error.strerror or type(error).__name__})"
+        if error.filename is None:
+            raise click.ClickException(
+                f"The sandbox could not go on ({error}). Mend that, and run it again."
+            ) from error
+        why = f"{error.filename} cannot be used ({error.strerror or type(error).__name__})"
         raise click.ClickException(f"{why}. Give a --dir in which you may write.") from error
     finally:
         lock.release()

@@ -456,7 +456,7 @@ class HoldpayService(pb_grpc.HoldpayServicer):
 
 def _is_too_late(order: Order) -> bool:
     """Whether the wish to cancel, recorded as far as it makes sense, changes nothing about an order."""
-    return not order.is_cancel_wanted_by_client if order.is_closed else order.cancel_wanted_at_ms is None
+    return order.is_delivered or not order.is_cancel_wanted_by_client
 
 
 def _to_the_end(updates: list[Update]) -> list[Update]:

@@ -13,7 +13,7 @@ from holdpay.sms4sats.proxy import Proxy
 from holdpay.sms4sats.wire import Network, Stream
 
 KEEP_ALIVE_S: Final = 30
-"""Longer than from one poll of an order to the next."""
+"""Longer than from one poll to the next of an order whose code may come any moment."""
 MAX_IDLE: Final = 20
 
 

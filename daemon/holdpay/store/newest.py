@@ -55,11 +55,18 @@ class Newest:
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, f"{cursor:0{DIGITS}}\n".encode(), 0)
 
-    def remember(self) -> None:
-        """Where the database was taken away, and this file with it: the next start shall not begin anew in silence."""
-        if self._cursor and not self._database.exists() and not self._path.exists():
-            with contextlib.suppress(OSError):
-                allow(self._database, self._cursor)
+    def remember(self) -> bool:
+        """Where the database was taken away, and this file with it: the next start shall not begin anew in silence.
+        False: it would, since the folder is gone, too, and cannot be made anew."""
+        if not self._cursor or os.path.exists(self._database) or os.path.exists(self._path):  # noqa: PTH110 - raises nothing
+            return True
+        try:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            allow(self._database, self._cursor)
+            sync_folder(self._path.parent)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         if self._fd is not None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from holdpay.errors import StoreError
+from holdpay.errors import DatabaseGone, StoreError
 from holdpay.store.newest import Newest
 
-ENDINGS: Final = ("", "-wal", "-shm")
-"""The file, what was committed and is not in it yet, and what tells other programs how far that goes: SQLite has them
-open, under these names, as long as one connection is."""
+ENDINGS: Final = ("-wal", "-shm")
+"""What was committed and is not in the file yet, and what tells other programs how far that goes: SQLite has them open,
+under these names, as long as one connection is."""
 
 _Identity = tuple[int, int]
 """Device and inode: no other file has them while this one is open."""
@@ -28,7 +28,8 @@ class Place:
         """Raises StoreError."""
         self._path = path
         self._newest = newest
-        files = [path.with_name(f"{path.name}{ending}") for ending in ENDINGS]
+        target = path.resolve()  # beside which SQLite puts the others where the file is a link
+        files = [path, *(target.with_name(f"{target.name}{ending}") for ending in ENDINGS)]
         self._opened = {file: self._identity(file) for file in files}
 
     def check(self) -> None:
@@ -40,9 +41,16 @@ class Place:
     def _identity(self, file: Path) -> _Identity:
         try:
             seen = file.stat()
-        except OSError as error:
-            self._newest.remember()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not self._newest.remember():
+                raise DatabaseGone(
+                    f"The folder of the database is gone: {self._path.parent}. Nothing was done that is not in the open"
+                    " one. Put the folder back with all that was in it before you start holdpayd: a start without it"
+                    " begins with an empty database."
+                ) from error
             raise self._gone(f"{file} cannot be found any more ({error.strerror})") from error
+        except OSError as error:
+            raise self._gone(f"{file} cannot be looked at any more ({error.strerror})") from error
         return seen.st_dev, seen.st_ino
 
     def _gone(self, what: str) -> StoreError:

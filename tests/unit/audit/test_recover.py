@@ -171,14 +171,25 @@ class Waits:
 @pytest.mark.parametrize(
     ("answers", "words", "asked", "slept_s", "problem"),
     [
-        ([], [True, True], 2, [], ""),
-        ([AWAY], [True, True], 3, [2], ""),
-        ([AWAY, AWAY, AWAY, None, AWAY], [True, True], 6, [2, 5, 10, 2], ""),
-        ([AWAY] * 4, [False, False], 4, [2, 5, 10], AWAY.message),
-        ([ProviderRefused("sms4sats says no")], [False, True], 2, [], ""),
-        ([GARBLED], [False, True], 2, [], GARBLED.message),
+        ([], [True, True, True], 3, [], ""),
+        ([AWAY], [True, True, True], 4, [2], ""),
+        ([AWAY, AWAY, AWAY, None, AWAY], [True, True, True], 7, [2, 5, 10, 2], ""),
+        ([AWAY] * 4, [False, True, True], 6, [2, 5, 10], AWAY.message),
+        ([*[AWAY] * 4, None, *[AWAY] * 4], [False, True, False], 9, [2, 5, 10] * 2, AWAY.message),
+        ([AWAY] * 8, [False, False, False], 8, [2, 5, 10] * 2, AWAY.message),
+        ([ProviderRefused("sms4sats says no")], [False, True, True], 3, [], ""),
+        ([GARBLED], [False, True, True], 3, [], GARBLED.message),
     ],
-    ids=["fine", "one bad moment", "bad moments", "away", "it knows no such order", "a login page"],
+    ids=[
+        "fine",
+        "one bad moment",
+        "bad moments",
+        "of one none",
+        "now and then",
+        "away",
+        "unknown order",
+        "a login page",
+    ],
 )
 async def test_a_bad_moment_of_the_provider_takes_its_word_from_no_payment(
     monkeypatch: pytest.MonkeyPatch,
@@ -192,7 +203,7 @@ async def test_a_bad_moment_of_the_provider_takes_its_word_from_no_payment(
     monkeypatch.setattr(module, "Sms4Sats", lambda *_: provider)
     monkeypatch.setattr(module, "provider_settings", lambda _: None)
     each = BY_NAME["in flight, number"]
-    paid = [(each.payment, each.invoice)] * 2
+    paid = [(each.payment, each.invoice)] * 3
     found, said = await module._ask_provider(cast("Any", None), cast("Any", clock), paid, told.append)
     assert ([one.word is not None for one in found], said) == (words, problem)
     assert (provider.asked, clock.slept_s) == (asked, slept_s)

@@ -18,7 +18,7 @@ HEAD = PROTO.read_text().partition("syntax =")[0]
 LISTED = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", HEAD))
 
 ONLY_CHILDREN_ARE_RAISED = {errors.ProviderError, errors.LndError}
-OF_UNKNOWN_OUTCOME = {errors.StoreError, errors.InvariantViolation}
+OF_UNKNOWN_OUTCOME = {errors.StoreError, errors.DatabaseGone, errors.InvariantViolation}
 """Sent without details: it is not known what became of the request."""
 OF_A_COMMAND = {
     "AlreadyRunning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holdpay.errors import StoreError
+from holdpay.errors import DatabaseGone, StoreError
 from holdpay.store.aside import checkpoint
 from holdpay.store.newest import newest_of, read_newest
 from holdpay.store.place import ENDINGS
@@ -66,8 +67,8 @@ GONE: dict[str, Callable[[Path], object]] = {
     "moved": move_away,
     "its folder renamed": lambda path: path.parent.rename(path.parent.with_name("old")),
     "its folder replaced": another_folder,
-    **{f"removed{ending}": partial(remove, ending=ending) for ending in ENDINGS},
-    **{f"replaced{ending}": partial(replace, ending=ending) for ending in ENDINGS},
+    **{f"removed{ending}": partial(remove, ending=ending) for ending in ("", *ENDINGS)},
+    **{f"replaced{ending}": partial(replace, ending=ending) for ending in ("", *ENDINGS)},
 }
 
 
@@ -108,6 +109,47 @@ def test_a_start_after_all_was_moved_away_is_refused_until_it_is_back(path: Path
         file.replace(path.with_name(file.name))
     with closing(SqliteStore(path)) as again:
         assert again.last_cursor() == 1
+
+
+def test_a_start_after_its_folder_was_moved_away_is_refused(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="order00001", key="a"))
+    path.parent.rename(path.parent.with_name("old"))
+    with pytest.raises(StoreError):
+        store.check_place()
+    store.close()
+    with pytest.raises(StoreError, match="it was lost"):
+        SqliteStore(path)
+
+
+def test_where_no_start_can_be_refused_there_is_to_be_none(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="order00001", key="a"))
+    path.parent.parent.rename(path.parent.parent.with_name("moved"))
+    with pytest.raises(DatabaseGone, match="before you start holdpayd"):
+        store.check_place()
+    store.close()
+
+
+def test_a_folder_that_cannot_be_looked_at_ends_it_too(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **options: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(StoreError, match="cannot be looked at"):
+        store.check_place()
+
+
+def test_a_database_that_is_a_link_is_one(path: Path) -> None:
+    target = path.parent.parent / "disk" / "h.db"
+    target.parent.mkdir()
+    target.touch(0o600)
+    path.symlink_to(target)
+    with closing(SqliteStore(path)) as store:
+        live(store, order(id="order00001", key="a"))
+        target.with_name("h.db-wal").unlink()
+        with pytest.raises(StoreError):
+            store.check_place()
 
 
 def test_a_database_in_its_place_is_judged_by_what_came_with_it(store: SqliteStore, path: Path) -> None:
