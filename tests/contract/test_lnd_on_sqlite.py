@@ -5,10 +5,7 @@ All else is as the other suites say: they were run on such an lnd 0.21.0, too, o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from holdpay.core.lightning import FailureReason, PaymentStatus, Reported
 from tests.contract.adapter import Stream, lnd_node, payer, spec
@@ -32,12 +29,6 @@ from tests.contract.worlds import World
 def world(request: pytest.FixtureRequest) -> World:
     chosen: World = request.getfixturevalue(request.param)
     return chosen
-
-
-@pytest_asyncio.fixture
-async def lnd(world: World) -> AsyncIterator[Client]:
-    async with world.connect() as client:
-        yield client
 
 
 async def test_a_try_gets_the_index_of_the_one_that_it_replaces_and_a_time_of_its_own(

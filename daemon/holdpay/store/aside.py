@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from holdpay.errors import StoreError
-from holdpay.store.database import remedy
+from holdpay.store.database import connect_beside, remedy
 from holdpay.store.integrity import mark_of, raise_unless_sound
 
 LOG_MAX_BYTES: Final = 1 * 2**20
@@ -23,9 +23,7 @@ def checkpoint(path: Path, *, least_bytes: int = 0) -> None:
     with contextlib.suppress(FileNotFoundError, sqlite3.Error):
         if path.with_name(f"{path.name}-wal").stat().st_size <= least_bytes:
             return
-        # Not one that it would make itself: SQLite deletes the log of an empty file.
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn:
+        with contextlib.closing(connect_beside(path)) as conn:
             conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

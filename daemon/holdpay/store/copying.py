@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from holdpay import __version__
 from holdpay.errors import StoreError
-from holdpay.store.database import BUSY_TIMEOUT_S, MIN_FREE_BYTES, overwrite_what_is_freed, remedy
+from holdpay.store.database import MIN_FREE_BYTES, connect_beside, overwrite_what_is_freed, remedy
 from holdpay.store.erasing import erase, to_erase
 from holdpay.store.integrity import raise_unless_sound
 from holdpay.store.newest import sync_folder
@@ -51,8 +51,7 @@ def copy_into(database: Path, target: Path) -> None:
     """All of the database as of one moment. ``target`` is an empty file, or none. Raises sqlite3.Error,
     FileNotFoundError."""
     database.stat()
-    uri = f"{database.absolute().as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as conn:
+    with contextlib.closing(connect_beside(database, "ro")) as conn:
         conn.execute("VACUUM INTO ?", (str(target),))
 
 

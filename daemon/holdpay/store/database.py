@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from sqlite_utils import Database
 
@@ -91,6 +91,15 @@ def _is_missing(path: Path) -> bool:
     return not path.exists() or not path.stat().st_size
 
 
+def connect_beside(
+    path: Path, mode: Literal["rw", "ro"] = "rw", *, timeout_s: float = BUSY_TIMEOUT_S
+) -> sqlite3.Connection:
+    """To a database that is there: one that SQLite would make itself is empty, and it deletes the log beside such a
+    file. ``timeout_s``: to wait for others. Raises sqlite3.Error."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)
+
+
 @contextlib.contextmanager
 def open_beside(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to the database of a daemon that may be running, which holds up for as long as one writes.
@@ -98,10 +107,7 @@ def open_beside(path: Path) -> Iterator[sqlite3.Connection]:
     Raises StoreError, also for a database that is not of this release: only the daemon brings one up to date.
     """
     try:
-        conn = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
-        )
-        with contextlib.closing(conn):
+        with contextlib.closing(connect_beside(path)) as conn:
             conn.execute("PRAGMA foreign_keys = ON")
             conn.execute("PRAGMA trusted_schema = OFF")
             conn.execute("PRAGMA synchronous = FULL")

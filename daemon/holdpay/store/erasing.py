@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from holdpay.errors import StoreError
-from holdpay.store.database import copies, overwrite_what_is_freed, rewrite_if_small, transaction
+from holdpay.store.database import connect_beside, copies, overwrite_what_is_freed, rewrite_if_small, transaction
 from holdpay.store.reading import rows
 
 ERASED_AT_ONCE: Final = 5
@@ -73,8 +73,7 @@ def erase_in_copies(path: Path, closed_before_ms: int, now_ms: int, *, is_first:
     found = copies(path)
     if not found:
         return
-    uri = f"{path.absolute().as_uri()}?mode=rw"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn:
+    with contextlib.closing(connect_beside(path)) as conn:
         ids = to_erase(conn, closed_before_ms)
     for copy in found if ids or is_first else ():
         try:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from holdpay.core.hooks import HookState, News, Notice, Position, Topic
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store import database
-from holdpay.store.database import overwrite_what_is_freed, remedy, transaction
+from holdpay.store.database import connect_beside, overwrite_what_is_freed, remedy, transaction
 from holdpay.store.journal import SELECT_ALL, Journal, written
 from holdpay.store.reading import BAD_ROW, lenient, rows
 
@@ -59,8 +59,7 @@ class SqliteHookStore:
 
     def __init__(self, path: Path) -> None:
         try:
-            uri = f"{path.absolute().as_uri()}?mode=rw"
-            self._conn = conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            self._conn = conn = connect_beside(path, timeout_s=BUSY_TIMEOUT_S)
             conn.row_factory = sqlite3.Row
             conn.text_factory = lenient
             conn.execute("PRAGMA foreign_keys = ON")
