@@ -153,6 +153,7 @@ async def test_the_payees_restart_changes_nothing(world: World, lnd: Client) -> 
 
 # A node that unlocks its wallet by itself is locked for a moment all the same.
 STARTING = {
+    "waiting to start, RPC services not available",
     "wallet locked, unlock it to enable full RPC access",
     "the RPC server is in the process of starting up, but not yet ready to accept calls",
 }

@@ -146,7 +146,8 @@ async def test_a_payment_of_another_program_is_nobodys_here(world: World, node: 
     tracking = Stream(node.track(theirs.payment_hash.hex(), await payer(node)))
     last = await tracking.last()
     assert isinstance(last, Reported)
-    assert (last.update.status, last.live) == (PaymentStatus.SUCCEEDED, False)
+    # Looked up, or live: the stream of all payments may be behind the one that sent it.
+    assert last.update.status is PaymentStatus.SUCCEEDED
     assert len(stream.messages) == before
     await ended(world, bought, is_settled=True)
     last = await stream.last()
