@@ -305,7 +305,7 @@ class _Daemon:
         limits, before = settings.order_limits(), engine.limits
         # One that is gone from the configuration still has its socket, and keeps its budget as long.
         budgets = {client: limits.budgets.get(client, budget) for client, budget in before.budgets.items()}
-        engine.limits = replace(limits, budgets=budgets)
+        engine.take_limits(replace(limits, budgets=budgets))
         self._configure_hooks(parts, settings)
         built = self._settings
         taken = [key for key in changed_keys(self._read, settings) if is_at_once(key, built, settings)]

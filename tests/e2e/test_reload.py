@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest_asyncio
 
 from holdpay.sandbox.files import write_private
-from tests.e2e.shop import QUICK, Shop, open_shop
+from tests.e2e.shop import FOR_EVER_S, QUICK, Shop, open_shop
+from tests.harness import enum_name, is_over
 
 
 @pytest_asyncio.fixture
@@ -45,6 +46,21 @@ async def test_limits_and_the_log_level_change_at_once_and_the_rest_is_named(sho
     assert (await shop.daemon.status()).money.max_open_orders == 7
     order = await shop.daemon.order()
     assert order.id
+
+
+async def test_a_lowered_limit_holds_for_an_order_that_waits_for_its_place(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, extra_config=f"{QUICK}[holds]\nmax_orders = 1\n") as shop:
+        shop.next_order(code_after_s=FOR_EVER_S, gives_up_after_s=FOR_EVER_S)
+        held, waiting = await shop.held(), await shop.daemon.order()
+        await _reloaded(shop, tmp_path / "config.toml", "max_open_orders = 100", "max_open_orders = 1", "order closed")
+        over = await shop.daemon.get(waiting.id)
+        assert (enum_name(over, "end"), over.reason) == (
+            "NO_PLACE",
+            "limits.max_open_orders leaves no room for it any more",
+        )
+        assert len(shop.world.provider.orders) == 1
+        await shop.deliver(held)
+        await shop.daemon.until(held.id, is_over)
 
 
 async def test_a_configuration_that_cannot_be_used_changes_nothing(shop: Shop, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class PlaceGiven:
 
 @dataclass(frozen=True, slots=True)
 class PlaceDenied:
-    """It waits for a place that it can never have, since the configuration has changed: ``text`` says why."""
+    """It waits for a place that it cannot have any more, since the configuration has changed: ``text`` says why."""
 
     text: str
 

@@ -103,7 +103,7 @@ def _is_same_phase(before: Order | None, after: Order) -> bool:
 _EVENT_LINES = {
     "order_requested": "you asked for {what}, at most {max_price}",
     "place_given": "there was a place among the holds; the order is placed",
-    "place_denied": "there can be no place among the holds for it: {reason}",
+    "place_denied": "no place among the holds is given to it any more: {reason}",
     "next_ordered": "the next order of the request is made",
     "no_next_order": "the request ends: {reason}",
     "order_placed": "the provider took the order and sent a hold invoice",

@@ -41,6 +41,7 @@ from holdpay.core.tables import phase
 from holdpay.engine.agenda import Agenda
 from holdpay.engine.asking import Asker
 from holdpay.engine.budgets import BudgetWarnings
+from holdpay.engine.denials import denials
 from holdpay.engine.guard import LOOK_EVERY_S, HoldGuard
 from holdpay.engine.hooks import Webhooks
 from holdpay.engine.performers import Performers
@@ -384,13 +385,22 @@ class Engine:
             self._answer(posted)
         self._give_place()
 
+    def take_limits(self, limits: Limits) -> None:
+        """Of a configuration that was read again."""
+        self.limits = limits
+        self._deny_places()
+
     def _deny_places(self) -> None:
-        """To those that wait, and for which the caps are too low now. Before any place is given: nobody would ever get
-        one behind them."""
-        for order_id in self.places.oldest(self.places.waiting):
-            too_big = self.places.too_big(self._open[order_id])
-            if too_big is not None:
-                self.tell(order_id, PlaceDenied(too_big.message))
+        """To those that wait, and that the configuration does not allow any more. Before any place is given: nobody
+        would ever get one behind those that are too big for one."""
+        waiting = self.first_waiting(self.places.waiting)
+        if not waiting:
+            return
+        now_ms, clients = self.clock.now_ms(), {order.request.client for order in waiting}
+        budgets = [budget for client, budget in self.limits.budgets.items() if client in clients]
+        usages = {budget.client: self.store.budget_usage(budget, now_ms) for budget in budgets}
+        for order, reason in denials(waiting, self.places, self.limits, self.totals(), usages):
+            self.tell(order.id, PlaceDenied(reason))
 
     def _give_place(self) -> None:
         """To the order that waited longest, if there is room for it; the next one comes after its commit."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdpay.audit.check import read_stored
 from holdpay.audit.findings import Severity
+from holdpay.core.budget import Budget
 from holdpay.core.holds import HoldCaps, WhenFull, takes_place
+from holdpay.core.kinds import FundSpec
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.wanted import Asked, CodeWanted
 from holdpay.errors import LimitExceeded
@@ -256,3 +260,84 @@ async def test_one_that_a_lowered_cap_leaves_no_place_ends_at_once_and_holds_nob
     key = "max_locked_sat" if lowered.max_locked_sat else "max_channel_locked_sat"
     assert f"alone may lock 20,000 sat, and holds.{key} is 10,000" in closed.reason
     assert len(world.provider.orders) == 2, "it was not even placed"
+
+
+PENDING_SAT = 2_060
+"""What an order of these tests may cost, with its largest fee."""
+
+
+async def until_denied(world: World, order_id: str, limit: str) -> None:
+    """In vain it waited, by that limit, and nothing was ordered for it."""
+    closed = await world.until_closed(order_id, within_s=1)
+    assert (closed.end, closed.spent_msat, world.events(order_id)[-1]) == (End.NO_PLACE, 0, "place_denied")
+    assert closed.reason == f"{limit} leaves no room for it any more"
+
+
+@pytest.mark.parametrize(
+    ("limit", "room_for_two"),
+    [
+        ("max_open_orders", 2),
+        ("max_pending_sat", 2 * PENDING_SAT),
+        ("max_spend_per_day_sat", 2 * PENDING_SAT),
+    ],
+)
+@pytest.mark.parametrize("is_restart", [False, True])
+async def test_limits_that_are_lowered_hold_for_what_waits_the_oldest_has_the_room_that_is_left(
+    capped: World, limit: str, room_for_two: Any, is_restart: bool
+) -> None:
+    ids = [capped.request(n, client="ann") for n in (1, 2, 3, 4)]
+    limits = replace(capped.engine.limits, **{limit: room_for_two})
+    if is_restart:
+        await capped.crash()
+        capped.limits = limits
+        capped.start()
+    else:
+        capped.engine.take_limits(limits)
+    for order_id in ids[2:]:
+        await until_denied(capped, order_id, f"limits.{limit}")
+    assert capped.order(ids[1]).is_waiting
+    await until_held(capped, ids[0])
+    await end_hold(capped, ids[0])
+    await until_held(capped, ids[1])
+    assert len(capped.provider.orders) == 2
+
+
+@pytest.mark.parametrize("fits", [False, True])
+async def test_a_big_one_that_a_lowered_limit_has_no_room_for_leaves_it_to_a_small_one_behind_it(
+    capped: World, fits: bool
+) -> None:
+    first = capped.request(1)
+    big, small = capped.request(2, max_price_sat=20_000, max_fee_sat=0), capped.request(3)
+    limit_sat = PENDING_SAT + 20_000 + PENDING_SAT if fits else 3 * PENDING_SAT
+    capped.engine.take_limits(replace(capped.engine.limits, max_pending_sat=limit_sat))
+    if not fits:
+        await until_denied(capped, big, "limits.max_pending_sat")
+    await asyncio.sleep(1)
+    assert capped.order(big).is_waiting is fits
+    assert capped.order(small).is_waiting
+    await until_held(capped, first)
+
+
+@pytest.mark.parametrize(
+    ("limit", "lowered"),
+    [
+        ("max_spend_per_day_sat", 2 * PENDING_SAT),
+        ("max_fee_per_day_sat", 2 * 20),
+        ("max_open_orders", 2),
+        ("max_price_sat", 2_040),
+        ("may_fund", False),
+    ],
+)
+async def test_a_clients_lowered_budget_holds_for_what_it_has_waiting_and_for_nobody_else(
+    capped: World, limit: str, lowered: Any
+) -> None:
+    ann = Budget(client="ann", may_fund=True, max_price_sat=2_041, max_open_orders=3, max_orders_per_minute=3)
+    capped.request(1, client="ann")
+    kept = [capped.request(2, client="bob"), capped.request(3, client="ann")]
+    last = capped.request(4, client="ann", spec=FundSpec(amount_sat=2_041), max_price_sat=2_041)
+    capped.engine.take_limits(replace(capped.engine.limits, budgets={"ann": ann}))
+    await asyncio.sleep(1)
+    assert capped.order(last).is_waiting, "what is as it was denies nobody"
+    capped.engine.take_limits(replace(capped.engine.limits, budgets={"ann": replace(ann, **{limit: lowered})}))
+    await until_denied(capped, last, f"client.ann.{limit}")
+    assert all(capped.order(order_id).is_waiting for order_id in kept)

@@ -69,6 +69,7 @@ class World:
         self.webhooks: Webhooks | None = None
         self.policy = policy
         self.caps = HoldCaps()
+        self.limits = LIMITS
         self.clock = FakeClock()
         self.lnd = FakeLnd(self.clock)
         self.provider = FakeProvider(self.clock, self.lnd, story)
@@ -91,7 +92,7 @@ class World:
             node=self.lnd,
             provider=self.provider,
             policy=self.policy,
-            limits=LIMITS,
+            limits=self.limits,
             clock=self.clock,
             rng=Random(1),
             webhooks=self.webhooks,
