@@ -333,7 +333,12 @@ class Order:
             # Not placed yet, or to be placed again.
             return self.max_price_sat * 1000
         amount_msat = self.payment.amount_msat if self.payment else self.max_price_sat * 1000
-        return amount_msat + self.max_fee_sat * 1000
+        return with_fee_msat(amount_msat, self.max_fee_sat)
+
+
+def with_fee_msat(amount_msat: int, max_fee_sat: int) -> int:
+    """What a payment of an amount may come to lock and to cost."""
+    return amount_msat + max_fee_sat * 1000
 
 
 @lru_cache(maxsize=1_000)

@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 from holdpay.core.events import InvoiceDecoded
 from holdpay.core.holds import WhenFull
 from holdpay.core.kinds import AnySpec, CodeSpec
-from holdpay.core.model import OPERATOR, Order, Request
+from holdpay.core.model import OPERATOR, Order, Request, with_fee_msat
 from holdpay.core.stats import Outcome, best_first
 from holdpay.core.strategy import Country, Strategy
 from holdpay.core.vetting import Check, Terms, vet
 from holdpay.engine.account import Account
 from holdpay.engine.engine import Engine
-from holdpay.engine.next_orders import NextOrders, cap_within_total_sat, check_strategy, strategy_of
-from holdpay.engine.objections import Answer, Draft, Finding, Objections, refused, way_query
+from holdpay.engine.next_orders import NextOrders, check_strategy, strategy_of
+from holdpay.engine.objections import Answer, Draft, Finding, Objections, way_query
 from holdpay.engine.quoting import Quoter
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
 from holdpay.errors import (
@@ -85,9 +85,9 @@ class Desk:
         if isinstance(wanted, CodeWanted):
             check_strategy(asked, wanted, self._engine.policy)
 
-    async def _drafted(self, asked: Asked, wanted: Wanted) -> Draft:
+    async def _drafted(self, asked: Asked, wanted: Wanted, max_total_sat: int | None = None) -> Draft:
         """Raises the first objection."""
-        draft = Draft()
+        draft = Draft(max_total_sat=max_total_sat)
         async with contextlib.aclosing(self._objections.of_order(asked, wanted, draft)) as findings:
             async for finding in findings:
                 if finding.error is not None:
@@ -102,7 +102,7 @@ class Desk:
         refusals: list[HoldpayError] = []
         for country in strategy.countries:
             try:
-                draft = await self._drafted_within(asked, wanted.in_country(country.code), strategy)
+                draft = await self._drafted(asked, wanted.in_country(country.code), strategy.max_total_sat)
             except (OutOfStock, UnknownService, PriceTooHigh) as error:
                 refusals.append(error)
                 if country == strategy.countries[-1]:
@@ -133,7 +133,7 @@ class Desk:
         wanted = CodeWanted(
             countries=(str(country.code),), service=spec.service, is_real_phone=spec.is_real_phone, ref=spec.ref
         )
-        draft = await self._drafted_within(asked, wanted, strategy)
+        draft = await self._drafted(asked, wanted, strategy.max_total_sat)
         order, nth = self._order_of(request, draft), before.nth + 1
         return replace(order, id=f"{request.id}-{nth}", nth=nth, country=country.code, country_name=country.name)
 
@@ -157,12 +157,6 @@ class Desk:
         except NotReady:
             return []
         return [each for each in outcomes if service.casefold() in {each.service_code, each.service.casefold()}]
-
-    async def _drafted_within(self, asked: Asked, wanted: CodeWanted, strategy: Strategy) -> Draft:
-        """An order of a strategy, as far as its total allows it."""
-        draft = await self._drafted(asked, wanted)
-        draft.cap_sat = cap_within_total_sat(draft, strategy)
-        return draft
 
     def _fingerprint_of_strategy(self, asked: Asked, wanted: CodeWanted, spec: AnySpec) -> str:
         """In whatever country the first order is, and in whatever order any country was."""
@@ -193,7 +187,7 @@ class Desk:
         refusals: list[HoldpayError] = []
         for country in others:
             try:
-                answer = await self._checked(asked, wanted.in_country(country.code), strategy)
+                answer = await self._checked(asked, wanted.in_country(country.code), strategy.max_total_sat)
             except UnknownService as error:
                 refusals.append(error)
             else:
@@ -201,19 +195,17 @@ class Desk:
                 if not isinstance(refusal, OutOfStock | PriceTooHigh):
                     return answer
                 refusals.append(refusal)
-        answer = await self._checked(asked, wanted.in_country(last.code), strategy)
+        answer = await self._checked(asked, wanted.in_country(last.code), strategy.max_total_sat)
         if not isinstance(answer.error, OutOfStock):
             return answer
         return _answered(answer, _refusal_of_all([*refusals, answer.error], wanted))
 
-    async def _checked(self, asked: Asked, wanted: Wanted, strategy: Strategy | None = None) -> Answer:
-        draft = Draft()
+    async def _checked(self, asked: Asked, wanted: Wanted, max_total_sat: int | None = None) -> Answer:
+        draft = Draft(max_total_sat=max_total_sat)
         of_order = self._objections.of_order(asked, wanted, draft, is_all_told=True)
         findings = [finding async for finding in of_order]
         if draft.quoted is None:
             return Answer(what="", amount_msat=None, findings=tuple(findings))
-        if strategy is not None and strategy.max_total_sat is not None:
-            findings.append(_within_total(draft, strategy))
         order = self._order(asked, draft, _fingerprint(asked, draft.spec))
         quote_sat = draft.quoted.quote_sat
         limits = self._objections.limits(order.reserved_msat, order.max_fee_sat, asked.client)
@@ -248,10 +240,12 @@ class Desk:
         now_ms = engine.clock.now_ms() + engine.clock.wall_ahead_ms()
         findings = list(self._objections.readiness())
         findings += [Finding(check) for check in vet(Terms(max_price_sat=most_sat), decoded, policy, now_ms).checks]
-        findings += self._objections.limits(invoice.amount_msat + fee_sat * 1000, fee_sat, client)
+        reserved_msat = with_fee_msat(invoice.amount_msat, fee_sat)
+        findings += self._objections.limits(reserved_msat, fee_sat, client)
         if amount_sat > 0:
             query = way_query(invoice.payee, amount_sat, fee_sat, policy, invoice.final_cltv_delta)
-            findings += self._objections.way(query, await self._objections.look(query), is_payee_known=True)
+            look = await self._objections.look(query)
+            findings += self._objections.way(query, look, reserved_msat, is_payee_known=True)
         return Answer(what="an invoice", amount_msat=invoice.amount_msat, findings=tuple(findings))
 
     def _check_allowed(self, asked: Asked, wanted: Wanted) -> None:
@@ -353,16 +347,6 @@ def _answered(answer: Answer, error: HoldpayError) -> Answer:
         for finding in answer.findings
     )
     return replace(answer, findings=tuple(findings))
-
-
-def _within_total(draft: Draft, strategy: Strategy) -> Finding:
-    """Also bounds what the invoice may ask."""
-    value, limit = f"{draft.cap_sat:,} sat, with {draft.max_fee_sat:,} sat of fees", f"{strategy.max_total_sat:,} sat"
-    try:
-        draft.cap_sat = cap_within_total_sat(draft, strategy)
-    except PriceTooHigh as error:
-        return refused("total", error, value=value, limit=f"at most {limit}")
-    return Finding(Check(rule="total", value=value, limit=f"at most {limit}; the invoice may ask what is left of it"))
 
 
 def _fingerprint(asked: Asked, spec: AnySpec, strategy: tuple[object, ...] = ()) -> str:

@@ -22,14 +22,12 @@ from holdpay.errors import (
     LimitExceeded,
     LndError,
     NotReady,
-    PriceTooHigh,
     ProviderError,
     StoreError,
 )
 
 if TYPE_CHECKING:
     from holdpay.engine.engine import Engine
-    from holdpay.engine.objections import Draft
 
 USUAL_ATTEMPTS: Final = 3
 """Of a request that goes on and says neither how often nor where."""
@@ -143,20 +141,3 @@ def check_strategy(asked: Asked, wanted: CodeWanted, policy: Policy) -> None:
                 f"{name} is {value:,}, and may be {least:,} to {MAX_STRATEGY[name]:,}.{because} Give another one.",
                 field=name,
             )
-
-
-def cap_within_total_sat(draft: Draft, strategy: Strategy) -> int:
-    """What its invoice may ask: with its fee limit an order may take all of the total, since the orders before it cost
-    nothing, or there would be no next one. Raises PriceTooHigh."""
-    if strategy.max_total_sat is None or draft.quoted is None:
-        return draft.cap_sat
-    price_sat, room_sat = draft.quoted.quote_sat or 1, strategy.max_total_sat - draft.max_fee_sat
-    if room_sat < price_sat:
-        raise PriceTooHigh(
-            f"The price is {price_sat:,} sat, with a fee of up to {draft.max_fee_sat:,} sat, and the request allows"
-            f" {strategy.max_total_sat:,} in all. Allow more, or order something else.",
-            price_sat=price_sat,
-            limit="max_total_sat",
-            limit_sat=strategy.max_total_sat,
-        )
-    return min(draft.cap_sat, room_sat)

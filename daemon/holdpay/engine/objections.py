@@ -19,7 +19,7 @@ from holdpay.core.budget import Budget
 from holdpay.core.diagnosis import Cause, Diagnosis, in_the_way
 from holdpay.core.holds import ordinal
 from holdpay.core.kinds import AnySpec
-from holdpay.core.model import OPERATOR, Order
+from holdpay.core.model import OPERATOR, Order, with_fee_msat
 from holdpay.core.payees import PayeeCheck
 from holdpay.core.policy import CLTV_PADDING_DELTA, Policy, max_parts
 from holdpay.core.routes import RouteLook, RouteQuery
@@ -91,6 +91,13 @@ class Draft:
     cap_sat: int = 0
     """What its invoice may ask."""
     max_fee_sat: int = 0
+    max_total_sat: int | None = None
+    """What all orders of its request together may cost. None: no such limit."""
+
+    @property
+    def reserved_msat(self) -> int:
+        """What the order, paid by a hold invoice, will reserve when it is recorded."""
+        return with_fee_msat(self.cap_sat * 1000, self.max_fee_sat)
 
     @property
     def spec(self) -> AnySpec:
@@ -103,6 +110,26 @@ def refused(rule: str, error: HoldpayError, *, value: str = "", limit: str = "",
     """A rule that fails."""
     why = error.message
     return Finding(Check(rule=rule, value=value, limit=limit, key=key, verdict=Verdict.FAIL, why=why), error)
+
+
+def within_total(draft: Draft, max_total_sat: int) -> Finding:
+    """With its fee limit an order may take all of the total, since the orders before it cost nothing, or there would be
+    no next one. Bounds what the invoice may ask."""
+    assert draft.quoted is not None
+    price_sat, room_sat = draft.quoted.quote_sat or 1, max_total_sat - draft.max_fee_sat
+    value = f"{draft.cap_sat:,} sat, with {draft.max_fee_sat:,} sat of fees"
+    limit = f"at most {max_total_sat:,} sat"
+    if room_sat >= price_sat:
+        draft.cap_sat = min(draft.cap_sat, room_sat)
+        return Finding(Check(rule="total", value=value, limit=f"{limit}; the invoice may ask what is left of it"))
+    error = PriceTooHigh(
+        f"The price is {price_sat:,} sat, with a fee of up to {draft.max_fee_sat:,} sat, and the request allows"
+        f" {max_total_sat:,} in all. Allow more, or order something else.",
+        price_sat=price_sat,
+        limit="max_total_sat",
+        limit_sat=max_total_sat,
+    )
+    return refused("total", error, value=value, limit=limit)
 
 
 class Objections:
@@ -172,7 +199,9 @@ class Objections:
             if asked.is_prepaid:
                 yield self._balance(balance_sat, draft.quoted, asked.client)
                 return
-            yield self._fee_limit(asked, draft)
+            for finding in self._fee_and_total(asked, draft):
+                is_refused = is_refused or finding.error is not None
+                yield finding
             for finding in await self._way(asked, draft, looking, is_patient=not (asked.force or is_refused)):
                 yield finding
 
@@ -239,6 +268,11 @@ class Objections:
         """Of a client, and how refusals name it. None: it has none of its own."""
         budget = self._engine.limits.budgets.get(client)
         return (None, "") if budget is None else (budget.max_price_sat, budget.key("max_price_sat"))
+
+    def _fee_and_total(self, asked: Asked, draft: Draft) -> Iterator[Finding]:
+        yield self._fee_limit(asked, draft)
+        if draft.max_total_sat is not None:
+            yield within_total(draft, draft.max_total_sat)
 
     def _fee_limit(self, asked: Asked, draft: Draft) -> Finding:
         policy, cap_sat = self._engine.policy, draft.cap_sat
@@ -403,11 +437,13 @@ class Objections:
         if looking is not None:
             dearest = await _seen(looking)
             if _is_whole(dearest) and dearest.route is not None and dearest.route.fee_msat <= draft.max_fee_sat * 1000:
-                return self.way(queries[0], RouteLook(is_route_known=True, route=dearest.route))
+                look = RouteLook(is_route_known=True, route=dearest.route)
+                return self.way(queries[0], look, draft.reserved_msat)
             if dearest == RouteLook(is_route_known=False, unknown=dearest.unknown):
                 # It knows nothing now, and would not a second time.
-                return self.way(queries[0], dearest)
-        return self.way(*await self._best_way(queries, is_patient=is_patient), is_forced=asked.force)
+                return self.way(queries[0], dearest, draft.reserved_msat)
+        query, look = await self._best_way(queries, is_patient=is_patient)
+        return self.way(query, look, draft.reserved_msat, is_forced=asked.force)
 
     async def _best_way(self, queries: Sequence[RouteQuery], *, is_patient: bool) -> tuple[RouteQuery, RouteLook]:
         """To one of the nodes that may be paid: one that will do is enough. Where only a peer is away, it is waited
@@ -428,14 +464,21 @@ class Objections:
         return _lacks_peer(*await self._best_of(queries))
 
     def way(
-        self, query: RouteQuery, look: RouteLook, *, is_forced: bool = False, is_payee_known: bool = False
+        self,
+        query: RouteQuery,
+        look: RouteLook,
+        reserved_msat: int,
+        *,
+        is_forced: bool = False,
+        is_payee_known: bool = False,
     ) -> Iterator[Finding]:
-        """What a look makes of an order, or of an invoice. ``is_payee_known``: nobody else will be paid."""
+        """What a look makes of an order, or of an invoice, that may lock ``reserved_msat``. ``is_payee_known``: nobody
+        else will be paid."""
         wrong = None if _is_whole(look) else in_the_way(query, look)
         if wrong is None and look.route is None:
             log.warning("lnd does not say whether it knows a way to pay", unknown="; ".join(look.unknown))
         is_payee_known = is_payee_known or self._engine.policy.payee_check in {PayeeCheck.PIN, PayeeCheck.FIRST_USE}
-        waits = self._engine.places.waits(query.amount_msat + (query.fee_limit_msat or 0))
+        waits = self._engine.places.waits(reserved_msat)
         is_sure = (
             not is_forced
             and wrong is not None

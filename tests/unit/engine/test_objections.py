@@ -17,7 +17,16 @@ from holdpay.core.routes import OfflinePeer, Outbound, PayeeNode, Route, RouteLo
 from holdpay.core.vetting import Check, Verdict
 from holdpay.engine import objections
 from holdpay.engine.objections import Answer
-from holdpay.engine.wanted import Asked, CodeWanted, EmailWanted, FundWanted, RentalWanted, SmsWanted, Wanted
+from holdpay.engine.wanted import (
+    Asked,
+    CodeWanted,
+    EmailWanted,
+    FundWanted,
+    RentalWanted,
+    SmsWanted,
+    StrategyWanted,
+    Wanted,
+)
 from holdpay.errors import (
     HoldpayError,
     InvalidRequest,
@@ -787,6 +796,29 @@ async def test_what_waits_for_its_place_is_not_refused_for_money_that_the_hold_b
     world.lnd.route_look = replace(NO_WAY, payee=PayeeNode(is_in_graph=False))
     with pytest.raises(NotPayable):
         await _ask(world, key="c")
+
+
+@pytest.mark.parametrize(
+    ("max_total_sat", "room_sat", "waits"),
+    [(None, 2_059, True), (None, 2_060, False), (2_030, 2_029, True), (2_030, 2_030, False)],
+)
+async def test_whether_it_would_wait_is_asked_of_all_that_it_may_lock(
+    world: World, max_total_sat: int | None, room_sat: int, waits: bool
+) -> None:
+    """Up to 2,040 sat of an invoice and 20 sat of fees, or what the total of its request leaves of that."""
+    world.provider.story = HELD
+    world.lnd.route_look = WAY
+    held = await _ask(world, key="a")
+    await until_held(world, held)
+    set_caps(world, HoldCaps(max_locked_sat=world.order(held).reserved_msat // 1000 + room_sat))
+    world.lnd.route_look = replace(NO_WAY, outbound=TOO_LITTLE)
+    wanted = replace(WANTED, strategy=StrategyWanted(attempts=2, max_total_sat=max_total_sat))
+    assert (await _check(world, wanted)).is_fine is waits
+    if waits:
+        assert world.order(await _ask(world, wanted, key="b")).is_waiting
+    else:
+        with pytest.raises(NotPayable):
+            await _ask(world, wanted, key="b")
 
 
 async def test_a_key_that_is_used_twice_at_once_is_never_refused_for_its_own_order(world: World) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from holdpay.core.strategy import Country, Strategy
-from holdpay.engine.next_orders import MAX_STRATEGY, cap_within_total_sat, check_strategy, strategy_of
-from holdpay.engine.objections import Draft
+from holdpay.engine.next_orders import MAX_STRATEGY, check_strategy, strategy_of
+from holdpay.engine.objections import Draft, within_total
 from holdpay.engine.quoting import Quoted
 from holdpay.engine.wanted import Asked, CodeWanted, StrategyWanted
 from holdpay.errors import InvalidRequest, PriceTooHigh
@@ -106,13 +106,16 @@ def test_bounds_are_set_for_every_number_but_the_attempts() -> None:
 # --- the total --------------------------------------------------------------------------------------------------------
 
 
-def _cap(max_total_sat: int | None, quote_sat: int | None = 2_000) -> int:
+def _cap(max_total_sat: int, quote_sat: int | None = 2_000) -> int:
     draft = Draft(quoted=Quoted(spec=SPEC, quote_sat=quote_sat), cap_sat=2_040, max_fee_sat=20)
-    return cap_within_total_sat(draft, Strategy(countries=COUNTRIES, attempts=2, max_total_sat=max_total_sat))
+    error = within_total(draft, max_total_sat).error
+    if error is not None:
+        raise error
+    return draft.cap_sat
 
 
 def test_with_its_fee_an_order_takes_no_more_than_all_together_may_cost() -> None:
-    assert [_cap(total_sat) for total_sat in (None, 3_000, 2_060, 2_059, 2_020)] == [2_040, 2_040, 2_040, 2_039, 2_000]
+    assert [_cap(total_sat) for total_sat in (3_000, 2_060, 2_059, 2_020)] == [2_040, 2_040, 2_039, 2_000]
     with pytest.raises(PriceTooHigh) as refused:
         _cap(2_019)
     assert refused.value.metadata == {"price_sat": "2000", "limit": "max_total_sat", "limit_sat": "2019"}
@@ -125,8 +128,3 @@ def test_where_no_price_is_known_a_satoshi_has_to_be_left() -> None:
     assert _cap(21, quote_sat=None) == 1
     with pytest.raises(PriceTooHigh):
         _cap(20, quote_sat=None)
-
-
-def test_where_nothing_was_quoted_there_is_nothing_to_bound() -> None:
-    strategy = Strategy(countries=COUNTRIES, attempts=2, max_total_sat=1)
-    assert cap_within_total_sat(Draft(cap_sat=7), strategy) == 7
