@@ -176,7 +176,11 @@ class _Daemon:
             path = self._settings.daemon.state_dir / DATABASE
             tasks.append(
                 Background(
-                    "database log", lambda: _shorten_log(path), 60 * LOG_EVERY_S, self._clock, every_s=LOG_EVERY_S
+                    "database log",
+                    lambda: _shorten_log(parts.store, path),
+                    60 * LOG_EVERY_S,
+                    self._clock,
+                    every_s=LOG_EVERY_S,
                 )
             )
             # None of these: what hooks are told is no reason to refuse orders, nor to end the daemon.
@@ -429,7 +433,8 @@ async def _until_moved(store: SqliteStore, clock: Clock) -> None:
         await clock.sleep(PLACE_EVERY_S)
 
 
-async def _shorten_log(path: Path) -> None:
+async def _shorten_log(store: SqliteStore, path: Path) -> None:
+    store.check_place()  # or the log would go into a file that has just taken the database's place
     await asyncio.to_thread(checkpoint, path, least_bytes=LOG_MAX_BYTES)
 
 

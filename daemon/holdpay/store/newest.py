@@ -32,7 +32,8 @@ class Newest:
         self._database = path
         self._path = newest_of(path)
         self._fd: int | None = None
-        self._cursor = 0
+        self.cursor = 0
+        """Of the last row that was written here, as far as this run knows."""
 
     def admit(self, cursor: int, *, is_ours: bool) -> None:
         """``cursor``: the last of the database; ``is_ours``: it is from before there was such a file. Raises StoreError
@@ -50,7 +51,7 @@ class Newest:
 
     def keep(self, cursor: int) -> None:
         """After a commit. What cannot be written is only known less exactly."""
-        self._cursor = cursor
+        self.cursor = cursor
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, f"{cursor:0{DIGITS}}\n".encode(), 0)
@@ -58,11 +59,11 @@ class Newest:
     def remember(self) -> bool:
         """Where the database was taken away, and this file with it: the next start shall not begin anew in silence.
         False: it would, since the folder is gone, too, and cannot be made anew."""
-        if not self._cursor or os.path.exists(self._database) or os.path.exists(self._path):  # noqa: PTH110 - raises nothing
+        if not self.cursor or os.path.exists(self._database) or os.path.exists(self._path):  # noqa: PTH110 - raises nothing
             return True
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            allow(self._database, self._cursor)
+            allow(self._database, self.cursor)
             sync_folder(self._path.parent)
         except OSError:
             return False

@@ -446,6 +446,7 @@ class SqliteStore:
 
     def checkpoint(self) -> None:
         """See OrderStore."""
+        self.check_place()  # or the log would go into a file that has just taken the database's place
         checkpoint(self._path)
 
     def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:

@@ -178,3 +178,45 @@ def test_the_log_that_stayed_when_the_file_was_moved_is_kept_and_goes_on_with_it
     (path.parent / "moved").replace(path)
     with closing(SqliteStore(path)) as again:
         assert again.last_cursor() == 1
+
+
+def test_the_log_is_not_played_into_a_file_that_has_taken_the_databases_place(path: Path) -> None:
+    store = SqliteStore(path)
+    live(store, order(id="order00001", key="a"))
+    checkpoint(path)
+    shutil.copyfile(path, copy := path.parent.parent / "copy")
+    live(store, order(id="order00002", key="b"))
+    path.rename(away := path.parent.parent / "away")
+    copy.rename(path)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"needs its old name") as raised:
+            store.check_place()
+    store.close()
+    (log,) = path.parent.glob("*-wal")
+    assert str(log) in raised.value.message
+    with pytest.raises(StoreError, match="older than the one that was served here last: its journal ends at row 1,"):
+        SqliteStore(path)
+
+    away.replace(path)
+    log.replace(path.with_name(f"{path.name}-wal"))
+    with closing(SqliteStore(path)) as again:
+        assert again.last_cursor() == 2
+
+
+def test_a_log_that_came_with_the_file_in_the_databases_place_is_its_own(store: SqliteStore, path: Path) -> None:
+    another_folder(path)
+    with pytest.raises(StoreError) as raised:
+        store.check_place()
+    assert path.with_name(f"{path.name}-wal").exists()
+    assert "old name" not in raised.value.message
+
+
+def test_nothing_goes_from_the_log_into_a_file_that_has_taken_the_databases_place(
+    store: SqliteStore, path: Path
+) -> None:
+    shutil.copyfile(path, copy := path.with_name("copy"))
+    copy.replace(path)
+    before = path.read_bytes()
+    with pytest.raises(StoreError):
+        store.checkpoint()
+    assert path.read_bytes() == before
