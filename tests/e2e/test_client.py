@@ -24,6 +24,7 @@ EXAMPLES = re.findall(r"^## (.*?)$.*?^```python\n(.*?)^```", PAGE.read_text(), r
 PRINTED = {
     "A code": r"\+?\d{7,}\n\d+\n",
     "What can go wrong": r"UNKNOWN_COUNTRY \{'field': 'country'\}\n",
+    "To cancel": r"(refunded|canceled_unpaid|fulfilled)\n",
     "Many at once": r"\['\d+', '\d+', '\d+'\]\n",
     "All that happens": r"1 \w{10} order_requested [^\n]*\n(.*\n)+",
 }
@@ -91,8 +92,17 @@ async def test_an_order_that_ends_without_and_one_that_takes_too_long_are_told_a
     with pytest.raises(TimedOut) as late:
         await holdpay.wait(request, "code", timeout_s=1)
     assert late.value.request_id == request.id
-    assert "cancel" in await holdpay.cancel(request.id)
+    canceling = await holdpay.cancel(request.id)
+    assert (canceling.request.id, canceling.is_too_late) == (request.id, False)
+    assert "cancel" in canceling.message
     assert (await holdpay.wait(request, timeout_s=60)).end is End.REFUNDED
+
+
+async def test_a_cancel_that_is_too_late_says_so(shop: Shop, holdpay: AsyncClient) -> None:
+    done = await holdpay.wait(await holdpay.code("usa", "openai"), timeout_s=60)
+    late = await holdpay.cancel(done.id)
+    assert (late.is_too_late, late.request.end) == (True, End.FULFILLED)
+    assert "nothing to cancel" in late.message
 
 
 async def test_other_kinds_and_the_blocking_client(shop: Shop) -> None:
@@ -102,6 +112,7 @@ async def test_other_kinds_and_the_blocking_client(shop: Shop) -> None:
             rented = holdpay.wait(holdpay.rent("england"), "message", timeout_s=60)
             updates = holdpay.watch(after=0, request=rented.id)
             told = next(each.request.messages for each in updates if each.request.messages)
+            assert holdpay.cancel(sent.id).is_too_late, "what is paid for and sent cannot be called back"
             summary = holdpay.explain(rented.id).summary
             return sent.sending, rented.number, told, summary
 

@@ -26,10 +26,11 @@ from holdpay.client.errors import (
     Unreachable,
 )
 from holdpay.client.sync import Client
-from holdpay.client.types import End, Item, Kind, Request, Until, Update
+from holdpay.client.types import Cancellation, End, Item, Kind, Request, Until, Update
 
 __all__ = [
     "AsyncClient",
+    "Cancellation",
     "Client",
     "End",
     "EndedWithout",

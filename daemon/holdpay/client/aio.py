@@ -17,7 +17,7 @@ from holdpay.client import asking
 from holdpay.client.asking import ANSWER_S, OPTIONS, WAIT_S, Terms
 from holdpay.client.errors import EndedWithout, TimedOut, Unreachable, failure_of
 from holdpay.client.following import Following
-from holdpay.client.types import Request, Until, Update, request_of
+from holdpay.client.types import Cancellation, Request, Until, Update, cancellation_of, request_of
 
 
 class AsyncClient:
@@ -146,12 +146,10 @@ class AsyncClient:
             if not token:
                 return
 
-    async def cancel(self, request_id: str) -> str:
-        """Records the wish to cancel, and returns what happens with it, for people. What is delivered first wins."""
-        reply: pb.CancelRequestResponse = await self._ask(
-            self._stub.CancelRequest, pb.CancelRequestRequest(request_id=request_id)
-        )
-        return reply.message
+    async def cancel(self, request_id: str) -> Cancellation:
+        """Records the wish to cancel. What is delivered first wins."""
+        asked = pb.CancelRequestRequest(request_id=request_id)
+        return cancellation_of(await self._ask(self._stub.CancelRequest, asked))
 
     async def explain(self, request_id: str) -> pb.ExplainRequestResponse:
         """In plain words: ``summary``, ``money``, ``next`` and ``history``."""

@@ -126,6 +126,17 @@ class Update:
     request: Request
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What becomes of the wish to cancel a request."""
+
+    request: Request
+    message: str
+    """What happens with it, and when; for people."""
+    is_too_late: bool
+    """The wish changes nothing: the request was over before, or it is paid for and cannot be canceled any more."""
+
+
 def request_of(message: pb.Request) -> Request:
     """From the daemon's words."""
     order = message.orders[-1] if message.orders else pb.Order()
@@ -149,6 +160,11 @@ def request_of(message: pb.Request) -> Request:
 def update_of(message: pb.RequestUpdate) -> Update:
     """From the daemon's words."""
     return Update(message.cursor, message.at_ms, message.event, request_of(message.request))
+
+
+def cancellation_of(message: pb.CancelRequestResponse) -> Cancellation:
+    """From the daemon's words."""
+    return Cancellation(request_of(message.request), message.message, message.too_late)
 
 
 def _item(item: pb.Item) -> Item:
