@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from holdpay.core.events import InvoiceDecoded
@@ -21,6 +20,7 @@ from holdpay.engine.engine import Engine
 from holdpay.engine.next_orders import NextOrders, check_strategy, strategy_of
 from holdpay.engine.objections import Answer, Draft, Finding, Objections, way_query
 from holdpay.engine.quoting import Quoter
+from holdpay.engine.refusals import refusal_of_all
 from holdpay.engine.wanted import Asked, CodeWanted, FundWanted, Wanted
 from holdpay.errors import (
     HoldpayError,
@@ -97,16 +97,16 @@ class Desk:
     # --- requests that go on ------------------------------------------------------------------------------------------
 
     async def _submit_strategy(self, asked: Asked, wanted: CodeWanted) -> Order:
-        """The first order, in the first country that can be ordered from. Raises what was in the way of the last."""
+        """The first order, in the first country that can be ordered from. Raises what was in the way of all."""
         strategy = strategy_of(asked, wanted, await self._countries(wanted), self._engine.policy)
-        refusals: list[HoldpayError] = []
+        refusals: list[tuple[Country, HoldpayError]] = []
         for country in strategy.countries:
             try:
                 draft = await self._drafted(asked, wanted.in_country(country.code), strategy.max_total_sat)
             except (OutOfStock, UnknownService, PriceTooHigh) as error:
-                refusals.append(error)
+                refusals.append((country, error))
                 if country == strategy.countries[-1]:
-                    raise _refusal_of_all(refusals, wanted) from error
+                    raise refusal_of_all(wanted.service, refusals) from error
                 continue
             break
         fingerprint = self._fingerprint_of_strategy(asked, wanted, draft.spec)
@@ -181,24 +181,23 @@ class Desk:
         return await self._checked(asked, wanted)
 
     async def _check_strategy(self, asked: Asked, wanted: CodeWanted) -> Answer:
-        """Of the country that ``_submit_strategy`` would order from, or of the last one."""
+        """Of the country that ``_submit_strategy`` would order from, or of the last one that lists the service."""
         strategy = strategy_of(asked, wanted, await self._countries(wanted), self._engine.policy)
-        *others, last = strategy.countries
-        refusals: list[HoldpayError] = []
-        for country in others:
+        refusals: list[tuple[Country, HoldpayError]] = []
+        answer: Answer | None = None
+        for country in strategy.countries:
             try:
                 answer = await self._checked(asked, wanted.in_country(country.code), strategy.max_total_sat)
             except UnknownService as error:
-                refusals.append(error)
-            else:
-                refusal = answer.error
-                if not isinstance(refusal, OutOfStock | PriceTooHigh):
-                    return answer
-                refusals.append(refusal)
-        answer = await self._checked(asked, wanted.in_country(last.code), strategy.max_total_sat)
-        if not isinstance(answer.error, OutOfStock):
-            return answer
-        return _answered(answer, _refusal_of_all([*refusals, answer.error], wanted))
+                refusals.append((country, error))
+                continue
+            if not isinstance(answer.error, OutOfStock | PriceTooHigh):
+                return answer
+            refusals.append((country, answer.error))
+        refusal = refusal_of_all(wanted.service, refusals)
+        if answer is None:
+            raise refusal
+        return _answered(answer, refusal)
 
     async def _checked(self, asked: Asked, wanted: Wanted, max_total_sat: int | None = None) -> Answer:
         draft = Draft(max_total_sat=max_total_sat)
@@ -323,19 +322,6 @@ class Desk:
             full = engine.places.full(1)
             reached = None if full is None else told_to(client, full)
         return "" if reached is None else reached.message
-
-
-def _refusal_of_all(refusals: Sequence[HoldpayError], wanted: CodeWanted) -> HoldpayError:
-    """Where no country of a request can be ordered from: the last one's refusal, unless there are no numbers in any."""
-    countries = [str(error.metadata["country"]) for error in refusals if isinstance(error, OutOfStock)]
-    if len(countries) == 1 or len(countries) < len(refusals):
-        return refusals[-1]
-    return OutOfStock(
-        f"The provider has no numbers for {wanted.service} in {', '.join(countries[:-1])} or {countries[-1]} now. Try"
-        " another country.",
-        country=", ".join(countries),
-        service=wanted.service,
-    )
 
 
 def _answered(answer: Answer, error: HoldpayError) -> Answer:

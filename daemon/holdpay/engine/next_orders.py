@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from holdpay.core.events import NoNextOrder
+from holdpay.core.kinds import CodeSpec
 from holdpay.core.model import Order
 from holdpay.core.policy import Policy
 from holdpay.core.strategy import Country, Strategy
+from holdpay.engine.refusals import refusal_of_all
 from holdpay.engine.wanted import Asked, CodeWanted
 from holdpay.errors import (
     HoldpayError,
@@ -65,7 +67,8 @@ class NextOrders:
     async def make(self, before: Order) -> None:
         """Makes one try; waits before it returns if it is worth another one."""
         assert before.request.strategy is not None
-        why = "it names no country"
+        assert isinstance(before.spec, CodeSpec)
+        refusals: list[tuple[Country, HoldpayError]] = []
         for country in before.request.strategy.next_countries(before):
             try:
                 self._engine.request_next(before, await self._counter.next_order(before, country))
@@ -74,12 +77,13 @@ class NextOrders:
             except _PASSES_BY_ITSELF as error:
                 await self._wait(before, error.message)
             except HoldpayError as error:
-                why = error.message
+                refusals.append((country, error))
                 continue
             else:
                 self._told.pop(before.id, None)
             return
         self._told.pop(before.id, None)
+        why = refusal_of_all(before.spec.service_name, refusals).message if refusals else "it names no country"
         await self._engine.apply(before.id, NoNextOrder(f"no further order can be made: {why}"))
 
     async def _wait(self, before: Order, why: str) -> None:

@@ -196,8 +196,17 @@ async def test_a_dry_run_tells_of_the_country_that_would_be_ordered_from(world: 
     assert "in Russia now" in none.error.message
     passed = await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("usa", "England")))
     assert passed.what == answer.what
+    for countries in (("Russia", "usa"), ("usa", "Russia")):
+        wanted = replace(WANTED, countries=countries)
+        none = await desk(world).check(replace(ASKED, key="k2"), wanted)
+        with pytest.raises(OutOfStock) as refused:
+            await _submit(world, wanted, key="k2")
+        assert none.error is not None
+        assert none.error.message == refused.value.message
+        assert "Russia: no numbers now" in none.error.message
+        assert "United States: not listed" in none.error.message
     with pytest.raises(UnknownService):
-        await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("Russia", "usa")))
+        await desk(world).check(replace(ASKED, key="k2"), replace(WANTED, countries=("usa", "187")))
 
 
 async def test_where_no_country_of_several_has_numbers_all_are_named(world: World) -> None:
@@ -233,6 +242,21 @@ async def test_where_no_country_has_numbers_any_more_the_request_ends_and_says_s
     (only,) = await _until_over(world, request_id)
     assert only.end is End.REFUNDED
     assert "no further order can be made: The provider has no numbers" in only.reason
+
+
+async def test_where_each_country_is_in_the_way_by_itself_the_end_of_the_request_tells_all(world: World) -> None:
+    _stories(world, NO_NUMBER)
+    request_id = await _submit(world)
+    asked = world.provider.services
+
+    async def services(country_code: int) -> Sequence[ServiceInfo]:
+        return [] if country_code == 0 else [replace(service, stock=0) for service in await asked(country_code)]
+
+    world.provider.services = services  # type: ignore[method-assign]
+    (only,) = await _until_over(world, request_id)
+    assert "no further order can be made: OpenAI can be ordered in no country of the request" in only.reason
+    assert "Russia: not listed" in only.reason
+    assert "England: no numbers now" in only.reason
 
 
 async def test_while_the_provider_lnd_or_a_limit_is_in_the_way_the_request_waits(world: World) -> None:
