@@ -298,6 +298,9 @@ def _next_of_charge(order: Order, charge: Charge, policy: Policy, now_ms: int) -
             "It is not ordered again. The account's balance is asked for: if it is what it was before, nothing was"
             f" spent. Otherwise look at it, and say how it ended with `holdpayd resolve {order.id}`."
         )
+    if charge.state is ChargeState.RETURNED:
+        until_ms = charge.since_ms + policy.close_unpaid_after_s * 1000
+        return f"What comes all the same is handed over; otherwise the order closes {_soon(until_ms - now_ms)}."
     if charge.state is not ChargeState.CHARGED:
         return _next_before_payment(order, policy, now_ms)
     return _next_settled(order, policy) if order.state is OrderState.DELIVERED else order.spec.comes_next(order)

@@ -254,6 +254,11 @@ AGAIN = "once the provider confirms that it is unpaid; the last try begins withi
             ),
         ),
         (
+            prepaid(CANCELED, ChargeState.RETURNED),
+            0,
+            "What comes all the same is handed over; otherwise the order closes in 2 min.",
+        ),
+        (
             replace(
                 UNPLACED, request=prepaid(REQUESTED).request, charge=prepaid(REQUESTED, ChargeState.REFUSED).charge
             ),
