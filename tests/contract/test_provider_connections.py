@@ -203,6 +203,24 @@ async def test_connections_are_kept_for_a_while_and_not_too_many(monkeypatch: py
         assert (server.connection_count, len(transport._network._open)) == (4, 1), "those whose time is over are closed"
 
 
+@pytest.mark.parametrize(
+    ("keep_alive", "connections"),
+    [("timeout=1", 2), ("max=100, Timeout=1", 2), ("timeout=0", 2), ("timeout=900", 1), ("timeout=soon", 1)],
+)
+async def test_a_connection_that_the_server_says_it_will_close_is_used_no_more_a_second_before(
+    keep_alive: str, connections: int
+) -> None:
+    async with (
+        raw_server(http(UNPAID_TEXT, "200 OK", f"Keep-Alive: {keep_alive}")) as server,
+        connected(server.url) as client,
+    ):
+        await client.order_status(ORDER_ID)
+        await client.order_status(ORDER_ID)
+        transport: Any = client._http
+        assert server.connection_count == connections
+        assert transport._idle[-1][0] <= asyncio.get_running_loop().time() + transport_module.KEEP_ALIVE_S
+
+
 @pytest.mark.parametrize("refusal", [b"", b"\x05\xff"])
 async def test_a_socks_proxy_that_does_not_lead_on_keeps_no_connection_of_ours_open(refusal: bytes) -> None:
     open_count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from typing import Final
@@ -14,7 +15,13 @@ from holdpay.sms4sats.wire import Network, Stream
 
 KEEP_ALIVE_S: Final = 30
 """Longer than from one poll to the next of an order whose code may come any moment."""
+MARGIN_S: Final = 1
+"""So long before the server ends it, a connection is used no more: an order that crosses the end is one of which nobody
+knows whether it was placed."""
 MAX_IDLE: Final = 20
+
+_UNTIL = re.compile(r"timeout=(\d{1,6})", re.IGNORECASE)
+"""In the header Keep-Alive: after so many idle seconds the server closes; Node's after 5 unless it is told otherwise."""
 
 
 class Transport:
@@ -41,7 +48,7 @@ class Transport:
             connection.close()
             raise
         if connection.is_free():
-            self._keep(connection)
+            self._keep(connection, response)
         else:
             connection.close()
         return response
@@ -63,13 +70,15 @@ class Transport:
         while self._idle and self._idle[0][0] < now_s:
             self._idle.popleft()[1].close()
         while self._idle:
-            _, connection = self._idle.pop()
-            if not connection.is_stale:
+            until_s, connection = self._idle.pop()
+            if until_s >= now_s and not connection.is_stale:
                 return connection
             connection.close()
         return None
 
-    def _keep(self, connection: Connection) -> None:
-        self._idle.append((asyncio.get_running_loop().time() + KEEP_ALIVE_S, connection))
+    def _keep(self, connection: Connection, response: Response) -> None:
+        until = _UNTIL.search(response.headers.get("keep-alive", ""))
+        kept_s = min(KEEP_ALIVE_S, int(until[1]) - MARGIN_S) if until else KEEP_ALIVE_S
+        self._idle.append((asyncio.get_running_loop().time() + kept_s, connection))
         if len(self._idle) > MAX_IDLE:
             self._idle.popleft()[1].close()
