@@ -18,12 +18,13 @@ T = TypeVar("T")
 
 TIED: Final = Path(__file__).with_name("tied.py")
 STOP_TIMEOUT_S: Final = 40
+PATIENCE_S: Final = 90  # of every wait: what takes a second takes half a minute where everything else runs, too
 LOG_TAIL_LINES: Final = 30
 # Below the range from which Linux takes the ports of outgoing connections: a stopped node's port must stay free.
 PORTS: Final = range(10_000, 32_000)
 
 _running: "weakref.WeakSet[Process]" = weakref.WeakSet()
-_handed_out: set[int] = set()
+_claims: dict[int, socket.socket] = {}
 
 
 class StartFailed(Exception):
@@ -122,22 +123,31 @@ def _kill_leftovers() -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, and that was not handed out before in this process."""
+    """A loopback port that is nobody else's as long as this process lives, also while its node is down.
+
+    A socket that is bound and does not listen claims it: the next one who looks for a port, in another run of the tests
+    perhaps, finds it taken. A node binds and listens all the same, since it sets SO_REUSEADDR, too; on Linux only.
+    """
     while True:
         port = random.choice(PORTS)
-        if port in _handed_out:
+        if port in _claims:
             continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _handed_out.add(port)
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        if sys.platform == "linux":
+            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            claim.close()
+        _claims[port] = claim
         return port
 
 
 async def until(
-    what: str, probe: Callable[[], Awaitable[T | None]], *, within_s: float = 30, every_s: float = 0.05
+    what: str, probe: Callable[[], Awaitable[T | None]], *, within_s: float = PATIENCE_S, every_s: float = 0.05
 ) -> T:
     """Asks `probe` until it answers something true, and returns that. Raises TimeoutError naming `what`."""
     deadline = time.monotonic() + within_s
