@@ -97,7 +97,7 @@ class RealWorld:
             await node.start()
             await node.wait_active_channels()
         else:
-            await node.stop()
+            await node.leave()
 
     async def mine(self, blocks: int) -> None:
         await self._net.mine(blocks)

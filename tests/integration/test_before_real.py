@@ -77,7 +77,7 @@ async def test_an_order_over_the_fee_limit_is_refused_before_it_is_made(market: 
 async def test_an_order_whose_peer_is_away_is_refused_before_it_is_made_and_goes_when_it_is_back(
     market: Market,
 ) -> None:
-    await market.net["bob"].stop()
+    await market.net["bob"].leave()
     try:
         assert "is offline" in await _refusal(market)
     finally:
@@ -109,14 +109,12 @@ async def test_an_order_to_a_node_that_the_graph_does_not_have_is_refused_before
 
 async def test_what_mission_control_remembers_of_a_failure_refuses_nothing(market: Market) -> None:
     """lnd avoids a hop that failed for minutes, and an order has ten."""
-    net, carol = market.net, market.net["carol"]
+    carol = market.net["carol"]
     payreq = await _invoice(market)
-    await carol.stop()
+    await carol.leave()
     assert (await market.alice.pay(payreq)).status != "SUCCEEDED"
     await carol.start()
-    await net.wait_synced()
-    for node in net.nodes.values():
-        await node.wait_active_channels()
+    await carol.wait_active_channels()
     way = f"/v1/graph/routes/{carol.pubkey}/2000?fee_limit.fixed=20&use_mission_control="
     with pytest.raises(NodeError):
         await market.alice.rest.get(f"{way}true")

@@ -68,7 +68,7 @@ async def test_the_ladder_climbs_from_a_rung_that_is_too_low_to_one_that_is_not(
 
 async def test_a_peer_that_is_away_is_named(market: Market) -> None:
     bob = market.net["bob"]
-    await bob.stop()
+    await bob.leave()
     done = await _failed(market)
     assert enum_name(done, "cause") == "PEER_OFFLINE"
     assert f"your peer bob ({bob.pubkey[:10]}…) is offline, whose channels could send" in done.reason

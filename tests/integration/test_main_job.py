@@ -113,7 +113,7 @@ async def test_carol_is_down_and_nothing_is_spent(market: Market) -> None:
     async with asyncio.timeout(60):
         while not market.provider.orders:
             await asyncio.sleep(0.05)
-    await market.net["carol"].stop()
+    await market.net["carol"].leave()
     broken.set()
 
     done = await market.daemon.until(order.id, is_over)
@@ -125,7 +125,7 @@ async def test_carol_is_down_and_nothing_is_spent(market: Market) -> None:
 
 
 async def test_bob_is_down_and_nothing_is_spent(market: Market) -> None:
-    await market.net["bob"].stop()
+    await market.net["bob"].leave()
     order = await market.daemon.order(force=True)
 
     done = await market.daemon.until(order.id, is_over)

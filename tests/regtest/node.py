@@ -89,6 +89,16 @@ class Node:
         """Stops lnd in order and waits until it is gone; harmless when it is not running."""
         await self._process.stop()
 
+    async def leave(self) -> None:
+        """`stop`, and returns when its peers know: until then they would still give an HTLC to its channels."""
+        await self.stop()
+        for peer in self._running_peers():
+
+            async def has_noticed(peer: Node = peer) -> bool:
+                return not any(channel["active"] for channel in await peer._channels_with(self))
+
+            await until(f"{peer.name}'s noticing that {self.name} is away", has_noticed)
+
     async def kill(self) -> None:
         """SIGKILL, and waits until it is gone."""
         await self._process.kill()
@@ -278,20 +288,32 @@ btcd.rpccert={self._chain.rpc_cert_path}"""
 
     async def reconnect(self) -> None:
         """Connects to those with a channel to this node: lnd itself would try again every 5 s only."""
-        for peer in set(self._channel_peers):
-            if peer.running:
-                with contextlib.suppress(NodeError):  # then lnd's own attempts go on
-                    await self.connect(peer)
+        for peer in self._running_peers():
+            with contextlib.suppress(NodeError):  # then lnd's own attempts go on
+                await self.connect(peer)
 
     async def wait_active_channels(self) -> None:
-        """Returns when every channel that was opened with `open_channel`, from here or to here, is active."""
-
-        async def all_active() -> bool:
-            channels = (await self.rest.get("/v1/channels"))["channels"]
-            return len(channels) == len(self._channel_peers) and all(channel["active"] for channel in channels)
-
+        """Returns when every channel that was opened with `open_channel`, from here or to here, is active, at both its
+        ends: the peer may be behind, and would refuse to forward."""
         await self.reconnect()
-        await until(f"{self.name}'s channels being active", all_active)
+        for peer in set(self._channel_peers):
+            count = self._channel_peers.count(peer)
+            ends = [(self, peer), (peer, self)] if peer.running else [(self, peer)]
+            for node, other in ends:
+
+                async def are_active(node: Node = node, other: Node = other, count: int = count) -> bool:
+                    channels = await node._channels_with(other)
+                    return len(channels) == count and all(channel["active"] for channel in channels)
+
+                await until(f"{node.name}'s channels with {other.name} being active", are_active)
+
+    def _running_peers(self) -> "set[Node]":
+        """Those with a channel to this node."""
+        return {peer for peer in self._channel_peers if peer.running}
+
+    async def _channels_with(self, peer: "Node") -> list[Json]:
+        channels: list[Json] = (await self.rest.get("/v1/channels"))["channels"]
+        return [channel for channel in channels if channel["remote_pubkey"] == peer.pubkey]
 
     async def wait_known_channels(self, count: int) -> None:
         """Returns when the node's graph has `count` channels, each with the policies of both its ends."""
