@@ -19,6 +19,7 @@ VALUE_MSAT = VALUE_SAT * 1000
 PEER_FEE_MSAT = 1_002  # LND's defaults: 1,000 msat and one millionth
 HOP_DELTA = 80  # LND's default for forwarding
 PADDING = 3  # blocks that LND adds to the final delta
+SOON_S = 3  # a time-out that is to pass while the payment is held; before that a busy machine must get it there
 
 UNKNOWN = grpc.StatusCode.UNKNOWN
 ALREADY_EXISTS = grpc.StatusCode.ALREADY_EXISTS
@@ -75,17 +76,32 @@ async def cancel(world: World, held: Order) -> None:
 
 
 async def later(lnd: Client, payment_hash: bytes) -> Payment:
-    """What somebody who was away is told: LND changes the record a moment after the last message of the stream."""
-    await asyncio.sleep(0.3)
+    """What somebody who was away is told of a payment that has ended."""
     return await lnd.track(payment_hash).end()
+
+
+async def rewritten(lnd: Client, payment_hash: bytes, reason: int) -> Payment:
+    """The same once LND has put this reason over that of the stream's last message: a moment after it. Fails if LND
+    never does."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (record := await later(lnd, payment_hash)).failure_reason != reason:
+            await asyncio.sleep(0.05)
+    return record
 
 
 async def tidied(lnd: Client, payment_hash: bytes) -> Payment:
     """The same of a payment that failed: LND deletes its attempts, sooner or later. Fails if it never does."""
     async with asyncio.timeout(PATIENCE_S):
         while (record := await later(lnd, payment_hash)).htlcs:
-            pass
+            await asyncio.sleep(0.05)
     return record
+
+
+async def quiet(lnd: Client) -> None:
+    """Returns when no channel has an HTLC: those of the test before leave a moment after its payments have ended."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(channel.pending_htlcs for channel in await lnd.channels()):
+            await asyncio.sleep(0.05)
 
 
 def outcome(payment: Payment) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from tests.contract.steps import (
     NO_ROUTE,
     NONE,
     PADDING,
+    SOON_S,
     UNAVAILABLE,
     UNKNOWN,
     cancel,
@@ -96,10 +97,10 @@ async def test_what_happened_while_lnd_was_down_is_told_after_the_start(
     world: World, lnd: Client, is_settled: bool
 ) -> None:
     bought = await order(world)
-    await hold(world, lnd, bought, timeout_seconds=1)
+    await hold(world, lnd, bought, timeout_seconds=SOON_S)
     await world.stop_payer()
     await (settle if is_settled else cancel)(world, bought)
-    await world.pass_s(1.5)
+    await world.pass_s(SOON_S + 0.5)
     await world.start_payer()
     async with world.connect() as again:
         last = await again.track(bought.payment_hash).end()
@@ -294,7 +295,7 @@ async def test_a_first_peer_that_never_comes_back_costs_the_channel(mortal_world
         async with asyncio.timeout(60):
             while await lnd.channels():
                 await asyncio.sleep(0.05)
-        await mine_until(mortal_world, stream, blocks=10)
+        await mine_until(mortal_world, stream, blocks=40)
         last = await stream.end()
 
     assert outcome(last) == (Payment.FAILED, INSUFFICIENT_BALANCE)
