@@ -125,6 +125,11 @@ class Crowd:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await asyncio.gather(*self._coming)
+        return self.left
+
+    @property
+    def left(self) -> list[Seen]:
+        """Orders that are not over."""
         return [customer.order for customer in self.customers if not customer.is_done]
 
     @property

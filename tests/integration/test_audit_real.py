@@ -68,9 +68,9 @@ async def test_a_database_lost_while_a_request_is_held_is_rebuilt_from_a_real_ln
     daemon = market.daemon
     got = await daemon.until((await buy(market)).id, is_over)
     refunded = await daemon.until((await buy(market, no_number=True, gives_up_after_s=20.0)).id, is_over)
-    assert await found(market) == set()
+    await until_found(market)
     held = await daemon.until((await buy(market, code_after_s=UNTIL_TOLD_S)).id, is_held)
-    assert await found(market) == {"open"}
+    await until_found(market, "open")
 
     await daemon.kill()
     for file in daemon.config.with_name("state").glob("holdpay.db*"):
@@ -91,7 +91,7 @@ async def test_a_database_lost_while_a_request_is_held_is_rebuilt_from_a_real_ln
     done = await daemon.until(f"rec{held.payment_hash[:8]}", is_over)
     assert (enum_name(done, "end"), done.code) == ("FULFILLED", "246810")
     assert len(await market.payments(held.payment_hash)) == 1
-    assert await found(market) == set()
+    await until_found(market)
 
 
 async def in_flight(daemon: Daemon) -> str:
@@ -127,7 +127,7 @@ async def test_a_payment_that_a_killed_lnd_never_sent_is_seen_to_have_no_htlc_an
     await mine_past(market, left.expiry_height)
     done = await daemon.until(unsigned, is_over)
     assert (enum_name(done, "end"), pair(done), done.spent_msat) == ("PAYMENT_FAILED", ("ABANDONED", "FAILED"), 0)
-    assert await found(market) == {"never-ends-in-lnd"}
+    await until_found(market, "never-ends-in-lnd")
 
 
 async def mine_past(market: Market, expiry_height: int) -> None:
@@ -169,4 +169,4 @@ async def test_a_request_whose_record_was_deleted_from_lnd_ends_after_its_expiry
     done = await daemon.until(held.id, is_over)
     assert (enum_name(done, "end"), pair(done)[1]) == ("OUTCOME_UNKNOWN", "GONE")
     assert done.spent_msat == held.locked_msat
-    assert await found(market) == {"outcome-unknown"}
+    await until_found(market, "outcome-unknown")
