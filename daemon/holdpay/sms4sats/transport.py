@@ -21,7 +21,7 @@ knows whether it was placed."""
 MAX_IDLE: Final = 20
 
 _UNTIL = re.compile(r"timeout=(\d{1,6})", re.IGNORECASE)
-"""In the header Keep-Alive: after so many idle seconds the server closes; Node's after 5 unless it is told otherwise."""
+"""In the header Keep-Alive: after so many idle seconds the server closes; one of Node after 5, as a rule."""
 
 
 class Transport:
