@@ -222,6 +222,25 @@ def test_a_purge_with_an_order_open_is_refused_and_removes_nothing(below: Path, 
         file.unlink()
 
 
+def test_a_purge_that_an_order_comes_before_keeps_the_program_too(below: Path) -> None:
+    """After the first look, while the word is awaited."""
+    before, database = files(below), below / "var/lib/holdpay/holdpay.db"
+    purging = subprocess.Popen(
+        [INSTALL, "--root", below, "--purge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert purging.stdout is not None
+    while not purging.stdout.read(1).startswith(b":"):
+        assert purging.poll() is None
+    with closing(SqliteStore(database)) as store:
+        live(store, order(), *HELD)
+    _, said = purging.communicate(b"delete\n", timeout=60)
+    assert purging.returncode == 1
+    assert b"1 orders are not over: money is out" in said
+    assert files(below) >= before
+    for file in database.parent.glob("holdpay.db*"):
+        file.unlink()
+
+
 def test_a_purge_of_a_lost_database_says_which_files_to_move_away(below: Path) -> None:
     newest = below / "var/lib/holdpay/holdpay.db.newest"
     newest.write_text("7\n")
