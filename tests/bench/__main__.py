@@ -69,7 +69,7 @@ def main() -> int:
     """0: every target is met. 1: one was missed, or it could not be measured."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the speed and the weight of holdpayd.")
     parser.add_argument("--quick", action="store_true", help="fewer orders and rounds: three minutes")
-    parser.add_argument("--only", choices=PARTS, help="just this part; throughput alone needs a real lnd")
+    parser.add_argument("--only", choices=PARTS, help="just this part; latency and throughput need a real lnd")
     parser.add_argument("--lnd", choices=list(ACCEPTED_ON_PATH), default=DEFAULT_VERSION, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="for temporary files; scale wants 5 GB")
@@ -116,7 +116,7 @@ async def _measure(part: str, plan: Plan, lnd_version: str, python: Path) -> Fig
         case "clients":
             return await clients.measure(python, plan.streams, orders=plan.streams, calls=plan.calls)
         case "latency":
-            return await latency.measure(python, plan.latency_orders)
+            return await latency.measure(lnd_version, python, plan.latency_orders)
         case "memory":
             costs = await process.measure(python, orders=plan.ordinary_orders, idle_s=plan.idle_s, starts=plan.starts)
             return Memory(costs, await crowded.measure(python, plan.crowd, plan.idle_s))

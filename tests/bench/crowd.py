@@ -35,8 +35,8 @@ from holdpay.sandbox.sms4sats_numbers import ReceiveOrder
 from holdpay.sandbox.sms4sats_orders import Sale
 from holdpay.sandbox.world import SandboxWorld
 from holdpay.store.store import SqliteStore
+from tests.bench import endpoints
 from tests.bench.daemon import write_crowded_config
-from tests.bench.latency import endpoints_of
 from tests.bench.loops import LoopFailed
 
 AMOUNT_SAT: Final = 2_000
@@ -201,7 +201,7 @@ async def serve(directory: Path, count: int) -> None:
             _tell_lnd(world, member)
             _tell_provider(world, member)
         _fill(directory / "state" / DATABASE, members, world)
-        write_crowded_config(directory, await endpoints_of(world))
+        write_crowded_config(directory, await endpoints.of_sandbox(world))
         print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             match line.strip():

@@ -24,7 +24,9 @@ never; the hold invoice settles 0.1 to 3 s later, and the status shows the code 
 that.""",
     "clients": "What a client that asks waits while others follow their orders, each on a connection of its own.",
     "scale": "What the daemon does with a database that years have filled.",
-    "latency": "From the provider's reply to SendPaymentV2, on the sandbox, and of a bare create-and-pay loop.",
+    "latency": """\
+From the provider's reply to the payment in a real lnd, by lnd's own time of its creation, through the daemon and by a
+bare create-and-pay loop.""",
     "memory": "What the daemon weighs, idle, at work, and with many open orders over real gRPC to the sandbox's lnd.",
     "throughput": "Orders a second through the daemon and of the bare loop, in turns, on the same real lnd.",
 }

@@ -1,10 +1,10 @@
-"""How long the daemon takes from the provider's reply to SendPaymentV2, durable commits and all, on the sandbox.
+"""How long the daemon takes from the provider's reply to its payment in lnd, durable commits and all, on a real lnd.
 
-Both ends are noted in one process, on one clock: the reply to `/createorder` when its handler returns, before it is
-written; SendPaymentV2 when the simulated node gets it, after TLS, macaroon and decoding. In between the daemon reads
-the reply, has LND decode the invoice (a round trip), vets it, journals order, vetting and its intent to pay in one
-commit (fdatasync), and sends. The bare loop only reads the reply and sends: what the
-daemon adds is the difference.
+The reply to `/createorder` is noted when the simulated provider has made it, before it is written; the payment has the
+time at which lnd took it down (`creation_time_ns`; lnd: routing/control_tower.go InitPayment), by the clock of the same
+machine. In between the daemon reads the reply, has LND decode the invoice (a round trip), vets it, journals order,
+vetting and its intent to pay in one commit (fdatasync), and sends; lnd checks the macaroon, and decodes the invoice.
+The bare loop only reads the reply and sends: what the daemon adds is the difference.
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
+from holdpay.sandbox.carol import Carol
+from holdpay.sandbox.clock import WallClock
 from holdpay.sandbox.http_server import Request, Response
-from holdpay.sandbox.lnd_node import Subscription
-from holdpay.sandbox.lnd_routing import SendRequest
-from holdpay.sandbox.world import Endpoints, SandboxWorld
-from tests.bench import bare, client
+from holdpay.sandbox.sms4sats import SimulatedSms4Sats
+from holdpay.sandbox.sms4sats_knobs import Knobs
+from tests.bench import bare, client, endpoints
 from tests.bench.daemon import running, write_config
-from tests.bench.provider import INSTANT
+from tests.bench.provider import INSTANT, PRICE_SAT
 from tests.bench.rows import Row, at_most, ms
+from tests.regtest.net import Net
+from tests.regtest.node import Node
 
 WARM_UP_ORDERS: Final = 10
 MAX_ADDED_MS: Final = 4.0
 AWAY_S: Final = 0.05
 """The simulated provider thinks this long before each reply: a real one is not next door either."""
+MOST_PAYMENTS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
     """In ms, over ``orders`` orders one after the other."""
 
+    lnd_version: str
     orders: int
     daemon_median_ms: float
     daemon_p90_ms: float
@@ -48,61 +53,63 @@ class Latency:
         return self.daemon_median_ms - self.bare_median_ms
 
     def rows(self) -> Iterator[Row]:
-        yield Row("provider's reply to SendPaymentV2, median", ms(self.daemon_median_ms))
+        yield Row(f"lnd {self.lnd_version}: provider's reply to the payment in lnd, median", ms(self.daemon_median_ms))
         yield Row("  90th percentile", ms(self.daemon_p90_ms))
         yield Row("  the bare loop, median", ms(self.bare_median_ms))
-        yield at_most("  added by the daemon", self.added_ms, MAX_ADDED_MS, "ms")
+        yield at_most("  added by the daemon before SendPaymentV2", self.added_ms, MAX_ADDED_MS, "ms")
 
 
 class Tap:
-    """Notes both ends of each order in a sandbox, with the sandbox's own lags turned off."""
+    """Notes when each order was answered."""
 
-    def __init__(self, world: SandboxWorld) -> None:
-        world.lnd.set_knobs(lag_s=0.0, send_delay_s=0.0)
-        self._replied_at_s: dict[str, float] = {}
-        self._gaps_ms: list[float] = []
-        self._create = world.provider._endpoints["POST", "/createorder"]
-        world.provider._endpoints = {**world.provider._endpoints, ("POST", "/createorder"): self._reply}
-        self._send = world.lnd.node.send
-        world.lnd.node.send = self._arrive  # type: ignore[method-assign]
+    def __init__(self, provider: SimulatedSms4Sats) -> None:
+        self._replied_at_ns: dict[str, int] = {}
+        self._create = provider._endpoints["POST", "/createorder"]
+        provider._endpoints = {**provider._endpoints, ("POST", "/createorder"): self._reply}
 
-    def take(self) -> list[float]:
-        """The gaps since the last call."""
-        gaps_ms, self._gaps_ms = self._gaps_ms, []
-        return gaps_ms
+    async def take(self, payer: Node) -> list[float]:
+        """From each reply since the last call to its payment, in ms, oldest first."""
+        latest = f"reversed=true&max_payments={MOST_PAYMENTS}"
+        listed = await payer.rest.get(f"/v1/payments?include_incomplete=true&{latest}")
+        gaps_ns = [
+            int(payment["creation_time_ns"]) - self._replied_at_ns.pop(payment["payment_request"])
+            for payment in listed["payments"]
+            if payment["payment_request"] in self._replied_at_ns
+        ]
+        assert not self._replied_at_ns, "each order was paid"
+        return [gap_ns / 1e6 for gap_ns in gaps_ns]
 
     async def _reply(self, request: Request) -> Response:
         response = await self._create(request)
-        self._replied_at_s[json.loads(response.body)["payreq"]] = time.monotonic()
+        self._replied_at_ns[json.loads(response.body)["payreq"]] = time.time_ns()
         return response
 
-    def _arrive(self, request: SendRequest) -> Subscription:
-        arrived_at_s = time.monotonic()
-        self._gaps_ms.append((arrived_at_s - self._replied_at_s.pop(request.payment_request)) * 1000)
-        return self._send(request)
 
-
-async def endpoints_of(world: SandboxWorld) -> Endpoints:
-    return Endpoints(
-        lnd_address=world.lnd.target,
-        tls_cert=world.lnd.tls_cert,
-        macaroon=world.lnd.macaroon,
-        provider_url=world.provider.url,
-        payee_pubkey=await world.payee.pubkey(),
-    )
-
-
-async def measure(python: Path, orders: int) -> Latency:
-    """One order after the other, first through the daemon, then bare."""
+async def measure(lnd_version: str, python: Path, orders: int) -> Latency:
+    """Starts a net. Raises Unavailable, StartFailed, LoopFailed."""
     with tempfile.TemporaryDirectory(prefix="holdpay-bench-") as name:
-        directory = Path(name)
-        async with SandboxWorld(directory) as world:
-            world.provider.knobs.scenario, world.provider.knobs.slow_s = INSTANT, AWAY_S
-            tap = Tap(world)
-            endpoints = await endpoints_of(world)
-            async with running(write_config(directory, endpoints), python) as daemon:
-                await client.run(daemon.socket, orders + WARM_UP_ORDERS, 1)
-            daemon_ms = tap.take()[-orders:]
-            await bare.run(endpoints, orders + WARM_UP_ORDERS, 1)
-            bare_ms = tap.take()[-orders:]
-    return Latency(orders, median(daemon_ms), quantiles(daemon_ms, n=10)[-1], median(bare_ms))
+        net = await Net.start(lnd_version, directory=Path(name))
+        try:
+            return await measure_on(net, lnd_version, Path(name), python, orders)
+        finally:
+            await net.stop()
+
+
+async def measure_on(net: Net, lnd_version: str, directory: Path, python: Path, orders: int) -> Latency:
+    """One order after the other, first through the daemon, then bare. ``directory`` is for the daemon."""
+    carol = net["carol"]
+    payee = Carol(f"https://{carol.rest_address}", carol.tls_cert_path, carol.admin_macaroon_path)
+    provider = SimulatedSms4Sats(payee, WallClock(), Knobs(scenario=INSTANT, price_sat=PRICE_SAT, slow_s=AWAY_S))
+    await provider.start()
+    try:
+        tap = Tap(provider)
+        given = await endpoints.of_net(net, directory, provider.url)
+        async with running(write_config(directory, given), python) as daemon:
+            await client.run(daemon.socket, orders + WARM_UP_ORDERS, 1)
+        daemon_ms = (await tap.take(net["alice"]))[-orders:]
+        await bare.run(given, orders + WARM_UP_ORDERS, 1)
+        bare_ms = (await tap.take(net["alice"]))[-orders:]
+    finally:
+        await provider.stop()
+        await payee.aclose()
+    return Latency(lnd_version, orders, median(daemon_ms), quantiles(daemon_ms, n=10)[-1], median(bare_ms))

@@ -13,9 +13,8 @@ from statistics import median
 from typing import Final
 
 from holdpay.sandbox.world import SandboxWorld
-from tests.bench import client
+from tests.bench import client, endpoints
 from tests.bench.daemon import MeasuredDaemon, clean_environment, running, write_config
-from tests.bench.latency import endpoints_of
 from tests.bench.rows import Row, at_most, ms
 
 PACE: Final = 20.0
@@ -57,7 +56,7 @@ async def measure(python: Path, *, orders: int, idle_s: float, starts: int) -> C
     with tempfile.TemporaryDirectory(prefix="holdpay-bench-") as name:
         directory = Path(name)
         async with SandboxWorld(directory, pace=PACE) as world:
-            config = write_config(directory, await endpoints_of(world), pace=PACE)
+            config = write_config(directory, await endpoints.of_sandbox(world), pace=PACE)
             started_ms = [await _start_ms(MeasuredDaemon(config, python)) for _ in range(starts + 1)]
             async with running(config, python, is_probed=True) as daemon:
                 await asyncio.sleep(SETTLING_S)

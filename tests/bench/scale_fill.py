@@ -21,8 +21,8 @@ from holdpay.sandbox.world import SandboxWorld
 from holdpay.store.journal import name_of_hash, name_of_reply
 from holdpay.store.reading import name_of_item
 from holdpay.store.sealing import seal, unseal
+from tests.bench import endpoints
 from tests.bench.daemon import running, write_config
-from tests.bench.latency import endpoints_of
 from tests.harness import Daemon, Seen, fresh_key, is_over
 
 PACE: Final = 40.0
@@ -44,7 +44,7 @@ async def real_orders(directory: Path, python: Path) -> Path:
     """Orders of each kind that can end within a minute, most of them codes, some of them refunded, made by a daemon.
     Returns its database, in which all are closed."""
     async with SandboxWorld(directory, pace=PACE) as world:
-        config = write_config(directory, await endpoints_of(world), pace=PACE)
+        config = write_config(directory, await endpoints.of_sandbox(world), pace=PACE)
         async with running(config, python) as daemon:
             world.provider.knobs.queue.extend([Scenario(no_number=True, gives_up_after_s=60)] * REFUNDED)
             for _ in range(REFUNDED):

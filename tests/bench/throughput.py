@@ -14,13 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from holdpay.sandbox.files import write_private
 from holdpay.sandbox.world import Endpoints
-from tests.bench import bare, client
+from tests.bench import bare, client, endpoints
 from tests.bench.daemon import MeasuredDaemon, machine_cpu_ms, running, write_config
 from tests.bench.provider import selling
 from tests.bench.rows import Row, at_least, at_most, ms
-from tests.integration.market import documented_uris
 from tests.regtest.net import Net
 
 ORDERS_OF_A_ROUND: Final = {1: 20, 16: 96, 64: 192}
@@ -79,36 +77,23 @@ async def measure(lnd_version: str, python: Path, rounds: int) -> Throughput:
         net = await Net.start(lnd_version, directory=directory)
         try:
             async with selling(net["carol"]) as provider_url:
-                endpoints = await _endpoints(net, directory, provider_url)
-                async with running(write_config(directory, endpoints), python) as daemon:
-                    levels = [await _level(daemon, endpoints, at_once, rounds) for at_once in ORDERS_OF_A_ROUND]
+                given = await endpoints.of_net(net, directory, provider_url)
+                async with running(write_config(directory, given), python) as daemon:
+                    levels = [await _level(daemon, given, at_once, rounds) for at_once in ORDERS_OF_A_ROUND]
                     return Throughput(lnd_version, tuple(levels))
         finally:
             await net.stop()
 
 
-async def _endpoints(net: Net, directory: Path, provider_url: str) -> Endpoints:
-    alice = net["alice"]
-    macaroon = directory / "holdpay.macaroon"
-    write_private(macaroon, await alice.bake_macaroon(documented_uris()))
-    return Endpoints(
-        lnd_address=alice.rpc_address,
-        tls_cert=alice.tls_cert_path,
-        macaroon=macaroon,
-        provider_url=provider_url,
-        payee_pubkey=net["carol"].pubkey,
-    )
-
-
-async def _level(daemon: MeasuredDaemon, endpoints: Endpoints, at_once: int, rounds: int) -> Level:
+async def _level(daemon: MeasuredDaemon, given: Endpoints, at_once: int, rounds: int) -> Level:
     orders = ORDERS_OF_A_ROUND[at_once]
     # One round each that does not count.
-    await bare.run(endpoints, at_once, at_once)
+    await bare.run(given, at_once, at_once)
     await client.run(daemon.socket, at_once, at_once)
     bare_per_s, bare_cpu_ms, bare_machine_ms, daemon_per_s, cpu_ms, machine_ms = [], [], [], [], [], []
     for _ in range(rounds):
         began_ms = machine_cpu_ms()
-        alone = await bare.run(endpoints, orders, at_once)
+        alone = await bare.run(given, orders, at_once)
         bare_per_s.append(orders / alone.elapsed_s)
         bare_cpu_ms.append(alone.cpu_ms / orders)
         turn_ms, before = machine_cpu_ms(), daemon.usage
