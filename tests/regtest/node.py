@@ -74,7 +74,8 @@ class Node:
     # --- the process ---
 
     async def start(self) -> None:
-        """Starts lnd; returns when it has caught up with the chain. Channels follow (`wait_active_channels`).
+        """Starts lnd; returns when it has caught up with the chain and answers every call: before that it says that it
+        is synced, and yet connects to nobody. Channels follow (`wait_active_channels`).
 
         Raises StartFailed.
         """
@@ -129,11 +130,12 @@ class Node:
             # Made anew each time: lnd may have made a new certificate, or have been writing the files just now.
             rest = self.rest_with(self.admin_macaroon_path.read_bytes())
             info = await rest.get("/v1/getinfo")
+            state = (await rest.get("/v1/state"))["state"]
         except (httpx.TransportError, NodeError, OSError):
             return None
         self._rest = rest
         caught_up = info["synced_to_chain"] and info["block_height"] >= await self._chain.height()
-        return info if caught_up else None
+        return info if caught_up and state == "SERVER_ACTIVE" else None
 
     def _settings(self) -> str:
         return f"""\
