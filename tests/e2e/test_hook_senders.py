@@ -69,7 +69,7 @@ async def test_one_after_the_other_goes_over_one_connection_which_is_closed_at_t
     assert [await sender.send(MESSAGE) for _ in range(4)] == [None] * 4
     assert connections == 1
     await sender.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await ends.wait()
     server.close()
 

@@ -23,7 +23,7 @@ WATCHED_POLL_S = 5.0
 """Somebody waits for what comes after the delivery: a message to a rented number, say."""
 TOLD_POLL_S = 30.0
 """The provider tells of news by itself: between two questions in case a hint is lost, at least."""
-_HINTED_POLL_S = 1.0
+HINTED_POLL_S = 1.0
 """As soon as a hint makes a question after the one before."""
 _AT_ONCE_S = 0.5
 """As soon as "at once" comes after a question, so that no clock and no provider can make it a hot loop."""
@@ -163,7 +163,7 @@ def is_owed(order: Order) -> bool:
 
 def hinted_question(asked_at_ms: int | None, now_ms: int) -> Question:
     """After a hint that the provider has news. ``asked_at_ms`` as for ``next_question``."""
-    soon_ms = now_ms if asked_at_ms is None else min(asked_at_ms, now_ms) + int(_HINTED_POLL_S * 1000)
+    soon_ms = now_ms if asked_at_ms is None else min(asked_at_ms, now_ms) + int(HINTED_POLL_S * 1000)
     return Question(at_ms=max(now_ms, soon_ms), is_news=True)
 
 
