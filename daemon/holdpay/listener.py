@@ -22,6 +22,8 @@ from holdpay.lock import AlreadyRunning
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
+LEAST_CHUNK_BYTES = 64
+"""What a chunk of a body counts for at least: one of a byte takes as long to read."""
 MAX_CONNECTIONS = 32
 TIME_LIMIT_S = 10.0
 """From the connection to the answer."""
@@ -155,7 +157,7 @@ class Listener:
                 elif isinstance(event, h11.Request):
                     head = event
                 elif isinstance(event, h11.Data):
-                    size += len(event.data)
+                    size += max(len(event.data), LEAST_CHUNK_BYTES if event.chunk_start else 0)
                     if size > MAX_BODY_BYTES:
                         return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 elif isinstance(event, h11.EndOfMessage) and head is not None:

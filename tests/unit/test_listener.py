@@ -12,7 +12,7 @@ import structlog
 
 from holdpay import listener as module
 from holdpay.errors import ConfigError
-from holdpay.listener import MAX_BODY_BYTES, MAX_CONNECTIONS, Answer, Listener, hinting
+from holdpay.listener import LEAST_CHUNK_BYTES, MAX_BODY_BYTES, MAX_CONNECTIONS, Answer, Listener, hinting
 from holdpay.lock import AlreadyRunning, SocketClaim
 from tests.addresses import kept_address
 
@@ -132,6 +132,15 @@ async def test_a_body_over_the_bound_is_no_hint(door: Door, how: str) -> None:
         answer = await door.send(head, body, b"\r\n0\r\n\r\n")
     assert answer in {413, None}, "None: the answer was lost with the connection"
     assert door.hints == 0
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 413)])
+async def test_a_body_of_many_chunks_is_over_the_bound_sooner(door: Door, more: int, status: int) -> None:
+    """Each takes as long as a larger one, and all that have come are read in one turn of the loop."""
+    chunks = b"1\r\nx\r\n" * (MAX_BODY_BYTES // LEAST_CHUNK_BYTES + more)
+    answer = await door.send(f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n")
+    assert answer in ({200} if status == 200 else {413, None}), "None: the answer was lost with the connection"
+    assert door.hints == (status == 200)
 
 
 async def test_a_request_that_is_broken_off_is_no_hint(door: Door) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ from holdpay.sms4sats.wire import Broken, Stream
 
 READ_BYTES: Final = 64 * 1024
 MAX_HEAD_BYTES: Final = 100 * 1024
+MAX_PIECES: Final = 10_000
+"""Of one answer: chunks of its body, and answers before it (100 Continue). Each costs some 10 µs, however small it is;
+an honest server's chunks have kilobytes."""
+PIECES_IN_A_TURN: Final = 100
+"""Of the event loop; others have theirs between."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,11 +48,13 @@ class Connection:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._pieces = 0
+        """Of the answer that is being read."""
 
     async def exchange(self, request: Request, max_bytes: int) -> Response:
         """Raises Broken. After anything but ``is_free`` the connection is of no use any more."""
         data = self._written(request)
-        request.is_sent = True
+        request.is_sent, self._pieces = True, 0
         # Who hangs up before the end of a request may have said why.
         with contextlib.suppress(Broken):
             await self._stream.write(data)
@@ -93,8 +101,19 @@ class Connection:
             except h11.RemoteProtocolError as error:
                 raise Broken(str(error)) from error
             if event is not h11.NEED_DATA:
+                await self._count(event)
                 return cast("h11.Event | type[h11.PAUSED]", event)
             data = await self._stream.read(READ_BYTES)
             if not data and self._h11.their_state is h11.SEND_RESPONSE:
                 raise Broken("Server disconnected without sending a response.")
             self._h11.receive_data(data)
+
+    async def _count(self, event: object) -> None:
+        """Raises Broken where an answer has too many pieces."""
+        if not (isinstance(event, h11.InformationalResponse) or (isinstance(event, h11.Data) and event.chunk_start)):
+            return
+        self._pieces += 1
+        if self._pieces > MAX_PIECES:
+            raise Broken(f"The answer comes in more than {MAX_PIECES:,} pieces.")
+        if self._pieces % PIECES_IN_A_TURN == 0:
+            await asyncio.sleep(0)

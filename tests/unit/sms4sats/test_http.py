@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
-from holdpay.sms4sats.http import MAX_HEAD_BYTES, Connection, Request, Response
+from holdpay.sms4sats.http import MAX_HEAD_BYTES, MAX_PIECES, PIECES_IN_A_TURN, Connection, Request, Response
 from holdpay.sms4sats.wire import Broken, Stream
 from tests.contract.provider_servers import http
 
@@ -107,6 +110,46 @@ async def test_a_body_that_is_too_long_is_not_read_to_its_end() -> None:
     assert len(response.body) > 100
     assert len(stream.pieces) == 7
     assert not is_free
+
+
+def in_chunks(count: int) -> bytes:
+    return f"{OK}Transfer-Encoding: chunked\r\n\r\n".encode() + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+
+
+def after_others(count: int) -> bytes:
+    return b"HTTP/1.1 100 Continue\r\n\r\n" * count + http("body")
+
+
+@pytest.mark.parametrize("pieces", [in_chunks, after_others])
+async def test_others_have_their_turns_however_small_the_pieces_of_an_answer_are(
+    pieces: Callable[[int], bytes],
+) -> None:
+    """All of them may have come at once."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    connection = Connection(Scripted(pieces(10 * PIECES_IN_A_TURN)))
+    await connection.exchange(Request(method="GET", target="/", headers={"Host": "a"}), 10_000)
+    other.cancel()
+    assert connection.is_free()
+    assert turns >= 10
+
+
+@pytest.mark.parametrize("pieces", [in_chunks, after_others])
+async def test_an_answer_in_more_pieces_than_any_honest_one_has_is_none(pieces: Callable[[int], bytes]) -> None:
+    stream = Scripted(pieces(MAX_PIECES), pieces(MAX_PIECES), pieces(MAX_PIECES + 1))
+    connection, request = Connection(stream), Request(method="GET", target="/", headers={"Host": "a"})
+    for _ in range(2):
+        assert (await connection.exchange(request, 2 * MAX_PIECES)).status == 200
+        assert connection.is_free()
+    with pytest.raises(Broken, match="10,000 pieces"):
+        await connection.exchange(request, 2 * MAX_PIECES)
 
 
 async def test_who_hung_up_before_the_end_of_a_request_may_have_said_why() -> None:
