@@ -169,7 +169,10 @@ def _real_payment(payment: Mapping[str, Any]) -> LndPayment:
 
 
 async def provider_orders(orders: Iterable[NumberOrder], payee: HoldInvoices) -> tuple[ProviderOrder, ...]:
-    """The provider's orders, each with the state of its hold invoice at the payee."""
+    """The provider's orders, each with the state of its hold invoice at the payee.
+
+    One more may come meanwhile: what a daemon asked for before it was killed.
+    """
     return tuple(
         [
             ProviderOrder(
@@ -180,7 +183,7 @@ async def provider_orders(orders: Iterable[NumberOrder], payee: HoldInvoices) ->
                 invoice=(await payee.state(order.payment_hash)).value,
                 code=order.code,
             )
-            for order in orders
+            for order in [*orders]
         ]
     )
 
