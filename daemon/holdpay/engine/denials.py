@@ -10,12 +10,18 @@ from holdpay.core.budget import Usage
 from holdpay.core.kinds import FundSpec
 from holdpay.core.model import Order
 from holdpay.core.outstanding import NOTHING, Outstanding, outstanding
+from holdpay.core.policy import Policy
 from holdpay.engine.places import Places
 from holdpay.ports import Limits, MoneyTotals
 
 
 def denials(
-    waiting: Sequence[Order], places: Places, limits: Limits, totals: MoneyTotals, usages: Mapping[str, Usage]
+    waiting: Sequence[Order],
+    places: Places,
+    policy: Policy,
+    limits: Limits,
+    totals: MoneyTotals,
+    usages: Mapping[str, Usage],
 ) -> Iterator[tuple[Order, str]]:
     """Those that would be refused if all of them were requested now, one after the other, with the reason. ``totals``
     and ``usages``, by client, count all that is open, these too."""
@@ -26,7 +32,7 @@ def denials(
     }
     for order in waiting:
         usage = left.get(order.request.client)
-        reason = _reason(order, places, limits, totals, usage)
+        reason = _reason(order, places, _limit(order, policy, limits, totals, usage))
         if reason is not None:
             yield order, reason
             continue
@@ -35,16 +41,21 @@ def denials(
             left[order.request.client] = _usage_with(usage, outstanding(order))
 
 
-def _reason(order: Order, places: Places, limits: Limits, totals: MoneyTotals, usage: Usage | None) -> str | None:
+def _reason(order: Order, places: Places, limit: str | None) -> str | None:
     too_big = places.too_big(order)
     if too_big is not None:
         return too_big.message
-    limit = None if usage is None else _limit_of_budget(order, usage)
-    if limit is None:
-        reached = limits.reached_by(totals, order.reserved_msat)
-        limit = None if reached is None else reached.metadata["limit"]
     # Without the sums: a client reads this, and they may be of others.
     return None if limit is None else f"{limit} leaves no room for it any more"
+
+
+def _limit(order: Order, policy: Policy, limits: Limits, totals: MoneyTotals, usage: Usage | None) -> str | None:
+    if usage is not None and (limit := _limit_of_budget(order, usage)) is not None:
+        return limit
+    if order.max_price_sat > policy.max_price_sat:
+        return "payment.max_price_sat"
+    reached = limits.reached_by(totals, order.reserved_msat)
+    return None if reached is None else reached.metadata["limit"]
 
 
 def _limit_of_budget(order: Order, usage: Usage) -> str | None:

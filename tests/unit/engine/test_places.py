@@ -302,13 +302,27 @@ async def test_limits_that_are_lowered_hold_for_what_waits_the_oldest_has_the_ro
     assert len(capped.provider.orders) == 2
 
 
+@pytest.mark.parametrize("is_lower", [False, True])
+async def test_a_price_limit_that_a_restart_has_lowered_holds_for_what_waits(capped: World, is_lower: bool) -> None:
+    first, second = capped.request(1), capped.request(2)
+    await until_held(capped, first)
+    await capped.crash()
+    capped.policy = replace(capped.policy, max_price_sat=2_040 - is_lower)
+    capped.start()
+    if is_lower:
+        await until_denied(capped, second, "payment.max_price_sat")
+    await asyncio.sleep(1)
+    assert capped.order(second).is_waiting is not is_lower
+    assert capped.order(first).htlc is HtlcState.IN_FLIGHT
+
+
 @pytest.mark.parametrize("fits", [False, True])
 async def test_a_big_one_that_a_lowered_limit_has_no_room_for_leaves_it_to_a_small_one_behind_it(
     capped: World, fits: bool
 ) -> None:
     first = capped.request(1)
-    big, small = capped.request(2, max_price_sat=20_000, max_fee_sat=0), capped.request(3)
-    limit_sat = PENDING_SAT + 20_000 + PENDING_SAT if fits else 3 * PENDING_SAT
+    big, small = capped.request(2, max_price_sat=10_000, max_fee_sat=0), capped.request(3)
+    limit_sat = PENDING_SAT + 10_000 + PENDING_SAT if fits else 3 * PENDING_SAT
     capped.engine.take_limits(replace(capped.engine.limits, max_pending_sat=limit_sat))
     if not fits:
         await until_denied(capped, big, "limits.max_pending_sat")
