@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from holdpay._pb.v1 import holdpay_pb2 as pb
 from holdpay.cli.exit_codes import ExitCode
-from tests.e2e.shop import FEE_MSAT, FOR_EVER_S, Shop, open_account_shop, open_shop
+from tests.e2e.shop import FEE_MSAT, FOR_EVER_S, PACE, Shop, open_account_shop, open_shop
 from tests.harness import Seen, enum_name, fresh_key, is_held, is_over, pair, run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,6 +25,8 @@ PHONE, ADDRESS, TEXT = "+12025550123", "buyer@example.org", "see you at noon"
 SEND_MSAT, RENT_MSAT = 1_000_000, 4_815_000
 """What the simulated provider asks for a message, and for a number of the United Kingdom."""
 PATIENCE_S = 180
+LATER_S = 5 * PACE
+"""Of the provider's clock: so long a message is sent and not delivered yet, and a busy daemon sees it."""
 
 SMS = pb.SubmitRequest(sms=pb.SmsSpec(phone=PHONE, message=TEXT))
 EMAIL = pb.SubmitRequest(email=pb.EmailSpec(address=ADDRESS, message=TEXT))
@@ -68,6 +70,7 @@ async def newest(shop: Shop) -> Seen:
 
 @pytest.mark.parametrize("kind", SEND)
 async def test_a_message_is_done_when_it_was_sent_and_delivered_later(shop: Shop, kind: str) -> None:
+    shop.next_order(delivered_after_s=LATER_S)
     code, stdout, stderr = await cli(shop, *SEND[kind], "-", stdin=f"{TEXT}\n")
 
     assert (code, stdout) == (ExitCode.DONE, "sent\n")
@@ -119,6 +122,7 @@ async def test_a_message_that_is_paid_for_cannot_be_canceled_and_the_command_say
 
 @pytest.mark.parametrize("country", ["usa", "us", "United States", "187"])
 async def test_a_national_number_is_understood_with_its_country(shop: Shop, country: str) -> None:
+    shop.next_order(delivered_after_s=LATER_S)
     code, stdout, stderr = await cli(shop, "sms", "send", "(202) 555-0123", TEXT, "--country", country)
     assert (code, stdout) == (ExitCode.DONE, "sent\n"), stderr
     assert (await newest(shop)).sms.phone == PHONE
@@ -229,6 +233,7 @@ async def test_the_account_pays_once_and_no_invoice_is(shop: Shop, kind: str) ->
     _, price_sat, command = PREPAID[kind]
     knobs.balance_sat = 10_000
 
+    shop.next_order(delivered_after_s=LATER_S)
     code, stdout, stderr = await cli(shop, *command, "--prepaid", "--key", f"prepaid {kind}")
     again = await cli(shop, *command, "--prepaid", "--key", f"prepaid {kind}")
 
