@@ -437,7 +437,7 @@ async def test_a_payment_that_is_stuck_on_its_way_is_an_alarm_and_nothing_is_sen
 
 
 async def test_a_daemon_that_is_killed_while_held_goes_on_and_pays_once(shop: Shop) -> None:
-    shop.next_order(code_after_s=80)
+    shop.next_order(code_after_s=250)
     order = await shop.daemon.order()
     await shop.daemon.until(order.id, is_held)
 

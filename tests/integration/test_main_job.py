@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from holdpay.sandbox.http_server import Request, Response
 from tests.harness import Seen, enum_name, is_held, is_over, pair
-from tests.integration.market import Market, open_market
+from tests.integration.market import PACE, Market, open_market
 from tests.regtest.net import Net
 
 pytestmark = pytest.mark.real
 
 BOBS_FEE_MSAT = 1_002
+HELD_S = 6 * PACE
+"""Of the provider's clock: so long an order is held before its end. A busy machine has to see it held, and does things
+then."""
 
 
 @pytest_asyncio.fixture
@@ -26,14 +30,20 @@ async def market(healthy_net: Net, tmp_path: Path) -> AsyncIterator[Market]:
         yield opened
 
 
+async def hold(market: Market, **scenario: Any) -> Seen:
+    """An order that is held, and goes on by itself: with its code unless told otherwise."""
+    knobs = market.provider.knobs
+    knobs.queue.append(replace(knobs.scenario, **{"code_after_s": HELD_S, **scenario}))
+    order = await market.daemon.order()
+    return await market.daemon.until(order.id, is_held)
+
+
 async def test_a_code_is_received_and_the_hold_invoice_settled(market: Market) -> None:
     daemon = market.daemon
-    order = await daemon.order()
-
-    held = await daemon.until(order.id, is_held)
+    held = await hold(market)
     assert held.locked_msat == 2_000_000 + BOBS_FEE_MSAT
     assert held.expiry_height > (await daemon.status()).lnd.block_height + 40
-    done = await daemon.until(order.id, is_over)
+    done = await daemon.until(held.id, is_over)
 
     assert enum_name(done, "end") == "FULFILLED"
     assert done.code.isdecimal()
@@ -54,9 +64,7 @@ async def test_a_request_without_a_number_is_refunded(market: Market) -> None:
 
 
 async def test_a_clients_cancel_is_carried_out_after_two_minutes_of_the_provider(market: Market) -> None:
-    market.provider.knobs.queue.append(replace(market.provider.knobs.scenario, no_code=True))
-    order = await market.daemon.order()
-    await market.daemon.until(order.id, is_held)
+    order = await hold(market, no_code=True)
 
     answer = await market.daemon.cancel(order.id)
     assert Seen(answer.request).has("cancel_from_ms")
@@ -67,8 +75,7 @@ async def test_a_clients_cancel_is_carried_out_after_two_minutes_of_the_provider
 
 
 async def test_a_daemon_that_is_killed_while_held_goes_on_and_pays_once(market: Market) -> None:
-    order = await market.daemon.order()
-    await market.daemon.until(order.id, is_held)
+    order = await hold(market)
 
     await market.daemon.restart()
     done = await market.daemon.until(order.id, is_over)
@@ -79,8 +86,7 @@ async def test_a_daemon_that_is_killed_while_held_goes_on_and_pays_once(market: 
 
 
 async def test_lnd_restarts_while_held(market: Market) -> None:
-    order = await market.daemon.order()
-    await market.daemon.until(order.id, is_held)
+    order = await hold(market)
 
     await market.alice.restart()
     done = await market.daemon.until(order.id, is_over)
@@ -90,11 +96,8 @@ async def test_lnd_restarts_while_held(market: Market) -> None:
 
 @pytest.mark.parametrize("has_code", [True, False], ids=["settled", "canceled"])
 async def test_the_end_comes_while_lnd_is_down(market: Market, has_code: bool) -> None:
-    scenario = market.provider.knobs.scenario
-    ending = replace(scenario, settle_lag_s=0) if has_code else replace(scenario, no_code=True, gives_up_after_s=60)
-    market.provider.knobs.queue.append(ending)
-    order = await market.daemon.order()
-    await market.daemon.until(order.id, is_held)
+    ending: dict[str, Any] = {"settle_lag_s": 0} if has_code else {"no_code": True, "gives_up_after_s": HELD_S}
+    order = await hold(market, **ending)
 
     await market.alice.kill()
     expected = "DELIVERED" if has_code else "CANCELED"
@@ -162,9 +165,7 @@ async def test_the_operator_paid_the_invoice_by_hand_first(market: Market) -> No
 
 async def test_another_node_behind_alices_address_is_not_asked(market: Market) -> None:
     net, alice = market.net, market.alice
-    market.provider.knobs.queue.append(replace(market.provider.knobs.scenario, code_after_s=300))
-    order = await market.daemon.order()
-    await market.daemon.until(order.id, is_held)
+    order = await hold(market, code_after_s=300)
 
     await alice.stop()
     mallory = await net.add_node(f"mallory-{order.id}", behind=alice)
