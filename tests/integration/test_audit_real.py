@@ -97,7 +97,7 @@ async def test_a_database_lost_while_a_request_is_held_is_rebuilt_from_a_real_ln
 async def in_flight(daemon: Daemon) -> str:
     """The id of an order whose payment lnd has not only recorded, but also given to its channel."""
     order = await daemon.until((await daemon.order()).id, lambda o: pair(o)[1] == "IN_FLIGHT")
-    await asyncio.sleep(1)  # nothing tells it: lnd signs after 50 ms (channel-commit-interval)
+    await asyncio.sleep(3)  # nothing tells it: lnd signs after 50 ms (channel-commit-interval), a busy one later
     return str(order.id)
 
 
