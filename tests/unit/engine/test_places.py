@@ -345,7 +345,7 @@ async def test_a_big_one_that_a_lowered_limit_has_no_room_for_leaves_it_to_a_sma
 async def test_a_clients_lowered_budget_holds_for_what_it_has_waiting_and_for_nobody_else(
     capped: World, limit: str, lowered: Any
 ) -> None:
-    ann = Budget(client="ann", may_fund=True, max_price_sat=2_041, max_open_orders=3, max_orders_per_minute=3)
+    ann = Budget(client="ann", may_fund=True, max_price_sat=2_041, max_open_orders=3, max_orders_per_minute=1)
     capped.request(1, client="ann")
     kept = [capped.request(2, client="bob"), capped.request(3, client="ann")]
     last = capped.request(4, client="ann", spec=FundSpec(amount_sat=2_041), max_price_sat=2_041)
