@@ -9,8 +9,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from holdpay.errors import StoreError
-from holdpay.store.database import connect_beside, remedy
+from holdpay.store.database import connect_beside, unusable
 from holdpay.store.integrity import mark_of, raise_unless_sound
 
 LOG_MAX_BYTES: Final = 1 * 2**20
@@ -71,7 +70,7 @@ class FileCheck:
             except sqlite3.Error as error:
                 if not self._is_stopped:
                     mark_of(self._path).write_text(str(error))
-                raise StoreError(f"The database {self._path} cannot be used: {error}. {remedy(error)}.") from error
+                raise unusable(self._path, error) from error
             finally:
                 self._conn = None
 

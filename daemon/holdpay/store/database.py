@@ -79,12 +79,17 @@ def open_database(path: Path, newest: Newest) -> Database:
         _migrate(db, path)
         look_at_open_orders(conn)
     except sqlite3.Error as error:
-        raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
+        raise unusable(path, error) from error
     except OSError as error:
         raise StoreError(
             f"The database {path} cannot be opened: {error.strerror}. Check its folder's rights and the disk."
         ) from error
     return db
+
+
+def unusable(path: Path, error: sqlite3.Error) -> StoreError:
+    """With what to do."""
+    return StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.")
 
 
 def _is_missing(path: Path) -> bool:
@@ -116,7 +121,7 @@ def open_beside(path: Path) -> Iterator[sqlite3.Connection]:
                 raise StoreError(f"The database {path} is not of this release. Start holdpayd of this release once.")
             yield conn
     except sqlite3.Error as error:
-        raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
+        raise unusable(path, error) from error
 
 
 def _refuse_copy(conn: sqlite3.Connection, path: Path) -> None:

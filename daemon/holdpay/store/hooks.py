@@ -16,7 +16,7 @@ from typing import Any, Final
 from holdpay.core.hooks import HookState, News, Notice, Position, Topic
 from holdpay.errors import OrderUnreadable, StoreError
 from holdpay.store import database
-from holdpay.store.database import connect_beside, overwrite_what_is_freed, remedy, transaction
+from holdpay.store.database import connect_beside, overwrite_what_is_freed, transaction, unusable
 from holdpay.store.journal import SELECT_ALL, Journal, written
 from holdpay.store.reading import BAD_ROW, lenient, rows
 
@@ -69,7 +69,7 @@ class SqliteHookStore:
             conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._sync("NORMAL")
         except sqlite3.Error as error:
-            raise StoreError(f"The database {path} cannot be used: {error}. {remedy(error)}.") from error
+            raise unusable(path, error) from error
         self._journal = Journal(conn, STATES_KEPT)
 
     def close(self) -> None:

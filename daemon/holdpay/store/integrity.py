@@ -52,17 +52,18 @@ def look_at_open_orders(conn: sqlite3.Connection) -> None:
     """What is open is found by an index: one that lost an order would lose it for good. Raises sqlite3.Error."""
     counts = {conn.execute(sql, (NEWEST_LOOKED_AT,)).fetchone()[0] for sql in (NEWEST_OPEN, NEWEST_OPEN_BY_INDEX)}
     if len(counts) > 1:
-        raise _damaged("orders that are open are missing in their index")
+        raise damaged("orders that are open are missing in their index")
 
 
 def raise_unless_sound(conn: sqlite3.Connection) -> None:
     """Reads the whole file."""
     ((verdict, *_),) = conn.execute("PRAGMA integrity_check(1)").fetchall()
     if verdict != "ok":
-        raise _damaged(" ".join(str(verdict).split()))
+        raise damaged(" ".join(str(verdict).split()))
 
 
-def _damaged(words: str) -> sqlite3.DatabaseError:
+def damaged(words: str) -> sqlite3.DatabaseError:
+    """As SQLite says it."""
     error = sqlite3.DatabaseError(words)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error

@@ -34,6 +34,7 @@ from holdpay.errors import (
 )
 from holdpay.ports import BudgetEntry, Change, Limits, MoneyTotals, OrderFilter, Update
 from holdpay.store import budgets
+from holdpay.store.agreeing import refuse_another_log
 from holdpay.store.aside import checkpoint
 from holdpay.store.changes import Changed, change
 from holdpay.store.database import (
@@ -41,6 +42,7 @@ from holdpay.store.database import (
     check_space,
     open_database,
     transaction,
+    unusable,
 )
 from holdpay.store.dispatching import dispatches_of, note_dispatch
 from holdpay.store.erasing import ERASED_AT_ONCE, erase, erase_in_copies, to_erase
@@ -194,6 +196,10 @@ class SqliteStore:
         self._place = Place(path, self._newest)
         self._conn.row_factory = sqlite3.Row
         self._conn.text_factory = lenient
+        try:
+            refuse_another_log(self._conn)
+        except sqlite3.Error as error:
+            raise unusable(path, error) from error
         self._journal = Journal(self._conn)
         self._recent = Recent()
         self._spent_day = SpentDay(self._conn)

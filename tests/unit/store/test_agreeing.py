@@ -1,0 +1,114 @@
+"""A file beside the log of another one: what SQLite makes of both is no database of ours."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from holdpay.core.machine import decide
+from holdpay.core.model import Order
+from holdpay.errors import StoreError
+from holdpay.ports import Limits
+from holdpay.store.agreeing import refuse_another_log
+from holdpay.store.aside import checkpoint
+from holdpay.store.store import SqliteStore
+from tests.unit.audit.books import FULFILLED, HELD, KINDS, PREPAID, Timed, prepaid
+from tests.unit.audit.test_database import LIMITS, live
+from tests.unit.build import NOW_MS, POLICY, S, order
+
+MANY: Limits = replace(LIMITS, max_open_orders=1000, max_pending_sat=2**40, max_spend_per_day_sat=2**40)
+ENOUGH = 60
+"""Orders, so that the pages of the first are not those of the last."""
+REFUSED = r"is not what its journal says last|missing from index|missing in their index"
+
+
+def take(path: Path, copy: Path) -> None:
+    """As `sqlite3 FILE .backup` does: page by page. To read the file itself would end the locks of this process."""
+    with closing(sqlite3.connect(path)) as here, closing(sqlite3.connect(copy)) as there:
+        here.backup(there)
+
+
+def after_a_crash(path: Path, to: Path) -> None:
+    """The files as a kill leaves them. The last thing that is done beside the store."""
+    for file in path.parent.glob(f"{path.name}*"):
+        shutil.copyfile(file, to.with_name(to.name + file.name.removeprefix(path.name)))
+
+
+def go_on(store: SqliteStore, now: Order, *events: Timed) -> Order:
+    for after_s, event in events:
+        at_ms = NOW_MS + after_s * S
+        step = decide(now, event, POLICY, at_ms)
+        store.commit(now, event, step, None, at_ms)
+        now = step.order
+    return now
+
+
+@pytest.mark.parametrize("steps", range(1, len(FULFILLED) + 1))
+def test_a_copy_that_was_put_beside_the_log_of_another_file_is_refused_for_good(tmp_path: Path, steps: int) -> None:
+    rng = Random(steps)
+    path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
+    with closing(SqliteStore(path)) as store:
+        orders = [
+            store.create(order(id=f"{rng.randrange(10**10):010}", key=f"{number}"), MANY, NOW_MS)
+            for number in range(ENOUGH)
+        ]
+        take(path, copy)
+        go_on(store, orders[0], *FULFILLED[:steps])
+        checkpoint(path)
+        store.create(order(id="zzzzzorder", key="last"), MANY, NOW_MS)
+        after_a_crash(path, left)
+        after_a_crash(path, tmp_path / "same.db")
+    with closing(SqliteStore(tmp_path / "same.db")) as same:
+        assert same.last_cursor() == ENOUGH + steps + 1
+
+    copy.replace(left)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=REFUSED):
+            SqliteStore(left)
+
+
+LIVES: dict[str, tuple[Order, tuple[Timed, ...]]] = {
+    "held": (order(), HELD),
+    "fulfilled": (order(), FULFILLED),
+    **KINDS,
+    **{f"prepaid, {name}": (prepaid(), events) for name, events in PREPAID.items()},
+}
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_whatever_an_order_goes_through_its_tables_agree_with_its_journal(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "holdpay.db"
+    now, events = LIVES[name]
+    with closing(SqliteStore(path)) as store, closing(sqlite3.connect(path)) as beside:
+        beside.row_factory = sqlite3.Row
+        store.create(now, LIMITS, now.created_at_ms)
+        refuse_another_log(beside)
+        for event in events:
+            now = go_on(store, now, event)
+            refuse_another_log(beside)
+
+
+@pytest.mark.parametrize(
+    ("name", "set_back"),
+    [
+        ("held", "UPDATE payments SET htlc = 'none'"),
+        ("prepaid, placed", "UPDATE charges SET state = 'intended'"),
+        ("fulfilled", """UPDATE orders SET closed_at_ms = NULL, "end" = NULL"""),
+        ("held", "DELETE FROM htlc_attempts; DELETE FROM payments"),
+    ],
+)
+def test_a_table_that_was_set_back_alone_is_noticed(tmp_path: Path, name: str, set_back: str) -> None:
+    path = tmp_path / "holdpay.db"
+    request, events = LIVES[name]
+    with closing(SqliteStore(path)) as store:
+        live(store, request, *events)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(set_back)
+    with pytest.raises(StoreError, match="order abcdefghjk is not what its journal says last"):
+        SqliteStore(path)
