@@ -23,7 +23,9 @@ SELECT_OPEN: Final = """
     LEFT JOIN payments p ON p.order_no = o.no LEFT JOIN charges c ON c.order_no = o.no
     WHERE o.closed_at_ms IS NULL
 """
-SELECT_LATEST: Final = "SELECT at_ms, entry FROM journal WHERE order_no = ? ORDER BY cursor DESC"
+LATEST: Final = 200
+"""Rows of an order that are read at most: a number that is rented for a year has tens of thousands."""
+SELECT_LATEST: Final = f"SELECT at_ms, entry FROM journal WHERE order_no = ? ORDER BY cursor DESC LIMIT {LATEST}"  # noqa: S608
 _WORDS: Final = {"state": OrderState, "payment.htlc": HtlcState, "charge.state": ChargeState}
 _PAID_BY: Final = frozenset({"payment.htlc", "charge.state"})
 _COLUMNS: Final = (*_WORDS, "closed_at_ms")
