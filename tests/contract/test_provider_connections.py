@@ -221,6 +221,24 @@ async def test_a_connection_that_the_server_says_it_will_close_is_used_no_more_a
         assert transport._idle[-1][0] <= asyncio.get_running_loop().time() + transport_module.KEEP_ALIVE_S
 
 
+async def test_the_time_until_the_server_closes_is_counted_from_the_request_since_the_way_of_an_answer_may_be_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, way_s = asyncio.get_running_loop(), 0
+    time_of_loop = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_of_loop() + way_s)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal way_s
+        way_s += 10
+        writer.write(http(UNPAID_TEXT, "200 OK", "Keep-Alive: timeout=11"))
+
+    async with raw_server(answer) as server, connected(server.url, timeout_s=600) as client:
+        await client.order_status(ORDER_ID)
+        await client.order_status(ORDER_ID)
+        assert server.connection_count == 2
+
+
 @pytest.mark.parametrize("refusal", [b"", b"\x05\xff"])
 async def test_a_socks_proxy_that_does_not_lead_on_keeps_no_connection_of_ours_open(refusal: bytes) -> None:
     open_count = 0

@@ -42,13 +42,14 @@ class Transport:
     async def exchange(self, request: Request, max_bytes: int) -> Response:
         """See Connection. Raises NotConnected, Broken, ProxyRefused, and TimeoutError if the system gave up."""
         connection = self._kept() or Connection(await self._connected())
+        sent_s = asyncio.get_running_loop().time()
         try:
             response = await connection.exchange(request, max_bytes)
         except BaseException:
             connection.close()
             raise
         if connection.is_free():
-            self._keep(connection, response)
+            self._keep(connection, response, sent_s)
         else:
             connection.close()
         return response
@@ -76,9 +77,11 @@ class Transport:
             connection.close()
         return None
 
-    def _keep(self, connection: Connection, response: Response) -> None:
+    def _keep(self, connection: Connection, response: Response, sent_s: float) -> None:
+        """``sent_s``: when the request was; the server counts from its answer, which was later, and long before the
+        answer was here if the way is long."""
         until = _UNTIL.search(response.headers.get("keep-alive", ""))
         kept_s = min(KEEP_ALIVE_S, int(until[1]) - MARGIN_S) if until else KEEP_ALIVE_S
-        self._idle.append((asyncio.get_running_loop().time() + kept_s, connection))
+        self._idle.append((sent_s + kept_s, connection))
         if len(self._idle) > MAX_IDLE:
             self._idle.popleft()[1].close()
