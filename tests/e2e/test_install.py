@@ -3,6 +3,7 @@
 What needs root and systemd (user, ownership, the running unit) is beyond these tests; see the README, what was tried.
 """
 
+import fcntl
 import os
 import re
 import stat
@@ -239,6 +240,17 @@ def test_a_purge_that_an_order_comes_before_keeps_the_program_too(below: Path) -
     assert files(below) >= before
     for file in database.parent.glob("holdpay.db*"):
         file.unlink()
+
+
+@pytest.mark.parametrize("action", ["--purge", "--uninstall"])
+def test_while_another_run_is_at_work_nothing_is_asked_stopped_or_removed(below: Path, action: str) -> None:
+    before, folder = files(below), os.open(below / "opt/holdpay", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    done = install("--root", below, action, said="delete\n")
+    os.close(folder)
+    assert done.returncode == 1
+    assert "another run is at work" in done.stderr
+    assert (done.stdout, files(below)) == ("", before)
 
 
 def test_a_purge_of_a_lost_database_says_which_files_to_move_away(below: Path) -> None:
