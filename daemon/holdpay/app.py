@@ -45,7 +45,7 @@ from holdpay.rpc.service import About, HoldpayService
 from holdpay.rpc.streams import shares
 from holdpay.sms4sats.client import Sms4Sats, Sms4SatsSettings
 from holdpay.sms4sats.directory import RETRY_S, KeptDirectory
-from holdpay.store.aside import LOG_MAX_BYTES, FileCheck, checkpoint
+from holdpay.store.aside import LOG_MAX_BYTES, FileCheck
 from holdpay.store.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -173,11 +173,10 @@ class _Daemon:
             ]
             if parts.metrics is not None:
                 tasks.append(Background("event loop", parts.metrics.time_loop, LOOP_SILENT_S, self._clock))
-            path = self._settings.daemon.state_dir / DATABASE
             tasks.append(
                 Background(
                     "database log",
-                    lambda: _shorten_log(parts.store, path),
+                    lambda: _shorten_log(parts.store),
                     60 * LOG_EVERY_S,
                     self._clock,
                     every_s=LOG_EVERY_S,
@@ -189,7 +188,7 @@ class _Daemon:
             )
             failing = (
                 running,
-                asyncio.create_task(_until_damaged(path), name="database check"),
+                asyncio.create_task(_until_damaged(self._settings.daemon.state_dir / DATABASE), name="database check"),
                 asyncio.create_task(_until_moved(parts.store, self._clock), name="database place"),
             )
             engine.on_pass = lambda: self._passed(node, tasks)
@@ -206,7 +205,7 @@ class _Daemon:
         stack.callback(store.close)
         store.on_commit = self._feed.committed
         hooks = Hooks(
-            lambda: _hook_store(settings.daemon.state_dir / DATABASE),
+            lambda: _hook_store(store),
             lambda: self._feed.next_commit(None),
             self._clock,
             rng,
@@ -402,11 +401,11 @@ def _metrics(engine: Engine, desk: Desk, account: Account, provider: Sms4Sats, h
     return metrics
 
 
-def _hook_store(path: Path) -> HookStore:
+def _hook_store(store: SqliteStore) -> HookStore:
     # Imported where it is wanted: most have no hooks.
     from holdpay.store.hooks import SqliteHookStore
 
-    return SqliteHookStore(path)
+    return SqliteHookStore(store)
 
 
 async def _notice(parts: _Parts) -> None:
@@ -433,9 +432,8 @@ async def _until_moved(store: SqliteStore, clock: Clock) -> None:
         await clock.sleep(PLACE_EVERY_S)
 
 
-async def _shorten_log(store: SqliteStore, path: Path) -> None:
-    store.check_place()  # or the log would go into a file that has just taken the database's place
-    await asyncio.to_thread(checkpoint, path, least_bytes=LOG_MAX_BYTES)
+async def _shorten_log(store: SqliteStore) -> None:
+    await asyncio.to_thread(store.checkpoint, least_bytes=LOG_MAX_BYTES)
 
 
 def _trouble(tasks: Sequence[Background]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from holdpay.core.hooks import HookState, News, Notice, Position, Topic
@@ -19,6 +18,7 @@ from holdpay.store import database
 from holdpay.store.database import connect_beside, overwrite_what_is_freed, transaction, unusable
 from holdpay.store.journal import SELECT_ALL, Journal, written
 from holdpay.store.reading import BAD_ROW, lenient, rows
+from holdpay.store.store import SqliteStore
 
 NOTICES_KEPT: Final = 10_000
 """Older ones go, told or not."""
@@ -55,9 +55,10 @@ BROUGHT: Final = "SELECT seq FROM items WHERE order_no = ? AND cursor = ? ORDER 
 
 
 class SqliteHookStore:
-    """``HookStore`` beside an open ``SqliteStore`` of the same file. Raises StoreError."""
+    """``HookStore`` beside the open store of the orders, in the same file. Raises StoreError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store: SqliteStore) -> None:
+        path = store.checked_path()
         try:
             self._conn = conn = connect_beside(path, timeout_s=BUSY_TIMEOUT_S)
             conn.row_factory = sqlite3.Row

@@ -227,6 +227,12 @@ class SqliteStore:
         """Raises StoreError if the database's files are not any more where they were opened."""
         self._place.check()
 
+    def checked_path(self) -> Path:
+        """Of the database, for whoever opens it once more in this process. Raises StoreError if another file has taken
+        its place: SQLite would play the open one's log into that, and delete it."""
+        self.check_place()
+        return self._path
+
     def check_space(self) -> None:
         """See OrderStore."""
         check_space(self._path)
@@ -450,14 +456,13 @@ class SqliteStore:
         with self._transaction():
             self._conn.execute(FORGET, (json.dumps(list(names)),))
 
-    def checkpoint(self) -> None:
-        """See OrderStore."""
-        self.check_place()  # or the log would go into a file that has just taken the database's place
-        checkpoint(self._path)
+    def checkpoint(self, *, least_bytes: int = 0) -> None:
+        """See OrderStore. ``least_bytes``: a log that is not longer is left."""
+        checkpoint(self.checked_path(), least_bytes=least_bytes)
 
     def erase_in_copies(self, closed_before_ms: int, now_ms: int) -> None:
         """See OrderStore."""
-        erase_in_copies(self._path, closed_before_ms, now_ms, is_first=not self._erased_in_copies_before_ms)
+        erase_in_copies(self.checked_path(), closed_before_ms, now_ms, is_first=not self._erased_in_copies_before_ms)
         self._erased_in_copies_before_ms = closed_before_ms
 
     def erase_codes(self, closed_before_ms: int, now_ms: int) -> Iterator[int]:

@@ -71,7 +71,7 @@ class Shop:
         self.path = folder / "holdpay.db"
         self.path.write_bytes(empty_database())
         self.store = SqliteStore(self.path)
-        self.hooks = SqliteHookStore(self.path)
+        self.hooks = SqliteHookStore(self.store)
         self.clock = clock
         self._count = 0
 

@@ -40,7 +40,7 @@ class World:
         feed = Feed()
         self.shop.store.on_commit = feed.committed
         self.sinks: dict[str, Sink] = {}
-        self.store = self.shop.hooks.__class__(self.shop.path)
+        self.store = self.shop.hooks.__class__(self.shop.store)
         self.hooks = Hooks(lambda: self.store, lambda: feed.next_commit(None), self.clock, Random(1))
         monkeypatch.setattr(module, "_sender", self._sink_of)
 
@@ -134,7 +134,7 @@ async def test_what_was_told_right_before_the_end_is_told_after_the_next_start(w
     await world.hooks.stop()
     assert world.sinks["shop"].is_closed
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    again = world.store.__class__(world.shop.path)
+    again = world.store.__class__(world.shop.store)
     state, notice = again.state("shop"), again.last_notice((Topic.ALARM,))
     assert notice is not None
     assert state.position.notice < notice.number
@@ -157,7 +157,7 @@ async def test_what_cannot_be_written_down_now_is_written_later_or_at_the_end(
             await asyncio.sleep(60)
             assert [told["data"]["text"] for told in world.sinks["shop"].told] == [text]
     await world.hooks.stop()
-    again = world.store.__class__(world.shop.path)
+    again = world.store.__class__(world.shop.store)
     notice = again.last_notice((Topic.ALARM,))
     assert notice is not None
     assert notice.data == {"text": "at the end"}

@@ -14,6 +14,7 @@ import pytest
 
 from holdpay.errors import DatabaseGone, StoreError
 from holdpay.store.aside import checkpoint
+from holdpay.store.hooks import SqliteHookStore
 from holdpay.store.newest import newest_of, read_newest
 from holdpay.store.place import ENDINGS
 from holdpay.store.store import SqliteStore
@@ -211,12 +212,28 @@ def test_a_log_that_came_with_the_file_in_the_databases_place_is_its_own(store: 
     assert "old name" not in raised.value.message
 
 
+def open_hooks(store: SqliteStore) -> None:
+    with closing(SqliteHookStore(store)) as hooks:
+        hooks.begin("shop")
+
+
+@pytest.mark.parametrize(
+    "opened_anew",
+    [
+        SqliteStore.checkpoint,
+        lambda store: store.erase_in_copies(1, 1),
+        lambda store: list(store.erase_codes(1, 1)),
+        open_hooks,
+    ],
+    ids=["checkpoint", "erase in copies", "erase codes", "hooks"],
+)
 def test_nothing_goes_from_the_log_into_a_file_that_has_taken_the_databases_place(
-    store: SqliteStore, path: Path
+    store: SqliteStore, path: Path, opened_anew: Callable[[SqliteStore], object]
 ) -> None:
+    path.with_name(f"{path.name}.before-0990_next").touch()
     shutil.copyfile(path, copy := path.with_name("copy"))
     copy.replace(path)
     before = path.read_bytes()
-    with pytest.raises(StoreError):
-        store.checkpoint()
+    with pytest.raises(StoreError, match="moved, removed or replaced while holdpayd ran"):
+        opened_anew(store)
     assert path.read_bytes() == before
