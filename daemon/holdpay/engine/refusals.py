@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from holdpay.core.amounts import counted
 from holdpay.core.strategy import Country
 from holdpay.errors import HoldpayError, OutOfStock, PriceTooHigh, UnknownService
 
@@ -20,18 +21,27 @@ def refusal_of_all(service: str, refusals: Sequence[tuple[Country, HoldpayError]
     kinds = {type(error) for _, error in refusals}
     if kinds == {UnknownService} or len({error.message for _, error in refusals}) == 1:
         return last
-    told = refusals[:MOST_TOLD]
-    mildest = next((error for kind in _MILDEST_FIRST for _, error in told if isinstance(error, kind)), last)
+    mildest_first = sorted(refusals, key=lambda each: _harshness(each[1]))
+    told = [each for each in refusals if each in mildest_first[:MOST_TOLD]]
+    _, first = mildest_first[0]
+    mildest = first if isinstance(first, _MILDEST_FIRST) else last
     metadata = dict(mildest.metadata)
     if isinstance(mildest, OutOfStock):
         metadata["country"] = ", ".join(country.name for country, error in told if isinstance(error, OutOfStock))
     more = len(refusals) - len(told)
-    message = _no_stock(service, told, more) if kinds == {OutOfStock} else _each(service, told, more)
-    return type(mildest)(message, **metadata)
+    if kinds == {OutOfStock}:
+        return OutOfStock(_no_stock(service, told, more), **metadata)
+    is_dear = any(isinstance(error, PriceTooHigh) for _, error in refusals)
+    what_next = "Allow more, or try other countries" if is_dear else "Try other countries"
+    return type(mildest)(f"{_each(service, told, more)} {what_next}.", **metadata)
+
+
+def _harshness(error: HoldpayError) -> int:
+    return next((n for n, kind in enumerate(_MILDEST_FIRST) if isinstance(error, kind)), len(_MILDEST_FIRST))
 
 
 def _no_stock(service: str, told: Sequence[tuple[Country, HoldpayError]], more: int) -> str:
-    *names, last = [country.name for country, _ in told] + ([f"{more:,} others"] if more else [])
+    *names, last = [country.name for country, _ in told] + ([counted(more, "other")] if more else [])
     return f"The provider has no numbers for {service} in {', '.join(names)} or {last} now. Try another country."
 
 
@@ -41,10 +51,8 @@ def _each(service: str, told: Sequence[tuple[Country, HoldpayError]], more: int)
         by_reason.setdefault(_reason(error), []).append(country.name)
     each = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     if more:
-        each.append(f"nor in {more:,} others")
-    is_dear = any(isinstance(error, PriceTooHigh) for _, error in told)
-    what_next = "Allow more, or try other countries" if is_dear else "Try other countries"
-    return f"{service} can be ordered in no country of the request ({'; '.join(each)}). {what_next}."
+        each.append(f"nor in {counted(more, 'other')}")
+    return f"{service} can be ordered in no country of the request ({'; '.join(each)})."
 
 
 def _reason(error: HoldpayError) -> str:

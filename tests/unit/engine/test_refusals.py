@@ -59,6 +59,20 @@ def test_it_is_of_the_mildest_kind_in_whatever_order_they_came() -> None:
     assert type(_of(("a", NotPayable()), ("b", NotAllowed()))) is NotAllowed
 
 
+def test_it_is_of_the_mildest_kind_however_many_came_before_and_that_one_is_told() -> None:
+    unknown = [(f"c{n}", UNKNOWN) for n in range(MOST_TOLD)]
+    refusal = _of(*unknown, ("dear", DEAR), ("none", _none_in("none")))
+    assert type(refusal) is OutOfStock
+    assert refusal.metadata == {"country": "none", "service": "oi"}
+    assert (
+        "(c0, c1, c2, c3, c4, c5: not listed; dear: 3,400 sat, and the request allows 2,000; none: no numbers now; "
+        in refusal.message
+    )
+    assert refusal.message.endswith("; nor in 2 others). Allow more, or try other countries.")
+    refusal = _of(*((f"c{n}", _none_in(f"c{n}")) for n in range(MOST_TOLD)), ("dear", DEAR))
+    assert refusal.message.endswith("; nor in 1 other). Allow more, or try other countries.")
+
+
 def test_of_one_country_and_where_all_lack_the_same_it_is_the_last_ones_own() -> None:
     assert _of(("a", DEAR)) is DEAR
     assert _of(("a", DEAR), ("b", DEAR)) is DEAR
@@ -77,5 +91,8 @@ def test_however_many_they_are_the_sentence_stays_short() -> None:
     mixed = _of(*((name, DEAR if n % 2 else _none_in(name)) for n, name in enumerate(names)))
     assert "; nor in 190 others)" in mixed.message
     assert len(mixed.message) < 300
+    one_more = names[: MOST_TOLD + 1]
+    assert " or 1 other now." in _of(*((name, _none_in(name)) for name in one_more)).message
+    assert "; nor in 1 other)" in _of(*((name, DEAR if n else UNKNOWN) for n, name in enumerate(one_more))).message
     just = _of(*((name, _none_in(name)) for name in names[:MOST_TOLD]))
     assert f"{names[MOST_TOLD - 2]} or {names[MOST_TOLD - 1]} now" in just.message
