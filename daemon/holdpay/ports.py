@@ -20,7 +20,7 @@ from holdpay.core.routes import RouteLook, RouteQuery
 from holdpay.core.states import End
 from holdpay.core.stats import Outcome
 from holdpay.core.step import Step
-from holdpay.errors import LimitExceeded
+from holdpay.errors import LimitExceeded, NotAllowed
 
 
 class Clock(Protocol):
@@ -392,6 +392,16 @@ class Limits:
     max_spend_per_day_sat: int
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     """Besides, what each client may do, by its name."""
+
+    def unknown(self, client: str) -> NotAllowed | None:
+        """Why nothing more is ordered for a client that the configuration does not have; None: it has it."""
+        if client in {OPERATOR, *self.budgets}:
+            return None
+        return NotAllowed(
+            f"{client} is no client of the configuration any more, so nothing says what it may spend."
+            " Order it anew, or have the client entered again.",
+            client=client,
+        )
 
     def reached_by(self, totals: MoneyTotals, more_msat: int = 0, client: str = OPERATOR) -> LimitExceeded | None:
         """The limit that leaves no room for an order of ``more_msat``, as ``client`` may be told it; None: there is

@@ -54,10 +54,8 @@ async def test_a_lowered_limit_holds_for_an_order_that_waits_for_its_place(tmp_p
         held, waiting = await shop.held(), await shop.daemon.order()
         await _reloaded(shop, tmp_path / "config.toml", "max_open_orders = 100", "max_open_orders = 1", "order closed")
         over = await shop.daemon.get(waiting.id)
-        assert (enum_name(over, "end"), over.reason) == (
-            "NO_PLACE",
-            "limits.max_open_orders leaves no room for it any more",
-        )
+        assert enum_name(over, "end") == "NO_PLACE"
+        assert over.reason.startswith("limits.max_open_orders leaves no room for it any more.")
         assert len(shop.world.provider.orders) == 1
         await shop.deliver(held)
         await shop.daemon.until(held.id, is_over)

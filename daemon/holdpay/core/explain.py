@@ -424,7 +424,7 @@ def _after_the_end(order: Order) -> str:
         proof = "the preimage" if order.charge is None else "what the account's history shows, or the order id"
         return f"Write to the provider's support with {proof} from `holdpay orders show {order.id}`."
     if order.end is End.NO_PLACE:
-        return "Order again when fewer holds are out (`holdpay status`), or raise [holds] in the configuration."
+        return "Look at the reason; order again when there is room (`holdpay status`), or change the configuration."
     if order.end is End.PAYMENT_FAILED:
         return (
             "See `holdpay status` for your outbound balance; a higher fee limit, or a channel to the provider's node,"

@@ -12,6 +12,7 @@ from holdpay.core.model import Order
 from holdpay.core.outstanding import NOTHING, Outstanding, outstanding
 from holdpay.core.policy import Policy
 from holdpay.engine.places import Places
+from holdpay.errors import LimitExceeded
 from holdpay.ports import Limits, MoneyTotals
 
 
@@ -32,7 +33,8 @@ def denials(
     }
     for order in waiting:
         usage = left.get(order.request.client)
-        reason = _reason(order, places, _limit(order, policy, limits, totals, usage))
+        refused = limits.unknown(order.request.client) or places.too_big(order)
+        reason = _over_limit(order, policy, limits, totals, usage) if refused is None else refused.message
         if reason is not None:
             yield order, reason
             continue
@@ -41,31 +43,34 @@ def denials(
             left[order.request.client] = _usage_with(usage, outstanding(order))
 
 
-def _reason(order: Order, places: Places, limit: str | None) -> str | None:
-    too_big = places.too_big(order)
-    if too_big is not None:
-        return too_big.message
-    # Without the sums: a client reads this, and they may be of others.
-    return None if limit is None else f"{limit} leaves no room for it any more"
-
-
-def _limit(order: Order, policy: Policy, limits: Limits, totals: MoneyTotals, usage: Usage | None) -> str | None:
-    if usage is not None and (limit := _limit_of_budget(order, usage)) is not None:
-        return limit
+def _over_limit(order: Order, policy: Policy, limits: Limits, totals: MoneyTotals, usage: Usage | None) -> str | None:
+    if usage is not None and (reason := _over_budget(order, usage)) is not None:
+        return reason
     if order.max_price_sat > policy.max_price_sat:
-        return "payment.max_price_sat"
-    reached = limits.reached_by(totals, order.reserved_msat)
-    return None if reached is None else reached.metadata["limit"]
+        return _too_dear("payment.max_price_sat")
+    return _no_room(limits.reached_by(totals, order.reserved_msat))
 
 
-def _limit_of_budget(order: Order, usage: Usage) -> str | None:
+def _over_budget(order: Order, usage: Usage) -> str | None:
     budget = usage.budget
     if isinstance(order.spec, FundSpec) and not budget.may_fund:
-        return budget.key("may_fund")
+        key = budget.key("may_fund")
+        return f"{key} does not allow it any more. Ask the operator to fund the account, or to set the key."
     if budget.max_price_sat is not None and order.max_price_sat > budget.max_price_sat:
-        return budget.key("max_price_sat")
-    reached = usage.reached_by(order.reserved_msat, order.max_fee_sat * 1000, lambda used, over_msat: None)
-    return None if reached is None else reached.metadata["limit"]
+        return _too_dear(budget.key("max_price_sat"))
+    return _no_room(usage.reached_by(order.reserved_msat, order.max_fee_sat * 1000, lambda used, over_msat: None))
+
+
+def _too_dear(limit: str) -> str:
+    return f"{limit} does not allow its price any more. Order again within it, or have it raised."
+
+
+def _no_room(reached: LimitExceeded | None) -> str | None:
+    """Without the sums: a client reads this, and they may be of others."""
+    if reached is None:
+        return None
+    limit = reached.metadata["limit"]
+    return f"{limit} leaves no room for it any more. Order again when there is room, or have the limit raised."
 
 
 def _sum(orders: Iterable[Order]) -> Outstanding:

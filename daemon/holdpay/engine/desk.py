@@ -27,7 +27,6 @@ from holdpay.errors import (
     InvalidRequest,
     KeyTaken,
     LndRefused,
-    NotAllowed,
     NotReady,
     OutOfStock,
     PriceTooHigh,
@@ -115,12 +114,8 @@ class Desk:
     async def next_order(self, before: Order, country: Country) -> Order:
         """The order that comes after one of its request, in a country; nothing is recorded. Raises HoldpayError."""
         request, strategy, spec = before.request, before.request.strategy, before.spec
-        if request.client not in {OPERATOR, *self._engine.limits.budgets}:
-            raise NotAllowed(
-                f"{request.client} is no client of the configuration any more, so nothing says what it may spend."
-                " Order it anew, or have the client entered again.",
-                client=request.client,
-            )
+        if (unknown := self._engine.limits.unknown(request.client)) is not None:
+            raise unknown
         assert strategy is not None
         assert isinstance(spec, CodeSpec)
         asked = Asked(

@@ -371,6 +371,11 @@ AGAIN = "once the provider confirms that it is unpaid; the last try begins withi
         ),
         (closed(order(state=ABANDONED), End.PROVIDER_REFUSED), 0, "Order again later, or something else."),
         (
+            closed(order(state=ABANDONED), End.NO_PLACE),
+            0,
+            "Look at the reason; order again when there is room (`holdpay status`), or change the configuration.",
+        ),
+        (
             closed(pair(CANCELED, FAILED), End.REFUNDED),
             0,
             "Nothing is owed either way. Order again if you still need it.",

@@ -20,7 +20,7 @@ from holdpay.errors import LimitExceeded
 from tests.fakes import Story
 from tests.unit import build
 from tests.unit.engine.desks import desk_of
-from tests.unit.engine.world import World
+from tests.unit.engine.world import LIMITS, World
 
 HELD = Story(number_after_s=None, code_after_s=None)
 ONE = HoldCaps(max_orders=1)
@@ -266,11 +266,15 @@ PENDING_SAT = 2_060
 """What an order of these tests may cost, with its largest fee."""
 
 
-async def until_denied(world: World, order_id: str, limit: str) -> None:
-    """In vain it waited, by that limit, and nothing was ordered for it."""
+NO_ROOM = "leaves no room for it any more. Order again when there is room, or have the limit raised."
+TOO_DEAR = "does not allow its price any more. Order again within it, or have it raised."
+
+
+async def until_denied(world: World, order_id: str, why: str) -> None:
+    """In vain it waited, for that reason, and nothing was ordered for it."""
     closed = await world.until_closed(order_id, within_s=1)
     assert (closed.end, closed.spent_msat, world.events(order_id)[-1]) == (End.NO_PLACE, 0, "place_denied")
-    assert closed.reason == f"{limit} leaves no room for it any more"
+    assert closed.reason == why
 
 
 @pytest.mark.parametrize(
@@ -285,8 +289,9 @@ async def until_denied(world: World, order_id: str, limit: str) -> None:
 async def test_limits_that_are_lowered_hold_for_what_waits_the_oldest_has_the_room_that_is_left(
     capped: World, limit: str, room_for_two: Any, is_restart: bool
 ) -> None:
+    capped.limits = capped.engine.limits = replace(LIMITS, budgets={"ann": Budget(client="ann")})
     ids = [capped.request(n, client="ann") for n in (1, 2, 3, 4)]
-    limits = replace(capped.engine.limits, **{limit: room_for_two})
+    limits = replace(capped.limits, **{limit: room_for_two})
     if is_restart:
         await capped.crash()
         capped.limits = limits
@@ -294,7 +299,7 @@ async def test_limits_that_are_lowered_hold_for_what_waits_the_oldest_has_the_ro
     else:
         capped.engine.take_limits(limits)
     for order_id in ids[2:]:
-        await until_denied(capped, order_id, f"limits.{limit}")
+        await until_denied(capped, order_id, f"limits.{limit} {NO_ROOM}")
     assert capped.order(ids[1]).is_waiting
     await until_held(capped, ids[0])
     await end_hold(capped, ids[0])
@@ -310,7 +315,7 @@ async def test_a_price_limit_that_a_restart_has_lowered_holds_for_what_waits(cap
     capped.policy = replace(capped.policy, max_price_sat=2_040 - is_lower)
     capped.start()
     if is_lower:
-        await until_denied(capped, second, "payment.max_price_sat")
+        await until_denied(capped, second, f"payment.max_price_sat {TOO_DEAR}")
     await asyncio.sleep(1)
     assert capped.order(second).is_waiting is not is_lower
     assert capped.order(first).htlc is HtlcState.IN_FLIGHT
@@ -325,7 +330,7 @@ async def test_a_big_one_that_a_lowered_limit_has_no_room_for_leaves_it_to_a_sma
     limit_sat = PENDING_SAT + 10_000 + PENDING_SAT if fits else 3 * PENDING_SAT
     capped.engine.take_limits(replace(capped.engine.limits, max_pending_sat=limit_sat))
     if not fits:
-        await until_denied(capped, big, "limits.max_pending_sat")
+        await until_denied(capped, big, f"limits.max_pending_sat {NO_ROOM}")
     await asyncio.sleep(1)
     assert capped.order(big).is_waiting is fits
     assert capped.order(small).is_waiting
@@ -333,25 +338,54 @@ async def test_a_big_one_that_a_lowered_limit_has_no_room_for_leaves_it_to_a_sma
 
 
 @pytest.mark.parametrize(
-    ("limit", "lowered"),
+    ("limit", "lowered", "why"),
     [
-        ("max_spend_per_day_sat", 2 * PENDING_SAT),
-        ("max_fee_per_day_sat", 2 * 20),
-        ("max_open_orders", 2),
-        ("max_price_sat", 2_040),
-        ("may_fund", False),
+        ("max_spend_per_day_sat", 2 * PENDING_SAT, NO_ROOM),
+        ("max_fee_per_day_sat", 2 * 20, NO_ROOM),
+        ("max_open_orders", 2, NO_ROOM),
+        ("max_price_sat", 2_040, TOO_DEAR),
+        (
+            "may_fund",
+            False,
+            "does not allow it any more. Ask the operator to fund the account, or to set the key.",
+        ),
     ],
 )
 async def test_a_clients_lowered_budget_holds_for_what_it_has_waiting_and_for_nobody_else(
-    capped: World, limit: str, lowered: Any
+    capped: World, limit: str, lowered: Any, why: str
 ) -> None:
     ann = Budget(client="ann", may_fund=True, max_price_sat=2_041, max_open_orders=3, max_orders_per_minute=1)
     capped.request(1, client="ann")
-    kept = [capped.request(2, client="bob"), capped.request(3, client="ann")]
+    kept = [capped.request(2), capped.request(3, client="ann")]
     last = capped.request(4, client="ann", spec=FundSpec(amount_sat=2_041), max_price_sat=2_041)
     capped.engine.take_limits(replace(capped.engine.limits, budgets={"ann": ann}))
     await asyncio.sleep(1)
     assert capped.order(last).is_waiting, "what is as it was denies nobody"
     capped.engine.take_limits(replace(capped.engine.limits, budgets={"ann": replace(ann, **{limit: lowered})}))
-    await until_denied(capped, last, f"client.ann.{limit}")
+    await until_denied(capped, last, f"client.ann.{limit} {why}")
     assert all(capped.order(order_id).is_waiting for order_id in kept)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_of_a_client_that_is_gone_from_the_configuration_nothing_that_waits_is_ordered(
+    capped: World, is_gone: bool
+) -> None:
+    capped.engine.limits = replace(LIMITS, budgets={"ann": Budget(client="ann"), "bob": Budget(client="bob")})
+    held, anns, bobs, own = (capped.request(n, client=who) for n, who in enumerate(("ann", "ann", "bob", ""), 1))
+    await until_held(capped, held)
+    await capped.crash()
+    capped.limits = replace(
+        LIMITS, budgets={who: Budget(client=who) for who in ("ann", "bob") if who == "bob" or not is_gone}
+    )
+    capped.start()
+    if is_gone:
+        why = (
+            "ann is no client of the configuration any more, so nothing says what it may spend."
+            " Order it anew, or have the client entered again."
+        )
+        await until_denied(capped, anns, why)
+    await end_hold(capped, held)
+    for order_id in (bobs, own) if is_gone else (anns, bobs, own):
+        await until_held(capped, order_id)
+        await end_hold(capped, order_id)
+    assert len(capped.provider.orders) == 4 - is_gone

@@ -349,7 +349,9 @@ class _EndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_End.ValueType], _
     counts as spent.
     """
     END_NO_PLACE: _End.ValueType  # 10
-    """It waited for a place among the holds until its time was over (holds.max_wait_s); nothing was ordered."""
+    """It waited for a place among the holds until its time was over (holds.max_wait_s), or until the configuration did not allow
+    it any more; nothing was ordered.
+    """
 
 class End(_End, metaclass=_EndEnumTypeWrapper): ...
 
@@ -376,7 +378,9 @@ END_OUTCOME_UNKNOWN: End.ValueType  # 9
 counts as spent.
 """
 END_NO_PLACE: End.ValueType  # 10
-"""It waited for a place among the holds until its time was over (holds.max_wait_s); nothing was ordered."""
+"""It waited for a place among the holds until its time was over (holds.max_wait_s), or until the configuration did not allow
+it any more; nothing was ordered.
+"""
 Global___End: _TypeAlias = End  # noqa: Y015
 
 class _ItemKind:
