@@ -398,8 +398,11 @@ class Engine:
             return
         now_ms, clients = self.clock.now_ms(), {order.request.client for order in waiting}
         budgets = [budget for client, budget in self.limits.budgets.items() if client in clients]
-        usages = {budget.client: self.store.budget_usage(budget, now_ms) for budget in budgets}
-        for order, reason in denials(waiting, self.places, self.policy, self.limits, self.totals(), usages):
+        # Where it cannot be read, what is not allowed would get its place.
+        with self._ending_the_process():
+            usages = {budget.client: self.store.budget_usage(budget, now_ms) for budget in budgets}
+            totals = self.totals()
+        for order, reason in denials(waiting, self.places, self.policy, self.limits, totals, usages):
             self.tell(order.id, PlaceDenied(reason))
 
     def _give_place(self) -> None:

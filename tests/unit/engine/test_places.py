@@ -20,7 +20,7 @@ from holdpay.errors import LimitExceeded
 from tests.fakes import Story
 from tests.unit import build
 from tests.unit.engine.desks import desk_of
-from tests.unit.engine.world import LIMITS, World
+from tests.unit.engine.world import LIMITS, Crash, World
 
 HELD = Story(number_after_s=None, code_after_s=None)
 ONE = HoldCaps(max_orders=1)
@@ -389,3 +389,22 @@ async def test_of_a_client_that_is_gone_from_the_configuration_nothing_that_wait
         await until_held(capped, order_id)
         await end_hold(capped, order_id)
     assert len(capped.provider.orders) == 4 - is_gone
+
+
+@pytest.mark.parametrize("read", ["budget_usage", "totals"])
+async def test_where_it_cannot_be_read_what_is_allowed_the_process_ends_and_nobody_gets_a_place(
+    capped: World, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = capped.engine.limits = replace(LIMITS, budgets={"ann": Budget(client="ann")})
+    first, second = capped.request(1), capped.request(2, client="ann")
+    await until_held(capped, first)
+
+    def fail(*of: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as broken:
+        broken.setattr(capped.store, read, fail)
+        with pytest.raises(Crash):
+            capped.engine.take_limits(limits)
+    assert isinstance(await capped.failure(), Crash)
+    assert capped.order(second).is_waiting
