@@ -79,8 +79,7 @@ def _restore(
 ) -> Restored:
     now_ms, policy = clock.now_ms(), settings.policy()
     note, since_ms = _take(file, new)
-    with closing(SqliteStore(new)):
-        pass  # it is brought up to date
+    _bring_up_to_date(file, new)
     stored = read_stored(new, policy, now_ms)
     _refuse_damaged(file, stored)
     if not is_without_lnd:
@@ -111,11 +110,23 @@ def _take(file: Path, new: Path) -> tuple[Note | None, int]:
                 take_out_note(conn)
         allow(new, cursor)
     except sqlite3.Error as error:
-        raise RestoreRefused(
-            f"{file} cannot be restored: {error}. Take another copy, or rebuild the orders from lnd (`holdpayd"
-            " recover`)."
-        ) from error
+        raise _unusable(file, error) from error
     return note, (last_ms or 0) if note is None else note.made_at_ms
+
+
+def _bring_up_to_date(file: Path, new: Path) -> None:
+    try:
+        SqliteStore(new).close()
+    except StoreError as error:
+        if isinstance(error.__cause__, sqlite3.Error):
+            raise _unusable(file, error.__cause__) from error
+        raise
+
+
+def _unusable(file: Path, error: sqlite3.Error) -> RestoreRefused:
+    return RestoreRefused(
+        f"{file} cannot be restored: {error}. Take another copy, or rebuild the orders from lnd (`holdpayd recover`)."
+    )
 
 
 def _refuse_no_file(file: Path) -> None:

@@ -274,6 +274,11 @@ REFUSED: dict[str, tuple[tuple[Timed, ...], Callable[[Path, Said], object], str]
     "it is another database": (HELD, lambda copy, lnd: other_database(copy), "is no database of holdpayd's"),
     "it is damaged": (HELD, lambda copy, lnd: damage(copy), "cannot be restored"),
     "it contradicts itself": (HELD, lambda copy, lnd: contradict(copy), "contradicts itself: "),
+    "it is a mixture of two": (
+        HELD,
+        lambda copy, lnd: change(copy, "UPDATE payments SET htlc = 'none'"),
+        "copy.db cannot be restored: order abcdefghjk is not what its journal says last",
+    ),
     "it is of a newer holdpay": (HELD, lambda copy, lnd: make_newer(copy), "written by a newer holdpay (9999_later)"),
 }
 

@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -15,16 +14,19 @@ from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.errors import StoreError
 from holdpay.ports import Limits
+from holdpay.store import integrity
 from holdpay.store.agreeing import refuse_another_log
 from holdpay.store.aside import checkpoint
+from holdpay.store.journal import written
 from holdpay.store.store import SqliteStore
 from tests.unit.audit.books import FULFILLED, HELD, KINDS, PREPAID, Timed, prepaid
 from tests.unit.audit.test_database import LIMITS, live
 from tests.unit.build import NOW_MS, POLICY, S, order
 
-MANY: Limits = replace(LIMITS, max_open_orders=1000, max_pending_sat=2**40, max_spend_per_day_sat=2**40)
+MANY: Limits = replace(LIMITS, max_open_orders=10**6, max_pending_sat=2**40, max_spend_per_day_sat=2**40)
 ENOUGH = 60
 """Orders, so that the pages of the first are not those of the last."""
+MORE_THAN_A_PAGE_OF_AN_INDEX = 2_500
 REFUSED = r"is not what its journal says last|missing from index|missing in their index"
 
 
@@ -49,15 +51,17 @@ def go_on(store: SqliteStore, now: Order, *events: Timed) -> Order:
     return now
 
 
+def filled(store: SqliteStore, count: int) -> list[Order]:
+    """With ids that are not in the order of the numbers."""
+    store._conn.execute("PRAGMA synchronous = OFF")
+    return [store.create(order(id=f"{n * 7919 % 10**9:010}", key=f"{n}"), MANY, NOW_MS) for n in range(count)]
+
+
 @pytest.mark.parametrize("steps", range(1, len(FULFILLED) + 1))
 def test_a_copy_that_was_put_beside_the_log_of_another_file_is_refused_for_good(tmp_path: Path, steps: int) -> None:
-    rng = Random(steps)
     path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
     with closing(SqliteStore(path)) as store:
-        orders = [
-            store.create(order(id=f"{rng.randrange(10**10):010}", key=f"{number}"), MANY, NOW_MS)
-            for number in range(ENOUGH)
-        ]
+        orders = filled(store, ENOUGH)
         take(path, copy)
         go_on(store, orders[0], *FULFILLED[:steps])
         checkpoint(path)
@@ -71,6 +75,43 @@ def test_a_copy_that_was_put_beside_the_log_of_another_file_is_refused_for_good(
     for _ in range(2):
         with pytest.raises(StoreError, match=REFUSED):
             SqliteStore(left)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file counts as one that is too large to be read whole at the start."""
+    monkeypatch.setattr(integrity, "READ_WHOLE_BYTES", 0)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("steps", [1, 3, 5, len(FULFILLED)])
+def test_an_index_that_is_as_old_as_the_order_hides_nothing(tmp_path: Path, steps: int) -> None:
+    path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
+    with closing(SqliteStore(path)) as store:
+        orders = filled(store, MORE_THAN_A_PAGE_OF_AN_INDEX)
+        take(path, copy)
+        go_on(store, orders[0], *FULFILLED[:steps])
+        checkpoint(path)
+        store.create(order(id="zzzzzorder", key="last"), MANY, NOW_MS)
+        after_a_crash(path, left)
+    copy.replace(left)
+    with pytest.raises(StoreError, match=f"order {orders[0].id} is not what its journal says last"):
+        SqliteStore(left)
+
+
+@pytest.mark.usefixtures("large")
+def test_an_order_that_the_copy_does_not_have_is_missed(tmp_path: Path) -> None:
+    path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
+    with closing(SqliteStore(path)) as store:
+        orders = filled(store, MORE_THAN_A_PAGE_OF_AN_INDEX)
+        take(path, copy)
+        go_on(store, store.create(order(id="zzzzzorder", key="last"), MANY, NOW_MS), *FULFILLED[:5])
+        checkpoint(path)
+        go_on(store, orders[0], *FULFILLED[:1])
+        after_a_crash(path, left)
+    copy.replace(left)
+    with pytest.raises(StoreError, match=r"an order of its journal is missing"):
+        SqliteStore(left)
 
 
 LIVES: dict[str, tuple[Order, tuple[Timed, ...]]] = {
@@ -112,3 +153,17 @@ def test_a_table_that_was_set_back_alone_is_noticed(tmp_path: Path, name: str, s
         conn.executescript(set_back)
     with pytest.raises(StoreError, match="order abcdefghjk is not what its journal says last"):
         SqliteStore(path)
+
+
+def test_an_order_whose_latest_word_makes_no_sense_is_not_judged_by_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "holdpay.db"
+    request, events = LIVES["fulfilled"]
+    with closing(SqliteStore(path)) as store:
+        live(store, request, *events)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.row_factory = sqlite3.Row
+        told = conn.execute("SELECT cursor, at_ms, entry FROM journal").fetchall()
+        latest = max(row["cursor"] for row in told if "payment.htlc" in written(row).change)
+        conn.executescript("DROP TRIGGER journal_is_append_only")
+        conn.execute("UPDATE journal SET entry = x'00' WHERE cursor = ?", (latest,))
+        refuse_another_log(conn)
