@@ -31,6 +31,7 @@ from holdpay.errors import HoldpayError, LndError, StoreError
 from holdpay.lock import StateLock
 from holdpay.redact import hash8
 from holdpay.store.copying import check_room, copy_into
+from holdpay.store.database import is_damage
 from holdpay.store.integrity import raise_unless_sound
 from holdpay.store.newest import allow, newest_of, sync_folder
 from holdpay.store.note import Note, moment, note_of, take_out_note
@@ -118,8 +119,9 @@ def _bring_up_to_date(file: Path, new: Path) -> None:
     try:
         SqliteStore(new).close()
     except StoreError as error:
-        if isinstance(error.__cause__, sqlite3.Error):
-            raise _unusable(file, error.__cause__) from error
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.Error) and is_damage(cause):
+            raise _unusable(file, cause) from error
         raise
 
 

@@ -80,8 +80,9 @@ class Transport:
     def _keep(self, connection: Connection, response: Response, sent_s: float) -> None:
         """``sent_s``: when the request was; the server counts from its answer, which was later, and long before the
         answer was here if the way is long."""
-        until = _UNTIL.search(response.headers.get("keep-alive", ""))
-        kept_s = min(KEEP_ALIVE_S, int(until[1]) - MARGIN_S) if until else KEEP_ALIVE_S
-        self._idle.append((sent_s + kept_s, connection))
+        until_s = asyncio.get_running_loop().time() + KEEP_ALIVE_S
+        if told := _UNTIL.search(response.headers.get("keep-alive", "")):
+            until_s = min(until_s, sent_s + int(told[1]) - MARGIN_S)
+        self._idle.append((until_s, connection))
         if len(self._idle) > MAX_IDLE:
             self._idle.popleft()[1].close()

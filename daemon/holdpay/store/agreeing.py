@@ -74,6 +74,11 @@ def _makes_sense(columns: Mapping[str, Any]) -> bool:
 
 
 def _differs(row: Row, told: Row) -> bool:
-    """A state that does not fit its payment breaks a law, which quarantine is for."""
-    is_paid_for = any(row[column] is not None for column in _PAID_BY)
-    return any(row[column] != value for column, value in told.items() if not (is_paid_for and column == "state"))
+    """A state that does not fit its payment breaks a law, which quarantine is for; when an order was closed is of no
+    weight."""
+    judged = dict(told)
+    if any(row[column] is not None for column in _PAID_BY):
+        judged.pop("state", None)
+    if "closed_at_ms" in judged and (judged.pop("closed_at_ms") is None) != (row["closed_at_ms"] is None):
+        return True
+    return any(row[column] != value for column, value in judged.items())

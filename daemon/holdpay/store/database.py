@@ -154,8 +154,17 @@ def rewrite_if_small(conn: sqlite3.Connection, path: Path) -> None:
 
 def remedy(error: sqlite3.Error) -> str:
     """What to do about an error of the database, as a sentence without its end."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the lowest byte is the error, the rest says more of it
-    return _REMEDIES.get(code, "Restart holdpayd, and please report this")
+    return _REMEDIES.get(_code(error), "Restart holdpayd, and please report this")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether it is the file that is bad, and not what it lies on."""
+    return _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _code(error: sqlite3.Error) -> int:
+    # The lowest byte is the error, the rest says more of it.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def check_space(path: Path) -> None:

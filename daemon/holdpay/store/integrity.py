@@ -63,7 +63,7 @@ def raise_unless_sound(conn: sqlite3.Connection) -> None:
 
 
 def damaged(words: str) -> sqlite3.DatabaseError:
-    """As SQLite says it."""
-    error = sqlite3.DatabaseError(words)
+    """As SQLite says it. ``words`` may quote the file."""
+    error = sqlite3.DatabaseError(words.encode(errors="replace").decode())
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error

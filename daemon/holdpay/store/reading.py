@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -74,8 +75,15 @@ BAD_ROW: Final = (ValueError, KeyError, TypeError, AttributeError)
 
 def rows(conn: sqlite3.Connection, sql: str, *values: Any) -> list[sqlite3.Row]:
     """Raises StoreError."""
-    try:
+    with reading():
         return conn.execute(sql, values).fetchall()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raises StoreError for what SQLite raises within."""
+    try:
+        yield
     except sqlite3.Error as error:
         raise StoreError(f"The database could not be read: {error}. {remedy(error)}.") from error
 

@@ -65,6 +65,7 @@ from holdpay.store.reading import (
     STRATEGY,
     lenient,
     name_of_item,
+    reading,
     rows,
     to_order,
 )
@@ -603,7 +604,8 @@ class SqliteStore:
 
     def totals(self, now_ms: int) -> MoneyTotals:
         """See MoneyTotals."""
-        is_open = self._outstanding.all()
+        with reading():
+            is_open = self._outstanding.all()
         return MoneyTotals(
             open_orders=is_open.open_orders,
             settled_orders=is_open.settled_orders,
@@ -613,7 +615,8 @@ class SqliteStore:
 
     def budget_usage(self, budget: Budget, now_ms: int) -> Usage:
         """See OrderStore."""
-        return budgets.usage(self._conn, budget, self._outstanding.client(budget.client), now_ms)
+        with reading():
+            return budgets.usage(self._conn, budget, self._outstanding.client(budget.client), now_ms)
 
     def over_budget(self, budget: Budget, now_ms: int, order_msat: int = 1, fee_msat: int = 0) -> LimitExceeded | None:
         """See OrderStore."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from holdpay.core.holds import HoldCaps, WhenFull, takes_place
 from holdpay.core.kinds import FundSpec
 from holdpay.core.states import End, HtlcState, OrderState
 from holdpay.engine.wanted import Asked, CodeWanted
-from holdpay.errors import LimitExceeded
+from holdpay.errors import LimitExceeded, StoreError
 from tests.fakes import Story
 from tests.unit import build
 from tests.unit.engine.desks import desk_of
-from tests.unit.engine.world import LIMITS, Crash, World
+from tests.unit.engine.world import LIMITS, World
 
 HELD = Story(number_after_s=None, code_after_s=None)
 ONE = HoldCaps(max_orders=1)
@@ -391,20 +392,24 @@ async def test_of_a_client_that_is_gone_from_the_configuration_nothing_that_wait
     assert len(capped.provider.orders) == 4 - is_gone
 
 
-@pytest.mark.parametrize("read", ["budget_usage", "totals"])
+@pytest.mark.parametrize("table", ["ledger", "orders"])
 async def test_where_it_cannot_be_read_what_is_allowed_the_process_ends_and_nobody_gets_a_place(
-    capped: World, read: str, monkeypatch: pytest.MonkeyPatch
+    capped: World, table: str
 ) -> None:
     limits = capped.engine.limits = replace(LIMITS, budgets={"ann": Budget(client="ann")})
     first, second = capped.request(1), capped.request(2, client="ann")
     await until_held(capped, first)
 
-    def fail(*of: object) -> None:
-        raise Crash
+    conn = capped.store._conn
 
-    with monkeypatch.context() as broken:
-        broken.setattr(capped.store, read, fail)
-        with pytest.raises(Crash):
-            capped.engine.take_limits(limits)
-    assert isinstance(await capped.failure(), Crash)
+    def refuse(action: int, name: str | None, *of: object) -> int:
+        return sqlite3.SQLITE_DENY if (action, name) == (sqlite3.SQLITE_READ, table) else sqlite3.SQLITE_OK
+
+    conn.set_authorizer(refuse)
+    with pytest.raises(StoreError):
+        capped.engine.take_limits(limits)
+    conn.set_authorizer(None)
+    assert isinstance(await capped.failure(), StoreError)
     assert capped.order(second).is_waiting
+    await capped.crash()
+    capped.start()

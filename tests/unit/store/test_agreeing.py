@@ -167,3 +167,14 @@ def test_an_order_whose_latest_word_makes_no_sense_is_not_judged_by_the_one_befo
         conn.executescript("DROP TRIGGER journal_is_append_only")
         conn.execute("UPDATE journal SET entry = x'00' WHERE cursor = ?", (latest,))
         refuse_another_log(conn)
+
+
+def test_when_an_order_was_closed_is_of_no_weight(tmp_path: Path) -> None:
+    path = tmp_path / "holdpay.db"
+    request, events = LIVES["fulfilled"]
+    with closing(SqliteStore(path)) as store:
+        live(store, request, *events)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("UPDATE orders SET closed_at_ms = closed_at_ms + 1")
+        conn.commit()
+    SqliteStore(path).close()
