@@ -29,7 +29,11 @@ LIMITS = Limits(max_open_orders=8, max_pending_sat=100_000, max_spend_per_day_sa
 
 def live(store: SqliteStore, request: Order, *events: Timed, raw: str | None = None) -> Order:
     """An order's life, through the store's own write path."""
-    now = store.create(request, LIMITS, request.created_at_ms)
+    return go_on(store, store.create(request, LIMITS, request.created_at_ms), *events, raw=raw)
+
+
+def go_on(store: SqliteStore, now: Order, *events: Timed, raw: str | None = None) -> Order:
+    """What comes next in it."""
     for after_s, event in events:
         at_ms = NOW_MS + after_s * S
         step = decide(now, event, POLICY, at_ms)

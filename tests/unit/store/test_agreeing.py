@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from holdpay.core.machine import decide
 from holdpay.core.model import Order
 from holdpay.errors import StoreError
 from holdpay.ports import Limits
@@ -20,8 +20,8 @@ from holdpay.store.aside import checkpoint
 from holdpay.store.journal import written
 from holdpay.store.store import SqliteStore
 from tests.unit.audit.books import FULFILLED, HELD, KINDS, PREPAID, Timed, prepaid
-from tests.unit.audit.test_database import LIMITS, live
-from tests.unit.build import NOW_MS, POLICY, S, order
+from tests.unit.audit.test_database import LIMITS, go_on, live
+from tests.unit.build import NOW_MS, order
 
 MANY: Limits = replace(LIMITS, max_open_orders=10**6, max_pending_sat=2**40, max_spend_per_day_sat=2**40)
 ENOUGH = 60
@@ -42,39 +42,37 @@ def after_a_crash(path: Path, to: Path) -> None:
         shutil.copyfile(file, to.with_name(to.name + file.name.removeprefix(path.name)))
 
 
-def go_on(store: SqliteStore, now: Order, *events: Timed) -> Order:
-    for after_s, event in events:
-        at_ms = NOW_MS + after_s * S
-        step = decide(now, event, POLICY, at_ms)
-        store.commit(now, event, step, None, at_ms)
-        now = step.order
-    return now
-
-
 def filled(store: SqliteStore, count: int) -> list[Order]:
     """With ids that are not in the order of the numbers."""
     store._conn.execute("PRAGMA synchronous = OFF")
     return [store.create(order(id=f"{n * 7919 % 10**9:010}", key=f"{n}"), MANY, NOW_MS) for n in range(count)]
 
 
+@contextmanager
+def copied(folder: Path, count: int) -> Iterator[tuple[Path, SqliteStore, list[Order]]]:
+    """A store of so many orders, and a copy of it. After what is done with it comes a crash: left.db is the copy beside
+    the log of the other, and same.db is the other."""
+    path, left, copy = folder / "holdpay.db", folder / "left.db", folder / "copy.db"
+    with closing(SqliteStore(path)) as store:
+        orders = filled(store, count)
+        take(path, copy)
+        yield path, store, orders
+        after_a_crash(path, left)
+        after_a_crash(path, folder / "same.db")
+    copy.replace(left)
+
+
 @pytest.mark.parametrize("steps", range(1, len(FULFILLED) + 1))
 def test_a_copy_that_was_put_beside_the_log_of_another_file_is_refused_for_good(tmp_path: Path, steps: int) -> None:
-    path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
-    with closing(SqliteStore(path)) as store:
-        orders = filled(store, ENOUGH)
-        take(path, copy)
+    with copied(tmp_path, ENOUGH) as (path, store, orders):
         go_on(store, orders[0], *FULFILLED[:steps])
         checkpoint(path)
         store.create(order(id="zzzzzorder", key="last"), MANY, NOW_MS)
-        after_a_crash(path, left)
-        after_a_crash(path, tmp_path / "same.db")
     with closing(SqliteStore(tmp_path / "same.db")) as same:
         assert same.last_cursor() == ENOUGH + steps + 1
-
-    copy.replace(left)
     for _ in range(2):
         with pytest.raises(StoreError, match=REFUSED):
-            SqliteStore(left)
+            SqliteStore(tmp_path / "left.db")
 
 
 @pytest.fixture
@@ -86,32 +84,22 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("steps", [1, 3, 5, len(FULFILLED)])
 def test_an_index_that_is_as_old_as_the_order_hides_nothing(tmp_path: Path, steps: int) -> None:
-    path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
-    with closing(SqliteStore(path)) as store:
-        orders = filled(store, MORE_THAN_A_PAGE_OF_AN_INDEX)
-        take(path, copy)
+    with copied(tmp_path, MORE_THAN_A_PAGE_OF_AN_INDEX) as (path, store, orders):
         go_on(store, orders[0], *FULFILLED[:steps])
         checkpoint(path)
         store.create(order(id="zzzzzorder", key="last"), MANY, NOW_MS)
-        after_a_crash(path, left)
-    copy.replace(left)
     with pytest.raises(StoreError, match=f"order {orders[0].id} is not what its journal says last"):
-        SqliteStore(left)
+        SqliteStore(tmp_path / "left.db")
 
 
 @pytest.mark.usefixtures("large")
 def test_an_order_that_the_copy_does_not_have_is_missed(tmp_path: Path) -> None:
-    path, left, copy = tmp_path / "holdpay.db", tmp_path / "left.db", tmp_path / "copy.db"
-    with closing(SqliteStore(path)) as store:
-        orders = filled(store, MORE_THAN_A_PAGE_OF_AN_INDEX)
-        take(path, copy)
+    with copied(tmp_path, MORE_THAN_A_PAGE_OF_AN_INDEX) as (path, store, orders):
         go_on(store, store.create(order(id="zzzzzorder", key="last"), MANY, NOW_MS), *FULFILLED[:5])
         checkpoint(path)
         go_on(store, orders[0], *FULFILLED[:1])
-        after_a_crash(path, left)
-    copy.replace(left)
     with pytest.raises(StoreError, match=r"an order of its journal is missing"):
-        SqliteStore(left)
+        SqliteStore(tmp_path / "left.db")
 
 
 LIVES: dict[str, tuple[Order, tuple[Timed, ...]]] = {
