@@ -395,7 +395,7 @@ class Limits:
 
     def unknown(self, client: str) -> NotAllowed | None:
         """Why nothing more is ordered for a client that the configuration does not have; None: it has it."""
-        if client in {OPERATOR, *self.budgets}:
+        if client == OPERATOR or client in self.budgets:
             return None
         return NotAllowed(
             f"{client} is no client of the configuration any more, so nothing says what it may spend."
